@@ -1,0 +1,171 @@
+"""Named adapter sets on one frozen backbone: add, select, disable, remove, count (after PEFT's public contract)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from uniadapter.adapter import AdapterSet
+from uniadapter.config import AdapterConfig
+from uniadapter.inject import OWNER, active_adapter, adopt, new_adapter_set, restore
+
+__all__ = ["Counts", "active_adapter", "adapter_names", "adapter_set", "add_adapter", "add_momentum", "count_parameters"]
+
+
+def _exclude_from_saving(model: PreTrainedModel) -> None:
+    """Keep `save_pretrained` writing exactly the base's keys, whatever sets there are."""
+    mine = f"{OWNER}."
+    kept = {key for key in model._keys_to_ignore_on_save or () if not key.startswith(mine)}
+    owner = model._modules.get(OWNER)
+    model._keys_to_ignore_on_save = kept | {mine + key for key in (owner.state_dict() if owner is not None else ())}
+
+
+def add_adapter(model: PreTrainedModel, config: AdapterConfig | None = None, name: str = "default") -> AdapterSet:
+    """Put a fresh adapter set into a BLIP of transformers, freeze the base, and select the set.
+
+    Args:
+        model: `BlipForImageTextRetrieval`, `BlipForQuestionAnswering` or `BlipForConditionalGeneration`, of any size.
+        config: the set's shape; the paper's r = 128 if None.
+        name: what the set is called from here on.
+
+    Returns:
+        The set, now owned by the model. With `init="identity"` the model's outputs are exactly the base's.
+
+    Raises:
+        TypeError: the model is no BLIP.
+        ValueError: the name is taken, empty, or has a dot.
+    """
+    if not name or "." in name:
+        raise ValueError(f"an adapter cannot be called {name!r}: use a non-empty name without a dot")
+    link = adopt(model)
+    if name in link.sets:
+        raise ValueError(f"there is an adapter named {name!r} already: remove it first, or choose another name")
+    built = new_adapter_set(model, config or AdapterConfig())
+    link.sets[name] = built
+    _exclude_from_saving(model)
+    select_adapter(model, name)
+    return built
+
+
+def add_momentum(model: PreTrainedModel, source: str = "default", name: str = "momentum") -> AdapterSet:
+    """Add a frozen copy of a set, to be updated as its moving average; the selection stays as it is.
+
+    This is all a momentum encoder is here: the backbone is shared, and `active_adapter(model, name)` runs it.
+    """
+    link = adopt(model)
+    twin = copy.deepcopy(adapter_set(model, source)).requires_grad_(False)
+    link.sets[name] = twin
+    _exclude_from_saving(model)
+    return twin
+
+
+def select_adapter(model: PreTrainedModel, name: str | None, trainable: bool = True) -> None:
+    """Make `name` the set in use and, if `trainable`, the only thing with gradients; None selects the bare base."""
+    link = adopt(model)
+    if name is not None:
+        adapter_set(model, name)
+    model.requires_grad_(False)
+    link.name = name
+    if name is not None and trainable:
+        link.sets[name].requires_grad_(True)
+
+
+@contextmanager
+def disable_adapter(model: PreTrainedModel) -> Iterator[None]:
+    """Within the block the model computes what its bare base computes."""
+    with active_adapter(model, None):
+        yield
+
+
+def remove_adapter(model: PreTrainedModel, name: str = "default") -> None:
+    """Take a set out. With the last one gone the base is bit for bit, and type for type, what it was."""
+    link = adopt(model)
+    adapter_set(model, name)
+    del link.sets[name]
+    if link.name == name:
+        link.name = None
+    if not len(link.sets):
+        restore(model)
+    _exclude_from_saving(model)
+
+
+def adapter_names(model: PreTrainedModel) -> list[str]:
+    """The names of the sets in this model, oldest first."""
+    owner = model._modules.get(OWNER)
+    return list(owner.keys()) if isinstance(owner, nn.ModuleDict) else []
+
+
+def adapter_set(model: PreTrainedModel, name: str = "default") -> AdapterSet:
+    """The set of that name; `KeyError` names those there are."""
+    if name not in adapter_names(model):
+        raise KeyError(f"no adapter named {name!r}: there is {', '.join(adapter_names(model)) or 'none'}")
+    return getattr(model, OWNER)[name]
+
+
+@torch.no_grad()
+def update_momentum(model: PreTrainedModel, decay: float, source: str = "default", name: str = "momentum") -> None:
+    """Move the momentum set towards its source: m <- decay m + (1 - decay) p, once for each parameter."""
+    online = adapter_set(model, source).parameters()
+    momentum = adapter_set(model, name).parameters()
+    torch._foreach_lerp_(list(momentum), [p.detach() for p in online], 1 - decay)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Parameters as this project counts them.
+
+    Args:
+        trainable: every parameter with gradients: adapters, key/value adapters, heads.
+        adapter: the same without heads.
+        total: every parameter of the task model without adapters and without any momentum copy.
+        embeddings: of these, the token embeddings.
+    """
+
+    trainable: int
+    adapter: int
+    total: int
+    embeddings: int
+
+    @property
+    def trainable_percent(self) -> float:
+        """Trainable in percent of the base."""
+        return 100 * self.trainable / self.total
+
+    @property
+    def adapter_percent(self) -> float:
+        """Adapters alone in percent of the base; the paper's 2.2% is this one."""
+        return 100 * self.adapter / self.total
+
+    @property
+    def trainable_percent_without_embeddings(self) -> float:
+        """Trainable in percent of the base without its token embeddings."""
+        return 100 * self.trainable / (self.total - self.embeddings)
+
+    def __str__(self) -> str:
+        return (
+            f"trainable params: {self.trainable:,} || all params: {self.total:,} || trainable%: "
+            f"{self.trainable_percent:.4f} (adapters alone {self.adapter_percent:.4f}, without token embeddings in "
+            f"the base {self.trainable_percent_without_embeddings:.4f})"
+        )
+
+
+def count_parameters(model: PreTrainedModel) -> Counts:
+    """Count structurally what the model trains now (tied weights once)."""
+    owner = model._modules.get(OWNER)
+    of_sets = {id(p) for p in owner.parameters()} if owner is not None else set()
+    heads = {id(p) for s in (owner.values() if isinstance(owner, nn.ModuleDict) else ()) for p in s.heads.parameters()}  # type: ignore[union-attr]
+    parameters = list(model.parameters())
+    tokens = [m.weight for m in model.modules() if isinstance(m, nn.Embedding) and m.padding_idx is not None]
+    unique_tokens = {id(w): w.numel() for w in tokens}
+    return Counts(
+        trainable=sum(p.numel() for p in parameters if p.requires_grad),
+        adapter=sum(p.numel() for p in parameters if p.requires_grad and id(p) in of_sets and id(p) not in heads),
+        total=sum(p.numel() for p in parameters if id(p) not in of_sets),
+        embeddings=sum(unique_tokens.values()),
+    )

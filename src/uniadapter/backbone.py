@@ -1,0 +1,318 @@
+"""The one way through the model: encode visuals, encode texts, fuse pairs of them.
+
+Everything above this file (losses, evaluation, commands) talks to a BLIP through these functions. An image is a video
+of one frame. `fuse` takes pairs, so that a visual's keys and values are projected once however many texts meet it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from uniadapter.grouping import Groups, group_pairs
+from uniadapter.inject import AdaptedTextLayer, adopt
+
+Read = Literal["all", "first"]
+Rows = TypeVar("Rows", "Visuals", "Texts")
+
+FRAME_TEMPERATURE = 4.0  # of the frame-aware attention's softmax, as released
+SCORE_ELEMENTS = 1 << 26  # frame-weighted scores held at once (256 MB of float32)
+
+
+class _RowBatch:
+    """Rows that can be selected, moved and concatenated field by field."""
+
+    def select(self: Rows, index: Tensor | Sequence[int] | slice) -> Rows:
+        """These rows, in this order."""
+        if not isinstance(index, slice):
+            index = torch.as_tensor(index)
+        return type(self)(**{f.name: getattr(self, f.name)[index] for f in fields(self)})  # type: ignore[arg-type]
+
+    def to(self: Rows, device: torch.device | str) -> Rows:
+        """The same on another device."""
+        return type(self)(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return len(self.feature)  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Visuals(_RowBatch):
+    """Encoded pictures or videos.
+
+    Args:
+        tokens: last states of the visual encoder, [V, T, N, d], each frame as [CLS, patches]; without temporal embedding.
+        feature: unit-length features for contrast, [V, e]; e = 0 in models without a projection.
+        frames: the same for each frame, [V, T, e].
+    """
+
+    tokens: Tensor
+    feature: Tensor
+    frames: Tensor
+
+    @staticmethod
+    def concatenate(parts: Sequence[Visuals]) -> Visuals:
+        """All rows of all parts; every part has the same number of frames."""
+        return Visuals(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Visuals)))
+
+
+@dataclass(frozen=True)
+class Texts(_RowBatch):
+    """Encoded texts.
+
+    Args:
+        ids: token ids, [S, L], starting with the tokenizer's own first token.
+        mask: 1 for tokens, 0 for padding, [S, L]; padding is on the right.
+        states: last states of the text alone, [S, L, d].
+        feature: unit-length features for contrast, [S, e].
+    """
+
+    ids: Tensor
+    mask: Tensor
+    states: Tensor
+    feature: Tensor
+
+    @staticmethod
+    def concatenate(parts: Sequence[Texts]) -> Texts:
+        """All rows of all parts, padded to the longest."""
+        longest = max(p.ids.shape[1] for p in parts)
+        pad = nn.functional.pad
+        return Texts(
+            torch.cat([pad(p.ids, (0, longest - p.ids.shape[1])) for p in parts]),
+            torch.cat([pad(p.mask, (0, longest - p.mask.shape[1])) for p in parts]),
+            torch.cat([pad(p.states, (0, 0, 0, longest - p.states.shape[1])) for p in parts]),
+            torch.cat([p.feature for p in parts]),
+        )
+
+
+def _project(model: PreTrainedModel, head: str, states: Tensor) -> Tensor:
+    """Unit-length features [..., e] of states [..., d]; e = 0 where the model has no such head."""
+    linear = getattr(model, head, None)
+    if linear is None:
+        return states.new_zeros((*states.shape[:-1], 0))
+    return nn.functional.normalize(linear(states).float(), dim=-1)
+
+
+def encode_visual(model: PreTrainedModel, frames: Tensor, chunk: int = 0) -> Visuals:
+    """Encode pictures or videos.
+
+    Args:
+        model: a BLIP of transformers, with or without adapters.
+        frames: normalised pixels [B, T, 3, H, W]; an image is T = 1. Sizes other than the model's interpolate its
+            position embeddings, as BLIP does.
+        chunk: frames that go through the visual encoder at once; 0 means all.
+
+    Returns:
+        `Visuals`; the feature of a video is the projected, normalised mean of its frames' CLS states.
+
+    Raises:
+        ValueError: `frames` has another shape.
+    """
+    if frames.ndim != 5 or frames.shape[2] != 3:
+        raise ValueError(f"frames must be [B, T, 3, H, W] (an image is T = 1), not {list(frames.shape)}")
+    adopt(model)
+    batch, count = frames.shape[:2]
+    size = model.config.vision_config.image_size
+    other_size = frames.shape[-2:] != (size, size)
+    flat = frames.flatten(0, 1)
+    parts = flat.split(chunk) if chunk else (flat,)
+    states = torch.cat(
+        [model.vision_model(pixel_values=p, interpolate_pos_encoding=other_size).last_hidden_state for p in parts]
+    )
+    tokens = states.unflatten(0, (batch, count))
+    cls = tokens[:, :, 0]
+    return Visuals(tokens, _project(model, "vision_proj", cls.mean(1)), _project(model, "vision_proj", cls))
+
+
+def encode_text(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Texts:
+    """Encode texts alone.
+
+    Args:
+        model: a BLIP with a text encoder.
+        ids: token ids [S, L].
+        mask: [S, L], 1 for tokens, 0 for padding on the right; columns that are padding everywhere are cut.
+
+    Returns:
+        `Texts`, of the longest text's length.
+
+    Raises:
+        TypeError: the model has no text encoder.
+    """
+    if not hasattr(model, "text_encoder"):
+        raise TypeError(f"{type(model).__name__} has no text encoder")
+    adopt(model)
+    longest = int(mask.sum(1).max())
+    ids, mask = ids[:, :longest], mask[:, :longest]
+    states = model.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    return Texts(ids, mask, states, _project(model, "text_proj", states[:, 0]))
+
+
+def enc_token_id(model: PreTrainedModel) -> int:
+    """[ENC], the first token of a fused text: `text_config.enc_token_id`, or the one behind [DEC] as in BLIP (30523)."""
+    text = model.config.text_config
+    return int(getattr(text, "enc_token_id", None) or text.bos_token_id + 1)
+
+
+def frame_weights(text_feature: Tensor, frames: Tensor) -> Tensor:
+    """Parameter-free frame-aware attention: softmax over frames of <text, frame> / 4, times T; no gradient.
+
+    Args:
+        text_feature: unit features [P, e] of the texts alone.
+        frames: unit frame features [P, T, e] of the videos they meet.
+
+    Returns:
+        The weight of each frame's patch keys, [P, T], mean 1.
+    """
+    similarity = torch.einsum("pe,pte->pt", text_feature, frames).detach()
+    return torch.softmax(similarity / FRAME_TEMPERATURE, dim=-1) * frames.shape[1]
+
+
+def fuse(model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Tensor, read: Read = "all") -> Tensor:
+    """Run the fused text encoder over pairs of texts and visuals.
+
+    Each visual's keys and values are projected once a layer; the texts of one visual attend to them as one long query;
+    what depends on a text alone (the first layer's self-attention and its query residual) is computed once a text.
+
+    Args:
+        model: a BLIP with a text encoder.
+        texts: S texts; their first token is replaced by [ENC].
+        visuals: V visuals, all of whose tokens are real.
+        pairs: [P, 2] of (text row, visual row), in any order, repeats allowed.
+        read: "all" states, or only those of the "first" token, for which the last layer computes nothing else.
+
+    Returns:
+        [P, L, d], or [P, d] for "first"; row p belongs to pairs[p].
+
+    Raises:
+        ValueError: `pairs` has another shape or points outside.
+    """
+    link = adopt(model)
+    _check_pairs(pairs, len(texts), len(visuals))
+    if not len(pairs):
+        shape = (0, model.config.text_config.hidden_size)
+        return texts.states.new_zeros(shape if read == "first" else (0, texts.ids.shape[1], shape[1]))
+    groups = group_pairs(pairs, texts.ids.shape[1]).to(texts.ids.device)
+    active = link.active
+    visual = visuals.tokens[groups.visuals]
+    if active is not None and hasattr(active, "time"):
+        visual = visual + _temporal(active.time, visual.shape[1]).unsqueeze(2)
+    weights = None
+    if active is not None and active.config.frame_aware:
+        per_pair = frame_weights(texts.feature[groups.texts], visuals.frames[groups.pair_visuals])
+        weights = groups.spread(per_pair)
+    patches = visual.shape[2]
+    return _fused_layers(model, texts, visual.flatten(1, 2), groups, weights, patches, read)
+
+
+def _check_pairs(pairs: Tensor, texts: int, visuals: int) -> None:
+    if pairs.ndim != 2 or pairs.shape[1] != 2:
+        raise ValueError(f"pairs must be [P, 2] of (text row, visual row), not {list(pairs.shape)}")
+    if len(pairs) and (int(pairs.min()) < 0 or int(pairs[:, 0].max()) >= texts or int(pairs[:, 1].max()) >= visuals):
+        raise ValueError(f"pairs point outside the {texts} texts and {visuals} visuals")
+
+
+def _temporal(time: Tensor, frames: int) -> Tensor:
+    """The temporal embedding [1, T, d] of that many frames, interpolated where it was trained on another number."""
+    if time.shape[1] == frames:
+        return time
+    return nn.functional.interpolate(time.transpose(1, 2), size=frames, mode="linear").transpose(1, 2)
+
+
+def _fused_layers(
+    model: PreTrainedModel,
+    texts: Texts,
+    visual: Tensor,
+    groups: Groups,
+    weights: Tensor | None,
+    patches: int,
+    read: Read,
+) -> Tensor:
+    encoder = model.text_encoder.encoder
+    ids = texts.ids.clone()
+    ids[:, 0] = enc_token_id(model)
+    hidden = model.text_encoder.embeddings(input_ids=ids)
+    lowest = torch.finfo(hidden.dtype).min
+    per_text = (1.0 - texts.mask[:, None, None].to(hidden.dtype)) * lowest
+    mask = None if bool(texts.mask.all()) else per_text
+    key_delta, value_delta = encoder.deltas(visual)
+    last = len(encoder.layer) - 1
+    for index, layer in enumerate(encoder.layer):
+        first = read == "first" and index == last
+        attended = layer.attend_self(hidden, mask, first)
+        residual = layer.residual(attended)
+        if index == 0:  # until here rows are texts; from here on they are pairs
+            attended = attended[groups.texts]
+            residual = None if residual is None else residual[groups.texts]
+            mask = None if mask is None else mask[groups.texts]
+        crossed = _cross(layer, attended, visual, key_delta, value_delta, groups, weights, patches)
+        hidden = layer.finish(crossed, residual, fused=True)
+    return groups.restore(hidden[:, 0] if read == "first" else hidden)
+
+
+def _cross(
+    layer: AdaptedTextLayer,
+    attended: Tensor,
+    visual: Tensor,
+    key_delta: Tensor | None,
+    value_delta: Tensor | None,
+    groups: Groups,
+    weights: Tensor | None,
+    patches: int,
+) -> Tensor:
+    """Cross-attention of pairs [P, L, d] to their visuals, with residual and norm: the texts of a group are one query."""
+    attention = layer.crossattention.self
+    key, value = attention.keys_values(visual, key_delta, value_delta)
+    key, value = groups.repeat(key), groups.repeat(value)
+    query = attention.heads(groups.pack(attention.query(attended)))
+    dropout = attention.dropout.p if layer.training else 0.0
+    if weights is None:
+        context = nn.functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+    else:
+        context = frame_weighted_attention(query, key, value, weights, patches, dropout)
+    packed = context.transpose(1, 2).flatten(2)
+    return layer.crossattention.output(groups.unpack(packed, attended.shape[1]), attended)
+
+
+def frame_weighted_attention(
+    query: Tensor, key: Tensor, value: Tensor, weights: Tensor, patches: int, dropout: float = 0.0
+) -> Tensor:
+    """Attention whose scores on a frame's patches are multiplied by the text's weight for that frame.
+
+    q (w k) = w (q k), so the weights go onto the scores and keys stay shared between texts. CLS keys and all values
+    are left alone.
+
+    Args:
+        query: [R, H, G * L, d_h], G texts of L tokens behind one another.
+        key: [R, H, T * N, d_h].
+        value: [R, H, T * N, d_h].
+        weights: [R, G, T].
+        patches: N, tokens a frame with its CLS.
+        dropout: probability on the attention's weights.
+
+    Returns:
+        The context, [R, H, G * L, d_h].
+    """
+    rows, heads, length, _ = query.shape
+    group, frames = weights.shape[1:]
+    factor = weights[..., None].expand(-1, -1, -1, patches).clone()
+    factor[..., 0] = 1  # CLS
+    factor = (factor.flatten(2) * query.shape[-1] ** -0.5).to(query.dtype)  # [R, G, T * N]
+    step = max(1, SCORE_ELEMENTS // (heads * length * key.shape[2]))
+    parts = []
+    for start in range(0, rows, step):
+        part = slice(start, start + step)
+        scores = query[part] @ key[part].transpose(-1, -2)
+        scores = scores.unflatten(2, (group, -1)) * factor[part, None, :, None]
+        probabilities = nn.functional.dropout(torch.softmax(scores.flatten(2, 3), dim=-1), dropout)
+        parts.append(probabilities.to(value.dtype) @ value[part])
+    return torch.cat(parts)
+
+
+def match(model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Tensor) -> Tensor:
+    """Matching logits of pairs: [P, 2], column 1 for "they belong together" (the rerank score)."""
+    return model.itm_head(fuse(model, texts, visuals, pairs, read="first"))

@@ -1,0 +1,252 @@
+"""Every setting of the project as plain dataclasses: what is saved beside the weights, and what a run is told.
+
+A YAML file maps one to one onto `RunConfig`; a key that no field knows is an error, never ignored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+Init = Literal["identity", "released"]
+Method = Literal["uniadapter", "full", "none"]
+OnError = Literal["raise", "skip"]
+Precision = Literal["no", "bf16", "fp16"]
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used: says which, why, and what to do."""
+
+
+@dataclass
+class AdapterConfig:
+    """The shape of one named set of adapters; saved as `adapter_config.json` beside its weights.
+
+    Args:
+        bottleneck: r, the width between down- and up-projection (128 or 512 in the paper).
+        scale: s, the factor on every adapter's output (0.1 in the paper and the released code).
+        init: "identity" starts at exactly the base model; "released" draws as the authors' code does,
+            where only the text up-projection is zero.
+        vision: adapters in the visual encoder.
+        text: adapters after the feed-forward of the text encoder (the fused passes' query residual).
+        cross: adapters on the cross-attention's output, sharing the text up-projection.
+        key_value: width of the low-rank adapters on the keys and values of every cross-attention layer
+            (64 in the released configs); 0 leaves them out.
+        frame_aware: parameter-free frame-aware attention (paper, video).
+        temporal_frames: length of the learned temporal embedding; 0 leaves it out.
+        decoder: "shared" lets an answer decoder use the encoder's adapters (as released), "separate" gives it
+            its own.
+        heads: train a copy of the task's heads (projections, matching head) with the adapters.
+    """
+
+    bottleneck: int = 128
+    scale: float = 0.1
+    init: Init = "identity"
+    vision: bool = True
+    text: bool = True
+    cross: bool = True
+    key_value: int = 64
+    frame_aware: bool = False
+    temporal_frames: int = 0
+    decoder: Literal["shared", "separate"] = "shared"
+    heads: bool = True
+
+    def __post_init__(self) -> None:
+        for name, low in (("bottleneck", 1), ("key_value", 0), ("temporal_frames", 0)):
+            if getattr(self, name) < low:
+                raise ConfigError(f"adapter.{name} is {getattr(self, name)}: it must be at least {low}")
+        if not (self.vision or self.text or self.cross or self.key_value):
+            raise ConfigError("adapter: vision, text, cross and key_value are all off, so nothing would be adapted")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as written to `adapter_config.json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> AdapterConfig:
+        """The config from plain values; an unknown key raises `ConfigError`."""
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ConfigError(f"unknown adapter setting {', '.join(unknown)}")
+        return cls(**values)
+
+
+@dataclass
+class ModelConfig:
+    """What is adapted, and how.
+
+    Args:
+        base: hub id, folder of transformers files, one of BLIP's `.pth` files, or `embedded`, the small BLIP
+            that comes with this package.
+        method: "uniadapter" trains adapters on a frozen base, "full" trains every weight, "none" trains nothing
+            (zero-shot).
+        adapter: the adapters' shape.
+        image_size: side of the square pictures in pixels; null takes the base model's.
+        max_tokens: texts are padded or cut to at most this many tokens.
+        checkpoint_vision: recompute the visual layers in the backward pass instead of keeping their activations.
+        frame_chunk: frames that go through the visual encoder at once; 0 means all.
+    """
+
+    base: str = "embedded"
+    method: Method = "uniadapter"
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    image_size: int | None = None
+    max_tokens: int = 35
+    checkpoint_vision: bool = False
+    frame_chunk: int = 0
+
+
+@dataclass
+class DataConfig:
+    """Where the pictures and captions are, and what is done to them.
+
+    Args:
+        train: annotation file of the training split (Karpathy JSON, or JSONL or CSV of `image, caption`), or
+            `embedded:NAME` for a split that comes with this package.
+        val: annotation file of the validation split.
+        test: annotation file of the test split; read once, by the final evaluation.
+        extra_tests: further test sets, name to annotation file; each becomes rows with that `test_set`.
+        image_root: folder that relative picture paths start from; null means the annotation file's own folder.
+        scale: area range of RandomResizedCrop.
+        flip: horizontal flips; never for captions that speak of left and right.
+        augment: the published RandAugment (N = 2, M = 5).
+        max_words: captions are cut to this many words.
+        on_error: "raise" stops at a record that cannot be read, "skip" leaves it out and counts it.
+        workers: processes that load pictures; 0 loads in the main process.
+    """
+
+    train: str | None = None
+    val: str | None = None
+    test: str | None = None
+    extra_tests: dict[str, str] = field(default_factory=dict)
+    image_root: str | None = None
+    scale: tuple[float, float] = (0.5, 1.0)
+    flip: bool = True
+    augment: bool = True
+    max_words: int = 30
+    on_error: OnError = "raise"
+    workers: int = 2
+
+
+@dataclass
+class ObjectiveConfig:
+    """The training loss: ITC + ITM, each switchable.
+
+    Args:
+        contrastive: image-text contrastive loss.
+        matching: image-text matching loss with hard negatives.
+        queue_size: momentum features kept from earlier batches; 0 keeps none.
+        momentum: decay of the momentum set (0.995 released); 0 turns the momentum encoder off, and the batch's
+            own features are the gallery.
+        alpha: weight of the momentum encoder's soft targets, ramped up over the first epoch.
+        temperature: of the contrastive softmax (0.07).
+        train_temperature: let the temperature learn; it is then counted and saved.
+        negatives: where hard negatives come from: this process's batch, or the batches of all processes.
+    """
+
+    contrastive: bool = True
+    matching: bool = True
+    queue_size: int = 57600
+    momentum: float = 0.995
+    alpha: float = 0.4
+    temperature: float = 0.07
+    train_temperature: bool = False
+    negatives: Literal["batch", "all"] = "all"
+
+    def __post_init__(self) -> None:
+        if not (self.contrastive or self.matching):
+            raise ConfigError("objective: contrastive and matching are both off, so there is nothing to train")
+        if not 0 <= self.momentum < 1:
+            raise ConfigError(f"objective.momentum is {self.momentum}: it must be in [0, 1)")
+        if self.queue_size < 0:
+            raise ConfigError(f"objective.queue_size is {self.queue_size}: it must be at least 0")
+        if self.queue_size and not self.momentum:
+            raise ConfigError("objective.queue_size needs momentum features: set objective.momentum, or queue_size 0")
+
+
+@dataclass
+class TrainConfig:
+    """The optimisation.
+
+    Args:
+        epochs: passes over the training set.
+        max_steps: stop after this many optimiser steps; 0 means after the epochs.
+        batch_size: pairs a step, over all processes.
+        lr: peak learning rate.
+        weight_decay: AdamW's, not applied to biases and norms.
+        warmup_steps: steps of linear warm-up.
+        schedule: "epoch_cosine" (released: constant within an epoch), "cosine" per step, "linear" or "constant".
+        min_lr: the schedule's end.
+        grad_clip: largest gradient norm; 0 does not clip.
+        accumulate: batches whose gradients are added up before a step.
+        precision: "no" is float32; "bf16" and "fp16" are autocast.
+        seed: of every random draw.
+        save_every: steps between checkpoints; 0 saves at the end of each epoch.
+        evaluate_every: epochs between evaluations on the validation split; 0 evaluates only at the end.
+        log_every: steps between log lines.
+        compile_vision: run the visual encoder through torch.compile.
+    """
+
+    epochs: int = 6
+    max_steps: int = 0
+    batch_size: int = 32
+    lr: float = 1e-5
+    weight_decay: float = 0.05
+    warmup_steps: int = 0
+    schedule: Literal["epoch_cosine", "cosine", "linear", "constant"] = "epoch_cosine"
+    min_lr: float = 0.0
+    grad_clip: float = 0.0
+    accumulate: int = 1
+    precision: Precision = "no"
+    seed: int = 0
+    save_every: int = 0
+    evaluate_every: int = 0
+    log_every: int = 10
+    compile_vision: bool = False
+
+    def __post_init__(self) -> None:
+        for name, low in (("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("max_steps", 0), ("warmup_steps", 0)):
+            if getattr(self, name) < low:
+                raise ConfigError(f"train.{name} is {getattr(self, name)}: it must be at least {low}")
+
+
+@dataclass
+class EvaluateConfig:
+    """The evaluation protocol.
+
+    Args:
+        k: candidates per query that are reranked by the matching head, clipped to the gallery; 0 reranks none.
+        beta: score = matching logit + beta * contrastive similarity (0 released, 1 in BLIP's video evaluation).
+        batch_size: pictures or texts encoded at once.
+        block: pairs fused at once.
+        precision: as in training.
+    """
+
+    k: int = 128
+    beta: float = 0.0
+    batch_size: int = 64
+    block: int = 512
+    precision: Precision = "no"
+
+
+@dataclass
+class RunConfig:
+    """One run: `uniadapter train CONFIG` reads exactly these keys from its YAML file.
+
+    Args:
+        task: what is trained and measured.
+        output: folder of the run.
+        model: what is adapted, and how.
+        data: the pictures and captions.
+        objective: the training loss.
+        train: the optimisation.
+        evaluate: the evaluation protocol.
+    """
+
+    task: Literal["retrieval"] = "retrieval"
+    output: str = "runs/retrieval"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)

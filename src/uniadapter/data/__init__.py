@@ -1,0 +1,49 @@
+"""Data: annotation files to splits, splits to batches."""
+
+from uniadapter.data.batches import Batch, EpochBatches, OrderedBatches, share
+from uniadapter.data.images import (
+    DatasetPicture,
+    EvaluationTransform,
+    TrainTransform,
+    load_picture,
+    to_tensor,
+)
+from uniadapter.data.loaders import (
+    EvaluationImages,
+    ImageLoader,
+    TrainLoader,
+    TrainRows,
+    image_loader,
+    train_loader,
+)
+from uniadapter.data.records import DataError, Problems, Record, read_records, read_rows
+from uniadapter.data.retrieval import RetrievalSplit, from_dataset, load_retrieval
+from uniadapter.data.text import clean_caption, clean_question
+
+__all__ = [
+    "Batch",
+    "DataError",
+    "DatasetPicture",
+    "EpochBatches",
+    "EvaluationImages",
+    "EvaluationTransform",
+    "ImageLoader",
+    "OrderedBatches",
+    "Problems",
+    "Record",
+    "RetrievalSplit",
+    "TrainLoader",
+    "TrainRows",
+    "TrainTransform",
+    "clean_caption",
+    "clean_question",
+    "from_dataset",
+    "image_loader",
+    "load_picture",
+    "load_retrieval",
+    "read_records",
+    "read_rows",
+    "share",
+    "to_tensor",
+    "train_loader",
+]

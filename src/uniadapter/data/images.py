@@ -1,0 +1,214 @@
+"""Pictures: from a file to RGB, and from RGB to the tensor that the visual encoder reads.
+
+Orientation tags are obeyed, transparent parts become white, and of an animation the first frame is taken.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import random
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from uniadapter.config import DataConfig
+from uniadapter.data.augment import rand_augment, random_flip, random_resized_crop
+from uniadapter.data.records import DataError
+
+# CLIP's, which BLIP took over.
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow's decoders raise on broken files.
+_BROKEN = (
+    OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, OverflowError,
+    struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+
+
+class Rows(Protocol):
+    """Any sequence of mappings, as a Hugging Face dataset is."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    def __getitem__(self, row: int, /) -> Mapping[str, Any]:
+        """One row."""
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetPicture:
+    """A picture that stays in its dataset until it is needed.
+
+    Args:
+        rows: the dataset.
+        row: its row there.
+        column: its column there; the value is a Pillow image, a path, or `{"bytes": ..., "path": ...}`.
+    """
+
+    rows: Rows
+    row: int
+    column: str
+
+
+Source = Path | DatasetPicture
+
+
+def load_picture(source: Source, origin: str = "", at_least: int = 0) -> Image.Image:
+    """Read a picture as RGB, upright.
+
+    Args:
+        source: where it is.
+        origin: the record that asks for it, for the error.
+        at_least: sides in pixels that are enough: a JPEG is decoded at the smallest of its scales (1/1, 1/2, 1/4,
+            1/8) with both sides at least this long, which is several times faster for large photographs; 0 always
+            decodes in full.
+
+    Raises:
+        DataError: kind "missing picture" or "corrupt picture"; names the record and the file.
+    """
+    where = f"{origin}: " if origin else ""
+    name = str(source) if isinstance(source, Path) else f"in row {source.row}, column {source.column!r}"
+    try:
+        value: Any = source if isinstance(source, Path) else source.rows[source.row][source.column]
+        return _decode(value, at_least)
+    except FileNotFoundError:
+        raise missing_picture(origin, name) from None
+    except _BROKEN as error:
+        raise DataError(
+            f"{where}picture {name} cannot be read ({error}): replace it, or set data.on_error to skip",
+            "corrupt picture",
+        ) from None
+
+
+def missing_picture(origin: str, name: object) -> DataError:
+    """The error for a picture that is not there."""
+    where = f"{origin}: " if origin else ""
+    return DataError(
+        f"{where}picture {name} does not exist: set data.image_root to the folder that paths start from",
+        "missing picture",
+    )
+
+
+def to_tensor(picture: Image.Image) -> Tensor:
+    """An RGB picture as float32 [3, H, W], normalised by CLIP's mean and standard deviation per channel."""
+    pixels = torch.from_numpy(np.array(picture, dtype=np.uint8)).permute(2, 0, 1)
+    mean = torch.tensor(MEAN).view(3, 1, 1)
+    std = torch.tensor(STD).view(3, 1, 1)
+    return pixels.float().div_(255).sub_(mean).div_(std).contiguous()
+
+
+@dataclass(frozen=True)
+class EvaluationTransform:
+    """The whole picture, squeezed to a square, bicubic.
+
+    Args:
+        size: side of the square in pixels.
+    """
+
+    size: int
+
+    @property
+    def at_least(self) -> int:
+        """Sides of the decoded picture that are enough: twice the result's, so that the bicubic filter decides."""
+        return 2 * self.size
+
+    def __call__(self, picture: Image.Image) -> Tensor:
+        """RGB to float32 [3, size, size], normalised."""
+        return to_tensor(picture.resize((self.size, self.size), Image.Resampling.BICUBIC))
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """RandomResizedCrop, horizontal flip and RandAugment (N = 2, M = 5), as released by BLIP and UniAdapter.
+
+    Args:
+        size: side of the square in pixels.
+        scale: area range of the crop.
+        flip: mirror half of the pictures.
+        augment: apply RandAugment.
+    """
+
+    size: int
+    scale: tuple[float, float] = (0.5, 1.0)
+    flip: bool = True
+    augment: bool = True
+
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        if not 0 < low <= high <= 1:
+            raise DataError(
+                f"data.scale is {low}, {high}: it must be two shares of the area, 0 < low <= high <= 1"
+            )
+
+    @classmethod
+    def from_config(cls, config: DataConfig, size: int) -> TrainTransform:
+        """What the config asks for, at this size."""
+        return cls(size, (config.scale[0], config.scale[1]), config.flip, config.augment)
+
+    @property
+    def at_least(self) -> int:
+        """Sides of the decoded picture that are enough: the smallest crop is then not enlarged."""
+        return max(2 * self.size, math.ceil(self.size / math.sqrt(self.scale[0] * 3 / 4)))
+
+    def __call__(self, picture: Image.Image, rng: random.Random) -> Tensor:
+        """RGB to float32 [3, size, size], normalised; a function of the picture and the generator's state."""
+        picture = random_resized_crop(picture, self.size, self.scale, rng)
+        if self.flip:
+            picture = random_flip(picture, rng)
+        if self.augment:
+            picture = rand_augment(picture, rng)
+        return to_tensor(picture)
+
+
+def _decode(value: object, at_least: int) -> Image.Image:
+    if isinstance(value, Image.Image):
+        return _upright(value)
+    if isinstance(value, Mapping):
+        content = value.get("bytes")
+        value = io.BytesIO(content) if content is not None else value.get("path")
+    if not isinstance(value, (str, Path, io.BytesIO)):
+        raise TypeError(f"a {type(value).__name__} is neither an image nor a path")
+    with Image.open(value) as picture:
+        if at_least:
+            picture.draft(None, (at_least, at_least))
+        return _upright(picture)
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    picture.load()  # before the metadata: some formats have theirs after the pixels
+    try:
+        turn = _UPRIGHT.get(picture.getexif().get(_ORIENTATION_TAG, 1))
+    except _BROKEN:  # broken metadata beside sound pixels
+        turn = None
+    rgb = _to_rgb(picture)
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I;16"):  # Pillow would clip 16 bits to white
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    layers = picture.convert("RGBA")
+    white = Image.new("RGBA", layers.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, layers).convert("RGB")

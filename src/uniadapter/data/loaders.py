@@ -1,0 +1,300 @@
+"""Pictures from a split to batches, in worker processes.
+
+A picture that cannot be read never kills a worker: the fault travels to the main process with the batch and is raised
+there in one line, or, where faults are skipped, counted there while the next readable sample takes the place.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from uniadapter.config import DataConfig, OnError
+from uniadapter.data.batches import Batch, EpochBatches, OrderedBatches
+from uniadapter.data.images import EvaluationTransform, TrainTransform, load_picture
+from uniadapter.data.records import DataError, Problems
+from uniadapter.data.retrieval import RetrievalSplit
+from uniadapter.draws import AUGMENT, rng
+
+logger = logging.getLogger(__name__)
+
+# So many unreadable pictures in a row are a lost disk rather than a few broken files.
+_TRIES = 64
+
+
+@dataclass
+class Sample:
+    """One loaded sample.
+
+    Args:
+        pixels: float32 [3, H, W]; None if it could not be had.
+        caption: cleaned text.
+        image: index of the picture.
+        row: index of the sample.
+        faults: pictures that failed on the way to this one.
+    """
+
+    pixels: Tensor | None
+    caption: str
+    image: int
+    row: int
+    faults: list[DataError] = field(default_factory=list)
+
+
+@dataclass
+class Fetched:
+    """What a worker hands over: a batch, or None if a sample of it could not be had, and the faults met."""
+
+    batch: Batch | None
+    faults: list[DataError]
+
+    def pin_memory(self) -> Fetched:
+        """The same, the batch in page-locked memory."""
+        return Fetched(self.batch.pin_memory() if self.batch else None, self.faults)
+
+
+class TrainRows(Dataset[Sample]):
+    """Training samples: a caption with its picture, augmented as a function of (seed, epoch, sample).
+
+    Args:
+        split: the pictures and captions.
+        transform: RGB to pixels.
+        seed: of the augmentation.
+        on_error: "skip" puts the next readable sample in the place of one whose picture cannot be read.
+    """
+
+    def __init__(
+        self, split: RetrievalSplit, transform: TrainTransform, seed: int, on_error: OnError = "raise"
+    ) -> None:
+        self.split, self.transform, self.seed, self.on_error = split, transform, seed, on_error
+
+    def __len__(self) -> int:
+        """Number of captions."""
+        return len(self.split.texts)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """The sample for (epoch, index)."""
+        epoch, row = key
+        split, faults = self.split, dict[int, DataError]()
+        for _ in range(len(self)):
+            image = split.text_image[row]
+            if image not in faults:
+                try:
+                    picture = load_picture(split.images[image], split.origins[image], self.transform.at_least)
+                    pixels = self.transform(picture, rng(self.seed, AUGMENT, epoch, row))
+                    return Sample(pixels, split.texts[row], image, row, list(faults.values()))
+                except DataError as error:
+                    faults[image] = error
+                if self.on_error == "raise" or len(faults) == _TRIES:
+                    break
+            row = (row + 1) % len(self)
+        return Sample(None, "", -1, row, list(faults.values()))
+
+
+class EvaluationImages(Dataset[Sample]):
+    """The pictures of a split, once each, in order.
+
+    Args:
+        split: the pictures.
+        transform: RGB to pixels.
+    """
+
+    def __init__(self, split: RetrievalSplit, transform: EvaluationTransform) -> None:
+        self.split, self.transform = split, transform
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.split.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        """One picture."""
+        try:
+            picture = load_picture(
+                self.split.images[index], self.split.origins[index], self.transform.at_least
+            )
+        except DataError as error:
+            return Sample(None, "", index, index, [error])
+        return Sample(self.transform(picture), "", index, index)
+
+
+class ImageLoader:
+    """Batches in an order that is known beforehand; faults surface here, in the main process.
+
+    Args:
+        loader: what fetches.
+        skip: count faults instead of raising them; a batch that could not be filled is raised all the same.
+
+    Attributes:
+        skipped: kind of fault to the number of distinct pictures that had it, as met by this process so far.
+    """
+
+    def __init__(self, loader: DataLoader[Any], skip: bool = False) -> None:
+        self._loader = loader
+        self._problems = Problems("skip" if skip else "raise")
+        self._known: set[str] = set()
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """Kind of fault to the number of distinct pictures left out so far."""
+        return self._problems.skipped
+
+    def __len__(self) -> int:
+        """Batches that the next iteration yields."""
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches.
+
+        Raises:
+            DataError: a picture that cannot be read.
+        """
+        for fetched in self._loader:
+            for fault in fetched.faults:
+                if str(fault) not in self._known:
+                    self._problems.report(fault)
+                    self._known.add(str(fault))
+            if fetched.batch is None:
+                count = len(fetched.faults)
+                raise DataError(
+                    f"{count} pictures in a row cannot be read; the last: {fetched.faults[-1]}", "lost data"
+                )
+            yield fetched.batch
+
+
+class TrainLoader(ImageLoader):
+    """Training batches, epoch by epoch; its workers live as long as it does.
+
+    Args:
+        loader: what fetches.
+        batches: the order.
+        skip: as for `ImageLoader`.
+    """
+
+    def __init__(self, loader: DataLoader[Any], batches: EpochBatches, skip: bool) -> None:
+        super().__init__(loader, skip)
+        self.batches = batches
+
+    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
+        """Choose the epoch of the next iteration and the global batch it starts at; nothing before it is loaded."""
+        self.batches.set_epoch(epoch, start_batch)
+
+
+def train_loader(
+    split: RetrievalSplit,
+    config: DataConfig,
+    *,
+    size: int,
+    batch_size: int,
+    seed: int,
+    rank: int = 0,
+    world: int = 1,
+    epoch: int = 0,
+    start_batch: int = 0,
+    pin_memory: bool = False,
+) -> TrainLoader:
+    """Training batches of a split. It already deals out the samples to the processes: do not shard it again.
+
+    Args:
+        split: the pictures and captions.
+        config: `scale`, `flip`, `augment`, `on_error` and `workers` are used.
+        size: side of the pictures in pixels.
+        batch_size: samples of a step over all processes.
+        seed: of order and augmentation.
+        rank: this process.
+        world: number of processes.
+        epoch: the first epoch.
+        start_batch: its first global batch.
+        pin_memory: hand over batches in page-locked memory.
+    """
+    batches = EpochBatches(
+        len(split.texts), batch_size, seed, epoch=epoch, rank=rank, world=world, start_batch=start_batch
+    )
+    rows = TrainRows(split, TrainTransform.from_config(config, size), seed, config.on_error)
+    workers = _bounded(config.workers, batches.batches_per_epoch)
+    return TrainLoader(
+        _loader(rows, batches, _training_batch, workers, pin_memory), batches, config.on_error == "skip"
+    )
+
+
+def image_loader(
+    split: RetrievalSplit,
+    config: DataConfig,
+    *,
+    size: int,
+    batch_size: int,
+    rank: int = 0,
+    world: int = 1,
+    pin_memory: bool = False,
+) -> ImageLoader:
+    """The pictures of a split in order, once each; of several processes each gets a contiguous share.
+
+    Args:
+        split: the pictures.
+        config: `workers` is used.
+        size: side of the pictures in pixels.
+        batch_size: pictures of a batch, on this process.
+        rank: this process.
+        world: number of processes.
+        pin_memory: hand over batches in page-locked memory.
+    """
+    batches = OrderedBatches(len(split.images), batch_size, rank=rank, world=world)
+    pictures = EvaluationImages(split, EvaluationTransform(size))
+    workers = _bounded(config.workers, len(batches))
+    return ImageLoader(_loader(pictures, batches, _picture_batch, workers, pin_memory))
+
+
+def _loader(
+    dataset: Dataset[Sample],
+    batches: EpochBatches | OrderedBatches,
+    collate: Callable[[list[Sample]], Fetched],
+    workers: int,
+    pin_memory: bool,
+) -> DataLoader[Any]:
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,  # type: ignore[arg-type]  # torch types samplers by index, ours carry the epoch
+        collate_fn=collate,
+        num_workers=workers,
+        worker_init_fn=_one_thread,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0 and isinstance(batches, EpochBatches),
+        # Else each epoch would take a number from the global generator, and dropout would depend on the loader.
+        generator=torch.Generator(),
+    )
+
+
+def _training_batch(samples: list[Sample]) -> Fetched:
+    return _collate(samples, [sample.caption for sample in samples])
+
+
+def _picture_batch(samples: list[Sample]) -> Fetched:
+    return _collate(samples, [])
+
+
+def _collate(samples: list[Sample], captions: list[str]) -> Fetched:
+    """B samples to frames [B, 1, 3, H, W]."""
+    faults = [fault for sample in samples for fault in sample.faults]
+    pixels = [sample.pixels for sample in samples if sample.pixels is not None]
+    if len(pixels) < len(samples):
+        return Fetched(None, faults)
+    ids = torch.tensor([sample.image for sample in samples])
+    rows = torch.tensor([sample.row for sample in samples])
+    return Fetched(Batch(torch.stack(pixels).unsqueeze(1), captions, ids, rows), faults)
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def _bounded(workers: int, batches: int) -> int:
+    """No more workers than there are processors for this process, or batches."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(min(workers, processors, batches), 0)

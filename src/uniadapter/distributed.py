@@ -1,0 +1,140 @@
+"""Rows from every process in rank order; on one process, or without a process group, everything is a no-op.
+
+A loss over a global gallery is exact under DistributedDataParallel when each process takes the mean over its
+own rows, weighs it by `Share.weight` and gathers with `gather_rows(..., with_grad=True)`: the backward pass
+then sums what every process's loss says about a row, and DDP's averaging over processes gives the gradient of
+the one mean over all rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def world_size() -> int:
+    """How many processes take part; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return the number of this process; 0 without a process group."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes files and logs."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait for every process; returns at once on one."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many rows each process holds, and this process's place among them.
+
+    Args:
+        counts: rows of each process, in rank order.
+        rank: this process's number.
+
+    """
+
+    counts: tuple[int, ...]
+    rank: int
+
+    @property
+    def total(self) -> int:
+        """Rows of all processes."""
+        return sum(self.counts)
+
+    @property
+    def first_row(self) -> int:
+        """Where this process's rows start among the gathered ones."""
+        return sum(self.counts[: self.rank])
+
+    @property
+    def weight(self) -> float:
+        """Factor on this process's mean loss, so that the mean over processes is the mean over all rows."""
+        return len(self.counts) * self.counts[self.rank] / self.total if self.total else 0.0
+
+
+def share(count: int, device: torch.device | str = "cpu") -> Share:
+    """Tell every process how many rows this one holds.
+
+    Args:
+        count: this process's rows; 0 is allowed.
+        device: one that the process group can talk over (the GPU for NCCL).
+
+    """
+    if world_size() == 1:
+        return Share((count,), 0)
+    mine = torch.tensor([count], dtype=torch.int64, device=device)
+    every = [torch.empty_like(mine) for _ in range(world_size())]
+    dist.all_gather(every, mine)
+    return Share(tuple(int(one) for one in torch.cat(every).tolist()), rank())
+
+
+def gather_rows(tensor: Tensor, with_grad: bool = False) -> Tensor:
+    """Concatenate every process's rows, in rank order.
+
+    Args:
+        tensor: [rows, ...]; the number of rows may differ between processes, everything behind it may not.
+        with_grad: keep the gradient to every process's rows. All processes must then run the backward pass
+            through the result, or the others wait forever. Otherwise the result is detached.
+
+    Returns:
+        [rows of all processes, ...]; on one process the tensor itself (detached where `with_grad` is false).
+
+    """
+    if world_size() == 1:
+        return tensor if with_grad else tensor.detach()
+    sizes = share(tensor.shape[0], tensor.device)
+    if with_grad and torch.is_grad_enabled():
+        return _GatherRows.apply(tensor, sizes)  # type: ignore[no-any-return, no-untyped-call]
+    return _gather(tensor.detach(), sizes)
+
+
+def gather_list(values: Sequence[T]) -> list[T]:
+    """Concatenate every process's values (strings, numbers: whatever pickles), in rank order."""
+    if world_size() == 1:
+        return list(values)
+    every: list[Any] = [None] * world_size()
+    dist.all_gather_object(every, list(values))
+    return [value for part in every for value in part]
+
+
+def _gather(tensor: Tensor, sizes: Share) -> Tensor:
+    """All processes' rows of a detached tensor: padded to the longest for all_gather."""
+    longest = max(sizes.counts)
+    padded = tensor.new_zeros((longest, *tensor.shape[1:]))
+    padded[: tensor.shape[0]] = tensor
+    every = [torch.empty_like(padded) for _ in sizes.counts]
+    dist.all_gather(every, padded)
+    return torch.cat([part[:count] for part, count in zip(every, sizes.counts, strict=True)])
+
+
+class _GatherRows(torch.autograd.Function):
+    """`_gather` whose backward pass adds up what every process says about this one's rows."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, sizes: Share) -> Tensor:  # noqa: ANN401
+        ctx.sizes = sizes
+        return _gather(tensor.detach(), sizes)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        total = grads[0].contiguous().clone()
+        dist.all_reduce(total)
+        first = ctx.sizes.first_row
+        return total[first : first + ctx.sizes.counts[ctx.sizes.rank]], None

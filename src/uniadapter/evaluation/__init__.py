@@ -1,0 +1,1 @@
+"""Metrics, reranking and comparisons."""

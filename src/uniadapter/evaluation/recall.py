@@ -1,0 +1,234 @@
+"""Retrieval ranks and recall, plain or reranked: pure functions on score matrices.
+
+Protocol: BLIP's retrieval evaluation (arXiv 2201.12086), used by UniAdapter: the k gallery items with the
+best contrastive (ITC) similarity are ordered by their matching (ITM) scores; the others follow in ITC order.
+Ties are counted against the model: a wrong item with the right item's score stands before it, so a constant
+score earns nothing. Where a query has several right items (five captions of one picture), the best of them
+counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# The right items of each query: a mask [Q, G], one index per query [Q], or a sequence of indices
+# for each query.
+Positives = Tensor | Sequence[Sequence[int]]
+
+_CHUNK_ITEMS = 1 << 24  # scores looked at together: bounds the temporary memory to some tens of megabytes
+
+
+def ranks(scores: Tensor, positives: Positives) -> Tensor:
+    """Where each query's best right item stands, 1 at the top, behind every wrong item of at least its score.
+
+    Args:
+        scores: [Q, G], higher is better; -inf is allowed, NaN is not.
+        positives: bool [Q, G]; or int64 [Q], one right item each; or for each query a sequence of indices.
+
+    Returns:
+        [Q] int64 in 1..G, on the scores' device.
+
+    Raises:
+        ValueError: a score is NaN, a query has no right item, or an index lies outside the gallery.
+
+    """
+    right = _Right.of(positives, scores)
+    result = torch.empty(scores.shape[0], dtype=torch.int64, device=scores.device)
+    for rows in _chunks(*scores.shape):
+        mask = right.mask(rows)
+        result[rows] = 1 + _wrong_above(_numbers(scores[rows], "score", rows), mask)
+    return result
+
+
+def reranked_ranks(itc: Tensor, candidates: Tensor, candidate_scores: Tensor, positives: Positives) -> Tensor:
+    """Give the `ranks` after the candidates were reordered by their own scores, the others staying behind.
+
+    Args:
+        itc: [Q, G] contrastive similarities.
+        candidates: [Q, k] int64, distinct items of the gallery, see `top_candidates`; k = 0 reranks nothing.
+        candidate_scores: [Q, k], higher is better; compared only among one query's candidates.
+        positives: as for `ranks`.
+
+    Returns:
+        [Q] int64 in 1..G: equal to sorting each tier for itself, wrong items first among equals.
+
+    Raises:
+        ValueError: as `ranks`, or a query names a candidate twice.
+
+    """
+    right = _Right.of(positives, itc)
+    result = torch.empty(itc.shape[0], dtype=torch.int64, device=itc.device)
+    for rows in _chunks(*itc.shape):
+        mask, chosen = right.mask(rows), candidates[rows].to(itc.device)
+        scores = _numbers(candidate_scores[rows].to(itc.device), "matching score", rows)
+        rest = ~_chosen_mask(chosen, itc.shape[1], rows)
+        right_chosen = mask.gather(1, chosen)
+        ahead = _wrong_above(scores, right_chosen)
+        behind = chosen.shape[1] + _wrong_above(
+            _numbers(itc[rows], "similarity", rows), mask & rest, ~mask & rest
+        )
+        result[rows] = 1 + torch.where(right_chosen.any(dim=1), ahead, behind)
+    return result
+
+
+def rerank_order(itc: Tensor, candidates: Tensor, candidate_scores: Tensor) -> Tensor:
+    """Every query's gallery from best to worst: the candidates by their scores, then the others by ITC.
+
+    For showing results; `reranked_ranks` measures them and breaks ties against the model, where this keeps
+    the candidates' given order and then the gallery's.
+
+    Args:
+        itc: [Q, G] contrastive similarities.
+        candidates: [Q, k] int64, distinct items.
+        candidate_scores: [Q, k].
+
+    Returns:
+        [Q, G] int64, each row a permutation of the gallery.
+
+    """
+    result = torch.empty(itc.shape, dtype=torch.int64, device=itc.device)
+    for rows in _chunks(*itc.shape):
+        chosen = candidates[rows].to(itc.device)
+        scores = _numbers(candidate_scores[rows].to(itc.device), "matching score", rows)
+        first = chosen.gather(1, scores.argsort(dim=1, descending=True, stable=True))
+        order = _numbers(itc[rows], "similarity", rows).argsort(dim=1, descending=True, stable=True)
+        rest = ~_chosen_mask(chosen, itc.shape[1], rows).gather(1, order)
+        result[rows] = torch.cat([first, order[rest].view(order.shape[0], -1)], dim=1)
+    return result
+
+
+def top_candidates(itc: Tensor, k: int) -> Tensor:
+    """Pick the k gallery items with the highest similarity, best first.
+
+    Args:
+        itc: [Q, G] contrastive similarities.
+        k: clipped to the gallery's size.
+
+    Returns:
+        [Q, min(k, G)] int64.
+
+    """
+    k = max(0, min(k, itc.shape[1]))
+    result = torch.empty((itc.shape[0], k), dtype=torch.int64, device=itc.device)
+    for rows in _chunks(*itc.shape):
+        result[rows] = _numbers(itc[rows], "similarity", rows).topk(k, dim=1).indices
+    return result
+
+
+def retrieval_metrics(ranks: Tensor) -> dict[str, float]:
+    """Recall at 1, 5 and 10 in percent, and the median and mean rank.
+
+    Args:
+        ranks: [Q] from `ranks` or `reranked_ranks`.
+
+    Returns:
+        `r@1`, `r@5`, `r@10` in 0..100, `median_rank` (of an even number of queries, the mean of the
+        middle two) and `mean_rank`, both at best 1.
+
+    Raises:
+        ValueError: there are no queries.
+
+    """
+    count = ranks.shape[0]
+    if count == 0:
+        raise ValueError("retrieval metrics of no queries: the split is empty")
+    ordered = ranks.sort().values.double()
+    metrics = {f"r@{k}": 100.0 * int((ranks <= k).sum()) / count for k in (1, 5, 10)}
+    metrics["median_rank"] = float(ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+    metrics["mean_rank"] = float(ordered.mean())
+    return metrics
+
+
+@dataclass(frozen=True)
+class _Right:
+    """The right items, as a mask or as (query, item) pairs sorted by query; a chunk's mask is made on demand."""
+
+    dense: Tensor | None
+    query: Tensor
+    item: Tensor
+    gallery: int
+
+    @classmethod
+    def of(cls, positives: Positives, scores: Tensor) -> _Right:
+        """Bring any form of positives onto the scores' device, checked against their shape."""
+        queries, gallery = scores.shape
+        if len(positives) != queries:
+            raise ValueError(f"positives are given for {len(positives)} queries, scores for {queries}")
+        none = torch.empty(0, dtype=torch.int64, device=scores.device)
+        if isinstance(positives, Tensor) and positives.dtype == torch.bool:
+            if positives.shape != scores.shape:
+                raise ValueError(
+                    f"the mask of positives is {tuple(positives.shape)}, scores {tuple(scores.shape)}"
+                )
+            return cls(positives.to(scores.device), none, none, gallery)
+        if isinstance(positives, Tensor):
+            query, item = torch.arange(queries), positives.cpu()
+        else:
+            query = torch.repeat_interleave(torch.tensor([len(one) for one in positives], dtype=torch.int64))
+            item = torch.tensor([index for one in positives for index in one], dtype=torch.int64)
+        outside = (item < 0) | (item >= gallery)
+        if bool(outside.any()):
+            first = int(outside.nonzero()[0, 0])
+            raise ValueError(
+                f"query {int(query[first])}: right item {int(item[first])} is not in 0..{gallery - 1}"
+            )
+        return cls(None, query.to(scores.device), item.to(scores.device), gallery)
+
+    def mask(self, rows: slice) -> Tensor:
+        """Bool [rows, G] of the right items; every row has one, or `ValueError`."""
+        if self.dense is not None:
+            mask = self.dense[rows]
+        else:
+            first, last = torch.searchsorted(
+                self.query, self.query.new_tensor([rows.start, rows.stop])
+            ).tolist()
+            mask = torch.zeros(
+                (rows.stop - rows.start, self.gallery), dtype=torch.bool, device=self.query.device
+            )
+            mask[self.query[first:last] - rows.start, self.item[first:last]] = True
+        missing = ~mask.any(dim=1)
+        if bool(missing.any()):
+            raise ValueError(
+                f"query {rows.start + int(missing.nonzero()[0, 0])} has no right item in the gallery"
+            )
+        return mask
+
+
+def _wrong_above(scores: Tensor, right: Tensor, wrong: Tensor | None = None) -> Tensor:
+    """How many wrong items score at least as much as the best right one: [q, G] and masks to [q] int64."""
+    if scores.shape[1] == 0:
+        return torch.zeros(scores.shape[0], dtype=torch.int64, device=scores.device)
+    best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
+    return ((scores >= best) & (~right if wrong is None else wrong)).sum(dim=1)
+
+
+def _chosen_mask(candidates: Tensor, gallery: int, rows: slice) -> Tensor:
+    """Bool [q, G] of the candidates [q, k]."""
+    mask = torch.zeros((candidates.shape[0], gallery), dtype=torch.bool, device=candidates.device)
+    mask.scatter_(1, candidates, True)
+    twice = mask.sum(dim=1) != candidates.shape[1]
+    if bool(twice.any()):
+        raise ValueError(f"query {rows.start + int(twice.nonzero()[0, 0])} names a candidate twice")
+    return mask
+
+
+def _numbers(scores: Tensor, what: str, rows: slice) -> Tensor:
+    """Check that no score is NaN; integers become floats."""
+    scores = scores if scores.is_floating_point() else scores.double()
+    wrong = torch.isnan(scores).any(dim=1)
+    if bool(wrong.any()):
+        raise ValueError(
+            f"query {rows.start + int(wrong.nonzero()[0, 0])}: a {what} is NaN, so it has no rank"
+        )
+    return scores
+
+
+def _chunks(queries: int, gallery: int) -> Iterator[slice]:
+    """Slices over the queries, each of a bounded number of scores."""
+    step = max(1, _CHUNK_ITEMS // max(gallery, 1))
+    for start in range(0, queries, step):
+        yield slice(start, min(start + step, queries))

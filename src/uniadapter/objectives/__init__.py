@@ -1,0 +1,1 @@
+"""Training losses: pure functions on tensors; nothing here knows the model."""

@@ -1,0 +1,196 @@
+"""Image-text contrastive loss (ITC) with momentum features, a queue of earlier ones and soft targets.
+
+Source: BLIP (arXiv 2201.12086, section 3.2, after ALBEF, arXiv 2107.07651, section 3.2), as UniAdapter's
+released retrieval training uses it.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EMPTY = -100  # the id of a queue slot that nothing was put into yet: nobody's positive
+
+
+class FeatureQueue(nn.Module):
+    """The last momentum features and their ids, oldest overwritten first.
+
+    Slots start as random directions, which count as negatives (as released), with the id `EMPTY`, which makes
+    them no one's positive. On several processes every process must enqueue the same gathered rows; the queues
+    then stay equal.
+
+    Args:
+        size: Q, the slots; 0 keeps nothing.
+        width: e, the features' width.
+        seed: of the random directions.
+
+    """
+
+    visual: Tensor  # [Q, e] unit rows
+    text: Tensor  # [Q, e] unit rows
+    ids: Tensor  # [Q] int64
+    pointer: Tensor  # [] int64, the slot written next
+
+    def __init__(self, size: int, width: int, seed: int = 0) -> None:
+        super().__init__()
+        if size < 0:
+            raise ValueError(f"the feature queue's size is {size}: it must be at least 0")
+        generator = torch.Generator().manual_seed(seed)
+        for name in ("visual", "text"):
+            self.register_buffer(name, F.normalize(torch.randn(size, width, generator=generator), dim=-1))
+        self.register_buffer("ids", torch.full((size,), EMPTY, dtype=torch.int64))
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
+
+    def __len__(self) -> int:
+        return self.ids.shape[0]
+
+    @torch.no_grad()
+    def enqueue(self, visual: Tensor, text: Tensor, ids: Tensor) -> None:
+        """Write a batch over the oldest slots, as if row by row.
+
+        Args:
+            visual: [n, e] momentum features, unit rows; any n, also more than the queue holds (the last Q
+                stay).
+            text: [n, e] unit rows.
+            ids: [n] int64, not negative; rows of one id are each other's positives.
+
+        Raises:
+            ValueError: the three differ in their number of rows.
+
+        """
+        count, size = ids.shape[0], len(self)
+        if visual.shape[0] != count or text.shape[0] != count:
+            raise ValueError(
+                f"enqueue got {visual.shape[0]} visual and {text.shape[0]} text features for {count} ids: "
+                "give one of each per pair"
+            )
+        if size == 0:
+            return
+        kept = min(count, size)
+        # Indices, not slices: they wrap, and the pointer is never read back from the device.
+        slots = (self.pointer + torch.arange(count - kept, count, device=self.ids.device)) % size
+        for buffer, rows in ((self.visual, visual), (self.text, text), (self.ids, ids)):
+            buffer.index_copy_(0, slots, rows[count - kept :].detach().to(buffer))
+        self.pointer.copy_((self.pointer + count) % size)
+
+
+def ramped_alpha(alpha: float, epoch: int, batch: int, batches: int) -> float:
+    """Give the soft targets' weight, rising linearly from 0 to alpha over the first epoch.
+
+    Args:
+        alpha: the weight after the ramp.
+        epoch: counted from 0.
+        batch: of this epoch, counted from 0.
+        batches: in an epoch.
+
+    """
+    return alpha * min(1.0, (epoch * batches + batch) / max(batches, 1))
+
+
+def hard_targets(ids: Tensor, gallery_ids: Tensor) -> Tensor:
+    """Each row's probability shared evenly among the gallery columns of its id.
+
+    Args:
+        ids: [B] int64, each in the gallery at least once.
+        gallery_ids: [C] int64; `EMPTY` is nobody's.
+
+    Returns:
+        [B, C] float32, rows sum to 1.
+
+    """
+    positive = (ids[:, None] == gallery_ids[None]) & (gallery_ids[None] != EMPTY)
+    return positive.float() / positive.sum(dim=1, keepdim=True)
+
+
+@torch.no_grad()
+def soft_targets(
+    momentum: Tensor, gallery: Tensor, hard: Tensor, temperature: Tensor | float, alpha: float
+) -> Tensor:
+    """Mix the momentum encoder's opinion into the targets: alpha * softmax + (1 - alpha) * hard.
+
+    Args:
+        momentum: [B, e] the rows' own momentum features.
+        gallery: [C, e] of the other modality.
+        hard: [B, C] from `hard_targets`.
+        temperature: of the softmax.
+        alpha: in [0, 1].
+
+    Returns:
+        [B, C], rows sum to 1, without gradient.
+
+    """
+    if alpha == 0:
+        return hard
+    return alpha * torch.softmax(momentum @ gallery.T / temperature, dim=1) + (1 - alpha) * hard
+
+
+def contrastive_loss(
+    visual: Tensor,
+    text: Tensor,
+    momentum_visual: Tensor,
+    momentum_text: Tensor,
+    queue: FeatureQueue,
+    ids: Tensor,
+    temperature: Tensor | float,
+    alpha: float,
+    gallery_ids: Tensor | None = None,
+    first_row: int = 0,
+) -> Tensor:
+    """Average visual-to-text and text-to-visual cross-entropy against [momentum features, queue].
+
+    Computed in float32 (float64 stays) whatever autocast says: a small temperature magnifies bfloat16's
+    rounding of the similarities. The queue is read only; enqueue afterwards.
+
+    Args:
+        visual: [B, e] online features of this process, unit rows.
+        text: [B, e] unit rows; pair i is (visual i, text i).
+        momentum_visual: [G, e] features of the whole batch from the momentum encoder; without one, the online
+            features themselves, which then keep their gradient.
+        momentum_text: [G, e].
+        queue: earlier momentum features; one of size 0 for none.
+        ids: [B] int64; rows and columns of one id are positives.
+        temperature: of the softmax, a number or a scalar tensor that may learn.
+        alpha: weight of the momentum encoder's soft targets, already ramped; 0 without a momentum encoder.
+        gallery_ids: [G] int64 of the momentum features where they are more than this process's batch.
+        first_row: where this process's rows start among the momentum features.
+
+    Returns:
+        A scalar: the mean over this process's rows.
+
+    Raises:
+        ValueError: alpha without momentum features, or gallery rows that are not where `first_row` says.
+
+    """
+    own = slice(first_row, first_row + ids.shape[0])
+    if gallery_ids is None:
+        gallery_ids = ids
+    if momentum_visual.shape[0] != gallery_ids.shape[0] or momentum_text.shape[0] != gallery_ids.shape[0]:
+        raise ValueError(
+            f"contrastive loss got {momentum_visual.shape[0]} visual and {momentum_text.shape[0]} text "
+            f"momentum features for {gallery_ids.shape[0]} ids: pass gallery_ids with one id for each"
+        )
+    if gallery_ids is not ids and not torch.equal(gallery_ids[own], ids):
+        raise ValueError(f"contrastive loss: gallery_ids from row {first_row} on are not the batch's own ids")
+    if alpha and (momentum_visual.requires_grad or momentum_text.requires_grad):
+        raise ValueError(f"contrastive loss: alpha is {alpha} without a momentum encoder: use alpha 0")
+    with torch.autocast(device_type=visual.device.type, enabled=False):
+        columns = torch.cat([gallery_ids, queue.ids.to(gallery_ids.device)])
+        hard = hard_targets(ids, columns)
+        momentum_visual, momentum_text = _full(momentum_visual), _full(momentum_text)
+        visual_gallery = torch.cat([momentum_visual, queue.visual.to(momentum_visual)])
+        text_gallery = torch.cat([momentum_text, queue.text.to(momentum_text)])
+        visual_targets = soft_targets(momentum_visual[own], text_gallery, hard, temperature, alpha)
+        text_targets = soft_targets(momentum_text[own], visual_gallery, hard, temperature, alpha)
+        to_text = F.cross_entropy(
+            _full(visual) @ text_gallery.T / temperature, visual_targets.to(text_gallery)
+        )
+        to_visual = F.cross_entropy(
+            _full(text) @ visual_gallery.T / temperature, text_targets.to(visual_gallery)
+        )
+        return (to_text + to_visual) / 2
+
+
+def _full(tensor: Tensor) -> Tensor:
+    """At least float32."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
