@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from conftest import PARITY, ParityCase, parity_cases
@@ -9,9 +11,11 @@ from torch import Tensor
 from transformers import BlipForImageTextRetrieval
 
 from uniadapter.adapter import KeyValueAdapter, UniAdapter
-from uniadapter.adapters import add_adapter, add_momentum
+from uniadapter.adapters import adapter_set, add_adapter
 from uniadapter.backbone import encode_text, encode_visual, frame_weights, fuse
-from uniadapter.original import import_adapter, import_base, infer_config
+from uniadapter.config import ModelConfig, ObjectiveConfig
+from uniadapter.original import adapter_name, import_adapter, import_base, infer_config
+from uniadapter.tasks.retrieval import Moment, RetrievalTask, TokenBatch
 
 RETRIEVAL = parity_cases("retrieval")
 
@@ -41,9 +45,6 @@ def build(case: ParityCase) -> BlipForImageTextRetrieval:
     imported = import_adapter(weights, frame_aware=meta["config"]["frame_aware_attention"])
     online = add_adapter(model, imported.config)
     online.load_state_dict(imported.state)
-    momentum = add_momentum(model)
-    _, unexpected = momentum.load_state_dict(imported.momentum, strict=False)
-    assert not unexpected
     return model
 
 
@@ -101,3 +102,68 @@ def test_parity_features_and_fusion(name: str) -> None:
 def test_parity_folder_has_the_expected_cases() -> None:
     assert (PARITY / "adapter.safetensors").is_file()
     assert any(name.startswith("retrieval_image") for name in RETRIEVAL)
+
+
+def released_task(case: ParityCase) -> RetrievalTask:
+    """The case's model as a training task, queue filled as theirs was."""
+    model, weights, meta = build(case), case.group("weights"), case.meta
+    objective = ObjectiveConfig(
+        queue_size=meta["queue_size"], momentum=meta["momentum"], alpha=float(case["inputs.alpha"]),
+        temperature=meta["temperature"], matching="outputs.loss_itm" in case,
+        negatives="all" if meta["config"]["negative_all_rank"] else "batch",
+    )  # fmt: skip
+    task = RetrievalTask(model, None, ModelConfig(), objective)
+    task.momentum.load_state(  # what the file leaves out of the momentum set equals the online weights
+        adapter_set(model).state_dict() | import_adapter(weights).momentum
+    )
+    task.queue.visual.copy_(weights["image_queue"].T)
+    task.queue.text.copy_(weights["text_queue"].T)
+    task.queue.ids.copy_(weights["idx_queue"][0])
+    task.queue.pointer.copy_(weights["ptr_queue"][0])
+    return task
+
+
+def released_double_update(task: RetrievalTask, decay: float) -> None:
+    """The release updates an adapter that both encoders use twice a step; ours once, so the test adds the other."""
+    online, momentum = adapter_set(task.model), adapter_set(task.model, "momentum")
+    shared = min(online.shape.vision_layers, online.shape.text_layers)
+    with torch.no_grad():
+        for layer in range(shared):
+            for m, p in zip(momentum.layers[layer].parameters(), online.layers[layer].parameters(), strict=True):
+                m.lerp_(p, 1 - decay)
+
+
+@pytest.mark.parametrize("name", RETRIEVAL)
+def test_parity_training_step(name: str) -> None:
+    case = ParityCase(name)
+    task = released_task(case)
+    released_double_update(task, case.meta["momentum"])
+    ids = case["inputs.idx"].view(-1)
+    tokens = TokenBatch(case["inputs.input_ids"], case["inputs.attention_mask"])
+    task.training = True  # moves momentum and queue; the layers stay in evaluation mode, as theirs did
+    losses = task.losses(frames_of(case), tokens, ids, torch.arange(len(ids)), Moment(0, 1, 0, 1))
+    close(losses["contrastive"], case["outputs.loss_itc"], "ITC loss")
+    if "outputs.loss_itm" in case:
+        close(losses["matching"], case["outputs.loss_itm"], "ITM loss")
+    losses["loss"].backward()
+    checked = 0
+    for key, expected in case.group("grads").items():
+        ours = adapter_name(key)
+        assert ours is not None, key
+        found = dict(adapter_set(task.model).named_parameters()).get(ours)
+        if found is None:  # up-projections that serve no use in a layer are not built here
+            assert expected.abs().max() == 0, key
+            continue
+        close_gradient(found.grad if found.grad is not None else torch.zeros_like(found), expected, ours)
+        checked += 1
+    assert checked > 20 or not case.group("grads")  # two_captions came without gradients
+    after = case.group("after")
+    for key, expected in after.items():
+        twin = adapter_name(re.sub(r"_m\b", "", key, count=1)) if "_m" in key else None
+        moved = dict(adapter_set(task.model, "momentum").named_parameters())
+        if twin is not None and twin in moved:
+            close(moved[twin], expected, key)
+    close(task.queue.visual, after["image_queue"].T, "visual queue")
+    close(task.queue.text, after["text_queue"].T, "text queue")
+    assert torch.equal(task.queue.ids, after["idx_queue"].view(-1))
+    assert int(task.queue.pointer) == int(after["ptr_queue"])

@@ -178,9 +178,15 @@ class AdapterSet(nn.Module):
         self.heads = nn.ModuleDict()
         if config.heads:
             for name, linear in heads.items():
-                copy = nn.Linear(linear.in_features, linear.out_features, bias=linear.bias is not None)
-                copy.load_state_dict(linear.state_dict())
-                self.heads[name] = copy
+                twin = nn.Linear(
+                    linear.in_features,
+                    linear.out_features,
+                    bias=linear.bias is not None,
+                    device=linear.weight.device,
+                    dtype=linear.weight.dtype,
+                )
+                twin.load_state_dict(linear.state_dict())
+                self.heads[name] = twin
 
     def _key_value(self, source: int) -> KeyValueAdapter:
         return KeyValueAdapter(source, self.config.key_value, self.shape.text_width, self.config.init)
@@ -228,22 +234,31 @@ class AdapterSet(nn.Module):
         return sum(p.numel() for p in self.parameters()) - sum(p.numel() for p in self.heads.parameters())
 
     def plan(self) -> list[str]:
-        """What is shared with what, a line each, for people."""
+        """What is built and shared with what, a line each, for people."""
         config, shape = self.config, self.shape
+        vision = ["vision"] if config.vision else []
+        text = [name for name, on in (("text", config.text), ("cross-attention", config.cross)) if on]
+        spans: list[tuple[str, int, int, list[str]]] = []
         lines = []
         if shape.shares_width:
             both = min(shape.vision_layers, shape.text_layers)
-            lines.append(f"layers 0-{both - 1}: one adapter each for vision, text and cross-attention, r = {config.bottleneck}")
-            if shape.vision_layers > both:
-                lines.append(f"layers {both}-{shape.vision_layers - 1}: vision alone")
-            if shape.text_layers > both:
-                lines.append(f"layers {both}-{shape.text_layers - 1}: text and cross-attention alone")
+            spans.append(("", 0, both, vision + text))
+            spans.append(("", both, shape.vision_layers, vision))
+            spans.append(("", both, shape.text_layers, text))
         else:
             lines.append(
                 f"widths differ (vision {shape.vision_width}, text {shape.text_width}), so down-projections cannot be "
-                f"shared between them: {shape.vision_layers} adapters for vision, {shape.text_layers} shared by text "
-                f"and cross-attention, r = {config.bottleneck}"
+                "shared between them"
             )
+            spans.append(("vision ", 0, shape.vision_layers, vision))
+            spans.append(("text ", 0, shape.text_layers, text))
+        if config.decoder == "separate":
+            spans.append(("decoder ", 0, shape.text_layers, text))
+        for stack, start, stop, uses in spans:
+            if start < stop and uses:
+                last = f"s {start}-{stop - 1}" if stop - start > 1 else f" {start}"
+                named = " and ".join(filter(None, [", ".join(uses[:-1]), uses[-1]]))
+                lines.append(f"{stack}layer{last}: one adapter each for {named}, r = {config.bottleneck}")
         if config.key_value:
             lines.append(f"keys and values of all cross-attention layers: one pair of width {config.key_value} a text model")
         if self.heads:

@@ -26,6 +26,15 @@ def _exclude_from_saving(model: PreTrainedModel) -> None:
     model._keys_to_ignore_on_save = kept | {mine + key for key in (owner.state_dict() if owner is not None else ())}
 
 
+def _check_name(model: PreTrainedModel, name: str) -> None:
+    if not name or "." in name:
+        raise ValueError(f"an adapter cannot be called {name!r}: use a non-empty name without a dot")
+    if name in adapter_names(model):
+        raise ValueError(f"there is an adapter named {name!r} already: remove it first, or choose another name")
+    if hasattr(nn.ModuleDict(), name):  # such as "train": torch refuses to have a module stand in for its method
+        raise ValueError(f"an adapter cannot be called {name!r}: torch's modules use that name; choose another one")
+
+
 def add_adapter(model: PreTrainedModel, config: AdapterConfig | None = None, name: str = "default") -> AdapterSet:
     """Put a fresh adapter set into a BLIP of transformers, freeze the base, and select the set.
 
@@ -39,15 +48,11 @@ def add_adapter(model: PreTrainedModel, config: AdapterConfig | None = None, nam
 
     Raises:
         TypeError: the model is no BLIP.
-        ValueError: the name is taken, empty, or has a dot.
+        ValueError: the name is taken, empty, has a dot, or is one that torch's modules use themselves.
     """
-    if not name or "." in name:
-        raise ValueError(f"an adapter cannot be called {name!r}: use a non-empty name without a dot")
-    link = adopt(model)
-    if name in link.sets:
-        raise ValueError(f"there is an adapter named {name!r} already: remove it first, or choose another name")
-    built = new_adapter_set(model, config or AdapterConfig())
-    link.sets[name] = built
+    _check_name(model, name)
+    built = new_adapter_set(model, config or AdapterConfig())  # before `adopt`: if it raises, nothing has changed
+    adopt(model).sets[name] = built
     _exclude_from_saving(model)
     select_adapter(model, name)
     return built
@@ -58,18 +63,18 @@ def add_momentum(model: PreTrainedModel, source: str = "default", name: str = "m
 
     This is all a momentum encoder is here: the backbone is shared, and `active_adapter(model, name)` runs it.
     """
-    link = adopt(model)
+    _check_name(model, name)
     twin = copy.deepcopy(adapter_set(model, source)).requires_grad_(False)
-    link.sets[name] = twin
+    adopt(model).sets[name] = twin
     _exclude_from_saving(model)
     return twin
 
 
 def select_adapter(model: PreTrainedModel, name: str | None, trainable: bool = True) -> None:
     """Make `name` the set in use and, if `trainable`, the only thing with gradients; None selects the bare base."""
-    link = adopt(model)
     if name is not None:
         adapter_set(model, name)
+    link = adopt(model)
     model.requires_grad_(False)
     link.name = name
     if name is not None and trainable:
@@ -85,8 +90,8 @@ def disable_adapter(model: PreTrainedModel) -> Iterator[None]:
 
 def remove_adapter(model: PreTrainedModel, name: str = "default") -> None:
     """Take a set out. With the last one gone the base is bit for bit, and type for type, what it was."""
-    link = adopt(model)
     adapter_set(model, name)
+    link = adopt(model)
     del link.sets[name]
     if link.name == name:
         link.name = None

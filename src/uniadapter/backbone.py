@@ -29,8 +29,8 @@ class _RowBatch:
 
     def select(self: Rows, index: Tensor | Sequence[int] | slice) -> Rows:
         """These rows, in this order."""
-        if not isinstance(index, slice):
-            index = torch.as_tensor(index)
+        if not isinstance(index, (slice, Tensor)):
+            index = torch.tensor(list(index), dtype=torch.int64)  # also where there are none
         return type(self)(**{f.name: getattr(self, f.name)[index] for f in fields(self)})  # type: ignore[arg-type]
 
     def to(self: Rows, device: torch.device | str) -> Rows:
@@ -95,7 +95,9 @@ def _project(model: PreTrainedModel, head: str, states: Tensor) -> Tensor:
     linear = getattr(model, head, None)
     if linear is None:
         return states.new_zeros((*states.shape[:-1], 0))
-    return nn.functional.normalize(linear(states).float(), dim=-1)
+    projected = linear(states)
+    projected = projected if projected.dtype == torch.float64 else projected.float()
+    return nn.functional.normalize(projected, dim=-1)
 
 
 def encode_visual(model: PreTrainedModel, frames: Tensor, chunk: int = 0) -> Visuals:

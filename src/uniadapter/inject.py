@@ -41,6 +41,11 @@ class Link:
         return None if self.name is None else self.sets[self.name]  # type: ignore[return-value]
 
 
+def _wants_weights(module: nn.Module, kwargs: dict[str, Any]) -> bool:
+    """Whether attention weights are asked for, by the call or by the config as transformers allows."""
+    return bool(kwargs.get("output_attentions", getattr(module.config, "output_attentions", False)))
+
+
 class _Linked:
     """What the re-typed modules share: a link, a role and a layer index."""
 
@@ -70,7 +75,9 @@ def attend(
         The context [B, Q, H * d_h], and the weights [B, H, Q, K] or None.
     """
     if mask is not None:
-        mask = mask.to(query.dtype)  # SDPA wants the query's dtype, which autocast may have changed
+        # SDPA wants the query's dtype, which autocast may have changed; float32's lowest would become -inf in it,
+        # and a row that is masked throughout NaN.
+        mask = mask.clamp(min=torch.finfo(query.dtype).min).to(query.dtype)
     if weights:
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
         probabilities = torch.softmax(scores if mask is None else scores + mask, dim=-1)
@@ -89,7 +96,7 @@ class AdaptedVisionAttention(_Linked, BlipAttention):
         batch, length, width = hidden_states.shape
         qkv = self.qkv(hidden_states).view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         dropout = self.dropout.p if self.training else 0.0
-        context, weights = attend(qkv[0], qkv[1], qkv[2], None, dropout, bool(kwargs.get("output_attentions")))
+        context, weights = attend(qkv[0], qkv[1], qkv[2], None, dropout, _wants_weights(self, kwargs))
         return self.projection(context), weights
 
 
@@ -139,7 +146,7 @@ class AdaptedTextAttention(_Linked, BlipTextSelfAttention):
             key, value = self._cached(past_key_values, cross, states, key_delta, value_delta)
         dropout = self.dropout.p if self.training else 0.0
         mask = encoder_attention_mask if cross else attention_mask
-        return attend(self.heads(self.query(hidden_states)), key, value, mask, dropout, bool(kwargs.get("output_attentions")))
+        return attend(self.heads(self.query(hidden_states)), key, value, mask, dropout, _wants_weights(self, kwargs))
 
     def _cached(
         self, cache: Any, cross: bool, states: Tensor, key_delta: Tensor | None, value_delta: Tensor | None
@@ -347,7 +354,7 @@ def active_adapter(model: PreTrainedModel, name: str | None) -> Iterator[None]:
     try:
         yield
     finally:
-        link.name = before
+        link.name = before if before in link.sets else None  # it may have been removed meanwhile
 
 
 def new_adapter_set(model: PreTrainedModel, config: AdapterConfig) -> AdapterSet:

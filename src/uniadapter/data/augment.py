@@ -1,16 +1,17 @@
 """Training augmentation on Pillow pictures: RandomResizedCrop, flip and the field's RandAugment.
 
-Every function takes the `random.Random` that it draws from, so a picture is a function of (seed, epoch, sample id).
-RandAugment follows the published behaviour of ALBEF and BLIP (`RandomAugment(2, 5)`): operations are drawn with
-replacement, each is applied with probability 1/2, at magnitude M of 10, with a random sign, filling with mid-grey:
+Every function takes the `random.Random` that it draws from, so a picture is a function of (seed, epoch,
+sample id). RandAugment follows the published behaviour of ALBEF and BLIP (`RandomAugment(2, 5)`): operations
+are drawn with replacement, each is applied with probability 1/2, at magnitude M of 10, with a random sign,
+filling with mid-grey:
 
     Rotate           30 degrees x M / 10
     ShearX, ShearY   0.3 x M / 10
     TranslateX, Y    10 pixels x M / 10
     Brightness, Sharpness   a factor of 0.1 + 1.8 x M / 10
 
-At the published M = 5 that factor is 1, so Brightness and Sharpness change nothing: this is so in the released code,
-and kept.
+At the published M = 5 that factor is 1, so Brightness and Sharpness change nothing: so it is in
+the released code, and it is kept.
 """
 
 from __future__ import annotations
@@ -29,9 +30,7 @@ Picture = Image.Image
 Operation = Callable[[Picture, float, int], Picture]
 
 
-def random_resized_crop(
-    picture: Picture, size: int, scale: tuple[float, float], rng: random.Random
-) -> Picture:
+def random_resized_crop(picture: Picture, size: int, scale: tuple[float, float], rng: random.Random) -> Picture:
     """A random part of the picture, `size` x `size` pixels, bicubic (Szegedy et al. 2015, as in torchvision).
 
     Args:
@@ -67,9 +66,7 @@ def rand_augment(picture: Picture, rng: random.Random, count: int = 2, magnitude
     return picture
 
 
-def _crop_box(
-    width: int, height: int, scale: tuple[float, float], rng: random.Random
-) -> tuple[int, int, int, int]:
+def _crop_box(width: int, height: int, scale: tuple[float, float], rng: random.Random) -> tuple[int, int, int, int]:
     for _ in range(ATTEMPTS):
         area = width * height * rng.uniform(*scale)
         ratio = math.exp(rng.uniform(math.log(RATIO[0]), math.log(RATIO[1])))

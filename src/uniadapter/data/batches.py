@@ -21,7 +21,8 @@ class Batch:
         frames: float32 [B, T, 3, H, W], normalised; a picture has T = 1.
         captions: B cleaned captions; empty where only visuals were asked for.
         ids: int64 [B]; index of the visual in its split, so equal ids are the same visual.
-        sample_ids: int64 [B]; index of the sample (the caption; of the visual where only visuals were asked for).
+        sample_ids: int64 [B]; index of the sample (the caption; of the visual where only visuals were asked
+            for).
     """
 
     frames: Tensor
@@ -44,19 +45,17 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory, for copies that do not block."""
-        return Batch(
-            self.frames.pin_memory(), self.captions, self.ids.pin_memory(), self.sample_ids.pin_memory()
-        )
+        return Batch(self.frames.pin_memory(), self.captions, self.ids.pin_memory(), self.sample_ids.pin_memory())
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
     """One process's slices of the global batches of an epoch, as lists of (epoch, sample).
 
-    The order is a function of (seed, epoch) alone. Every global batch is cut into contiguous slices, one for each
-    process, whose sizes differ by one at most; so the processes' slices, put together, are what a single process
-    sees. The last batch is short where the batch size does not divide the count; it is left out on all processes
-    if it is too short to give each of them a sample. The epoch goes with every index, so that workers which
-    outlive an epoch never draw with a stale one.
+    The order is a function of (seed, epoch) alone. Every global batch is cut into contiguous slices, one for
+    each process, whose sizes differ by one at most; so the processes' slices, put together, are what a single
+    process sees. The last batch is short where the batch size does not divide the count; it is left out on
+    all processes if it is too short to give each of them a sample. The epoch goes with every index, so that
+    workers which outlive an epoch never draw with a stale one.
 
     Args:
         count: samples of the training set.
@@ -83,13 +82,9 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         start_batch: int = 0,
     ) -> None:
         if batch_size < world:
-            raise ConfigError(
-                f"train.batch_size is {batch_size}: {world} processes need at least one sample each"
-            )
+            raise ConfigError(f"train.batch_size is {batch_size}: {world} processes need at least one sample each")
         if count < world:
-            raise ConfigError(
-                f"the training set has {count} samples: {world} processes need at least one each"
-            )
+            raise ConfigError(f"the training set has {count} samples: {world} processes need at least one each")
         if not 0 <= rank < world:
             raise ConfigError(f"rank {rank} is not one of {world} processes")
         self.count, self.batch_size, self.seed = count, batch_size, seed

@@ -79,9 +79,9 @@ def load_picture(source: Source, origin: str = "", at_least: int = 0) -> Image.I
     Args:
         source: where it is.
         origin: the record that asks for it, for the error.
-        at_least: sides in pixels that are enough: a JPEG is decoded at the smallest of its scales (1/1, 1/2, 1/4,
-            1/8) with both sides at least this long, which is several times faster for large photographs; 0 always
-            decodes in full.
+        at_least: sides in pixels that are enough: a JPEG is decoded at the smallest of its scales (1/1, 1/2,
+            1/4, 1/8) with both sides at least this long, which is several times faster for large photographs;
+            0 always decodes in full.
 
     Raises:
         DataError: kind "missing picture" or "corrupt picture"; names the record and the file.
@@ -129,7 +129,7 @@ class EvaluationTransform:
 
     @property
     def at_least(self) -> int:
-        """Sides of the decoded picture that are enough: twice the result's, so that the bicubic filter decides."""
+        """Sides of the decoded picture that are enough: twice the result's, the rest is the filter's."""
         return 2 * self.size
 
     def __call__(self, picture: Image.Image) -> Tensor:
@@ -156,9 +156,7 @@ class TrainTransform:
     def __post_init__(self) -> None:
         low, high = self.scale
         if not 0 < low <= high <= 1:
-            raise DataError(
-                f"data.scale is {low}, {high}: it must be two shares of the area, 0 < low <= high <= 1"
-            )
+            raise DataError(f"data.scale is {low}, {high}: it must be two shares of the area, 0 < low <= high <= 1")
 
     @classmethod
     def from_config(cls, config: DataConfig, size: int) -> TrainTransform:

@@ -1,7 +1,8 @@
 """Pictures from a split to batches, in worker processes.
 
-A picture that cannot be read never kills a worker: the fault travels to the main process with the batch and is raised
-there in one line, or, where faults are skipped, counted there while the next readable sample takes the place.
+A picture that cannot be read never kills a worker: the fault travels to the main process with the batch and
+is raised there in one line, or, where faults are skipped, counted there while the next readable sample takes
+the place.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from uniadapter.config import DataConfig, OnError
 from uniadapter.data.batches import Batch, EpochBatches, OrderedBatches
@@ -117,9 +118,7 @@ class EvaluationImages(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         """One picture."""
         try:
-            picture = load_picture(
-                self.split.images[index], self.split.origins[index], self.transform.at_least
-            )
+            picture = load_picture(self.split.images[index], self.split.origins[index], self.transform.at_least)
         except DataError as error:
             return Sample(None, "", index, index, [error])
         return Sample(self.transform(picture), "", index, index)
@@ -162,10 +161,8 @@ class ImageLoader:
                     self._problems.report(fault)
                     self._known.add(str(fault))
             if fetched.batch is None:
-                count = len(fetched.faults)
-                raise DataError(
-                    f"{count} pictures in a row cannot be read; the last: {fetched.faults[-1]}", "lost data"
-                )
+                last = fetched.faults[-1]
+                raise DataError(f"{len(fetched.faults)} pictures cannot be read; the last: {last}", "lost data")
             yield fetched.batch
 
 
@@ -183,7 +180,7 @@ class TrainLoader(ImageLoader):
         self.batches = batches
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
-        """Choose the epoch of the next iteration and the global batch it starts at; nothing before it is loaded."""
+        """Choose the next iteration's epoch and first global batch; what comes before is not loaded."""
         self.batches.set_epoch(epoch, start_batch)
 
 
@@ -219,9 +216,7 @@ def train_loader(
     )
     rows = TrainRows(split, TrainTransform.from_config(config, size), seed, config.on_error)
     workers = _bounded(config.workers, batches.batches_per_epoch)
-    return TrainLoader(
-        _loader(rows, batches, _training_batch, workers, pin_memory), batches, config.on_error == "skip"
-    )
+    return TrainLoader(_loader(rows, batches, _training_batch, workers, pin_memory), batches, config.on_error == "skip")
 
 
 def image_loader(
@@ -260,13 +255,13 @@ def _loader(
 ) -> DataLoader[Any]:
     return DataLoader(
         dataset,
-        batch_sampler=batches,  # type: ignore[arg-type]  # torch types samplers by index, ours carry the epoch
+        batch_sampler=cast(Sampler[list[int]], batches),  # torch's types know no index with an epoch
         collate_fn=collate,
         num_workers=workers,
         worker_init_fn=_one_thread,
         pin_memory=pin_memory,
         persistent_workers=workers > 0 and isinstance(batches, EpochBatches),
-        # Else each epoch would take a number from the global generator, and dropout would depend on the loader.
+        # Else each epoch would draw from the global generator, and dropout would depend on the loader.
         generator=torch.Generator(),
     )
 

@@ -1,8 +1,8 @@
 """Annotation files as streams of records, with errors that name the file and the record.
 
-Read are the files in circulation (lists of `{image, caption, image_id}`, the caption a text or a list of texts) and
-one's own: JSONL (an object a line) or CSV (with a header) of `image, caption`. A record is named as Python would
-index it, `train.json[12].caption[3]`, or by its line, `train.csv:13`.
+Read are the files in circulation (lists of `{image, caption, image_id}`, the caption a text or a list of
+texts) and one's own: JSONL (an object a line) or CSV (with a header) of `image, caption`. A record is named
+as Python would index it, `train.json[12].caption[3]`, or by its line, `train.csv:13`.
 """
 
 from __future__ import annotations
@@ -78,10 +78,8 @@ class Record:
     origin: str
 
 
-def read_rows(
-    path: str | Path, problems: Problems, required: tuple[str, ...] = ()
-) -> Iterator[tuple[str, Row]]:
-    """Stream (origin, row) from a JSON list, a JSONL or a CSV file; which one is seen from suffix and content.
+def read_rows(path: str | Path, problems: Problems, required: tuple[str, ...] = ()) -> Iterator[tuple[str, Row]]:
+    """Stream (origin, row) of a JSON list, JSONL or CSV; which of them shows in suffix and content.
 
     Args:
         path: the annotation file.
@@ -89,13 +87,12 @@ def read_rows(
         required: fields that every row must have, and not null.
 
     Raises:
-        DataError: the file is missing, is none of these formats, or is cut off; the same with either `on_error`.
+        DataError: the file is missing, is none of these formats, or is cut off; the same with either
+            `on_error`.
     """
     file = Path(path)
     if not file.is_file():
-        raise DataError(
-            f"annotation file {file} does not exist: check the path in the config", "missing file"
-        )
+        raise DataError(f"annotation file {file} does not exist: check the path in the config", "missing file")
     readers = {"csv": _csv_rows, "jsonl": _jsonl_rows, "json": _json_rows}
     for origin, row in readers[_format(file)](file, problems, required):
         absent = [name for name in required if row.get(name) is None]
@@ -137,7 +134,7 @@ def resolve_picture(root: Path, image: str, origin: str) -> Path:
     normal = os.path.normpath(image)
     if normal.split(os.sep)[0] == os.pardir:
         raise DataError(
-            f"{origin}: picture {image} lies outside the data folder {root}: write a path below it, or an absolute one",
+            f"{origin}: picture {image} is outside the data folder {root}: if meant, write it in full",
             "path outside the data folder",
         )
     return root / normal
@@ -155,9 +152,7 @@ def _picture_fields(origin: str, row: Row) -> tuple[str, str | int, list[tuple[s
     if not isinstance(caption, list):
         return image, image_id, [(origin, caption)]
     if not caption:
-        raise DataError(
-            f"{origin}: the list of captions is empty: give it one, or remove the record", "empty caption"
-        )
+        raise DataError(f"{origin}: the list of captions is empty: give it one, or remove the record", "empty caption")
     return image, image_id, [(f"{origin}.caption[{index}]", one) for index, one in enumerate(caption)]
 
 
@@ -168,9 +163,7 @@ def _format(file: Path) -> str:
     with file.open("rb") as stream:
         first = next((line for line in (raw.strip(b"\xef\xbb\xbf \t\r\n") for raw in stream) if line), b"")
     if not first:
-        raise DataError(
-            f"{file} is empty: it should hold a JSON list, an object a line, or CSV", "empty file"
-        )
+        raise DataError(f"{file} is empty: it should hold a JSON list, an object a line, or CSV", "empty file")
     if first[:1] == b"[":
         return "json"
     if first[:1] == b"{":
@@ -211,9 +204,7 @@ def _jsonl_rows(file: Path, problems: Problems, required: tuple[str, ...]) -> It
             try:
                 row = json.loads(line.decode("utf-8-sig"))
             except (ValueError, RecursionError) as error:
-                problems.report(
-                    DataError(f"{origin} is not JSON ({error}): write one object a line", "not JSON")
-                )
+                problems.report(DataError(f"{origin} is not JSON ({error}): write one object a line", "not JSON"))
                 continue
             if isinstance(row, dict):
                 yield origin, row
@@ -228,16 +219,14 @@ def _csv_rows(file: Path, problems: Problems, required: tuple[str, ...]) -> Iter
             header = [name.strip() for name in reader.fieldnames or []]
             reader.fieldnames = header
             absent = [name for name in required if name not in header]
-            if (
-                absent
-            ):  # no row can be right, so this is the file's fault and not to be skipped a row at a time
+            if absent:  # no row can be right, so this is the file's fault and not to be skipped a row at a time
                 raise _no_field(f"{file}:1 (the header)", absent, dict.fromkeys(header, ""))
             for row in reader:
                 origin = f"{file}:{reader.line_num}"
                 if None in row:
                     problems.report(
                         DataError(
-                            f"{origin} has more columns than the header: put quotes around a text with a comma",
+                            f"{origin} has more columns than the header: quote a text that has a comma",
                             "too many columns",
                         )
                     )
@@ -264,6 +253,4 @@ def _wrong_type(origin: str, name: str, value: object, wanted: str) -> DataError
 
 
 def _not_an_object(origin: str, row: object) -> DataError:
-    return DataError(
-        f"{origin} is of type {type(row).__name__}: it should be an object with fields", "not an object"
-    )
+    return DataError(f"{origin} is of type {type(row).__name__}: it should be an object with fields", "not an object")

@@ -1,4 +1,4 @@
-"""Retrieval splits: pictures, captions and who belongs to whom, from an annotation file or a dataset in memory."""
+"""Retrieval splits: pictures, captions and which belong together, from a file or a dataset in memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class RetrievalSplit:
         images: the distinct pictures, in the order of their first record: files, or rows of a dataset.
         image_ids: the file's id for each picture.
         origins: the first record of each picture, for errors.
-        texts: the cleaned captions, in file order; a training sample is a caption, and its id is its index here.
+        texts: the cleaned captions, in file order; a training sample is a caption, and its id is its index
+            here.
         text_image: for each caption the index of its picture.
         skipped: what was left out, kind to count: captions and records one by one, pictures once each.
     """
@@ -54,28 +55,24 @@ class RetrievalSplit:
         """One line: how much there is, and what was left out."""
         line = f"{self.name}: {len(self.images)} pictures, {len(self.texts)} captions"
         if self.skipped:
-            line += "; left out: " + ", ".join(
-                f"{count} {kind}" for kind, count in sorted(self.skipped.items())
-            )
+            line += "; left out: " + ", ".join(f"{count} {kind}" for kind, count in sorted(self.skipped.items()))
         return line
 
 
-def load_retrieval(
-    path: str | Path, config: DataConfig, name: str, check: bool | None = None
-) -> RetrievalSplit:
+def load_retrieval(path: str | Path, config: DataConfig, name: str, check: bool | None = None) -> RetrievalSplit:
     """Read a split from an annotation file.
 
     Args:
         path: Karpathy JSON of COCO or Flickr30K, or JSONL or CSV of `image, caption`.
         config: `image_root`, `max_words`, `on_error` and `workers` are used.
         name: of the split.
-        check: decode every picture now; those that fail are errors or left out, by `on_error`. None means: only
-            where broken pictures are to be skipped and the split is not "train", since an evaluation must know
-            its gallery beforehand, and training replaces such a picture when it meets it.
+        check: decode every picture now; those that fail are errors or left out, by `on_error`. None means:
+            only where broken pictures are to be skipped and the split is not "train", since an evaluation
+            must know its gallery beforehand, and training replaces such a picture when it meets it.
 
     Raises:
-        DataError: the file cannot be read or nothing in it is usable; with `on_error="raise"` also at the first
-            record that cannot be used.
+        DataError: the file cannot be read or nothing in it is usable; with `on_error="raise"` also at the
+            first record that cannot be used.
     """
     problems = Problems(config.on_error)
     root = Path(config.image_root) if config.image_root else Path(path).parent
@@ -100,12 +97,13 @@ def from_dataset(
     """Take a split from a Hugging Face dataset, or any sequence of mappings.
 
     Args:
-        dataset: its rows hold a picture (Pillow image, path, or `{"bytes": ..., "path": ...}`) and a caption or a
-            list of captions. Pictures are not kept in memory but read from the dataset when they are needed.
+        dataset: its rows hold a picture (Pillow image, path, or `{"bytes": ..., "path": ...}`) and a caption
+            or a list of captions. Pictures are not kept in memory but read from the dataset when they are
+            needed.
         image_column: the picture's column.
         caption_column: the caption's column.
-        id_column: column of an id that rows of one picture share; without it rows share a picture only where they
-            have the same path.
+        id_column: column of an id that rows of one picture share; without it rows share a picture only where
+            they have the same path.
         config: as for `load_retrieval`; `image_root` defaults to the working directory.
         name: of the split.
         check: as for `load_retrieval`.
@@ -117,20 +115,15 @@ def from_dataset(
     problems = Problems(config.on_error)
     builder = _Builder(name, problems, config.max_words)
     columns = (image_column, caption_column) + ((id_column,) if id_column else ())
-    for row, (image, caption, *rest) in enumerate(_columns(dataset, columns, name, problems)):
+    for row, (image, caption, *ids) in _columns(dataset, columns, name, problems):
         origin = f"{name}[{row}]"
-        captions = caption if isinstance(caption, (list, tuple)) else [caption]
-        for one in captions:
-            if not isinstance(one, str):
-                problems.report(
-                    DataError(f"{origin}: {caption_column!r} holds no text: pass caption_column", "no text")
-                )
-            elif isinstance(image, (str, Path)):
-                image_id = rest[0] if rest else str(image)
-                builder.add_file(Record(str(image), one, image_id, origin), Path(config.image_root or ""))
+        for one in _captions(caption, caption_column, origin, problems):
+            if isinstance(image, (str, Path)):
+                record = Record(str(image), one, ids[0] if ids else str(image), origin)
+                builder.add_file(record, Path(config.image_root or ""))
             else:
-                key = rest[0] if rest else row
-                builder.add(("row", key), DatasetPicture(dataset, row, image_column), key, one, origin)
+                key = ids[0] if ids else row
+                builder.add((image_column, key), DatasetPicture(dataset, row, image_column), key, one, origin)
     if check is None:
         check = config.on_error == "skip" and name != "train"
     return _finish(builder.split, problems, name, check, config.workers)
@@ -164,9 +157,7 @@ class _Builder:
         """Add a caption of the picture that `key` stands for."""
         text = clean_caption(caption, self._max_words)
         if not text:
-            message = (
-                f"{origin}: the caption {caption!r} is empty once cleaned: write one, or remove the record"
-            )
+            message = f"{origin}: the caption {caption!r} is empty once cleaned: write one, or remove the record"
             self._problems.report(DataError(message, "empty caption"))
             return
         if self._owner.setdefault(image_id, key) != key:
@@ -187,47 +178,53 @@ class _Builder:
 
 def _columns(
     dataset: Rows, names: tuple[str, ...], where: str, problems: Problems
-) -> Iterator[tuple[Any, ...]]:
-    """The values of these columns row by row, without decoding the pictures of a Hugging Face dataset."""
+) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """Row numbers and the values of these columns, without decoding the pictures of a Hugging Face dataset."""
     known = getattr(dataset, "column_names", None)
-    if known is not None:
-        for absent in set(names) - set(known):
-            raise DataError(
-                f"{where}: no column {absent!r} (it has {', '.join(known)}): pass its name", "missing field"
-            )
-        image, *others = names
-        lazy = len(dataset) > 0 and isinstance(dataset[0][image], (Image.Image, dict))
-        table: Any = dataset  # a column of a dataset is read by its name
-        images = [None] * len(dataset) if lazy else table[image]
-        yield from zip(images, *(table[other] for other in others), strict=True)
+    if known is None:
+        for row in range(len(dataset)):
+            values = dataset[row]
+            absent = [name for name in names if values.get(name) is None]
+            if absent:
+                problems.report(_no_column(f"{where}[{row}]", absent[0], list(values)))
+            else:
+                yield row, tuple(values[name] for name in names)
         return
-    for row in range(len(dataset)):
-        values = dataset[row]
-        absent_here = [name for name in names if values.get(name) is None]
-        if absent_here:
-            has = ", ".join(str(key) for key in values)
-            message = f"{where}[{row}]: no field {absent_here[0]!r} (it has {has}): pass its name, or add it"
-            problems.report(DataError(message, "missing field"))
-            values = {**values, **dict.fromkeys(names)}
-        yield tuple(values[name] for name in names)
+    for name in names:
+        if name not in known:
+            raise _no_column(where, name, known)
+    lazy = len(dataset) > 0 and isinstance(dataset[0][names[0]], (Image.Image, dict))
+    table: Any = dataset  # such a dataset gives a column for its name
+    images = [None] * len(dataset) if lazy else table[names[0]]
+    yield from enumerate(zip(images, *(table[name] for name in names[1:]), strict=True))
 
 
-def _finish(
-    split: RetrievalSplit, problems: Problems, where: str, check: bool, workers: int
-) -> RetrievalSplit:
+def _captions(value: object, column: str, origin: str, problems: Problems) -> list[str]:
+    """The texts of one row; what is none is reported."""
+    found = list(value) if isinstance(value, (list, tuple)) else [value]
+    texts = [one for one in found if isinstance(one, str)]
+    if not texts or len(texts) < len(found):
+        message = f"{origin}: column {column!r} should hold a text, or a list of texts: pass another caption_column"
+        problems.report(DataError(message, "unusable caption"))
+    return texts
+
+
+def _no_column(where: str, name: str, known: list[str]) -> DataError:
+    return DataError(f"{where}: no column {name!r} (it has {', '.join(known)}): pass its name", "missing field")
+
+
+def _finish(split: RetrievalSplit, problems: Problems, where: str, check: bool, workers: int) -> RetrievalSplit:
     if check:
         split = _without(split, _broken(split, problems, workers))
     if not split.texts:
         left_out = f" ({split.summary()})" if split.skipped else ""
-        raise DataError(
-            f"{where}: not one usable picture with a caption{left_out}: check the file", "empty split"
-        )
+        raise DataError(f"{where}: not one usable picture with a caption{left_out}: check the file", "empty split")
     logger.info("%s", split.summary())
     return split
 
 
 def _broken(split: RetrievalSplit, problems: Problems, workers: int) -> set[int]:
-    """Indices of the pictures that do not decode; Pillow frees the interpreter lock, so threads are enough."""
+    """Indices of the pictures that do not decode; Pillow frees the interpreter lock, so threads do."""
 
     def fault(index: int) -> DataError | None:
         try:

@@ -1,4 +1,4 @@
-"""The field's text cleaning (Karpathy splits, BLIP): what is done to captions and questions before a tokenizer."""
+"""The field's text cleaning, as in BLIP: what is done to captions and questions before a tokenizer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _TO_NOTHING = str.maketrans("", "", _MARKS)
 
 
 def clean_caption(text: str, max_words: int = 30) -> str:
-    """A caption as the models are trained on: lower case, `.!"()*#:;~` read as spaces, at most `max_words` words.
+    """A caption as the models read it: lower case, `.!"()*#:;~` become spaces, at most `max_words` words.
 
     Runs of white space become one space and the ends are stripped, so a caption of nothing but marks is "".
     """
@@ -16,5 +16,5 @@ def clean_caption(text: str, max_words: int = 30) -> str:
 
 
 def clean_question(text: str, max_words: int = 50) -> str:
-    """A question as the models are trained on: as a caption, but the marks vanish instead of leaving a space."""
+    """A question as the models read it: like a caption, but the marks vanish instead of leaving a space."""
     return " ".join(text.lower().translate(_TO_NOTHING).split()[:max_words])

@@ -145,7 +145,7 @@ def retrieval_metrics(ranks: Tensor) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class _Right:
-    """The right items, as a mask or as (query, item) pairs sorted by query; a chunk's mask is made on demand."""
+    """The right items, as a mask or as (query, item) pairs sorted by query; `mask` makes a chunk's."""
 
     dense: Tensor | None
     query: Tensor

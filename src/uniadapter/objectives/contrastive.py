@@ -42,7 +42,9 @@ class FeatureQueue(nn.Module):
         self.register_buffer("ids", torch.full((size,), EMPTY, dtype=torch.int64))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """Q, the slots."""
         return self.ids.shape[0]
 
     @torch.no_grad()
@@ -59,7 +61,7 @@ class FeatureQueue(nn.Module):
             ValueError: the three differ in their number of rows.
 
         """
-        count, size = ids.shape[0], len(self)
+        count, size = ids.shape[0], self.size
         if visual.shape[0] != count or text.shape[0] != count:
             raise ValueError(
                 f"enqueue got {visual.shape[0]} visual and {text.shape[0]} text features for {count} ids: "

@@ -1,0 +1,186 @@
+"""Where a base model comes from: the hub, a folder of transformers files, one of BLIP's `.pth` files, or this package."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoTokenizer,
+    BlipConfig,
+    BlipForConditionalGeneration,
+    BlipForImageTextRetrieval,
+    BlipForQuestionAnswering,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from uniadapter.checkpoint import AdapterFile, base_hash, write_adapter, written_atomically
+from uniadapter.config import ConfigError
+from uniadapter.embedded import asset
+from uniadapter.inject import HEADS
+from uniadapter.original import CheckpointError, ImportedAdapter, import_adapter, import_base, infer_config, read_pth
+
+logger = logging.getLogger(__name__)
+
+EMBEDDED = "embedded"
+TASK_CLASSES: dict[str, type[PreTrainedModel]] = {
+    "retrieval": BlipForImageTextRetrieval,
+    "vqa": BlipForQuestionAnswering,
+    "caption": BlipForConditionalGeneration,
+}
+
+
+def _is_pth(base: str) -> bool:
+    return Path(base).suffix in (".pth", ".pt", ".bin") and not Path(base).is_dir()
+
+
+def load_model(base: str = EMBEDDED, task: str = "retrieval", dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A BLIP task model in evaluation mode.
+
+    Args:
+        base: hub id, local folder, `.pth` file of BLIP, or "embedded" for the small one in this package.
+        task: "retrieval", "vqa" or "caption": which of transformers' three task classes.
+        dtype: of the weights.
+
+    Raises:
+        CheckpointError: the base cannot be read, or lacks weights that this task's class needs.
+    """
+    cls = TASK_CLASSES[task]
+    if _is_pth(base):
+        state = read_pth(base)
+        model = cls(infer_config(state))
+        missing, _ = model.load_state_dict(import_base(state), strict=False)
+        _refuse_missing(base, cls, missing)
+        model.config.name_or_path = base
+        return model.to(dtype).eval()
+    path = str(asset("backbone")) if base == EMBEDDED else base
+    try:
+        model, info = cls.from_pretrained(path, dtype=dtype, output_loading_info=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{base}: neither a folder of transformers files nor a reachable hub id ({reason})") from error
+    _refuse_missing(base, cls, list(info["missing_keys"]))
+    model.config.name_or_path = base
+    return model.eval()
+
+
+def _refuse_missing(base: str, cls: type[PreTrainedModel], missing: list[str]) -> None:
+    """Fresh heads are trained with the adapters and only worth a warning; a missing layer is not."""
+    tied = "text_decoder.cls.predictions.decoder."
+    layers = [key for key in missing if key.split(".")[0] not in HEADS and not key.startswith(tied)]
+    if layers:
+        raise CheckpointError(
+            f"{base}: lacks {len(layers)} tensors that {cls.__name__} needs, such as {layers[0]}; "
+            "it was made for another task, choose a base that fits"
+        )
+    fresh = sorted({key.split(".")[0] for key in missing if key.split(".")[0] in HEADS})
+    if fresh:
+        logger.warning("%s has no %s: starting from a random one, to be trained", base, ", ".join(fresh))
+
+
+def load_tokenizer(base: str = EMBEDDED) -> PreTrainedTokenizerBase:
+    """The base's tokenizer; beside a `.pth` file, BERT's with [DEC] and [ENC] added in BLIP's order.
+
+    Raises:
+        CheckpointError: there is none to be had; for a `.pth`, a folder `tokenizer` or `vocab.txt` beside it works offline.
+    """
+    path = base
+    if base == EMBEDDED:
+        path = str(asset("backbone"))
+    elif _is_pth(base):
+        beside = Path(base).parent
+        path = next((str(p) for p in (beside / "tokenizer", beside) if (p / "vocab.txt").is_file()), "bert-base-uncased")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{base}: no tokenizer at {path} ({str(error).splitlines()[0]}); put BERT's vocab.txt beside the weights"
+        ) from error
+    if _is_pth(base):
+        tokenizer.add_special_tokens({"bos_token": "[DEC]"})
+        tokenizer.add_special_tokens({"additional_special_tokens": ["[ENC]"]})
+    return tokenizer
+
+
+def check_config(config: BlipConfig) -> list[str]:
+    """Settings of a hub config that differ from what BLIP was trained with, as lines to warn with."""
+    text, vision = config.text_config, config.vision_config
+    lines = []
+    if text.hidden_size == 768 and text.num_attention_heads != 12:
+        lines.append(f"text_config.num_attention_heads is {text.num_attention_heads}; BERT-base has 12")
+    if vision.layer_norm_eps != 1e-6:
+        lines.append(f"vision_config.layer_norm_eps is {vision.layer_norm_eps}; BLIP has 1e-6")
+    if not text.is_decoder:
+        raise ConfigError("text_config.is_decoder is false, so this model has no cross-attention to adapt")
+    return lines
+
+
+def convert_adapter(path: Path | str, output: Path | str, frame_aware: bool = False, **heads: int) -> ImportedAdapter:
+    """Write the authors' `.pth` as an adapter folder.
+
+    The file holds the whole model, so the base's hash is taken from it: the folder then loads on that base from
+    wherever it comes.
+
+    Args:
+        path: their checkpoint.
+        output: the adapter folder to write.
+        frame_aware: whether it was trained with frame-aware attention; the file does not tell.
+        heads: `vision_heads`, `text_heads` for widths other than 64 a head.
+
+    Returns:
+        What was found, unused keys included.
+
+    Raises:
+        CheckpointError: the file is broken, carries code, or holds no adapters.
+    """
+    state = read_pth(path)
+    imported = import_adapter(state, frame_aware)
+    task = "vqa" if any(key.startswith("text_decoder.") for key in state) else "retrieval"
+    model = _model_of(state, task, heads)
+    described = AdapterFile(imported.config, str(path), base_hash(model), type(model).__name__, task)
+    write_adapter(Path(output), described, {k: v.contiguous() for k, v in imported.state.items()})
+    return imported
+
+
+def _model_of(state: dict[str, Any], task: str, heads: dict[str, int]) -> PreTrainedModel:
+    model = TASK_CLASSES[task](infer_config(state, **heads))
+    missing, _ = model.load_state_dict(import_base(state), strict=False)
+    _refuse_missing("the checkpoint", TASK_CLASSES[task], missing)
+    return model.eval()
+
+
+def convert_blip(path: Path | str, output: Path | str, **heads: int) -> list[str]:
+    """Write one of BLIP's `.pth` files as a folder of transformers files.
+
+    The class follows from what the file holds: a text encoder beside a decoder may be BLIP pre-training (retrieval
+    heads present) or VQA (absent); a decoder alone is captioning.
+
+    Returns:
+        Keys of the file that were not used.
+
+    Raises:
+        CheckpointError: the file is broken, carries code, or is no BLIP.
+    """
+    state = read_pth(path)
+    encoder = any(key.startswith("text_encoder.") for key in state)
+    decoder = any(key.startswith("text_decoder.") for key in state)
+    task = "vqa" if encoder and decoder and "itm_head.weight" not in state else "retrieval" if encoder else "caption"
+    model = _model_of(state, task, heads)
+    model.config.architectures = [type(model).__name__]
+    used = set(import_base(state))
+    if encoder and decoder and task == "retrieval":
+        logger.info("%s holds an answer decoder too: load it as another task to use that", path)
+    with written_atomically(Path(output)) as temporary:
+        model.save_pretrained(temporary)
+    own = set(model.state_dict())
+    return [key for key in state if not ({key} & used) and _unused(key, own)]
+
+
+def _unused(key: str, own: set[str]) -> bool:
+    from uniadapter.original import base_name
+
+    name = base_name(key)
+    return name is None or name not in own

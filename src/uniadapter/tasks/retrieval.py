@@ -1,0 +1,313 @@
+"""Retrieval between texts and pictures or videos: ITC + ITM to train, ITC and rerank to measure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from uniadapter import draws
+from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, fuse
+from uniadapter.config import EvaluateConfig, ModelConfig, ObjectiveConfig
+from uniadapter.data.batches import Batch
+from uniadapter.data.retrieval import RetrievalSplit
+from uniadapter.distributed import Share, gather_rows, share
+from uniadapter.evaluation.recall import reranked_ranks, rerank_order, ranks, retrieval_metrics
+from uniadapter.evaluation.rerank import Progress, rerank
+from uniadapter.momentum import AdapterMomentum, ModelMomentum, Momentum
+from uniadapter.objectives.contrastive import FeatureQueue, contrastive_loss, ramped_alpha
+from uniadapter.objectives.matching import draw_negatives, matching_loss, matching_pairs, negative_uniforms
+
+TEMPERATURE_RANGE = (0.001, 0.5)  # BLIP's clamp
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a batch is seen; every random draw and the ramp of alpha depend on it.
+
+    Args:
+        seed: of the run.
+        epoch: counted from 0.
+        batch: of this epoch, counted from 0.
+        batches: in an epoch.
+    """
+
+    seed: int
+    epoch: int
+    batch: int
+    batches: int
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Tokenised texts: ids [B, L] and mask [B, L]."""
+
+    ids: Tensor
+    mask: Tensor
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str], longest: int) -> TokenBatch:
+    """Tokenise texts, padded to the longest of them and cut to `longest` tokens."""
+    out = tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
+    return TokenBatch(out["input_ids"], out["attention_mask"])
+
+
+class RetrievalTask(nn.Module):
+    """The training loss of retrieval, as one module, so that DistributedDataParallel can wrap it.
+
+    Args:
+        model: a `BlipForImageTextRetrieval` with the adapters, or with every weight, to train.
+        tokenizer: the base's.
+        settings: max_tokens and frame_chunk are used.
+        objective: what the loss is made of.
+        adapter: name of the set that is trained; None trains the model's own weights.
+        seed: of the queue's first content.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None,
+        settings: ModelConfig,
+        objective: ObjectiveConfig,
+        adapter: str | None = "default",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.model, self.tokenizer = model, tokenizer
+        self.settings, self.objective = settings, objective
+        self.queue = FeatureQueue(objective.queue_size, model.config.image_text_hidden_size, seed)
+        self.temperature = nn.Parameter(torch.tensor(objective.temperature), objective.train_temperature)
+        self._momentum: list[Momentum] = []  # in a list: its weights are no part of this module
+        if objective.momentum and objective.contrastive:
+            decay = objective.momentum
+            self._momentum = [
+                ModelMomentum(model, decay) if adapter is None else AdapterMomentum(model, decay, adapter)
+            ]
+
+    @property
+    def momentum(self) -> Momentum | None:
+        """The momentum encoder, if there is one."""
+        return self._momentum[0] if self._momentum else None
+
+    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+        """The losses of this process's share of a step; see `losses`."""
+        assert self.tokenizer is not None
+        tokens = tokenize(self.tokenizer, batch.captions, self.settings.max_tokens)
+        device = batch.frames.device
+        return self.losses(
+            batch.frames, TokenBatch(tokens.ids.to(device), tokens.mask.to(device)), batch.ids, batch.sample_ids, moment
+        )
+
+    def losses(
+        self, frames: Tensor, tokens: TokenBatch, ids: Tensor, sample_ids: Tensor, moment: Moment
+    ) -> dict[str, Tensor]:
+        """ITC and ITM; the momentum encoder and the queue move with every call in training mode.
+
+        Args:
+            frames: [B, T, 3, H, W].
+            tokens: of the B texts.
+            ids: [B]; equal ids are the same visual.
+            sample_ids: [B]; what the draws of hard negatives depend on.
+            moment: when.
+
+        Returns:
+            "loss", to minimise, and its parts "contrastive" and "matching", as far as they are on. On several
+            processes each is scaled so that the mean over processes is the mean over all rows.
+        """
+        with torch.no_grad():
+            self.temperature.clamp_(*TEMPERATURE_RANGE)
+        visuals = encode_visual(self.model, frames, self.settings.frame_chunk)
+        texts = encode_text(self.model, tokens.ids, tokens.mask)
+        rows = share(len(ids), ids.device)
+        all_ids = gather_rows(ids)
+        parts: dict[str, Tensor] = {}
+        if self.objective.contrastive:
+            parts["contrastive"] = self._contrastive(frames, tokens, visuals, texts, ids, all_ids, rows, moment)
+        if self.objective.matching:
+            parts["matching"] = self._matching(visuals, texts, ids, all_ids, sample_ids, rows, moment)
+        parts = {name: value * rows.weight for name, value in parts.items()}
+        return {"loss": torch.stack(list(parts.values())).sum(), **parts}
+
+    def _contrastive(
+        self,
+        frames: Tensor,
+        tokens: TokenBatch,
+        visuals: Visuals,
+        texts: Texts,
+        ids: Tensor,
+        all_ids: Tensor,
+        rows: Share,
+        moment: Moment,
+    ) -> Tensor:
+        momentum = self.momentum
+        if momentum is None:
+            visual, text, alpha = gather_rows(visuals.feature, True), gather_rows(texts.feature, True), 0.0
+        else:
+            if self.training:
+                momentum.update()
+            visual, text = momentum.features(frames, tokens.ids, tokens.mask, self.settings.frame_chunk)
+            visual, text = gather_rows(visual), gather_rows(text)
+            alpha = ramped_alpha(self.objective.alpha, moment.epoch, moment.batch, moment.batches)
+        loss = contrastive_loss(
+            visuals.feature, texts.feature, visual, text, self.queue, ids, self.temperature, alpha, all_ids, rows.first_row
+        )
+        if self.training:
+            self.queue.enqueue(visual, text, all_ids)
+        return loss
+
+    def _matching(
+        self,
+        visuals: Visuals,
+        texts: Texts,
+        ids: Tensor,
+        all_ids: Tensor,
+        sample_ids: Tensor,
+        rows: Share,
+        moment: Moment,
+    ) -> Tensor:
+        first, keys = 0, sample_ids
+        if self.objective.negatives == "all" and len(rows.counts) > 1:
+            visuals, texts = _gather_visuals(visuals), _gather_texts(texts)
+            ids_of_rows, ids = ids, all_ids
+            first, keys = rows.first_row, gather_rows(sample_ids)
+        else:
+            ids_of_rows = ids
+        own = slice(first, first + len(ids_of_rows))
+        scale = float(self.temperature)
+        with torch.no_grad():
+            similarity = texts.feature @ visuals.feature.T / scale
+            uniforms = [
+                negative_uniforms(moment.seed, stream, moment.epoch, sample_ids)
+                for stream in (draws.NEGATIVE_VISUAL, draws.NEGATIVE_TEXT)
+            ]
+            visual = draw_negatives(similarity[own], ids_of_rows, ids, uniforms[0], keys)
+            text = draw_negatives(similarity.T[own], ids_of_rows, ids, uniforms[1], keys)
+        chosen = matching_pairs(visual, text, first)
+        states = fuse(self.model, texts, visuals, chosen.pairs, read="first")
+        return matching_loss(self.model.itm_head(states), chosen.labels)
+
+    def training_state(self) -> dict[str, dict[str, Tensor]]:
+        """What a resumable checkpoint must keep besides the trainable weights."""
+        momentum = self.momentum
+        return {"queue": self.queue.state_dict(), "momentum": momentum.state() if momentum else {}}
+
+    def load_training_state(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Take up `training_state`."""
+        self.queue.load_state_dict(state["queue"])
+        if self.momentum:
+            self.momentum.load_state(state["momentum"])
+
+
+def _gather_visuals(visuals: Visuals) -> Visuals:
+    return Visuals(gather_rows(visuals.tokens, True), gather_rows(visuals.feature), gather_rows(visuals.frames))
+
+
+def _gather_texts(texts: Texts) -> Texts:
+    """Texts of all processes; only what `fuse` reads has to be right, so the states stay without gradient."""
+    longest = int(gather_rows(torch.tensor([texts.ids.shape[1]], device=texts.ids.device)).max())
+    pad = (0, longest - texts.ids.shape[1])
+    return Texts(
+        gather_rows(nn.functional.pad(texts.ids, pad)),
+        gather_rows(nn.functional.pad(texts.mask, pad)),
+        gather_rows(nn.functional.pad(texts.states, (0, 0, *pad))),
+        gather_rows(texts.feature),
+    )
+
+
+@dataclass(frozen=True)
+class RetrievalResult:
+    """What an evaluation found.
+
+    Args:
+        text_to_visual: metrics of text queries; `…_itc` twins are without reranking.
+        visual_to_text: metrics of visual queries.
+        text_ranks: rank of the right visual for each text, [S], reranked.
+        visual_ranks: rank of the best right text for each visual, [V], reranked.
+        text_order: the ten best visuals of each text, best first, [S, 10 or fewer].
+        pairs: fused pairs.
+    """
+
+    text_to_visual: dict[str, float]
+    visual_to_text: dict[str, float]
+    text_ranks: Tensor
+    visual_ranks: Tensor
+    text_order: Tensor
+    pairs: int
+
+
+@torch.no_grad()
+def encode_texts(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], max_tokens: int, batch_size: int
+) -> Texts:
+    """Encode any number of texts in batches, on the model's device."""
+    parts = []
+    for start in range(0, len(texts), batch_size):
+        tokens = tokenize(tokenizer, texts[start : start + batch_size], max_tokens)
+        parts.append(encode_text(model, tokens.ids.to(model.device), tokens.mask.to(model.device)))
+    return Texts.concatenate(parts)
+
+
+@torch.no_grad()
+def encode_visuals(model: PreTrainedModel, batches: Iterable[Batch], chunk: int = 0) -> Visuals:
+    """Encode all visuals that a loader gives, in its order, on the model's device."""
+    return Visuals.concatenate([encode_visual(model, b.frames.to(model.device), chunk) for b in batches])
+
+
+@torch.no_grad()
+def evaluate_retrieval(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    split: RetrievalSplit,
+    batches: Iterable[Batch],
+    settings: ModelConfig,
+    config: EvaluateConfig,
+    autocast: AbstractContextManager[None] | None = None,
+    progress: Progress | None = None,
+) -> RetrievalResult:
+    """Measure retrieval both ways: contrastive similarity, then the matching head on the k best.
+
+    Args:
+        model: with the adapters to use selected; put in evaluation mode for the time of this call.
+        tokenizer: the base's.
+        split: names the captions and which picture each belongs to.
+        batches: its visuals, in order.
+        settings: max_tokens and frame_chunk are used.
+        config: the protocol.
+        autocast: a context for lower precision.
+        progress: told how many pairs are fused.
+
+    Returns:
+        `RetrievalResult`.
+    """
+    training = model.training
+    model.eval()
+    try:
+        with autocast or nullcontext():
+            visuals = encode_visuals(model, batches, settings.frame_chunk)
+            texts = encode_texts(model, tokenizer, split.texts, settings.max_tokens, config.batch_size)
+            itc = texts.feature.float() @ visuals.feature.float().T
+            ordered = rerank(model, texts, visuals, itc, config.k, config.beta, config.block, progress)
+    finally:
+        model.train(training)
+    itc = itc.cpu()
+    owners = torch.tensor(split.text_image)
+    owned = split.image_texts()
+    text_ranks = reranked_ranks(itc, ordered.text_candidates.cpu(), ordered.text_scores.cpu(), owners)
+    visual_ranks = reranked_ranks(itc.T, ordered.visual_candidates.cpu(), ordered.visual_scores.cpu(), owned)
+    return RetrievalResult(
+        _with_twins(retrieval_metrics(text_ranks), retrieval_metrics(ranks(itc, owners))),
+        _with_twins(retrieval_metrics(visual_ranks), retrieval_metrics(ranks(itc.T, owned))),
+        text_ranks,
+        visual_ranks,
+        rerank_order(itc, ordered.text_candidates.cpu(), ordered.text_scores.cpu())[:, :10],
+        ordered.pairs,
+    )
+
+
+def _with_twins(reranked: dict[str, float], plain: dict[str, float]) -> dict[str, float]:
+    return {**reranked, **{f"{name}_itc": value for name, value in plain.items()}}

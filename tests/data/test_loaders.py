@@ -1,0 +1,212 @@
+"""Order, resumption, processes, workers, and pictures that fail under way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from data_pictures import picture
+
+from uniadapter.config import ConfigError, DataConfig
+from uniadapter.data.batches import Batch, EpochBatches, OrderedBatches
+from uniadapter.data.images import EvaluationTransform, load_picture
+from uniadapter.data.loaders import TrainLoader, _bounded, image_loader, train_loader
+from uniadapter.data.records import DataError
+from uniadapter.data.retrieval import RetrievalSplit, load_retrieval
+
+Write = Callable[[str, Any], Path]
+
+
+def indices(batches: EpochBatches) -> list[list[int]]:
+    return [[index for _, index in batch] for batch in batches]
+
+
+@pytest.mark.parametrize("count, size", [(10, 4), (12, 4), (13, 4), (3, 8), (100, 7)])
+def test_an_epoch_covers_every_sample_once(count: int, size: int) -> None:
+    batches = EpochBatches(count, size, seed=1)
+    found = indices(batches)
+    assert sorted(chain.from_iterable(found)) == list(range(count))
+    assert len(found) == len(batches) == batches.batches_per_epoch == -(-count // size)
+    assert all(len(batch) == size for batch in found[:-1])
+
+
+@pytest.mark.parametrize("count, size, world", [(12, 4, 2), (13, 5, 2), (14, 6, 3), (20, 7, 3), (13, 4, 2)])
+def test_processes_together_are_one_process(count: int, size: int, world: int) -> None:
+    one = indices(EpochBatches(count, size, seed=3, epoch=2))
+    shares = [indices(EpochBatches(count, size, seed=3, epoch=2, rank=rank, world=world)) for rank in range(world)]
+    together = [list(chain.from_iterable(parts)) for parts in zip(*shares, strict=True)]
+    dropped = 0 < count % size < world
+    assert together == (one[:-1] if dropped else one)
+    for parts in zip(*shares, strict=True):
+        lengths = [len(part) for part in parts]
+        assert min(lengths) >= 1
+        assert max(lengths) - min(lengths) <= 1
+
+
+def test_resuming_is_skipping_and_epochs_differ() -> None:
+    batches = EpochBatches(20, 3, seed=0, epoch=1)
+    whole = list(batches)
+    batches.set_epoch(1, start_batch=4)
+    assert list(batches) == whole[4:]
+    assert len(batches) == 3
+    assert list(EpochBatches(20, 3, seed=0, epoch=1, start_batch=4)) == whole[4:]
+    batches.set_epoch(1, start_batch=7)
+    assert list(batches) == []
+    assert len(batches) == 0
+    batches.set_epoch(2)
+    assert [epoch for batch in batches for epoch, _ in batch] == [2] * 20
+    assert indices(batches) != [[index for _, index in batch] for batch in whole]
+    assert indices(EpochBatches(20, 3, seed=9, epoch=2)) != indices(batches)
+
+
+def test_impossible_shares_are_refused() -> None:
+    for arguments in (
+        {"count": 8, "batch_size": 2, "world": 3},
+        {"count": 2, "batch_size": 4, "world": 3},
+        {"count": 8, "batch_size": 4, "world": 2, "rank": 2},
+    ):
+        with pytest.raises(ConfigError):
+            EpochBatches(seed=0, **arguments)
+    with pytest.raises(ConfigError):
+        OrderedBatches(3, 0)
+
+
+def test_ordered_batches() -> None:
+    assert list(OrderedBatches(5, 2)) == [[0, 1], [2, 3], [4]]
+    shares = [list(OrderedBatches(7, 2, rank=rank, world=3)) for rank in range(3)]
+    assert shares == [[[0, 1]], [[2, 3]], [[4, 5], [6]]]
+    assert list(OrderedBatches(1, 2, rank=0, world=2)) == []
+    assert len(OrderedBatches(1, 2, rank=0, world=2)) == 0
+
+
+@pytest.fixture
+def split(coco: Path) -> RetrievalSplit:
+    return load_retrieval(coco / "coco_karpathy_train.json", DataConfig(), "train")
+
+
+def loader(split: RetrievalSplit, workers: int = 0, on_error: Any = "raise", **settings: Any) -> TrainLoader:
+    settings = {"size": 24, "batch_size": 5, "seed": 4, **settings}
+    return train_loader(split, DataConfig(workers=workers, on_error=on_error), **settings)
+
+
+def same(one: Batch, other: Batch) -> bool:
+    return (
+        torch.equal(one.frames, other.frames)
+        and one.captions == other.captions
+        and torch.equal(one.ids, other.ids)
+        and torch.equal(one.sample_ids, other.sample_ids)
+    )
+
+
+def test_a_training_batch(split: RetrievalSplit) -> None:
+    batches = list(loader(split))
+    assert [len(batch) for batch in batches] == [5, 5, 2]
+    first = batches[0]
+    assert first.frames.shape == (5, 1, 3, 24, 24)
+    assert first.frames.dtype == torch.float32
+    assert first.ids.dtype == first.sample_ids.dtype == torch.int64
+    assert first.captions == [split.texts[row] for row in first.sample_ids]
+    assert first.ids.tolist() == [split.text_image[row] for row in first.sample_ids]
+    assert first.to("cpu").captions == first.captions
+    assert sorted(torch.cat([batch.sample_ids for batch in batches]).tolist()) == list(range(12))
+
+
+def test_workers_do_not_change_what_is_drawn_in_any_epoch(split: RetrievalSplit) -> None:
+    alone, helped = loader(split), loader(split, workers=2)
+    previous: list[Batch] = []
+    for epoch, start in ((0, 0), (1, 0), (1, 2), (0, 0)):
+        alone.set_epoch(epoch, start)
+        helped.set_epoch(epoch, start)
+        ours, theirs = list(alone), list(helped)
+        assert len(ours) == len(alone) == 3 - start
+        assert all(same(a, b) for a, b in zip(ours, theirs, strict=True))
+        assert not any(same(a, b) for a in ours for b in previous) or (epoch, start) == (1, 2)
+        previous = ours
+    assert helped._loader.num_workers == _bounded(2, 3)
+
+
+def test_two_processes_see_what_one_sees(split: RetrievalSplit) -> None:
+    ranks = [list(loader(split, rank=rank, world=2)) for rank in range(2)]
+    for whole, left, right in zip(loader(split), *ranks, strict=True):
+        assert torch.equal(whole.frames, torch.cat([left.frames, right.frames]))
+        assert whole.captions == left.captions + right.captions
+
+
+def test_resuming_loads_nothing_of_what_was_done(split: RetrievalSplit) -> None:
+    whole = list(loader(split))
+    for image in {int(image) for batch in whole[:2] for image in batch.ids} - {int(image) for image in whole[2].ids}:
+        split.images[image].unlink()  # type: ignore[union-attr]
+    assert same(next(iter(loader(split, start_batch=2))), whole[2])
+
+
+def test_loading_leaves_the_global_generator_alone(split: RetrievalSplit) -> None:
+    state = torch.get_rng_state()
+    list(loader(split)), list(loader(split, workers=1))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_picture_is_named_in_one_line(split: RetrievalSplit, workers: int) -> None:
+    Path(str(split.images[2])).write_bytes(b"broken")
+    with pytest.raises(DataError) as error:
+        list(loader(split, workers))
+    message = f"{split.origins[2]}: picture {split.images[2]} cannot be read ("
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def test_a_broken_picture_is_replaced_by_the_next_sample_and_counted_once(split: RetrievalSplit) -> None:
+    sound = {int(row): batch for batch in loader(split) for row in batch.sample_ids}
+    Path(str(split.images[5])).write_bytes(b"broken")
+    Path(str(split.images[0])).unlink()
+    runs = []
+    for workers in (0, 2):
+        batches = loader(split, workers, on_error="skip")
+        runs.append(list(batches))
+        list(batches)
+        assert batches.skipped == {"corrupt picture": 1, "missing picture": 1}
+    assert all(same(a, b) for a, b in zip(*runs, strict=True))
+    rows = torch.cat([batch.sample_ids for batch in runs[0]]).tolist()
+    assert sorted(rows) == [2, 2, 2, 2, 2, 3, 4, 5, 6, 7, 8, 9]  # the rows of pictures 5 and 0 all lead to row 2
+    for batch in runs[0]:
+        assert batch.captions == [split.texts[row] for row in batch.sample_ids]
+        for place, row in enumerate(batch.sample_ids.tolist()):
+            before = sound[row]
+            assert torch.equal(batch.frames[place], before.frames[before.sample_ids.tolist().index(row)])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_no_readable_picture_at_all_is_an_error(split: RetrievalSplit, workers: int) -> None:
+    for image in split.images:
+        Path(str(image)).unlink()
+    with pytest.raises(DataError, match=r"pictures cannot be read; the last: .* does not exist"):
+        list(loader(split, workers, on_error="skip"))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_pictures(coco: Path, workers: int) -> None:
+    split = load_retrieval(coco / "coco_karpathy_val.json", DataConfig(), "val")
+    config = DataConfig(workers=workers)
+    batches = list(image_loader(split, config, size=16, batch_size=2))
+    assert [batch.ids.tolist() for batch in batches] == [[0, 1], [2]]
+    assert batches[0].captions == []
+    expected = torch.stack([EvaluationTransform(16)(load_picture(image)) for image in split.images])
+    assert torch.equal(torch.cat([batch.frames for batch in batches])[:, 0], expected)
+    ranks = [list(image_loader(split, config, size=16, batch_size=2, rank=rank, world=2)) for rank in range(2)]
+    assert [[batch.ids.tolist() for batch in rank] for rank in ranks] == [[[0]], [[1, 2]]]
+    Path(str(split.images[1])).write_bytes(b"")
+    with pytest.raises(DataError, match=r"val\.json\[1\]\.caption\[0\]: picture .* cannot be read"):
+        list(image_loader(split, config, size=16, batch_size=2))
+
+
+def test_own_pictures_of_any_size_train(write: Write) -> None:
+    for index, (width, height) in enumerate([(1, 1), (200, 3), (3, 200), (64, 64)]):
+        write(f"{index}.png", picture(index, width, height))
+    file = write("own.jsonl", "".join(f'{{"image": "{n}.png", "caption": "number {n}"}}\n' for n in range(4)))
+    (batch,) = loader(load_retrieval(file, DataConfig(), "train"), batch_size=4)
+    assert batch.frames.shape == (4, 1, 3, 24, 24)
+    assert batch.frames.isfinite().all()

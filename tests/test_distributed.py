@@ -1,0 +1,108 @@
+"""Gathering on one process, and on two with unequal rows against the same losses on one."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from uniadapter import distributed
+from uniadapter.objectives.contrastive import FeatureQueue, contrastive_loss
+
+IDS = torch.tensor([4, 1, 4, 2, 3])
+SPLITS = ((3, 2), (5, 0), (1, 4))
+
+
+def test_one_process_needs_no_group() -> None:
+    """Everything is the identity, gradient included where asked for."""
+    rows = torch.ones(3, 2, requires_grad=True)
+    assert distributed.gather_rows(rows, with_grad=True) is rows
+    assert not distributed.gather_rows(rows).requires_grad
+    assert distributed.gather_list(["a", "b"]) == ["a", "b"]
+    assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
+    distributed.barrier()
+    whole = distributed.share(3)
+    assert (whole.total, whole.first_row, whole.weight) == (3, 0, 1.0)
+
+
+def test_share_weighs_means_by_their_rows() -> None:
+    """The mean over processes of the weighted means is the mean over all rows."""
+    parts = [distributed.Share((3, 1, 0), rank) for rank in range(3)]
+    assert [part.first_row for part in parts] == [0, 3, 4]
+    assert [part.weight for part in parts] == [9 / 4, 3 / 4, 0]
+    assert distributed.Share((0, 0), 1).weight == 0
+
+
+class Towers(nn.Module):
+    """Two linear maps to unit features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.visual, self.text = nn.Linear(4, 3).double(), nn.Linear(4, 3).double()
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, 2, 4] to two [B, 3]."""
+        return F.normalize(self.visual(inputs[:, 0]), dim=-1), F.normalize(self.text(inputs[:, 1]), dim=-1)
+
+
+def gradients(model: nn.Module, first: int, count: int) -> list[Tensor]:
+    """The gradients of ITC over a gathered gallery, of the rows that this process has."""
+    inputs = torch.randn(5, 2, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    visual, text = model(inputs[first : first + count])
+    ids = IDS[first : first + count]
+    share = distributed.share(count)
+    gallery = [distributed.gather_rows(one, with_grad=True) for one in (visual, text)]
+    gallery_ids = distributed.gather_rows(ids)
+    assert torch.equal(gallery_ids, IDS) and share.first_row == first
+    if count:
+        loss = contrastive_loss(
+            visual, text, *gallery, FeatureQueue(0, 3), ids, 0.5, 0.0, gallery_ids, share.first_row
+        )
+    else:  # no rows, no mean; but the others' gradients still pass through here
+        loss = sum((one.sum() for one in gallery), torch.zeros(())) * 0
+    (loss * share.weight).backward()
+    return [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+
+
+def worker(rank: int, port: int, folder: str) -> None:
+    """One of two processes; a failed assertion fails the test."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    try:
+        assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (rank, 2, rank == 0)
+        assert distributed.gather_list([f"{rank}a", rank][: rank + 1]) == ["0a", "1a", 1]
+        rows = torch.full((rank + 1, 2), float(rank), requires_grad=True)
+        gathered = distributed.gather_rows(rows)
+        assert gathered[:, 0].tolist() == [0.0, 1.0, 1.0] and not gathered.requires_grad
+        for split in SPLITS:
+            model = DistributedDataParallel(Towers())
+            grads = gradients(model, sum(split[:rank]), split[rank])
+            if rank == 0:
+                torch.save(grads, Path(folder) / f"{split[0]}.pt")
+        distributed.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not dist.is_available(), reason="this torch has no distributed package")
+def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
+    """DDP's average over unequal shares equals the single-process gradient, whichever way they are dealt."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(worker, args=(port, str(tmp_path)), nprocs=2)
+    expected = gradients(Towers(), 0, 5)
+    assert len(expected) == 4
+    for split in SPLITS:
+        for got, want in zip(torch.load(tmp_path / f"{split[0]}.pt"), expected, strict=True):
+            assert torch.allclose(got, want, rtol=1e-10, atol=1e-12)
