@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from conftest import PARITY, ParityCase, parity_cases
+from reference import PARITY, ParityCase, parity_cases
 from torch import Tensor
 from transformers import BlipForImageTextRetrieval
 

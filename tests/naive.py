@@ -1,0 +1,128 @@
+"""The equations of docs/method.md, one picture and one text at a time, written to be read and not to be quick.
+
+Nothing of the package is used but the weights it holds. Of transformers, only plain submodules (linears, norms, the
+feed-forward and the output blocks) are called; no attention and no layer.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from uniadapter.adapter import AdapterSet
+
+
+def adapter(weights: nn.Module, x: Tensor, use: str, scale: float) -> Tensor:
+    """A(x, use) for x [L, d]."""
+    normed = nn.functional.layer_norm(x, (x.shape[-1],), weights.norm.weight, weights.norm.bias, 1e-5)
+    h = torch.clamp(normed @ weights.down.weight.T + weights.down.bias, min=0)
+    if use == "vision":
+        return scale * (h @ weights.up_vision.weight.T + weights.up_vision.bias)
+    text = h @ weights.up_text.weight.T + weights.up_text.bias
+    if use == "text":
+        return scale * text
+    cross = h @ weights.up_cross.weight.T + weights.up_cross.bias
+    norm = weights.norm_cross
+    return scale * nn.functional.layer_norm(cross + text, (x.shape[-1],), norm.weight, norm.bias, 1e-5)
+
+
+def key_value(weights: nn.Module, x: Tensor) -> Tensor:
+    """What a key or value adapter adds for attended states x [K, d]."""
+    down = x @ weights.down.weight.T + weights.down.bias
+    return weights.scale * (down @ weights.up.weight.T + weights.up.bias)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """Softmax attention of [L, d] to [K, d], head by head."""
+    width = query.shape[-1] // heads
+    contexts = []
+    for head in range(heads):
+        part = slice(head * width, (head + 1) * width)
+        scores = query[:, part] @ key[:, part].T / math.sqrt(width)
+        contexts.append(torch.softmax(scores, dim=-1) @ value[:, part])
+    return torch.cat(contexts, dim=-1)
+
+
+def frame_weights(text_feature: Tensor, frames: Tensor) -> Tensor:
+    """The weight of each of T frames, [T], for one text."""
+    raw = torch.stack([torch.dot(text_feature, frame) / 4 for frame in frames]).detach()
+    return raw.exp() / raw.exp().sum() * len(frames)
+
+
+def text_layer(model: PreTrainedModel, index: int, hidden: Tensor, visual: Tensor | None, active: AdapterSet | None,
+               weights: Tensor | None = None, frames: int = 1) -> Tensor:  # fmt: skip
+    """One text layer for one text [L, d]; fused with one visual [T * N, d] if there is one."""
+    layer = model.text_encoder.encoder.layer[index]
+    heads = model.config.text_config.num_attention_heads
+    config = None if active is None else active.config
+    own = layer.attention.self
+    a = layer.attention.output(attention(own.query(hidden), own.key(hidden), own.value(hidden), heads), hidden)
+    c = a
+    if visual is not None:
+        cross = layer.crossattention.self
+        key, value = cross.key(visual), cross.value(visual)
+        if config is not None and config.key_value:
+            key, value = key + key_value(active.key, visual), value + key_value(active.value, visual)
+        if weights is not None:
+            key = key.clone().view(frames, -1, key.shape[-1])
+            for frame in range(frames):  # the patches' keys; CLS, token 0 of each frame, is left alone
+                key[frame, 1:] = key[frame, 1:] * weights[frame]
+            key = key.flatten(0, 1)
+        c = layer.crossattention.output(attention(cross.query(a), key, value, heads), a)
+    out = layer.output(layer.intermediate(c), c)
+    if config is not None and config.text:
+        out = out + adapter(active.layers[index], a, "text", config.scale)
+    if config is not None and config.cross and visual is not None:
+        out = out + adapter(active.layers[index], c, "cross", config.scale)
+    return out
+
+
+def embed(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    """Embeddings [L, d] of ids [L]."""
+    table = model.text_encoder.embeddings
+    return table.LayerNorm(table.word_embeddings.weight[ids] + table.position_embeddings.weight[: len(ids)])
+
+
+def text(model: PreTrainedModel, ids: Tensor, active: AdapterSet | None) -> Tensor:
+    """States [L, d] of one text alone, ids [L] without padding."""
+    hidden = embed(model, ids)
+    for index in range(len(model.text_encoder.encoder.layer)):
+        hidden = text_layer(model, index, hidden, None, active)
+    return hidden
+
+
+def fuse(model: PreTrainedModel, ids: Tensor, text_feature: Tensor, tokens: Tensor, frames: Tensor,
+         active: AdapterSet | None) -> Tensor:  # fmt: skip
+    """States [L, d] of one text (ids [L], no padding) fused with one video's tokens [T, N, d]."""
+    ids = ids.clone()
+    ids[0] = model.config.text_config.bos_token_id + 1  # [ENC]
+    weights = None
+    if active is not None and active.config.temporal_frames:
+        assert active.config.temporal_frames == len(tokens)
+        tokens = tokens + active.time[0][:, None]
+    if active is not None and active.config.frame_aware:
+        weights = frame_weights(text_feature, frames)
+    visual = tokens.flatten(0, 1)
+    hidden = embed(model, ids)
+    for index in range(len(model.text_encoder.encoder.layer)):
+        hidden = text_layer(model, index, hidden, visual, active, weights, len(tokens))
+    return hidden
+
+
+def visual(model: PreTrainedModel, picture: Tensor, active: AdapterSet | None) -> Tensor:
+    """Last states [N, d] of one picture [3, H, W] of the model's own size."""
+    vision = model.vision_model
+    patches = vision.embeddings.patch_embedding(picture[None]).flatten(2)[0].T
+    x = torch.cat([vision.embeddings.class_embedding[0], patches]) + vision.embeddings.position_embedding[0]
+    layers = [] if active is None else active.vision_layers if len(active.vision_layers) else active.layers
+    for index, layer in enumerate(vision.encoder.layers):
+        query, key, value = layer.self_attn.qkv(layer.layer_norm1(x)).chunk(3, dim=-1)
+        x = x + layer.self_attn.projection(attention(query, key, value, layer.self_attn.num_heads))
+        delta = 0.0
+        if active is not None and active.config.vision:
+            delta = adapter(layers[index], x, "vision", active.config.scale)
+        x = x + layer.mlp(layer.layer_norm2(x)) + delta
+    return vision.post_layernorm(x)
