@@ -2,4 +2,7 @@
 
 import torch
 
+from uniadapter.memory import keep_freed_memory
+
 torch.set_num_threads(1)
+keep_freed_memory()

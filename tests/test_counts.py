@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import tiny_config, tiny_model
 from transformers import BlipConfig, BlipForImageTextRetrieval, BlipForQuestionAnswering
 
+from tiny import tiny_config, tiny_model
 from uniadapter.adapter import AdapterSet, BackboneShape
 from uniadapter.adapters import add_adapter, add_momentum, count_parameters, disable_adapter, select_adapter
 from uniadapter.config import AdapterConfig
@@ -54,17 +54,22 @@ def test_an_injected_blip_base_trains_exactly_that(bottleneck: int, key_value: i
 
 
 def test_percentages_on_blip_base() -> None:
+    shared = blip()
+    add_adapter(shared, AdapterConfig(bottleneck=128, key_value=0))
+    assert round(count_parameters(shared).adapter_percent, 2) == 2.14, "the shared adapters alone"
     model = blip()
-    add_adapter(model, AdapterConfig(bottleneck=128, temporal_frames=8))
+    add_adapter(model, AdapterConfig(bottleneck=128, key_value=64))
     add_momentum(model)
     counts = count_parameters(model)
     heads = 2 * (768 * 256 + 256) + 768 * 2 + 2
-    assert counts.trainable == 4_982_914 + 8 * 768 + heads
+    assert counts.trainable == 4_982_914 + heads
+    assert counts.total == 223_744_258
     assert counts.embeddings == 30524 * 768
-    assert round(counts.trainable_percent, 2) == 2.41
-    assert round(counts.adapter_percent, 2) == 2.23
-    assert "%: 2.4" in str(counts)
-    assert f"{counts.trainable:,}" in str(counts)
+    assert round(counts.trainable_percent, 2) == 2.40
+    assert round(counts.adapter_percent, 2) == 2.23, "with the key/value adapters, without heads"
+    assert round(counts.trainable_percent_without_embeddings, 2) == 2.69
+    for part in (f"{counts.trainable:,}", "%: 2.4037", "2.2271", "2.6850"):
+        assert part in str(counts)
 
 
 def test_a_tied_token_embedding_is_counted_once() -> None:
@@ -108,8 +113,8 @@ def test_vit_large_with_bert_base_shares_what_can_be_shared() -> None:
 
 
 def test_the_plan_says_what_is_shared() -> None:
-    def plan(vision: int, text: int, **switches: object) -> list[str]:
-        shape = BackboneShape(vision, 32, text, 32, decoder_source=32)
+    def plan(depth: int, text_depth: int, **switches: object) -> list[str]:
+        shape = BackboneShape(depth, 32, text_depth, 32, decoder_source=32)
         return AdapterSet(AdapterConfig(bottleneck=4, **switches), shape, {}).plan()  # type: ignore[arg-type]
 
     assert plan(2, 2, key_value=0) == ["layers 0-1: one adapter each for vision, text and cross-attention, r = 4"]
@@ -117,7 +122,9 @@ def test_the_plan_says_what_is_shared() -> None:
     assert plan(1, 2)[1] == "layer 1: one adapter each for text and cross-attention, r = 4"
     assert plan(2, 2, cross=False)[0] == "layers 0-1: one adapter each for vision and text, r = 4"
     assert len(plan(2, 2, vision=False, text=False, cross=False)) == 1, "only keys and values"
-    assert plan(2, 2, decoder="separate")[1] == "decoder layers 0-1: one adapter each for text and cross-attention, r = 4"
+    assert (
+        plan(2, 2, decoder="separate")[1] == "decoder layers 0-1: one adapter each for text and cross-attention, r = 4"
+    )
 
 
 @pytest.mark.parametrize("frames", [0, 5])

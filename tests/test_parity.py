@@ -6,10 +6,10 @@ import re
 
 import pytest
 import torch
-from reference import PARITY, ParityCase, parity_cases
 from torch import Tensor
 from transformers import BlipForImageTextRetrieval
 
+from reference import PARITY, ParityCase, parity_cases
 from uniadapter.adapter import KeyValueAdapter, UniAdapter
 from uniadapter.adapters import adapter_set, add_adapter
 from uniadapter.backbone import encode_text, encode_visual, frame_weights, fuse

@@ -12,6 +12,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+
 def tiny_config(**sizes: int) -> BlipConfig:
     """A BLIP of a few thousand parameters; sizes override."""
     s = {
@@ -37,9 +38,7 @@ def tiny_config(**sizes: int) -> BlipConfig:
     )  # fmt: skip
 
 
-def tiny_model(
-    cls: type[PreTrainedModel] = BlipForImageTextRetrieval, seed: int = 0, **sizes: int
-) -> PreTrainedModel:
+def tiny_model(cls: type[PreTrainedModel] = BlipForImageTextRetrieval, seed: int = 0, **sizes: int) -> PreTrainedModel:
     """A tiny random BLIP in evaluation mode, biases and norms away from their defaults too."""
     torch.manual_seed(seed)
     model = cls(tiny_config(**sizes))

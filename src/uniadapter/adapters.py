@@ -15,7 +15,15 @@ from uniadapter.adapter import AdapterSet
 from uniadapter.config import AdapterConfig
 from uniadapter.inject import OWNER, active_adapter, adopt, new_adapter_set, restore
 
-__all__ = ["Counts", "active_adapter", "adapter_names", "adapter_set", "add_adapter", "add_momentum", "count_parameters"]
+__all__ = [
+    "Counts",
+    "active_adapter",
+    "adapter_names",
+    "adapter_set",
+    "add_adapter",
+    "add_momentum",
+    "count_parameters",
+]
 
 
 def _exclude_from_saving(model: PreTrainedModel) -> None:

@@ -19,12 +19,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from uniadapter.version import __version__
 from uniadapter.adapter import AdapterSet
 from uniadapter.adapters import adapter_set, add_adapter, remove_adapter, select_adapter
 from uniadapter.config import AdapterConfig, ConfigError
 from uniadapter.inject import HEADS, OWNER
 from uniadapter.original import CheckpointError
+from uniadapter.version import __version__
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"

@@ -95,6 +95,11 @@ class ModelConfig:
     checkpoint_vision: bool = False
     frame_chunk: int = 0
 
+    @property
+    def method_name(self) -> str:
+        """The method as `metrics.json` calls it."""
+        return {"uniadapter": "uniadapter", "full": "full_fine_tuning", "none": "zero_shot"}[self.method]
+
 
 @dataclass
 class DataConfig:

@@ -47,7 +47,6 @@ class Share:
     Args:
         counts: rows of each process, in rank order.
         rank: this process's number.
-
     """
 
     counts: tuple[int, ...]
@@ -75,7 +74,6 @@ def share(count: int, device: torch.device | str = "cpu") -> Share:
     Args:
         count: this process's rows; 0 is allowed.
         device: one that the process group can talk over (the GPU for NCCL).
-
     """
     if world_size() == 1:
         return Share((count,), 0)
@@ -95,7 +93,6 @@ def gather_rows(tensor: Tensor, with_grad: bool = False) -> Tensor:
 
     Returns:
         [rows of all processes, ...]; on one process the tensor itself (detached where `with_grad` is false).
-
     """
     if world_size() == 1:
         return tensor if with_grad else tensor.detach()
@@ -128,12 +125,12 @@ class _GatherRows(torch.autograd.Function):
     """`_gather` whose backward pass adds up what every process says about this one's rows."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, sizes: Share) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, tensor: Tensor, sizes: Share) -> Tensor:
         ctx.sizes = sizes
         return _gather(tensor.detach(), sizes)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         total = grads[0].contiguous().clone()
         dist.all_reduce(total)
         first = ctx.sizes.first_row

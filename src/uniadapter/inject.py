@@ -245,7 +245,7 @@ class AdaptedHead(_Linked, nn.Linear):
 
     name: str
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+    def forward(self, input: Tensor) -> Tensor:
         """As `nn.Linear`, [..., d] to [..., out]."""
         active = self.link.active
         if active is not None and self.name in active.heads:

@@ -61,7 +61,9 @@ def load_model(base: str = EMBEDDED, task: str = "retrieval", dtype: torch.dtype
         model, info = cls.from_pretrained(path, dtype=dtype, output_loading_info=True)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{base}: neither a folder of transformers files nor a reachable hub id ({reason})") from error
+        raise CheckpointError(
+            f"{base}: neither a folder of transformers files nor a reachable hub id ({reason})"
+        ) from error
     _refuse_missing(base, cls, list(info["missing_keys"]))
     model.config.name_or_path = base
     return model.eval()
@@ -92,7 +94,9 @@ def load_tokenizer(base: str = EMBEDDED) -> PreTrainedTokenizerBase:
         path = str(asset("backbone"))
     elif _is_pth(base):
         beside = Path(base).parent
-        path = next((str(p) for p in (beside / "tokenizer", beside) if (p / "vocab.txt").is_file()), "bert-base-uncased")
+        path = next(
+            (str(p) for p in (beside / "tokenizer", beside) if (p / "vocab.txt").is_file()), "bert-base-uncased"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:

@@ -30,7 +30,7 @@ CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.jsonl"
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: the run was stopped on purpose, and saved
+class Interrupted(Exception):
     """The run was stopped by Ctrl-C after saving; `folder` is where it can be taken up."""
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -209,7 +209,9 @@ class Trainer:
             losses = self.module(batch, moment)
         value = losses["loss"].detach()
         if not torch.isfinite(value):
-            raise FloatingPointError(f"the loss is {float(value)} at step {self.step}: lower train.lr, or use precision bf16")
+            raise FloatingPointError(
+                f"the loss is {float(value)} at step {self.step}: lower train.lr, or use precision bf16"
+            )
         accelerator.backward(losses["loss"])
         if sync:
             if self.config.grad_clip:
@@ -256,7 +258,9 @@ class Trainer:
             os.replace(temporary, target)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             temporary.unlink(missing_ok=True)
-            raise CheckpointError(f"{target}: could not be written ({error}); the last checkpoint is untouched") from error
+            raise CheckpointError(
+                f"{target}: could not be written ({error}); the last checkpoint is untouched"
+            ) from error
 
     def load(self) -> None:
         """Take up the checkpoint of the run folder."""

@@ -73,8 +73,16 @@ def test_brightness_range() -> None:
 
 def test_two_operations_each_with_half_a_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
+
+    def spy(name: str) -> augment.Operation:
+        def operation(one: augment.Picture, strength: float, sign: int) -> augment.Picture:
+            seen.append(name)
+            return one
+
+        return operation
+
     for name in OPERATIONS:
-        monkeypatch.setitem(OPERATIONS, name, lambda one, strength, sign, name=name: seen.append(name) or one)
+        monkeypatch.setitem(OPERATIONS, name, spy(name))
     for seed in range(1000):
         rand_augment(picture(0), random.Random(seed))
     assert 930 < len(seen) < 1070

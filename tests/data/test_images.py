@@ -115,7 +115,7 @@ def test_missing_picture_is_named(tmp_path: Path) -> None:
 
 def test_pictures_of_a_dataset(write: Write) -> None:
     file = write("a.png", picture(3))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"image": picture(3)},
         {"image": {"bytes": file.read_bytes(), "path": None}},
         {"image": {"path": str(file)}},

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from itertools import chain
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,12 @@ def test_workers_do_not_change_what_is_drawn_in_any_epoch(split: RetrievalSplit)
     assert helped._loader.num_workers == _bounded(2, 3)
 
 
+def test_workers_can_be_started_afresh(split: RetrievalSplit) -> None:
+    batches = loader(split)
+    fetch = pickle.loads(pickle.dumps((batches._loader.dataset, batches._loader.collate_fn)))
+    assert same(fetch[1]([fetch[0][key] for key in next(iter(batches.batches))]).batch, next(iter(batches)))
+
+
 def test_two_processes_see_what_one_sees(split: RetrievalSplit) -> None:
     ranks = [list(loader(split, rank=rank, world=2)) for rank in range(2)]
     for whole, left, right in zip(loader(split), *ranks, strict=True):
@@ -156,6 +164,7 @@ def test_a_broken_picture_is_named_in_one_line(split: RetrievalSplit, workers: i
         list(loader(split, workers))
     message = f"{split.origins[2]}: picture {split.images[2]} cannot be read ("
     assert str(error.value).startswith(message)
+    assert not active_children()  # no worker is left to be timed out
     assert "\n" not in str(error.value)
 
 

@@ -13,15 +13,19 @@ from data_pictures import picture
 from uniadapter.config import DataConfig
 from uniadapter.data.images import load_picture
 from uniadapter.data.records import DataError
-from uniadapter.data.retrieval import from_dataset, load_retrieval
+from uniadapter.data.retrieval import RetrievalSplit, from_dataset, load_retrieval
 
 Write = Callable[[str, Any], Path]
 SKIP = DataConfig(on_error="skip")
 
 
+def names(split: RetrievalSplit) -> list[str]:
+    return [Path(str(image)).name for image in split.images]
+
+
 def test_coco_train(coco: Path) -> None:
     split = load_retrieval(coco / "coco_karpathy_train.json", DataConfig(), "train")
-    assert [path.name for path in split.images] == [f"COCO_train2014_{index:012d}.jpg" for index in range(6)]
+    assert names(split) == [f"COCO_train2014_{index:012d}.jpg" for index in range(6)]
     assert split.image_ids == [f"coco_{index}" for index in range(6)]
     assert split.texts[:3] == ["picture 0, take 1", "picture 0, take 2", "picture 1, take 1"]
     assert split.text_image == [index // 2 for index in range(12)]
@@ -91,7 +95,7 @@ def test_bad_records(write: Write, row: dict[str, Any], kind: str, message: str)
     assert error.value.kind == kind
     split = load_retrieval(file, SKIP, "train")
     assert split.skipped == {kind: 1}
-    assert [path.name for path in split.images] == ["a.png", "b.png"]
+    assert names(split) == ["a.png", "b.png"]
     assert split.texts == ["x", "z"]
     assert split.summary() == f"train: 2 pictures, 2 captions; left out: 1 {kind}"
 
@@ -102,7 +106,7 @@ def test_broken_pictures_leave_a_gallery_but_not_the_training_rows(write: Write)
     rows = [{"image": name, "caption": [f"{name} 1", f"{name} 2"]} for name in ("b.jpg", "a.jpg", "b.jpg", "c.png")]
     file = write("own.json", rows)
     split = load_retrieval(file, SKIP, "val")
-    assert [path.name for path in split.images] == ["a.jpg", "c.png"]
+    assert names(split) == ["a.jpg", "c.png"]
     assert split.text_image == [0, 0, 1, 1]
     assert split.texts == ["a jpg 1", "a jpg 2", "c png 1", "c png 2"]
     assert split.origins == [f"{file}[1].caption[0]", f"{file}[3].caption[0]"]

@@ -70,9 +70,7 @@ def test_equals_the_naive_version(case: int) -> None:
     columns = [*gallery_ids.tolist(), *queue.ids.tolist()]
     own = slice(first, first + batch)
     expected = [
-        naive(
-            online, momentum[k][own], torch.cat([momentum[1 - k], other]), ids.tolist(), columns, 0.07, alpha
-        )
+        naive(online, momentum[k][own], torch.cat([momentum[1 - k], other]), ids.tolist(), columns, 0.07, alpha)
         for k, (online, other) in enumerate(((visual, queue.text), (text, queue.visual)))
     ]
     assert float(loss) == pytest.approx(sum(expected) / 2, rel=1e-9)
@@ -82,6 +80,7 @@ def test_empty_slots_are_negatives_and_nobodys_positives() -> None:
     """Even a row whose id looks like an empty slot's shares nothing with one."""
     targets = hard_targets(torch.tensor([0]), torch.tensor([0, EMPTY, 0, EMPTY]))
     assert targets.tolist() == [[0.5, 0, 0.5, 0]]
+    assert not (hard_targets(torch.tensor([EMPTY]), torch.tensor([EMPTY, 0])) > 0).any()
     one = torch.eye(3)[:1]
     empty, full = (
         contrastive_loss(one, one, one, one, FeatureQueue(n, 3), torch.tensor([0]), 0.07, 0.0) for n in (0, 4)
@@ -121,8 +120,8 @@ def test_gradients_reach_features_and_temperature_but_not_targets() -> None:
 
     assert torch.autograd.gradcheck(loss, (visual, text))
     temperature.requires_grad_()
-    loss(visual, text).backward()
-    assert temperature.grad is not None and float(temperature.grad) != 0
+    (grad,) = torch.autograd.grad(loss(visual, text), temperature)
+    assert float(grad) != 0
 
 
 def test_autocast_does_not_round_the_similarities() -> None:
@@ -172,11 +171,13 @@ def test_queue_holds_the_last_rows_wherever_it_wraps(size: int, batches: tuple[i
 def test_queue_is_seeded_saved_and_checked() -> None:
     """Equal seeds give equal content; the state dict restores it; uneven rows are an error."""
     first, second, other = FeatureQueue(5, 3, seed=1), FeatureQueue(5, 3, seed=1), FeatureQueue(5, 3, seed=2)
-    assert torch.equal(first.visual, second.visual) and not torch.equal(first.visual, other.visual)
+    assert torch.equal(first.visual, second.visual)
+    assert not torch.equal(first.visual, other.visual)
     assert torch.allclose(first.text.norm(dim=1), torch.ones(5))
     first.enqueue(torch.zeros(2, 3), torch.zeros(2, 3), torch.tensor([1, 2]))
     other.load_state_dict(first.state_dict())
-    assert torch.equal(other.visual, first.visual) and int(other.pointer) == 2
+    assert torch.equal(other.visual, first.visual)
+    assert int(other.pointer) == 2
     with pytest.raises(ValueError, match="one of each per pair"):
         first.enqueue(torch.zeros(2, 3), torch.zeros(1, 3), torch.tensor([1, 2]))
 
@@ -209,9 +210,7 @@ def parity_case(path: Path) -> dict[str, Tensor]:
         return {
             key: handle.get_tensor(key)
             for key in handle.keys()  # noqa: SIM118  (a safetensors handle is no dict)
-            if key.startswith(("inputs.", "outputs.", *keys))
-            or key.endswith("_queue")
-            or key == "weights.temp"
+            if key.startswith(("inputs.", "outputs.", *keys)) or key.endswith("_queue") or key == "weights.temp"
         }
 
 
@@ -252,12 +251,13 @@ def test_parity_of_loss_gradient_and_queue(path: Path) -> None:
     loss = contrastive_loss(
         visual, text, visual_m, text_m, queue, ids, case["weights.temp"], float(case["inputs.alpha"])
     )
-    assert float(loss) == pytest.approx(float(case["outputs.loss_itc"]), abs=1e-5)
-    loss.backward()
-    for name, weight in weights.items():  # ITM has no gradient here, so these are ITC's alone
+    assert loss.item() == pytest.approx(float(case["outputs.loss_itc"]), abs=1e-5)
+    grads = torch.autograd.grad(loss, list(weights.values()))
+    stored = {name: grad for name, grad in zip(weights, grads, strict=True) if f"grads.{name}" in case}
+    assert len(stored) == (0 if path.stem == "retrieval_image_two_captions" else 4)
+    for name, grad in stored.items():  # ITM has no gradient here, so these are ITC's alone
         reference = case[f"grads.{name}"]
-        assert weight.grad is not None
-        assert float((weight.grad - reference).abs().max()) <= 1e-6 + 1e-4 * float(reference.abs().max())
+        assert float((grad - reference).abs().max()) <= 1e-6 + 1e-4 * float(reference.abs().max())
     queue.enqueue(visual_m, text_m, ids)
     after = parity_queue(case, "after")
     for name, value in after.state_dict().items():

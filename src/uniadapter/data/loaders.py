@@ -155,15 +155,30 @@ class ImageLoader:
         Raises:
             DataError: a picture that cannot be read.
         """
-        for fetched in self._loader:
-            for fault in fetched.faults:
-                if str(fault) not in self._known:
-                    self._problems.report(fault)
-                    self._known.add(str(fault))
-            if fetched.batch is None:
-                last = fetched.faults[-1]
-                raise DataError(f"{len(fetched.faults)} pictures cannot be read; the last: {last}", "lost data")
-            yield fetched.batch
+        fetches: Iterator[Fetched] | None = iter(self._loader)
+        try:
+            for fetched in cast(Iterator[Fetched], fetches):
+                self._settle(fetched)
+                yield cast(Batch, fetched.batch)
+        except DataError:
+            # The traceback would keep the workers alive, and the garbage collector ends them only by a timeout.
+            fetches = None
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the workers, if there are any; the next iteration starts new ones."""
+        self._loader._iterator = None
+
+    def _settle(self, fetched: Fetched) -> None:
+        """Raise or count the faults of a batch, each picture once."""
+        for fault in fetched.faults:
+            if str(fault) not in self._known:
+                self._problems.report(fault)
+                self._known.add(str(fault))
+        if fetched.batch is None:
+            count, last = len(fetched.faults), fetched.faults[-1]
+            raise DataError(f"{count} pictures cannot be read; the last: {last}", "lost data")
 
 
 class TrainLoader(ImageLoader):

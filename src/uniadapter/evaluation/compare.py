@@ -20,7 +20,6 @@ class Interval:
         mean: the difference that was measured.
         low: 2.5% quantile of the resampled differences.
         high: 97.5% quantile.
-
     """
 
     mean: float
@@ -36,7 +35,6 @@ class Verdict:
         text: "above", "below" or "equal within x", x in points, rounded up.
         not_below: the interval excludes -1 point, so that at most that much can have been lost.
         interval: what was judged.
-
     """
 
     text: str
@@ -60,12 +58,10 @@ def paired_bootstrap(a: Tensor, b: Tensor, samples: int = 10_000, seed: int = 0)
 
     Raises:
         ValueError: the two differ in shape, are empty, or hold a NaN.
-
     """
     if a.shape != b.shape or a.dim() not in (1, 2) or a.numel() == 0:
         raise ValueError(
-            f"a paired comparison needs two equal shapes [seeds, queries], "
-            f"not {tuple(a.shape)} and {tuple(b.shape)}"
+            f"a paired comparison needs two equal shapes [seeds, queries], not {tuple(a.shape)} and {tuple(b.shape)}"
         )
     if samples < 1:
         raise ValueError(f"a bootstrap of {samples} samples: it needs at least 1")

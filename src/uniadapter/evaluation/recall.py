@@ -34,7 +34,6 @@ def ranks(scores: Tensor, positives: Positives) -> Tensor:
 
     Raises:
         ValueError: a score is NaN, a query has no right item, or an index lies outside the gallery.
-
     """
     right = _Right.of(positives, scores)
     result = torch.empty(scores.shape[0], dtype=torch.int64, device=scores.device)
@@ -58,7 +57,6 @@ def reranked_ranks(itc: Tensor, candidates: Tensor, candidate_scores: Tensor, po
 
     Raises:
         ValueError: as `ranks`, or a query names a candidate twice.
-
     """
     right = _Right.of(positives, itc)
     result = torch.empty(itc.shape[0], dtype=torch.int64, device=itc.device)
@@ -68,9 +66,7 @@ def reranked_ranks(itc: Tensor, candidates: Tensor, candidate_scores: Tensor, po
         rest = ~_chosen_mask(chosen, itc.shape[1], rows)
         right_chosen = mask.gather(1, chosen)
         ahead = _wrong_above(scores, right_chosen)
-        behind = chosen.shape[1] + _wrong_above(
-            _numbers(itc[rows], "similarity", rows), mask & rest, ~mask & rest
-        )
+        behind = chosen.shape[1] + _wrong_above(_numbers(itc[rows], "similarity", rows), mask & rest, ~mask & rest)
         result[rows] = 1 + torch.where(right_chosen.any(dim=1), ahead, behind)
     return result
 
@@ -88,7 +84,6 @@ def rerank_order(itc: Tensor, candidates: Tensor, candidate_scores: Tensor) -> T
 
     Returns:
         [Q, G] int64, each row a permutation of the gallery.
-
     """
     result = torch.empty(itc.shape, dtype=torch.int64, device=itc.device)
     for rows in _chunks(*itc.shape):
@@ -104,13 +99,14 @@ def rerank_order(itc: Tensor, candidates: Tensor, candidate_scores: Tensor) -> T
 def top_candidates(itc: Tensor, k: int) -> Tensor:
     """Pick the k gallery items with the highest similarity, best first.
 
+    Which of equal items make the cut is up to torch.topk; how they rank afterwards is not.
+
     Args:
         itc: [Q, G] contrastive similarities.
         k: clipped to the gallery's size.
 
     Returns:
         [Q, min(k, G)] int64.
-
     """
     k = max(0, min(k, itc.shape[1]))
     result = torch.empty((itc.shape[0], k), dtype=torch.int64, device=itc.device)
@@ -131,7 +127,6 @@ def retrieval_metrics(ranks: Tensor) -> dict[str, float]:
 
     Raises:
         ValueError: there are no queries.
-
     """
     count = ranks.shape[0]
     if count == 0:
@@ -161,9 +156,7 @@ class _Right:
         none = torch.empty(0, dtype=torch.int64, device=scores.device)
         if isinstance(positives, Tensor) and positives.dtype == torch.bool:
             if positives.shape != scores.shape:
-                raise ValueError(
-                    f"the mask of positives is {tuple(positives.shape)}, scores {tuple(scores.shape)}"
-                )
+                raise ValueError(f"the mask of positives is {tuple(positives.shape)}, scores {tuple(scores.shape)}")
             return cls(positives.to(scores.device), none, none, gallery)
         if isinstance(positives, Tensor):
             query, item = torch.arange(queries), positives.cpu()
@@ -173,9 +166,7 @@ class _Right:
         outside = (item < 0) | (item >= gallery)
         if bool(outside.any()):
             first = int(outside.nonzero()[0, 0])
-            raise ValueError(
-                f"query {int(query[first])}: right item {int(item[first])} is not in 0..{gallery - 1}"
-            )
+            raise ValueError(f"query {int(query[first])}: right item {int(item[first])} is not in 0..{gallery - 1}")
         return cls(None, query.to(scores.device), item.to(scores.device), gallery)
 
     def mask(self, rows: slice) -> Tensor:
@@ -183,18 +174,12 @@ class _Right:
         if self.dense is not None:
             mask = self.dense[rows]
         else:
-            first, last = torch.searchsorted(
-                self.query, self.query.new_tensor([rows.start, rows.stop])
-            ).tolist()
-            mask = torch.zeros(
-                (rows.stop - rows.start, self.gallery), dtype=torch.bool, device=self.query.device
-            )
+            first, last = torch.searchsorted(self.query, self.query.new_tensor([rows.start, rows.stop])).tolist()
+            mask = torch.zeros((rows.stop - rows.start, self.gallery), dtype=torch.bool, device=self.query.device)
             mask[self.query[first:last] - rows.start, self.item[first:last]] = True
         missing = ~mask.any(dim=1)
         if bool(missing.any()):
-            raise ValueError(
-                f"query {rows.start + int(missing.nonzero()[0, 0])} has no right item in the gallery"
-            )
+            raise ValueError(f"query {rows.start + int(missing.nonzero()[0, 0])} has no right item in the gallery")
         return mask
 
 
@@ -221,9 +206,7 @@ def _numbers(scores: Tensor, what: str, rows: slice) -> Tensor:
     scores = scores if scores.is_floating_point() else scores.double()
     wrong = torch.isnan(scores).any(dim=1)
     if bool(wrong.any()):
-        raise ValueError(
-            f"query {rows.start + int(wrong.nonzero()[0, 0])}: a {what} is NaN, so it has no rank"
-        )
+        raise ValueError(f"query {rows.start + int(wrong.nonzero()[0, 0])}: a {what} is NaN, so it has no rank")
     return scores
 
 

@@ -24,7 +24,6 @@ class FeatureQueue(nn.Module):
         size: Q, the slots; 0 keeps nothing.
         width: e, the features' width.
         seed: of the random directions.
-
     """
 
     visual: Tensor  # [Q, e] unit rows
@@ -59,7 +58,6 @@ class FeatureQueue(nn.Module):
 
         Raises:
             ValueError: the three differ in their number of rows.
-
         """
         count, size = ids.shape[0], self.size
         if visual.shape[0] != count or text.shape[0] != count:
@@ -85,30 +83,27 @@ def ramped_alpha(alpha: float, epoch: int, batch: int, batches: int) -> float:
         epoch: counted from 0.
         batch: of this epoch, counted from 0.
         batches: in an epoch.
-
     """
     return alpha * min(1.0, (epoch * batches + batch) / max(batches, 1))
 
 
-def hard_targets(ids: Tensor, gallery_ids: Tensor) -> Tensor:
+def hard_targets(ids: Tensor, gallery_ids: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Each row's probability shared evenly among the gallery columns of its id.
 
     Args:
         ids: [B] int64, each in the gallery at least once.
         gallery_ids: [C] int64; `EMPTY` is nobody's.
+        dtype: of the result.
 
     Returns:
-        [B, C] float32, rows sum to 1.
-
+        [B, C], rows sum to 1.
     """
     positive = (ids[:, None] == gallery_ids[None]) & (gallery_ids[None] != EMPTY)
-    return positive.float() / positive.sum(dim=1, keepdim=True)
+    return positive.to(dtype) / positive.sum(dim=1, keepdim=True)
 
 
 @torch.no_grad()
-def soft_targets(
-    momentum: Tensor, gallery: Tensor, hard: Tensor, temperature: Tensor | float, alpha: float
-) -> Tensor:
+def soft_targets(momentum: Tensor, gallery: Tensor, hard: Tensor, temperature: Tensor | float, alpha: float) -> Tensor:
     """Mix the momentum encoder's opinion into the targets: alpha * softmax + (1 - alpha) * hard.
 
     Args:
@@ -120,7 +115,6 @@ def soft_targets(
 
     Returns:
         [B, C], rows sum to 1, without gradient.
-
     """
     if alpha == 0:
         return hard
@@ -158,39 +152,43 @@ def contrastive_loss(
         first_row: where this process's rows start among the momentum features.
 
     Returns:
-        A scalar: the mean over this process's rows.
+        A scalar: the mean over this process's rows; 0, still attached to everything, where it has none.
 
     Raises:
         ValueError: alpha without momentum features, or gallery rows that are not where `first_row` says.
-
     """
     own = slice(first_row, first_row + ids.shape[0])
     if gallery_ids is None:
         gallery_ids = ids
+    _check_gallery(momentum_visual, momentum_text, ids, gallery_ids, first_row)
+    if alpha and (momentum_visual.requires_grad or momentum_text.requires_grad):
+        raise ValueError(f"contrastive loss: alpha is {alpha} without a momentum encoder: use alpha 0")
+    if ids.shape[0] == 0:  # a gathered gallery must pass on the others' gradients all the same
+        return (visual.sum() + text.sum() + momentum_visual.sum() + momentum_text.sum()) * 0
+    with torch.autocast(device_type=visual.device.type, enabled=False):
+        columns = torch.cat([gallery_ids, queue.ids.to(gallery_ids.device)])
+        momentum_visual, momentum_text = _full(momentum_visual), _full(momentum_text)
+        hard = hard_targets(ids, columns, momentum_visual.dtype)
+        visual_gallery = torch.cat([momentum_visual, queue.visual.to(momentum_visual)])
+        text_gallery = torch.cat([momentum_text, queue.text.to(momentum_text)])
+        visual_targets = soft_targets(momentum_visual[own], text_gallery, hard, temperature, alpha)
+        text_targets = soft_targets(momentum_text[own], visual_gallery, hard, temperature, alpha)
+        to_text = F.cross_entropy(_full(visual) @ text_gallery.T / temperature, visual_targets)
+        to_visual = F.cross_entropy(_full(text) @ visual_gallery.T / temperature, text_targets)
+        return (to_text + to_visual) / 2
+
+
+def _check_gallery(
+    momentum_visual: Tensor, momentum_text: Tensor, ids: Tensor, gallery_ids: Tensor, first_row: int
+) -> None:
+    """Refuse momentum features without an id each, or ids that are not the batch's own from `first_row` on."""
     if momentum_visual.shape[0] != gallery_ids.shape[0] or momentum_text.shape[0] != gallery_ids.shape[0]:
         raise ValueError(
             f"contrastive loss got {momentum_visual.shape[0]} visual and {momentum_text.shape[0]} text "
             f"momentum features for {gallery_ids.shape[0]} ids: pass gallery_ids with one id for each"
         )
-    if gallery_ids is not ids and not torch.equal(gallery_ids[own], ids):
+    if gallery_ids is not ids and not torch.equal(gallery_ids[first_row : first_row + ids.shape[0]], ids):
         raise ValueError(f"contrastive loss: gallery_ids from row {first_row} on are not the batch's own ids")
-    if alpha and (momentum_visual.requires_grad or momentum_text.requires_grad):
-        raise ValueError(f"contrastive loss: alpha is {alpha} without a momentum encoder: use alpha 0")
-    with torch.autocast(device_type=visual.device.type, enabled=False):
-        columns = torch.cat([gallery_ids, queue.ids.to(gallery_ids.device)])
-        hard = hard_targets(ids, columns)
-        momentum_visual, momentum_text = _full(momentum_visual), _full(momentum_text)
-        visual_gallery = torch.cat([momentum_visual, queue.visual.to(momentum_visual)])
-        text_gallery = torch.cat([momentum_text, queue.text.to(momentum_text)])
-        visual_targets = soft_targets(momentum_visual[own], text_gallery, hard, temperature, alpha)
-        text_targets = soft_targets(momentum_text[own], visual_gallery, hard, temperature, alpha)
-        to_text = F.cross_entropy(
-            _full(visual) @ text_gallery.T / temperature, visual_targets.to(text_gallery)
-        )
-        to_visual = F.cross_entropy(
-            _full(text) @ visual_gallery.T / temperature, text_targets.to(visual_gallery)
-        )
-        return (to_text + to_visual) / 2
 
 
 def _full(tensor: Tensor) -> Tensor:

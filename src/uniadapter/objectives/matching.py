@@ -28,7 +28,6 @@ class MatchingPairs:
             then each visual with its negative text.
         labels: [P] int64, 1 = match.
         left_out: negatives that could not be had, so P = 3B - left_out.
-
     """
 
     pairs: Tensor
@@ -47,11 +46,8 @@ def negative_uniforms(seed: int, stream: int, epoch: int, sample_ids: Sequence[i
 
     Returns:
         [B] float64, on the CPU.
-
     """
-    return torch.tensor(
-        [draws.uniform(seed, stream, epoch, int(one)) for one in sample_ids], dtype=torch.float64
-    )
+    return torch.tensor([draws.uniform(seed, stream, epoch, int(one)) for one in sample_ids], dtype=torch.float64)
 
 
 @torch.no_grad()
@@ -77,7 +73,6 @@ def draw_negatives(
 
     Raises:
         ValueError: a similarity is NaN or infinite.
-
     """
     device = similarity.device
     logits = similarity.detach().to("cpu", torch.float64)
@@ -108,7 +103,6 @@ def matching_pairs(negative_visual: Tensor, negative_text: Tensor, first_row: in
         negative_visual: [B] int64, visual row drawn for each text, or `NONE`.
         negative_text: [B] int64, text row drawn for each visual, or `NONE`.
         first_row: where the batch's own rows start among the rows that negatives are drawn from.
-
     """
     own = torch.arange(first_row, first_row + negative_visual.shape[0], device=negative_visual.device)
     has_visual, has_text = negative_visual != NONE, negative_text != NONE
@@ -133,7 +127,6 @@ def matching_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
     Returns:
         A scalar; 0, still attached to the logits, where there are no pairs.
-
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return F.cross_entropy(logits, labels) if labels.shape[0] else logits.sum() * 0

@@ -16,7 +16,7 @@ from uniadapter.config import EvaluateConfig, ModelConfig, ObjectiveConfig
 from uniadapter.data.batches import Batch
 from uniadapter.data.retrieval import RetrievalSplit
 from uniadapter.distributed import Share, gather_rows, share
-from uniadapter.evaluation.recall import reranked_ranks, rerank_order, ranks, retrieval_metrics
+from uniadapter.evaluation.recall import ranks, rerank_order, reranked_ranks, retrieval_metrics
 from uniadapter.evaluation.rerank import Progress, rerank
 from uniadapter.momentum import AdapterMomentum, ModelMomentum, Momentum
 from uniadapter.objectives.contrastive import FeatureQueue, contrastive_loss, ramped_alpha
@@ -127,10 +127,10 @@ class RetrievalTask(nn.Module):
         all_ids = gather_rows(ids)
         parts: dict[str, Tensor] = {}
         if self.objective.contrastive:
-            parts["contrastive"] = self._contrastive(frames, tokens, visuals, texts, ids, all_ids, rows, moment)
+            contrastive = self._contrastive(frames, tokens, visuals, texts, ids, all_ids, rows, moment)
+            parts["contrastive"] = contrastive * rows.weight
         if self.objective.matching:
             parts["matching"] = self._matching(visuals, texts, ids, all_ids, sample_ids, rows, moment)
-        parts = {name: value * rows.weight for name, value in parts.items()}
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
     def _contrastive(
@@ -154,7 +154,16 @@ class RetrievalTask(nn.Module):
             visual, text = gather_rows(visual), gather_rows(text)
             alpha = ramped_alpha(self.objective.alpha, moment.epoch, moment.batch, moment.batches)
         loss = contrastive_loss(
-            visuals.feature, texts.feature, visual, text, self.queue, ids, self.temperature, alpha, all_ids, rows.first_row
+            visuals.feature,
+            texts.feature,
+            visual,
+            text,
+            self.queue,
+            ids,
+            self.temperature,
+            alpha,
+            all_ids,
+            rows.first_row,
         )
         if self.training:
             self.queue.enqueue(visual, text, all_ids)
@@ -179,8 +188,8 @@ class RetrievalTask(nn.Module):
             ids_of_rows = ids
         own = slice(first, first + len(ids_of_rows))
         scale = float(self.temperature)
-        with torch.no_grad():
-            similarity = texts.feature @ visuals.feature.T / scale
+        with torch.no_grad(), torch.autocast(visuals.tokens.device.type, enabled=False):
+            similarity = texts.feature.float() @ visuals.feature.float().T / scale
             uniforms = [
                 negative_uniforms(moment.seed, stream, moment.epoch, sample_ids)
                 for stream in (draws.NEGATIVE_VISUAL, draws.NEGATIVE_TEXT)
@@ -189,7 +198,9 @@ class RetrievalTask(nn.Module):
             text = draw_negatives(similarity.T[own], ids_of_rows, ids, uniforms[1], keys)
         chosen = matching_pairs(visual, text, first)
         states = fuse(self.model, texts, visuals, chosen.pairs, read="first")
-        return matching_loss(self.model.itm_head(states), chosen.labels)
+        # Weighed by pairs, not by rows: a row whose batch has no other id brings fewer.
+        weight = share(len(chosen.labels), ids.device).weight
+        return matching_loss(self.model.itm_head(states), chosen.labels) * weight
 
     def training_state(self) -> dict[str, dict[str, Tensor]]:
         """What a resumable checkpoint must keep besides the trainable weights."""
@@ -290,7 +301,8 @@ def evaluate_retrieval(
         with autocast or nullcontext():
             visuals = encode_visuals(model, batches, settings.frame_chunk)
             texts = encode_texts(model, tokenizer, split.texts, settings.max_tokens, config.batch_size)
-            itc = texts.feature.float() @ visuals.feature.float().T
+            with torch.autocast(model.device.type, enabled=False):  # rounded similarities would tie
+                itc = texts.feature.float() @ visuals.feature.float().T
             ordered = rerank(model, texts, visuals, itc, config.k, config.beta, config.block, progress)
     finally:
         model.train(training)

@@ -1,0 +1,52 @@
+# `make demo` and `make test` need nothing but Python >= 3.10 and this file.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# The CPU build of torch where the platform has one; `make demo TORCH_INDEX=` takes PyPI's default.
+TORCH_INDEX ?=
+
+.PHONY: help install demo test check bench prove clean
+
+help:
+	@echo "make demo     adapt the embedded BLIP to new pictures: zero-shot, UniAdapter, full fine-tuning (~5 minutes)"
+	@echo "make test     run the tests"
+	@echo "make check    lint, types and tests, as before a commit"
+	@echo "make bench    time and memory beside transformers' BLIP, written to benchmarks/results/"
+	@echo "make prove    the long proofs: learning rates on validation, then five seeds, written to results/"
+	@echo "make install  set up $(VENV) and nothing else"
+	@echo "make clean    remove $(VENV), runs and caches"
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Python 3.10 or newer is needed; '$(PYTHON)' is older or missing. Say which: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "Python's venv module is missing: on Debian or Ubuntu, 'apt install python3-venv'; on Fedora it is part of python3."; exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	@touch $(INSTALLED)
+
+install: $(INSTALLED)
+
+demo: $(INSTALLED)
+	$(BIN)/uniadapter demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff check src tests embedded benchmarks
+	$(BIN)/ruff format --check src tests embedded benchmarks
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+bench: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
+	$(BIN)/python benchmarks/base_size.py
+
+prove: $(INSTALLED)
+	$(BIN)/python benchmarks/prove.py
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

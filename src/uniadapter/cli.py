@@ -1,0 +1,123 @@
+"""The commands: train, evaluate, convert, demo."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+
+from uniadapter.config import ConfigError
+from uniadapter.data.records import DataError
+from uniadapter.display import console, set_up_logging
+from uniadapter.memory import keep_freed_memory
+from uniadapter.original import CheckpointError
+from uniadapter.parsing import Parser, UsageError, parse_run
+from uniadapter.trainer import Interrupted
+from uniadapter.version import __version__
+
+logger = logging.getLogger(__name__)
+
+USAGE = """usage: uniadapter COMMAND …
+
+  train CONFIG [--resume] [--FIELD VALUE …]        adapt a BLIP as a config says, measure it, write a run folder
+  evaluate CONFIG [--adapter FOLDER] [--FIELD …]   measure a base, or a base with an adapter
+  convert FILE OUTPUT [--kind KIND]                the authors' or BLIP's .pth to an adapter or transformers folder
+  demo [--output FOLDER] [--seed N]                the embedded task: zero-shot, UniAdapter, full fine-tuning
+
+CONFIG is a YAML file or the name of one that comes with the package (coco, flickr30k, scenes).
+`uniadapter COMMAND --help` explains each field; every field of the YAML can be given on the command line."""
+
+
+def train(arguments: list[str]) -> None:
+    """`uniadapter train`."""
+    from uniadapter.commands import run_training
+
+    def options(parser: ArgumentParser) -> None:
+        parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
+
+    config, chosen = parse_run("train", arguments, options)
+    command = f"uniadapter train {' '.join(a for a in arguments if a != '--resume')} --resume"
+    try:
+        run_training(config, bool(chosen.resume))
+    except Interrupted as stop:
+        console.print(f"{stop}; go on with:\n  {command}", highlight=False)
+        raise SystemExit(130) from None
+
+
+def evaluate(arguments: list[str]) -> None:
+    """`uniadapter evaluate`."""
+    from uniadapter.commands import run_evaluation
+
+    def options(parser: ArgumentParser) -> None:
+        parser.add_argument("--adapter", type=str, default=None, help="adapter folder; without one, zero-shot")
+        parser.add_argument(
+            "--split", type=str, default="test", help="train, val, test or the name of a further test set"
+        )
+
+    config, chosen = parse_run("evaluate", arguments, options)
+    run_evaluation(config, Path(chosen.adapter) if chosen.adapter else None, chosen.split)
+
+
+def convert(arguments: list[str]) -> None:
+    """`uniadapter convert`."""
+    from uniadapter.commands import run_conversion
+
+    parser = Parser(prog="uniadapter convert", description="original checkpoints to folders that load here")
+    parser.add_argument("file", help="a .pth of the UniAdapter authors or of BLIP")
+    parser.add_argument("output", help="the folder to write")
+    parser.add_argument("--kind", choices=("auto", "uniadapter", "blip"), default="auto", help="what the file is")
+    parser.add_argument(
+        "--frame_aware", action="store_true", help="it was trained with frame-aware attention; the file does not tell"
+    )
+    parser.add_argument("--vision_heads", type=int, default=0, help="attention heads; 0 means width / 64, BLIP's")
+    parser.add_argument("--text_heads", type=int, default=0, help="the same for text")
+    chosen = parser.parse_args(arguments)
+    heads = {"vision_heads": chosen.vision_heads, "text_heads": chosen.text_heads}
+    run_conversion(Path(chosen.file), Path(chosen.output), chosen.kind, chosen.frame_aware, heads)
+
+
+def demo(arguments: list[str]) -> None:
+    """`uniadapter demo`."""
+    from uniadapter.demo import run_demo
+
+    parser = Parser(prog="uniadapter demo", description="adapt the embedded BLIP to scenes of 3-D emoji, three ways")
+    parser.add_argument("--output", default="runs/demo", help="folder of the run")
+    parser.add_argument("--seed", type=int, default=0, help="of every random draw")
+    chosen = parser.parse_args(arguments)
+    run_demo(Path(chosen.output), chosen.seed)
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "convert": convert,
+    "demo": demo,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; what a user can mend is one line on standard error and exit status 2."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        console.print(USAGE, highlight=False, markup=False)
+        return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version"):
+        console.print(__version__, highlight=False)
+        return 0
+    command = COMMANDS.get(arguments[0])
+    set_up_logging()
+    keep_freed_memory()
+    try:
+        if command is None:
+            raise UsageError(f"there is no command {arguments[0]!r}; there is {', '.join(COMMANDS)}")
+        command(arguments[1:])
+    except (ConfigError, DataError, CheckpointError, UsageError, FloatingPointError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        return 130
+    return 0

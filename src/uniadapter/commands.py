@@ -1,0 +1,194 @@
+"""What `train`, `evaluate` and `convert` do, for Python and for the command line alike."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from uniadapter import report
+from uniadapter.config import ConfigError, RunConfig
+from uniadapter.data.retrieval import RetrievalSplit
+from uniadapter.display import TrainingBar, console, logged_to, pair_bar
+from uniadapter.loading import convert_adapter, convert_blip
+from uniadapter.original import read_pth
+from uniadapter.runs import (
+    Prepared,
+    evaluate_split,
+    load_split,
+    measure,
+    prepare,
+    resolve_data,
+    save_result,
+    test_splits,
+    train_split,
+    write_config,
+    zero_shot,
+)
+from uniadapter.tasks.retrieval import RetrievalResult
+
+logger = logging.getLogger(__name__)
+
+QUERIES = 12  # in a report's page
+
+
+def run_training(config: RunConfig, resume: bool = False) -> dict[str, Any]:
+    """Train, save, measure and report one run.
+
+    Args:
+        config: the run; `data.test` may be missing, then nothing is measured at the end.
+        resume: go on from the checkpoint in `config.output`.
+
+    Returns:
+        The run's `metrics.json`.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: one line that says what to mend.
+        Interrupted: Ctrl-C came; everything is saved.
+    """
+    if config.model.method == "none":
+        raise ConfigError("model.method is none, which trains nothing: use `evaluate`, or set uniadapter or full")
+    folder = Path(config.output)
+    if not resume and (folder / "checkpoint.pt").exists():
+        logger.warning("%s holds an earlier run, which this one replaces (--resume would go on with it)", folder)
+        (folder / "checkpoint.pt").unlink()
+        (folder / "history.jsonl").unlink(missing_ok=True)
+    with logged_to(folder):
+        write_config(config, folder / "config.yaml")
+        config = replace(config, data=resolve_data(config.data))
+        train = load_split(config.data, "train")
+        tests = test_splits(config.data) if config.data.test else {}
+        val = load_split(config.data, "val") if config.data.val and config.train.evaluate_every else None
+        started = time.perf_counter()
+        prepared = prepare(config)
+        console.print(str(prepared.counts), highlight=False)
+
+        def on_epoch(epoch: int) -> None:
+            if val is not None and epoch % config.train.evaluate_every == 0:
+                _log_validation(prepared, val, config, epoch)
+
+        with TrainingBar(config.model.method) as bar:
+            trainer = train_split(prepared, train, config, folder, resume, bar, on_epoch)
+        size = save_result(prepared, config, folder)
+        logger.info("saved to %s (%.2f MB)", folder, size / 1e6)
+        rows: list[dict[str, Any]] = []
+        examples: list[report.QueryExample] = []
+        if tests:
+            with pair_bar("reranking") as progress:
+                after = measure(
+                    prepared, config, tests, config.model.method_name, started, size, trainer.history, progress
+                )
+                before = zero_shot(_base_of(prepared, config), config, tests, progress)
+            rows = [*before.rows, *after.rows]
+            examples = query_examples(tests["test"], before.result, after.result)
+        metrics = {"task": config.task, "seed": config.train.seed, "base": config.model.base, "rows": rows}
+        finish_report(folder, metrics, {config.model.method_name: trainer.history}, examples, str(prepared.counts))
+        return metrics
+
+
+def _base_of(prepared: Prepared, config: RunConfig) -> Prepared:
+    """The bare base: below the adapter, or loaded afresh where its weights were trained."""
+    if prepared.adapter is not None:
+        return prepared
+    bare = replace(config, model=replace(config.model, method="none"))
+    fresh = prepare(bare)
+    fresh.model.to(prepared.model.device)
+    return fresh
+
+
+def _log_validation(prepared: Prepared, split: RetrievalSplit, config: RunConfig, epoch: int) -> None:
+    result = evaluate_split(prepared, split, config)
+    text, visual = result.text_to_visual, result.visual_to_text
+    logger.info("epoch %d validation R@1: text to image %.2f, image to text %.2f", epoch, text["r@1"], visual["r@1"])
+
+
+def finish_report(
+    folder: Path,
+    metrics: dict[str, Any],
+    history: dict[str, list[dict[str, float | int]]],
+    examples: list[report.QueryExample],
+    summary: str,
+) -> None:
+    """Write `metrics.json`, the curves and the page, and print the table."""
+    report.write_metrics(folder / "metrics.json", metrics)
+    if any(history.values()):
+        report.curves(history, folder / "curves.png")
+    page = report.write_report(folder, metrics, examples, history=history, summary=summary)
+    if metrics["rows"]:
+        console.print(report.table(metrics))
+    console.print(f"{folder / 'metrics.json'}\n{page}", highlight=False)
+
+
+def query_examples(
+    split: RetrievalSplit, before: RetrievalResult, after: RetrievalResult, count: int = QUERIES
+) -> list[report.QueryExample]:
+    """A dozen queries, evenly spread over the split (never chosen by result), with the top five of both."""
+    step = max(1, len(split.texts) // count)
+    examples = []
+    for text in range(0, len(split.texts), step)[:count]:
+        owner = split.text_image[text]
+
+        def ranked(result: RetrievalResult, text: int = text, owner: int = owner) -> list[report.RankedItem]:
+            order = result.text_order[text, :5].tolist()
+            return [report.RankedItem(image=split.images[i], score=None, correct=i == owner) for i in order]
+
+        examples.append(
+            report.QueryExample(
+                query=split.texts[text],
+                before=ranked(before),
+                after=ranked(after),
+                rank_before=int(before.text_ranks[text]),
+                rank_after=int(after.text_ranks[text]),
+            )
+        )
+    return examples
+
+
+def run_evaluation(config: RunConfig, adapter: Path | None = None, which: str = "test") -> dict[str, Any]:
+    """Measure a base, or a base with an adapter, on one split.
+
+    Args:
+        config: base, data and protocol.
+        adapter: an adapter folder; None measures zero-shot.
+        which: "train", "val", "test" or the name of a further test set.
+
+    Returns:
+        The `metrics.json` that is written to `config.output`.
+    """
+    folder = Path(config.output)
+    with logged_to(folder):
+        config = replace(config, data=resolve_data(config.data), model=replace(config.model, method="none"))
+        split = load_split(config.data, which)
+        prepared = prepare(config, adapter)
+        tests = {which: split}
+        size = (adapter / "adapter_model.safetensors").stat().st_size if adapter else 0
+        started = time.perf_counter()
+        with pair_bar("reranking") as progress:
+            if adapter is None:
+                found = zero_shot(prepared, config, tests, progress)
+            else:
+                found = measure(prepared, config, tests, "uniadapter", started, size, progress=progress)
+        metrics = {"task": config.task, "seed": config.train.seed, "base": config.model.base, "split": which,
+                   "rows": found.rows}  # fmt: skip
+        report.write_metrics(folder / "metrics.json", metrics)
+        console.print(report.table(metrics))
+        console.print(str(folder / "metrics.json"), highlight=False)
+        return metrics
+
+
+def run_conversion(file: Path, output: Path, kind: str, frame_aware: bool, heads: dict[str, int]) -> None:
+    """Convert a `.pth` of the authors to an adapter folder, or one of BLIP to a transformers folder."""
+    if kind == "auto":
+        kind = "uniadapter" if any(key.startswith("adapters.") for key in read_pth(file)) else "blip"
+    if kind == "uniadapter":
+        imported = convert_adapter(file, output, frame_aware, **heads)
+        console.print(f"{output}: an adapter, r = {imported.config.bottleneck}", highlight=False)
+        unused = imported.unused
+    else:
+        unused = convert_blip(file, output, **heads)
+        console.print(f"{output}: a folder of transformers files", highlight=False)
+    for key in unused:
+        logger.info("not used: %s", key)
+    console.print(f"{len(unused)} tensors of {file} were not used", highlight=False)
