@@ -77,8 +77,9 @@ class PretrainingBlip(nn.Module):
     cross-attention and feed-forward layers of the text encoder while pre-training.
     """
 
-    def __init__(self, config: BlipConfig) -> None:
+    def __init__(self, config: BlipConfig, concepts: int) -> None:
         super().__init__()
+        self.concepts = nn.Linear(config.vision_config.hidden_size, concepts)
         self.retrieval = BlipForImageTextRetrieval(config)
         self.decoder = BlipForConditionalGeneration(config).text_decoder
         encoder = self.retrieval.text_encoder

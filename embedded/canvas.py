@@ -25,7 +25,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "grey": (150, 152, 156),
     "turquoise": (90, 205, 200),
 }
-SMALLEST, LARGEST = 0.35, 1.0
+SMALLEST, LARGEST, EASIEST = 0.35, 1.0, 0.9
 
 
 def premultiply(pictures: Tensor) -> Tensor:
@@ -85,9 +85,16 @@ def backgrounds(count: int, generator: torch.Generator) -> tuple[Tensor, list[st
 
 
 def draw(
-    large: Tensor, small: Tensor, rows: Tensor, generator: torch.Generator, jitter: bool = True
+    large: Tensor,
+    small: Tensor,
+    rows: Tensor,
+    generator: torch.Generator,
+    jitter: bool = True,
+    hardness: float = 1.0,
 ) -> Drawn:
     """Draw pictures ``rows`` at random size, place and background.
+
+    At ``hardness`` 0 they fill the canvas; at 1 they are as small and as far off as they get.
 
     ``large`` and ``small`` are premultiplied uint8 [N, 4, 96, 96] and [N, 4, 48, 48].
     """
@@ -97,7 +104,8 @@ def draw(
         return torch.rand(*shape, generator=generator)
 
     # Small drawings more often: they are what scenes are made of.
-    scale = SMALLEST + (LARGEST - SMALLEST) * rand(count) ** 1.5
+    smallest = EASIEST + (SMALLEST - EASIEST) * hardness
+    scale = smallest + (LARGEST - smallest) * rand(count) ** 1.5
     centre = (rand(count, 2) * 2 - 1) * (1.04 - scale).clamp(min=0.0).unsqueeze(1)
     angle = (rand(count) * 2 - 1) * (0.2 if jitter else 0.0)
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale

@@ -57,11 +57,15 @@ def scene(seed: int) -> Scene:
     model = tiny_model(seed=seed, **sizes).double()
     active = None
     if seed % 8:
-        switches = {name: rng.random() < 0.7 for name in ("vision", "text", "cross")}
+        switches = {name: rng.random() < 0.7 for name in ("vision", "text", "cross")} if seed % 3 else {}
         config = AdapterConfig(
-            bottleneck=rng.randint(1, 9), scale=rng.uniform(0.1, 1), key_value=rng.choice([0, 3]) or 5 * (seed % 2),
-            frame_aware=rng.random() < 0.6, temporal_frames=rng.choice([0, frames]), **(switches if seed % 3 else {}),
-        ) if seed != 1 else AdapterConfig(bottleneck=4, key_value=3, frame_aware=True, temporal_frames=frames)  # fmt: skip
+            bottleneck=rng.randint(1, 9),
+            scale=rng.uniform(0.1, 1),
+            key_value=rng.choice([0, 3]) or 5 * (seed % 2),
+            frame_aware=rng.random() < 0.6,
+            temporal_frames=rng.choice([0, frames]),
+            **switches,
+        )
         active = add_adapter(model, config)
         randomise(active, seed=seed)
     ids, mask = tiny_texts(texts, rng.randint(2, 8), seed=seed)

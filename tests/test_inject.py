@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import shutil
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -258,7 +259,7 @@ def test_attend_without_weights_is_attend_with_weights() -> None:
 # generate
 
 
-def generate(model: PreTrainedModel, **kwargs: object) -> Tensor:
+def generate(model: PreTrainedModel, **kwargs: object) -> Any:
     """Tokens of four pictures, all of ten new ones (no end token ends them early)."""
     if isinstance(model, BlipForQuestionAnswering):
         ids, mask = tiny_texts(4)
@@ -270,9 +271,13 @@ def generate(model: PreTrainedModel, **kwargs: object) -> Tensor:
 @pytest.mark.parametrize("cls", [BlipForConditionalGeneration, BlipForQuestionAnswering])
 def test_generation_with_a_cache_gives_the_tokens_of_generation_without(cls: type, beams: int) -> None:
     model = adapted(cls)
-    fast = generate(model, num_beams=beams, use_cache=True)
+    told = {"num_beams": beams, "return_dict_in_generate": True, "output_scores": True}
+    cached, plain = generate(model, use_cache=True, **told), generate(model, use_cache=False, **told)
+    fast = cached.sequences
     assert fast.shape == (4, 11)
-    assert torch.equal(fast, generate(model, num_beams=beams, use_cache=False))
+    assert torch.equal(fast, plain.sequences)
+    for a, b in zip(cached.scores, plain.scores, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
     assert len(fast.unique()) > 4, "the tokens must vary for this to say much"
     with disable_adapter(model):
         assert not torch.equal(fast, generate(model, num_beams=beams)), "the adapters take part"

@@ -209,9 +209,7 @@ class AdapterSet(nn.Module):
             self.layers.extend(self._adapter(shape.text_width, text) for _ in range(shape.text_layers))
         if config.decoder == "separate":
             if not (shape.decoder_source and shape.encoder):
-                raise ConfigError(
-                    "adapter.decoder is separate, but this model has no answer decoder beside its encoder"
-                )
+                raise ConfigError("adapter.decoder is separate, but this model has no decoder beside its encoder")
             self.decoder_layers.extend(self._adapter(shape.text_width, text) for _ in range(shape.text_layers))
 
     def adapter(self, role: Literal["vision", "encoder", "decoder"], index: int, use: Use) -> UniAdapter | None:
@@ -262,9 +260,7 @@ class AdapterSet(nn.Module):
                 named = " and ".join(filter(None, [", ".join(uses[:-1]), uses[-1]]))
                 lines.append(f"{stack}layer{last}: one adapter each for {named}, r = {config.bottleneck}")
         if config.key_value:
-            lines.append(
-                f"keys and values of all cross-attention layers: one pair of width {config.key_value} a text model"
-            )
+            lines.append(f"keys and values of cross-attention: one pair of width {config.key_value} a text model")
         if self.heads:
             lines.append("heads: " + ", ".join(self.heads))
         return lines

@@ -23,6 +23,10 @@ __all__ = [
     "add_adapter",
     "add_momentum",
     "count_parameters",
+    "disable_adapter",
+    "remove_adapter",
+    "select_adapter",
+    "update_momentum",
 ]
 
 

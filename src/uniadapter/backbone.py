@@ -46,7 +46,7 @@ class Visuals(_RowBatch):
     """Encoded pictures or videos.
 
     Args:
-        tokens: last states of the visual encoder, [V, T, N, d], each frame as [CLS, patches]; without temporal embedding.
+        tokens: last states of the visual encoder, [V, T, N, d], a frame is [CLS, patches]; no temporal embedding.
         feature: unit-length features for contrast, [V, e]; e = 0 in models without a projection.
         frames: the same for each frame, [V, T, e].
     """
@@ -155,7 +155,7 @@ def encode_text(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Texts:
 
 
 def enc_token_id(model: PreTrainedModel) -> int:
-    """[ENC], the first token of a fused text: `text_config.enc_token_id`, or the one behind [DEC] as in BLIP (30523)."""
+    """[ENC], a fused text's first token: `text_config.enc_token_id`, or the id behind [DEC] as in BLIP (30523)."""
     text = model.config.text_config
     return int(getattr(text, "enc_token_id", None) or text.bos_token_id + 1)
 
@@ -266,7 +266,7 @@ def _cross(
     weights: Tensor | None,
     patches: int,
 ) -> Tensor:
-    """Cross-attention of pairs [P, L, d] to their visuals, with residual and norm: the texts of a group are one query."""
+    """Cross-attention of pairs [P, L, d] to their visuals, residual and norm included; a group is one query."""
     attention = layer.crossattention.self
     key, value = attention.keys_values(visual, key_delta, value_delta)
     key, value = groups.repeat(key), groups.repeat(value)
@@ -300,7 +300,7 @@ def frame_weighted_attention(
         The context, [R, H, G * L, d_h].
     """
     rows, heads, length, _ = query.shape
-    group, frames = weights.shape[1:]
+    group = weights.shape[1]
     factor = weights[..., None].expand(-1, -1, -1, patches).clone()
     factor[..., 0] = 1  # CLS
     factor = (factor.flatten(2) * query.shape[-1] ** -0.5).to(query.dtype)  # [R, G, T * N]

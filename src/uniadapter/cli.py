@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser
 
 from uniadapter.config import ConfigError
 from uniadapter.data.records import DataError
-from uniadapter.display import console, set_up_logging
+from uniadapter.display import say, set_up_logging
 from uniadapter.memory import keep_freed_memory
 from uniadapter.original import CheckpointError
 from uniadapter.parsing import Parser, UsageError, parse_run
@@ -43,7 +43,7 @@ def train(arguments: list[str]) -> None:
     try:
         run_training(config, bool(chosen.resume))
     except Interrupted as stop:
-        console.print(f"{stop}; go on with:\n  {command}", highlight=False)
+        say(f"{stop}; go on with:\n  {command}")
         raise SystemExit(130) from None
 
 
@@ -53,9 +53,7 @@ def evaluate(arguments: list[str]) -> None:
 
     def options(parser: ArgumentParser) -> None:
         parser.add_argument("--adapter", type=str, default=None, help="adapter folder; without one, zero-shot")
-        parser.add_argument(
-            "--split", type=str, default="test", help="train, val, test or the name of a further test set"
-        )
+        parser.add_argument("--split", type=str, default="test", help="train, val, test or a further test set")
 
     config, chosen = parse_run("evaluate", arguments, options)
     run_evaluation(config, Path(chosen.adapter) if chosen.adapter else None, chosen.split)
@@ -102,10 +100,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; what a user can mend is one line on standard error and exit status 2."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        console.print(USAGE, highlight=False, markup=False)
+        say(USAGE)
         return 0 if arguments else 2
     if arguments[0] in ("-V", "--version"):
-        console.print(__version__, highlight=False)
+        say(__version__)
         return 0
     command = COMMANDS.get(arguments[0])
     set_up_logging()

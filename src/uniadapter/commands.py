@@ -11,7 +11,7 @@ from typing import Any
 from uniadapter import report
 from uniadapter.config import ConfigError, RunConfig
 from uniadapter.data.retrieval import RetrievalSplit
-from uniadapter.display import TrainingBar, console, logged_to, pair_bar
+from uniadapter.display import TrainingBar, console, logged_to, pair_bar, say
 from uniadapter.loading import convert_adapter, convert_blip
 from uniadapter.original import read_pth
 from uniadapter.runs import (
@@ -63,7 +63,7 @@ def run_training(config: RunConfig, resume: bool = False) -> dict[str, Any]:
         val = load_split(config.data, "val") if config.data.val and config.train.evaluate_every else None
         started = time.perf_counter()
         prepared = prepare(config)
-        console.print(str(prepared.counts), highlight=False)
+        say(str(prepared.counts))
 
         def on_epoch(epoch: int) -> None:
             if val is not None and epoch % config.train.evaluate_every == 0:
@@ -118,7 +118,7 @@ def finish_report(
     page = report.write_report(folder, metrics, examples, history=history, summary=summary)
     if metrics["rows"]:
         console.print(report.table(metrics))
-    console.print(f"{folder / 'metrics.json'}\n{page}", highlight=False)
+    say(f"{folder / 'metrics.json'}\n{page}")
 
 
 def query_examples(
@@ -174,7 +174,7 @@ def run_evaluation(config: RunConfig, adapter: Path | None = None, which: str = 
                    "rows": found.rows}  # fmt: skip
         report.write_metrics(folder / "metrics.json", metrics)
         console.print(report.table(metrics))
-        console.print(str(folder / "metrics.json"), highlight=False)
+        say(str(folder / "metrics.json"))
         return metrics
 
 
@@ -184,11 +184,11 @@ def run_conversion(file: Path, output: Path, kind: str, frame_aware: bool, heads
         kind = "uniadapter" if any(key.startswith("adapters.") for key in read_pth(file)) else "blip"
     if kind == "uniadapter":
         imported = convert_adapter(file, output, frame_aware, **heads)
-        console.print(f"{output}: an adapter, r = {imported.config.bottleneck}", highlight=False)
+        say(f"{output}: an adapter, r = {imported.config.bottleneck}")
         unused = imported.unused
     else:
         unused = convert_blip(file, output, **heads)
-        console.print(f"{output}: a folder of transformers files", highlight=False)
+        say(f"{output}: a folder of transformers files")
     for key in unused:
-        logger.info("not used: %s", key)
-    console.print(f"{len(unused)} tensors of {file} were not used", highlight=False)
+        say(f"not used: {key}")
+    say(f"{len(unused)} tensors of {file} were not used")

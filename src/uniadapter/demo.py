@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from uniadapter.assets import shipped
 from uniadapter.commands import finish_report, query_examples
 from uniadapter.config import RunConfig
 from uniadapter.data.retrieval import RetrievalSplit
-from uniadapter.display import TrainingBar, console, logged_to, pair_bar
-from uniadapter.embedded import shipped
+from uniadapter.display import TrainingBar, logged_to, pair_bar, say
 from uniadapter.parsing import read_config
 from uniadapter.runs import (
     Finished,
@@ -44,7 +44,7 @@ def run_method(
     """Train one method and measure it; its weights are kept in `folder`, if there is one."""
     started = time.perf_counter()
     prepared = prepare(config)
-    console.print(f"{method}: {prepared.counts}", highlight=False)
+    say(f"{method}: {prepared.counts}")
     with TrainingBar(method) as bar:
         trainer = train_split(prepared, train, config, None, on_tick=bar)
     size = save_result(prepared, config, folder) if folder is not None else 0
@@ -85,5 +85,5 @@ def run_demo(folder: Path, seed: int = 0) -> dict[str, Any]:
         history = {method: done.history for method, done in found.items()}
         summary = "Scenes of 3-D emoji, never seen in pre-training; before: zero-shot, after: UniAdapter."
         finish_report(folder, metrics, history, examples, summary)
-        console.print(f"the whole demo took {metrics['total_seconds']:.0f} s", highlight=False)
+        say(f"the whole demo took {metrics['total_seconds']:.0f} s")
         return metrics

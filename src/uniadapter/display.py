@@ -20,6 +20,11 @@ console = Console()
 logger = logging.getLogger(__name__)
 
 
+def say(line: str) -> None:
+    """A line for people, unwrapped and uncoloured, so that paths in it can be copied."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 def set_up_logging(verbose: bool = False) -> None:
     """Send the package's log to the terminal; other libraries speak up only to warn."""
     logging.basicConfig(

@@ -93,7 +93,7 @@ class AdaptedVisionAttention(_Linked, BlipAttention):
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """As `BlipAttention`: states [B, N, d] to states [B, N, d] and the weights, if asked for."""
-        batch, length, width = hidden_states.shape
+        batch, length, _ = hidden_states.shape
         qkv = self.qkv(hidden_states).view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         dropout = self.dropout.p if self.training else 0.0
         context, weights = attend(qkv[0], qkv[1], qkv[2], None, dropout, _wants_weights(self, kwargs))
@@ -112,7 +112,7 @@ class AdaptedVisionLayer(_Linked, BlipEncoderLayer):
 
 
 class AdaptedTextAttention(_Linked, BlipTextSelfAttention):
-    """BLIP's text attention, self or cross, through SDPA; a cross-attention obeys its mask, which the original loses."""
+    """BLIP's text attention, self or cross, through SDPA; cross-attention obeys its mask, which the original loses."""
 
     def heads(self, states: Tensor) -> Tensor:
         """Split [B, L, d] into [B, H, L, d_h]."""
@@ -121,7 +121,7 @@ class AdaptedTextAttention(_Linked, BlipTextSelfAttention):
     def keys_values(
         self, states: Tensor, key_delta: Tensor | None = None, value_delta: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, H, K, d_h] of attended states [B, K, d]; the adapters' deltas come after the projection."""
+        """Keys and values [B, H, K, d_h] of attended states [B, K, d]; deltas come after the projection."""
         key, value = self.key(states), self.value(states)
         key = key if key_delta is None else key + key_delta
         value = value if value_delta is None else value + value_delta

@@ -1,4 +1,4 @@
-"""Where a base model comes from: the hub, a folder of transformers files, one of BLIP's `.pth` files, or this package."""
+"""Where a base comes from: the hub, a folder of transformers files, one of BLIP's `.pth` files, or this package."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from transformers import (
     AutoTokenizer,
+    BertTokenizer,
     BlipConfig,
     BlipForConditionalGeneration,
     BlipForImageTextRetrieval,
@@ -17,11 +19,20 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from uniadapter.assets import asset
 from uniadapter.checkpoint import AdapterFile, base_hash, write_adapter, written_atomically
 from uniadapter.config import ConfigError
-from uniadapter.embedded import asset
 from uniadapter.inject import HEADS
-from uniadapter.original import CheckpointError, ImportedAdapter, import_adapter, import_base, infer_config, read_pth
+from uniadapter.original import (
+    CheckpointError,
+    ImportedAdapter,
+    base_name,
+    first_line,
+    import_adapter,
+    import_base,
+    infer_config,
+    read_pth,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +71,9 @@ def load_model(base: str = EMBEDDED, task: str = "retrieval", dtype: torch.dtype
     try:
         model, info = cls.from_pretrained(path, dtype=dtype, output_loading_info=True)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(
-            f"{base}: neither a folder of transformers files nor a reachable hub id ({reason})"
+            f"{base}: neither a folder of transformers files nor a hub id in reach ({reason})"
         ) from error
     _refuse_missing(base, cls, list(info["missing_keys"]))
     model.config.name_or_path = base
@@ -87,7 +98,7 @@ def load_tokenizer(base: str = EMBEDDED) -> PreTrainedTokenizerBase:
     """The base's tokenizer; beside a `.pth` file, BERT's with [DEC] and [ENC] added in BLIP's order.
 
     Raises:
-        CheckpointError: there is none to be had; for a `.pth`, a folder `tokenizer` or `vocab.txt` beside it works offline.
+        CheckpointError: there is none; a `vocab.txt` or folder `tokenizer` beside a `.pth` works offline.
     """
     path = base
     if base == EMBEDDED:
@@ -98,10 +109,11 @@ def load_tokenizer(base: str = EMBEDDED) -> PreTrainedTokenizerBase:
             (str(p) for p in (beside / "tokenizer", beside) if (p / "vocab.txt").is_file()), "bert-base-uncased"
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        # A bare vocab.txt does not say what it is, so BERT's own class is asked; in transformers 5 it is a fast one.
+        tokenizer = (BertTokenizer if _is_pth(base) else AutoTokenizer).from_pretrained(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{base}: no tokenizer at {path} ({str(error).splitlines()[0]}); put BERT's vocab.txt beside the weights"
+            f"{base}: no tokenizer at {path} ({first_line(error)}); put BERT's vocab.txt beside the weights"
         ) from error
     if _is_pth(base):
         tokenizer.add_special_tokens({"bos_token": "[DEC]"})
@@ -159,8 +171,13 @@ def _model_of(state: dict[str, Any], task: str, heads: dict[str, int]) -> PreTra
 def convert_blip(path: Path | str, output: Path | str, **heads: int) -> list[str]:
     """Write one of BLIP's `.pth` files as a folder of transformers files.
 
-    The class follows from what the file holds: a text encoder beside a decoder may be BLIP pre-training (retrieval
-    heads present) or VQA (absent); a decoder alone is captioning.
+    All of the base's tensors go into the folder, so the pre-trained files, which hold a text encoder, heads and a
+    decoder, load into each of transformers' BLIP task classes.
+
+    Args:
+        path: BLIP's checkpoint.
+        output: the folder to write.
+        **heads: `vision_heads`, `text_heads` for widths other than 64 a head.
 
     Returns:
         Keys of the file that were not used.
@@ -174,17 +191,9 @@ def convert_blip(path: Path | str, output: Path | str, **heads: int) -> list[str
     task = "vqa" if encoder and decoder and "itm_head.weight" not in state else "retrieval" if encoder else "caption"
     model = _model_of(state, task, heads)
     model.config.architectures = [type(model).__name__]
-    used = set(import_base(state))
-    if encoder and decoder and task == "retrieval":
-        logger.info("%s holds an answer decoder too: load it as another task to use that", path)
+    tied = "text_decoder.cls.predictions.decoder."
+    tensors = {key: value.contiguous() for key, value in import_base(state).items() if not key.startswith(tied)}
     with written_atomically(Path(output)) as temporary:
-        model.save_pretrained(temporary)
-    own = set(model.state_dict())
-    return [key for key in state if not ({key} & used) and _unused(key, own)]
-
-
-def _unused(key: str, own: set[str]) -> bool:
-    from uniadapter.original import base_name
-
-    name = base_name(key)
-    return name is None or name not in own
+        model.config.save_pretrained(temporary)
+        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+    return [key for key in state if base_name(key) is None]

@@ -72,6 +72,11 @@ class ImportedAdapter:
     unused: list[str] = field(default_factory=list)
 
 
+def first_line(error: Exception) -> str:
+    """An error's first line, or its kind where it has no words."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def read_pth(path: Path | str) -> dict[str, Tensor]:
     """The tensors of a `.pth` file, unwrapped from {"model": …}.
 
@@ -84,13 +89,13 @@ def read_pth(path: Path | str) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(
             f"{path}: refused, since it holds more than tensors and reading it could run code ({reason}); "
             "re-save it with nothing but its state dict"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: not a readable PyTorch checkpoint ({str(error).splitlines()[0]})") from error
+        raise CheckpointError(f"{path}: not a readable PyTorch checkpoint ({first_line(error)})") from error
     state = state.get("model", state) if isinstance(state, dict) else {}
     tensors = {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
     if not tensors:

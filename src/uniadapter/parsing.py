@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
 
+from uniadapter.assets import shipped
 from uniadapter.config import ConfigError, RunConfig
-from uniadapter.embedded import shipped
 
 
 class UsageError(ValueError):
@@ -21,6 +21,7 @@ class Parser(ArgumentParser):
     """A parser with errors in one line instead of a page of usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+        """Raise `UsageError` with the message in one line."""
         lines = [line.strip() for line in str(message).splitlines() if line.strip()]
         raise UsageError("; ".join(lines))
 
@@ -44,9 +45,7 @@ def parse_run(command: str, arguments: list[str], extra: Callable[[ArgumentParse
         UsageError: an unknown key, a value of the wrong kind, or a file that is no YAML; names the file and the key.
     """
     parser = Parser(prog=f"uniadapter {command} CONFIG", description=f"{command} as a config says")
-    parser.add_argument(
-        "--config", action=ActionConfigFile, help="the YAML file; may also stand first, without --config"
-    )
+    parser.add_argument("--config", action=ActionConfigFile, help="the YAML file; it may stand first instead")
     extra(parser)
     parser.add_class_arguments(RunConfig)
     if arguments and not arguments[0].startswith("-"):

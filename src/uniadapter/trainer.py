@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from uniadapter.config import TrainConfig
 from uniadapter.data.loaders import TrainLoader
-from uniadapter.original import CheckpointError
+from uniadapter.original import CheckpointError, first_line
 from uniadapter.tasks.retrieval import Moment, RetrievalTask
 
 logger = logging.getLogger(__name__)
@@ -209,9 +209,7 @@ class Trainer:
             losses = self.module(batch, moment)
         value = losses["loss"].detach()
         if not torch.isfinite(value):
-            raise FloatingPointError(
-                f"the loss is {float(value)} at step {self.step}: lower train.lr, or use precision bf16"
-            )
+            raise FloatingPointError(f"the loss is {float(value)} at step {self.step}: try a lower train.lr")
         accelerator.backward(losses["loss"])
         if sync:
             if self.config.grad_clip:
@@ -258,9 +256,7 @@ class Trainer:
             os.replace(temporary, target)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             temporary.unlink(missing_ok=True)
-            raise CheckpointError(
-                f"{target}: could not be written ({error}); the last checkpoint is untouched"
-            ) from error
+            raise CheckpointError(f"{target}: could not be written ({error}); the last one is untouched") from error
 
     def load(self) -> None:
         """Take up the checkpoint of the run folder."""
@@ -270,7 +266,7 @@ class Trainer:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
-            raise CheckpointError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
+            raise CheckpointError(f"{path}: not a readable checkpoint ({first_line(error)})") from error
         if state["place"]["batches"] != self.batches:
             raise CheckpointError(
                 f"{path}: made with {state['place']['batches']} batches an epoch, not {self.batches}; "

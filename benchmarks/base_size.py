@@ -1,0 +1,250 @@
+"""One training step and one evaluation at BLIP-base size, 384 px, ours beside the usual way.
+
+Random weights (time does not depend on them), float32. Each of the four measurements runs in a process of its own, so
+that its peak memory is its own; outputs are written out and compared. Writes benchmarks/results/base_size.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+from transformers import BlipConfig, BlipForImageTextRetrieval
+from usual import LONGEST, Usual, attach, training_loss
+
+from uniadapter.adapters import adapter_set, add_adapter
+from uniadapter.backbone import Visuals, encode_text, encode_visual
+from uniadapter.config import AdapterConfig, ModelConfig, ObjectiveConfig
+from uniadapter.evaluation.rerank import rerank
+from uniadapter.inject import new_adapter_set
+from uniadapter.memory import keep_freed_memory
+from uniadapter.objectives.contrastive import FeatureQueue
+from uniadapter.tasks.retrieval import Moment, RetrievalTask, TokenBatch
+
+RESULTS = Path(__file__).parent / "results"
+logger = logging.getLogger("base_size")
+
+
+def base_config(image_size: int = 384) -> BlipConfig:
+    """BLIP-base: ViT-B/16 and BERT-base with cross-attention."""
+    return BlipConfig(
+        vision_config={
+            "image_size": image_size, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+            "intermediate_size": 3072, "layer_norm_eps": 1e-6, "initializer_range": 0.02,
+        },
+        text_config={
+            "vocab_size": 30524, "hidden_size": 768, "encoder_hidden_size": 768, "num_hidden_layers": 12,
+            "num_attention_heads": 12, "intermediate_size": 3072, "max_position_embeddings": 512,
+            "bos_token_id": 30522, "pad_token_id": 0, "eos_token_id": 102, "sep_token_id": 102, "is_decoder": True,
+            "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+        },
+        image_text_hidden_size=256,
+    )  # fmt: skip
+
+
+def texts(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Token ids and mask [S, 35], lengths as COCO's captions (about 10.5 words, 12.5 tokens with both ends)."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = (12.5 + 2.4 * torch.randn(count, generator=generator)).round().long().clamp(8, LONGEST)
+    ids = torch.randint(1000, 30000, (count, LONGEST), generator=generator)
+    mask = (torch.arange(LONGEST) < lengths[:, None]).long()
+    ids[:, 0] = 101
+    return ids * mask, mask
+
+
+def trained_set(model: BlipForImageTextRetrieval) -> dict[str, Tensor]:
+    """Weights of a set away from its start, the same in every process."""
+    built = new_adapter_set(model, AdapterConfig(bottleneck=128, key_value=64))
+    generator = torch.Generator().manual_seed(1)
+    return {n: p + 0.02 * torch.randn(p.shape, generator=generator) for n, p in built.state_dict().items()}
+
+
+def load() -> BlipForImageTextRetrieval:
+    """The same random base in every process."""
+    torch.manual_seed(0)
+    return BlipForImageTextRetrieval(base_config()).eval().requires_grad_(False)
+
+
+def usual_model(state: dict[str, Tensor] | None = None) -> Usual:
+    """The usual peer, with its adapters hooked on."""
+    model = load()
+    torch.manual_seed(2)
+    built = new_adapter_set(model, AdapterConfig(bottleneck=128, key_value=64))
+    built.load_state_dict(state or trained_set(model))
+    attach(model, built)
+    model.add_module("adapters", built)  # so that it has an optimiser's and a momentum copy's parameters
+    built.requires_grad_(True)
+    return Usual(model)
+
+
+def resident() -> float:
+    """Resident memory in MB."""
+    return psutil.Process().memory_info().rss / 2**20
+
+
+def peak() -> float:
+    """Largest resident memory so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def pixels(count: int) -> Tensor:
+    """Random pictures [B, 3, 384, 384]."""
+    return torch.randn(count, 3, 384, 384, generator=torch.Generator().manual_seed(3))
+
+
+def train_ours(batch: int, repeats: int) -> dict[str, Any]:
+    """Training steps through the task."""
+    model = load()
+    torch.manual_seed(2)
+    add_adapter(model, AdapterConfig(bottleneck=128, key_value=64)).load_state_dict(trained_set(model))
+    task = RetrievalTask(model, None, ModelConfig(), ObjectiveConfig(queue_size=1024, alpha=0.4))
+    task.training = True  # moves queue and momentum; there is no dropout to turn on
+    loaded = resident()
+    optimizer = torch.optim.AdamW(adapter_set(model).parameters(), lr=0.0)
+    ids, mask = texts(batch)
+    own, times, out = torch.arange(batch), [], {}
+    for _ in range(repeats):
+        start = time.perf_counter()
+        losses = task.losses(pixels(batch)[:, None], TokenBatch(ids, mask), own, own, Moment(0, 1, 0, 1))
+        losses["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(time.perf_counter() - start)
+        out = out or {"itc": losses["contrastive"].detach(), "itm": losses["matching"].detach()}
+    return {"seconds": times, "peak_mb": peak() - loaded, "outputs": out}
+
+
+def train_usual(batch: int, repeats: int) -> dict[str, Any]:
+    """Training steps the usual way."""
+    online = usual_model()
+    momentum = usual_model(online.model.adapters.state_dict())
+    momentum.model.requires_grad_(False)
+    queue = FeatureQueue(1024, 256)
+    loaded = resident() - sum(p.numel() for p in momentum.model.parameters()) * 4 / 2**20  # a copy is memory it needs
+    optimizer = torch.optim.AdamW(online.model.adapters.parameters(), lr=0.0)
+    ids, mask = texts(batch)
+    times, out = [], {}
+    for _ in range(repeats):
+        start = time.perf_counter()
+        itc, itm = training_loss(online, momentum, queue, pixels(batch), ids, mask, 0.4)
+        (itc + itm).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(time.perf_counter() - start)
+        out = out or {"itc": itc.detach(), "itm": itm.detach()}
+    return {"seconds": times, "peak_mb": peak() - loaded, "outputs": out}
+
+
+@torch.no_grad()
+def evaluate_ours(images: int, captions: int, k: int) -> dict[str, Any]:
+    """Features and rerank of both directions."""
+    model = load()
+    add_adapter(model, AdapterConfig(bottleneck=128, key_value=64)).load_state_dict(trained_set(model))
+    loaded = resident()
+    ids, mask = texts(images * captions)
+    start = time.perf_counter()
+    visuals = Visuals.concatenate([encode_visual(model, p[:, None]) for p in pixels(images).split(4)])
+    encoded = encode_text(model, ids, mask)
+    itc = encoded.feature @ visuals.feature.T
+    found = rerank(model, encoded, visuals, itc, k, block=64)
+    seconds = time.perf_counter() - start
+    outputs = {"text": found.text_scores, "visual": found.visual_scores}
+    return {"seconds": [seconds], "peak_mb": peak() - loaded, "outputs": outputs, "pairs": found.pairs}
+
+
+@torch.no_grad()
+def evaluate_usual(images: int, captions: int, k: int) -> dict[str, Any]:
+    """The same, text by text and picture by picture."""
+    online = usual_model()
+    loaded = resident()
+    ids, mask = texts(images * captions)
+    start = time.perf_counter()
+    parts = [online.visual(p) for p in pixels(images).split(4)]
+    states, visual = (torch.cat(p) for p in zip(*parts, strict=True))
+    itc = online.text(ids, mask) @ visual.T
+    by_text, by_visual = online.rerank(ids, mask, states, itc, k)
+    seconds = time.perf_counter() - start
+    pairs = by_text.numel() + by_visual.numel()
+    outputs = {"text": by_text, "visual": by_visual}
+    return {"seconds": [seconds], "peak_mb": peak() - loaded, "outputs": outputs, "pairs": pairs}
+
+
+def child(arguments: argparse.Namespace) -> None:
+    """One measurement; its outputs go to a file."""
+    keep_freed_memory()
+    torch.set_num_threads(arguments.threads)
+    if arguments.work == "train":
+        run = {"ours": train_ours, "usual": train_usual}[arguments.peer]
+        result = run(arguments.batch, arguments.repeats)
+    else:
+        run = {"ours": evaluate_ours, "usual": evaluate_usual}[arguments.peer]
+        result = run(arguments.images, arguments.captions, arguments.k)
+    torch.save(result, arguments.out)
+
+
+def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Both peers on both works, each in its own process."""
+    rows = []
+    for work in ("train", "evaluate"):
+        results = {}
+        for peer in ("ours", "usual"):
+            with tempfile.NamedTemporaryFile(suffix=".pt") as file:
+                command = [sys.executable, __file__, "--work", work, "--peer", peer, "--out", file.name]
+                for name in ("batch", "repeats", "images", "captions", "k", "threads"):
+                    command += [f"--{name}", str(getattr(arguments, name))]
+                subprocess.run(command, check=True)
+                results[peer] = torch.load(file.name, weights_only=True)
+        ours, usual = results["ours"], results["usual"]
+        difference = max(float((ours["outputs"][n] - usual["outputs"][n]).abs().max()) for n in ours["outputs"])
+        row = {
+            "work": f"image 384 px, {work}", "dtype": "float32", "max_difference": difference,
+            "seconds_ours": median(ours["seconds"]), "seconds_usual": median(usual["seconds"]),
+            "ratio": median(usual["seconds"]) / median(ours["seconds"]),
+            "peak_mb_ours": ours["peak_mb"], "peak_mb_usual": usual["peak_mb"],
+            "memory_ratio": ours["peak_mb"] / usual["peak_mb"],
+            "pairs_ours": ours.get("pairs"), "pairs_usual": usual.get("pairs"),
+        }  # fmt: skip
+        logger.info("%s", json.dumps(row))
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--captions", type=int, default=5)
+    parser.add_argument("--k", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--work")
+    parser.add_argument("--peer")
+    parser.add_argument("--out")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if arguments.work:
+        child(arguments)
+        return
+    settings = {k: v for k, v in vars(arguments).items() if k not in ("work", "peer", "out")}
+    machine = {"device": platform.processor() or platform.machine(), "torch": torch.__version__}
+    RESULTS.mkdir(exist_ok=True)
+    written = {"settings": settings, **machine, "rows": compare(arguments)}
+    (RESULTS / "base_size.json").write_text(json.dumps(written, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""The usual way, as a peer: transformers' own BLIP layers, untouched, driven as BLIP's and UniAdapter's scripts do.
+
+Adapters are attached by hooks with the same equations and the same weights. Features are repeated for every candidate,
+texts are padded to 35, both directions are scored apart, and the momentum encoder is a full copy of the backbone.
+Visual tokens have no padding, so the cross-attention mask that transformers loses does not matter here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import BlipForImageTextRetrieval
+
+from uniadapter.adapter import AdapterSet
+from uniadapter.backbone import enc_token_id
+from uniadapter.objectives.contrastive import FeatureQueue, contrastive_loss
+
+LONGEST = 35
+
+
+class _State:
+    """What the hooks of one text layer hand to one another."""
+
+    attended: Tensor | None = None
+    crossed: Tensor | None = None
+
+
+def attach(model: BlipForImageTextRetrieval, adapters: AdapterSet) -> None:
+    """Hook the set's equations onto transformers' own layers, heads included."""
+    for index, layer in enumerate(model.vision_model.encoder.layers):
+        _attach_vision(layer, adapters.adapter("vision", index, "vision"))
+    for index, layer in enumerate(model.text_encoder.encoder.layer):
+        _attach_text(layer, adapters, index)
+    for name, head in adapters.heads.items():
+        setattr(model, name, head)
+
+
+def _attach_vision(layer: nn.Module, adapter: nn.Module | None) -> None:
+    if adapter is None:
+        return
+    seen: list[Tensor] = []
+    layer.layer_norm2.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    layer.mlp.register_forward_hook(lambda _, args, out: out + adapter(seen.pop(), "vision"))
+
+
+def _attach_text(layer: nn.Module, adapters: AdapterSet, index: int) -> None:
+    state = _State()
+    text, cross = adapters.adapter("encoder", index, "text"), adapters.adapter("encoder", index, "cross")
+
+    def attended(_: nn.Module, args: tuple[Tensor, ...], out: tuple[Tensor, Tensor]) -> None:
+        state.attended, state.crossed = out[0], None
+
+    def crossed(_: nn.Module, args: tuple[Tensor, ...], out: tuple[Tensor, Tensor]) -> None:
+        state.crossed = out[0]
+
+    def finish(_: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        out = out + text(state.attended, "text")
+        return out if state.crossed is None else out + cross(state.crossed, "cross")
+
+    layer.attention.register_forward_hook(attended)
+    layer.crossattention.register_forward_hook(crossed)
+    layer.output.register_forward_hook(finish)
+    if hasattr(adapters, "key"):
+        attention = layer.crossattention.self
+        attention.key.register_forward_hook(lambda _, args, out: out + adapters.key(args[0]))
+        attention.value.register_forward_hook(lambda _, args, out: out + adapters.value(args[0]))
+
+
+@dataclass
+class Usual:
+    """A hooked model and what its scripts compute with it.
+
+    Args:
+        model: transformers' BLIP with hooks.
+    """
+
+    model: BlipForImageTextRetrieval
+
+    def visual(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """States [B, N, d] and unit features [B, e] of pictures [B, 3, H, W]."""
+        states = self.model.vision_model(pixel_values=pixels).last_hidden_state
+        return states, F.normalize(self.model.vision_proj(states[:, 0]), dim=-1)
+
+    def text(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Unit features [S, e]."""
+        states = self.model.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        return F.normalize(self.model.text_proj(states[:, 0]), dim=-1)
+
+    def match(self, ids: Tensor, mask: Tensor, states: Tensor) -> Tensor:
+        """Matching logits [P, 2] of texts against one state row each."""
+        ids = ids.clone()
+        ids[:, 0] = enc_token_id(self.model)
+        seen = torch.ones(states.shape[:2], dtype=torch.long)
+        fused = self.model.text_encoder(
+            input_ids=ids, attention_mask=mask, encoder_hidden_states=states, encoder_attention_mask=seen
+        )
+        return self.model.itm_head(fused.last_hidden_state[:, 0])
+
+    @torch.no_grad()
+    def rerank(self, ids: Tensor, mask: Tensor, states: Tensor, itc: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Candidates' scores text by text and picture by picture: [S, k] and [V, k']."""
+        by_text = []
+        for row, similarity in enumerate(itc):
+            top = similarity.topk(min(k, itc.shape[1])).indices
+            repeated = (len(top), 1)
+            by_text.append(self.match(ids[row].repeat(repeated), mask[row].repeat(repeated), states[top])[:, 1])
+        by_visual = []
+        for row, similarity in enumerate(itc.T):
+            top = similarity.topk(min(k, itc.shape[0])).indices
+            by_visual.append(self.match(ids[top], mask[top], states[row].repeat(len(top), 1, 1))[:, 1])
+        return torch.stack(by_text), torch.stack(by_visual)
+
+
+def training_loss(
+    online: Usual, momentum: Usual, queue: FeatureQueue, pixels: Tensor, ids: Tensor, mask: Tensor, alpha: float
+) -> tuple[Tensor, Tensor]:
+    """ITC and ITM of a batch of two, whose hard negatives are each other: no draw to differ by."""
+    states, visual = online.visual(pixels)
+    text = online.text(ids, mask)
+    with torch.no_grad():
+        for slow, fast in zip(momentum.model.parameters(), online.model.parameters(), strict=True):
+            slow.mul_(0.995).add_(fast, alpha=0.005)
+        _, slow_visual = momentum.visual(pixels)
+        slow_text = momentum.text(ids, mask)
+    own = torch.arange(len(ids))
+    itc = contrastive_loss(visual, text, slow_visual, slow_text, queue, own, 0.07, alpha)
+    other = own.flip(0)
+    positive = online.match(ids, mask, states)
+    negative = online.match(
+        torch.cat([ids, ids[other]]), torch.cat([mask, mask[other]]), torch.cat([states[other], states])
+    )
+    labels = torch.cat([torch.ones(len(ids)), torch.zeros(2 * len(ids))]).long()
+    return itc, F.cross_entropy(torch.cat([positive, negative]), labels)

@@ -1,0 +1,172 @@
+"""`train`, `evaluate` and `convert` on real files in the layouts that circulate, through the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from uniadapter.cli import main
+from world import COLOURS, captions, karpathy, save_base, save_pictures
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_base(tmp_path_factory.mktemp("base") / "tiny-blip")
+
+
+def write_run(folder: Path, base: Path, files: dict[str, str], **more: object) -> Path:
+    """A small run's YAML."""
+    config = {
+        "output": str(folder / "run"),
+        "model": {"base": str(base), "adapter": {"bottleneck": 8, "key_value": 4}},
+        "data": {**files, "image_root": str(folder), "workers": 0},
+        "objective": {"queue_size": 16},
+        "train": {"epochs": 3, "batch_size": 5, "lr": 5e-3, "log_every": 2, "seed": 1},
+        "evaluate": {"k": 4, "batch_size": 4, "block": 16},
+    }
+    for key, value in more.items():
+        config[key].update(value)  # type: ignore[attr-defined]
+    file = folder / "run.yaml"
+    file.write_text(yaml.safe_dump(config))
+    return file
+
+
+@pytest.mark.parametrize(("prefix", "inside"), [("coco_karpathy", "val2014"), ("flickr30k", "flickr30k-images")])
+def test_karpathy_files_through_train_and_evaluate(tmp_path: Path, base: Path, prefix: str, inside: str) -> None:
+    files = karpathy(tmp_path, prefix, inside)
+    run = write_run(tmp_path, base, files)
+    assert main(["train", str(run)]) == 0
+    out = tmp_path / "run"
+    metrics = json.loads((out / "metrics.json").read_text())
+    rows = {row["method"]: row for row in metrics["rows"]}
+    assert set(rows) == {"zero_shot", "uniadapter"}
+    for row in rows.values():
+        for direction in ("text_to_image", "image_to_text"):
+            for key in ("r@1", "r@5", "r@10", "median_rank", "mean_rank"):
+                assert {key, f"{key}_itc"} <= set(row[direction])
+    assert rows["uniadapter"]["checkpoint_bytes"] == (out / "adapter/adapter_model.safetensors").stat().st_size
+    assert rows["uniadapter"]["trainable_percent"] > rows["uniadapter"]["adapter_percent"] > 0
+    assert rows["zero_shot"]["trainable_parameters"] == 0
+    for name in ("config.yaml", "train.log", "history.jsonl", "report.html", "curves.png", "checkpoint.pt"):
+        assert (out / name).stat().st_size > 0, name
+    again = ["--output", str(tmp_path / "again")]
+    assert main(["evaluate", str(run), "--adapter", str(out / "adapter"), *again]) == 0
+    measured = json.loads((tmp_path / "again/metrics.json").read_text())["rows"][0]
+    assert measured["text_to_image"] == rows["uniadapter"]["text_to_image"]
+    assert main(["evaluate", str(run), *again]) == 0
+    measured = json.loads((tmp_path / "again/metrics.json").read_text())["rows"][0]
+    assert measured["method"] == "zero_shot"
+    assert measured["image_to_text"] == rows["zero_shot"]["image_to_text"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_own_data_and_training_learns(tmp_path: Path, base: Path, kind: str) -> None:
+    save_pictures(tmp_path)
+    rows = [{"image": f"{c}.png", "caption": said} for c in COLOURS for said in captions(c)]
+    file = tmp_path / f"mine.{kind}"
+    with file.open("w", newline="") as out:
+        if kind == "jsonl":
+            out.writelines(json.dumps(row) + "\n" for row in rows)
+        else:
+            writer = csv.DictWriter(out, ["image", "caption"])
+            writer.writeheader()
+            writer.writerows(rows)
+    files = {"train": str(file), "test": str(file), "image_root": None, "augment": False, "scale": [1.0, 1.0]}
+    run = write_run(tmp_path, base, {k: v for k, v in files.items() if k in ("train", "test")}, data=files,
+                    train={"epochs": 30, "schedule": "constant", "lr": 1e-2, "batch_size": 8})  # fmt: skip
+    assert main(["train", str(run)]) == 0
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    before, after = (row["text_to_image"]["r@1_itc"] for row in metrics["rows"])
+    assert after > before + 20
+    history = [json.loads(line) for line in (tmp_path / "run/history.jsonl").read_text().splitlines()]
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_full_fine_tuning_leaves_a_model_that_loads(tmp_path: Path, base: Path) -> None:
+    run = write_run(tmp_path, base, karpathy(tmp_path, "flickr30k"), model={"method": "full"}, train={"epochs": 1})
+    assert main(["train", str(run)]) == 0
+    rows = json.loads((tmp_path / "run/metrics.json").read_text())["rows"]
+    assert [row["method"] for row in rows] == ["zero_shot", "full_fine_tuning"]
+    assert rows[1]["trainable_percent"] == 100
+    assert (
+        main(["evaluate", str(run), "--model.base", str(tmp_path / "run/model"), "--output", str(tmp_path / "e")]) == 0
+    )
+    again = json.loads((tmp_path / "e/metrics.json").read_text())["rows"][0]
+    assert again["text_to_image"] == rows[1]["text_to_image"]
+
+
+def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, base: Path) -> None:
+    files = karpathy(tmp_path, "flickr30k")
+    run = write_run(tmp_path, base, files, train={"epochs": 3, "save_every": 1})
+    assert main(["train", str(run), "--output", str(tmp_path / "whole")]) == 0
+    # Stopped in the middle of the second epoch, by the same check that Ctrl-C uses.
+    from uniadapter.trainer import Trainer
+
+    original = Trainer._step
+
+    def stopping(self: Trainer, *args: object) -> object:
+        losses = original(self, *args)  # type: ignore[arg-type]
+        self._stop = self.step == 5
+        return losses
+
+    Trainer._step = stopping  # type: ignore[method-assign]
+    try:
+        with pytest.raises(SystemExit) as stop:
+            main(["train", str(run), "--output", str(tmp_path / "parts")])
+        assert stop.value.code == 130
+    finally:
+        Trainer._step = original  # type: ignore[method-assign]
+    assert main(["train", str(run), "--output", str(tmp_path / "parts"), "--resume"]) == 0
+    from safetensors.torch import load_file
+
+    whole = load_file(tmp_path / "whole/adapter/adapter_model.safetensors")
+    parts = load_file(tmp_path / "parts/adapter/adapter_model.safetensors")
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["train", "RUN", "--train.lrr", "1"], ["lrr"]),
+        (["train", "RUN", "--train.epochs", "0"], ["train.epochs"]),
+        (["train", "RUN", "--train.lr", "fast"], ["train.lr"]),
+        (["train", "no-such-config"], ["no-such-config", "coco"]),
+        (["train", "RUN", "--data.train", "nowhere.json"], ["nowhere.json"]),
+        (["train", "RUN", "--model.base", "/nowhere/at/all"], ["/nowhere/at/all"]),
+        (["evaluate", "RUN", "--adapter", "/nowhere"], ["/nowhere", "adapter_config.json"]),
+        (["evaluate", "RUN", "--split", "dev"], ["dev"]),
+        (["frobnicate"], ["frobnicate"]),
+    ],
+)
+def test_bad_input_is_one_line_on_stderr(
+    tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], names: list[str]
+) -> None:
+    run = write_run(tmp_path, base, karpathy(tmp_path, "flickr30k"))
+    code = main([str(run) if a == "RUN" else a for a in arguments])
+    assert code == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    for name in names:
+        assert name in error
+
+
+def test_unknown_key_names_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("model:\n  bse: x\n")
+    assert main(["train", str(file)]) == 2
+    error = capsys.readouterr().err
+    assert str(file) in error
+    assert "bse" in error
+
+
+def test_help_explains_every_field(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for phrase in ("width between down- and up-projection", "momentum features kept", "reranked by the matching head"):
+        assert phrase in text
