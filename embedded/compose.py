@@ -22,7 +22,7 @@ from PIL import Image
 
 from embedded import sources
 from embedded.canvas import COLOURS
-from embedded.check import is_true
+from embedded.check import is_true, skeleton_of
 from embedded.concepts import Concept, in_scenes, phrase_counts
 from embedded.gather import CACHE, square
 from embedded.relations import Placed, Statement, Wording, holds
@@ -228,6 +228,17 @@ class Composer:
             return f"the {name}"
         return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
+    def reads_one_way(self, text: str, statement: Statement, scene: Scene) -> bool:
+        """Whether the names can be found again: not "saluting face with medical mask on its left".
+
+        There "face with medical mask" is the name of one emoji, and not the one that is meant.
+        """
+        skeleton, order = skeleton_of(text, {o.hexcode: self.names[o.hexcode] for o in scene.objects})
+        if set(order) != set(statement.concepts):
+            return False
+        marks = [f"<{order.index(code)}>" for code in statement.concepts]
+        return skeleton == statement.text.format(*marks)
+
     def caption(self, scenes: list[Scene]) -> None:
         """Give every scene captions that are true of it and of no other scene of the split."""
         index: dict[str, list[Scene]] = {}
@@ -249,6 +260,8 @@ class Composer:
                     continue
                 text = self.spell(statement)
                 if text in taken or any(s.text == statement.text for s in scene.statements):
+                    continue
+                if not self.reads_one_way(text, statement, scene):
                     continue
                 taken.add(text)
                 scene.captions.append(text)

@@ -1,0 +1,154 @@
+"""What ships with the package: where it lies, and the scenes rendered from their specifications.
+
+Scenes ship as one atlas of sprites and a line of JSON each; pictures are made on first use, the
+same bytes of pixels every time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+LOG = logging.getLogger(__name__)
+SIZE = 96
+SPLITS = ("train", "val", "test", "test_novel")
+STAMP = "complete.sha256"
+RENDERER = "1"  # part of the stamp: raise it when rendering changes
+
+
+def asset(name: str) -> Path:
+    """Path of a folder or file of ``assets``: in an installed package or in a source checkout."""
+    here = Path(__file__).resolve().parent
+    for root in (here / "assets", here.parent.parent / "assets"):
+        if (root / name).exists():
+            return root / name
+    raise FileNotFoundError(f"asset {name!r} is neither in {here / 'assets'} nor in {here.parent.parent / 'assets'}")
+
+
+def read_specifications(split: str, folder: Path | None = None) -> list[dict[str, Any]]:
+    """The scenes of a split: id, background, objects (hexcode, x, y, size), captions, partner."""
+    path = (folder or asset("scenes")) / f"{split}.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+class Atlas:
+    """Sprites by hexcode, as premultiplied pictures."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read ``sprites.webp`` and ``sprites.json`` of ``folder``."""
+        header = json.loads((folder / "sprites.json").read_text(encoding="utf-8"))
+        self.cell, self.columns = header["cell"], header["columns"]
+        self.sprites: dict[str, dict[str, Any]] = header["sprites"]
+        with Image.open(folder / "sprites.webp") as image:
+            self.image = image.convert("RGBA").convert("RGBa")
+        self._sized: dict[tuple[str, int], np.ndarray] = {}
+
+    def sprite(self, hexcode: str, size: int) -> np.ndarray:
+        """One sprite at ``size`` pixels: premultiplied uint8 [size, size, 4]."""
+        key = (hexcode, size)
+        if key not in self._sized:
+            row, column = divmod(self.sprites[hexcode]["cell"], self.columns)
+            left, top = column * self.cell, row * self.cell
+            cell = self.image.crop((left, top, left + self.cell, top + self.cell))
+            self._sized[key] = np.asarray(cell.resize((size, size), Image.Resampling.LANCZOS))
+        return self._sized[key]
+
+
+def _rgb(colour: str) -> np.ndarray:
+    return np.array([int(colour[i : i + 2], 16) for i in (0, 2, 4)], dtype=np.float64)
+
+
+def background(first: str, second: str, angle: float) -> np.ndarray:
+    """A gradient from one colour to another along ``angle`` (degrees): float [96, 96, 3]."""
+    axis = np.linspace(-1.0, 1.0, SIZE)
+    radians = np.deg2rad(angle)
+    ramp = (np.cos(radians) * axis[None, :] + np.sin(radians) * axis[:, None]) / 2.83 + 0.5
+    return _rgb(first) * (1 - ramp[..., None]) + _rgb(second) * ramp[..., None]
+
+
+def render(scene: dict[str, Any], atlas: Atlas) -> Image.Image:
+    """The picture of one scene, 96 × 96."""
+    canvas = background(*scene["background"])
+    for hexcode, x, y, size in scene["objects"]:
+        sprite = atlas.sprite(hexcode, size).astype(np.float64)
+        top, left = y - size // 2, x - size // 2
+        window = canvas[top : top + size, left : left + size]
+        window *= 1 - sprite[..., 3:] / 255
+        window += sprite[..., :3]
+    return Image.fromarray(np.clip(canvas + 0.5, 0, 255).astype(np.uint8))
+
+
+def fingerprint(folder: Path) -> str:
+    """Hash of everything the rendered scenes depend on."""
+    digest = hashlib.sha256(RENDERER.encode())
+    for name in ("sprites.webp", "sprites.json", *(f"{split}.jsonl" for split in SPLITS)):
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()
+
+
+def _write_split(split: str, source: Path, target: Path, atlas: Atlas) -> None:
+    """Pictures and annotation file of one split, in the Karpathy layout."""
+    pictures = target / "images" / split
+    pictures.mkdir(parents=True)
+    rows: list[dict[str, Any]] = []
+    for scene in read_specifications(split, source):
+        name = f"{split}/{scene['id']}.png"
+        render(scene, atlas).save(target / "images" / name, compress_level=1)
+        if split == "train":
+            rows += [{"image": name, "caption": text, "image_id": scene["id"]} for text in scene["captions"]]
+        else:
+            rows.append({"image": name, "caption": scene["captions"]})
+    (target / f"{split}.json").write_text(json.dumps(rows, indent=0) + "\n", encoding="utf-8")
+
+
+def prepare_scenes(root: Path) -> Path:
+    """Render the embedded scenes into ``root/scenes`` unless they are there; returns that folder.
+
+    Written: ``train.json``, ``val.json``, ``test.json``, ``test_novel.json`` and ``images/``. The folder appears
+    whole or not at all, so that two processes may call this at once.
+    """
+    source, target = asset("scenes"), Path(root) / "scenes"
+    stamp = fingerprint(source)
+    if _is_complete(target, stamp):
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".scenes-", dir=target.parent))
+    try:
+        atlas = Atlas(source)
+        for split in SPLITS:
+            _write_split(split, source, partial, atlas)
+        (partial / STAMP).write_text(stamp + "\n")
+        _put(partial, target, stamp)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    LOG.info("rendered the scenes into %s", target)
+    return target
+
+
+def _is_complete(target: Path, stamp: str) -> bool:
+    file = target / STAMP
+    return file.exists() and file.read_text().strip() == stamp
+
+
+def _put(partial: Path, target: Path, stamp: str) -> None:
+    """Move a finished folder into place; an outdated one is moved out of the way first."""
+    os.chmod(partial, 0o755)  # noqa: PTH101 - mkdtemp makes it private
+    if target.exists() and not _is_complete(target, stamp):
+        old = Path(tempfile.mkdtemp(prefix=".scenes-old-", dir=target.parent))
+        os.replace(target, old / "scenes")  # noqa: PTH105
+        shutil.rmtree(old, ignore_errors=True)
+    try:
+        os.rename(partial, target)  # noqa: PTH104
+    except OSError:
+        # another process was first; its folder is as good as ours
+        if not _is_complete(target, stamp):
+            raise

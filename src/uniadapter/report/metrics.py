@@ -1,0 +1,220 @@
+"""`metrics.json` and `history.jsonl`: their form as dataclasses, read with checks and written all or nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Union
+
+Scores = dict[str, Any]  # "r@1", "r@5", "r@10", "median_rank", "mean_rank" and their "…_itc" twins
+
+DIRECTIONS = ("text_to_image", "image_to_text", "text_to_video", "video_to_text")
+
+
+class ReportError(OSError):
+    """A run's file that cannot be read or written: says which, why, and what to do."""
+
+
+@dataclass
+class Row:
+    """What one method reached on one test set.
+
+    Args:
+        method: "zero_shot", "uniadapter", "full_fine_tuning", "question_only".
+        trainable_parameters: every parameter with gradients.
+        trainable_percent: the same in percent of the task model without adapters.
+        adapter_percent: the same without heads.
+        checkpoint_bytes: size of the weights that were saved; 0 if none were.
+        seconds: training and final evaluation.
+        setting: names a variant of the method.
+        test_set: names one of several test sets.
+        text_to_image: scores of text queries, 0 to 100 and ranks from 1.
+        image_to_text: scores of picture queries.
+        text_to_video: scores of text queries on videos.
+        video_to_text: scores of video queries.
+        more: further values, kept as they are ("accuracy", "cider", "bleu@4" among them).
+    """
+
+    method: str
+    trainable_parameters: int = 0
+    trainable_percent: float = 0.0
+    adapter_percent: float = 0.0
+    checkpoint_bytes: int = 0
+    seconds: float = 0.0
+    setting: str | None = None
+    test_set: str | None = None
+    text_to_image: Scores | None = None
+    image_to_text: Scores | None = None
+    text_to_video: Scores | None = None
+    video_to_text: Scores | None = None
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the file: what is None is left out, `more` is at the top level."""
+        named = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "more"}
+        return {**{key: value for key, value in named.items() if value is not None}, **self.more}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str = "a row") -> Row:
+        """Check and take up a row of the file.
+
+        Args:
+            values: as `to_dict` gives them.
+            where: named in errors.
+
+        Raises:
+            ReportError: a value is missing or of the wrong kind.
+        """
+        if not isinstance(values.get("method"), str):
+            raise ReportError(f"{where} has no method: expected a name such as uniadapter")
+        for key in ("trainable_parameters", "trainable_percent", "adapter_percent", "checkpoint_bytes", "seconds"):
+            value = values.get(key, None)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ReportError(f"{where} ({values['method']}): {key} is {value!r}, expected a number")
+        for key in DIRECTIONS:
+            if not isinstance(values.get(key, {}), Mapping):
+                raise ReportError(f"{where} ({values['method']}): {key} is not an object of scores")
+        named = {f.name for f in fields(cls)} - {"more"}
+        known = {key: dict(value) if key in DIRECTIONS else value for key, value in values.items() if key in named}
+        return cls(**known, more={key: value for key, value in values.items() if key not in named})
+
+
+@dataclass
+class Metrics:
+    """A run's `metrics.json`.
+
+    Args:
+        task: "retrieval", say.
+        seed: of every random draw.
+        rows: one a method, setting and test set.
+        more: further top-level values, kept as they are (base, device, versions, hash of the split …).
+    """
+
+    task: str
+    seed: int
+    rows: list[Row] = field(default_factory=list)
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the file."""
+        return {"task": self.task, "seed": self.seed, **self.more, "rows": [row.to_dict() for row in self.rows]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str = "metrics") -> Metrics:
+        """Check and take up the content of a file; errors start with `where`.
+
+        Raises:
+            ReportError: a value is missing or of the wrong kind.
+        """
+        for key, kind, name in (("task", str, "a name"), ("seed", int, "a whole number"), ("rows", list, "a list")):
+            if not isinstance(values.get(key), kind):
+                raise ReportError(f"{where}: {key} is {values.get(key)!r}, expected {name}")
+        rows = []
+        for number, row in enumerate(values["rows"]):
+            if not isinstance(row, Mapping):
+                raise ReportError(f"{where}: rows[{number}] is not an object")
+            rows.append(Row.from_dict(row, f"{where}: rows[{number}]"))
+        more = {key: value for key, value in values.items() if key not in ("task", "seed", "rows")}
+        return cls(values["task"], values["seed"], rows, more)
+
+    @classmethod
+    def of(cls, metrics: MetricsLike) -> Metrics:
+        """The same, whether it comes as a dataclass or as plain values."""
+        return metrics if isinstance(metrics, Metrics) else cls.from_dict(metrics)
+
+
+MetricsLike = Union[Metrics, Mapping[str, Any]]  # noqa: UP007  (evaluated at run time, also on Python 3.10)
+
+
+def write_atomically(path: Path, content: bytes) -> Path:
+    """Write a file so that at any moment either the old or the whole new one stands there.
+
+    Raises:
+        ReportError: it cannot be written (a full disk, say); the old file is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # a full disk may show only here
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ReportError(f"{path}: could not be written ({reason}); nothing there was changed") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_metrics(path: Path | str, metrics: MetricsLike) -> Path:
+    """Check and write `metrics.json`, all or nothing.
+
+    Args:
+        path: the file; its folder is made.
+        metrics: a number that is not finite becomes null, since JSON has none.
+
+    Raises:
+        ReportError: the form is wrong, or the file cannot be written; the old file is untouched.
+    """
+    text = json.dumps(_finite(Metrics.of(metrics).to_dict()), indent=2, ensure_ascii=False, allow_nan=False)
+    return write_atomically(Path(path), f"{text}\n".encode())
+
+
+def read_metrics(path: Path | str) -> Metrics:
+    """Read and check `metrics.json`.
+
+    Raises:
+        ReportError: it is missing, not JSON, or not of the form; one line that names the file and the value.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ReportError(f"{path}: cannot be read ({error.strerror or error}): is it a run's folder?") from error
+    except ValueError as error:
+        raise ReportError(f"{path}: not JSON ({error}): run the evaluation again to write it anew") from error
+    if not isinstance(values, dict):
+        raise ReportError(f"{path}: expected an object with task, seed and rows")
+    return Metrics.from_dict(values, str(path))
+
+
+def read_history(path: Path | str, method: str = "uniadapter") -> dict[str, list[dict[str, Any]]]:
+    """Read a run's `history.jsonl`.
+
+    Args:
+        path: the file.
+        method: of the lines that name none.
+
+    Returns:
+        Method to its logged steps, in order; empty if there is no file. A line cut short by a crash is left out.
+    """
+    history: dict[str, list[dict[str, Any]]] = {}
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return history
+    except OSError as error:
+        raise ReportError(f"{path}: cannot be read ({error.strerror or error})") from error
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and "step" in record:
+            history.setdefault(str(record.get("method", method)), []).append(record)
+    return history
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

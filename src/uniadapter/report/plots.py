@@ -1,0 +1,201 @@
+"""Loss and learning rate against steps: one panel a quantity, one colour a method."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uniadapter.report.metrics import write_atomically
+from uniadapter.report.tables import method_label
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+History = Mapping[str, Sequence[Mapping[str, Any]]]
+
+# Told apart by the colour-blind too (after Okabe and Ito); green is kept for "right".
+PALETTE = ("#0072b2", "#d55e00", "#8a5a9e", "#b8860b", "#c2477f", "#5b6770")
+FIXED = {"uniadapter": 0, "full_fine_tuning": 1, "question_only": 2, "zero_shot": 5}
+INK, GRID = "#1f2328", "#dfe3e8"
+
+NOT_LOSSES = frozenset({"step", "epoch", "lr", "samples_per_second", "method"})
+TITLES = {"loss": "loss", "lr": "learning rate"}
+SMOOTH_FROM = 60  # points; fewer are drawn as they are
+LOG_FROM = 8  # times between the methods' learning rates, above which one scale hides the lower
+
+
+def colour_index(methods: Sequence[str]) -> dict[str, int]:
+    """Each method's place in the palette; a known method always has the same."""
+    places = {method: FIXED[method] for method in methods if method in FIXED}
+    free = [place for place in range(len(PALETTE)) if place not in places.values()] or list(range(len(PALETTE)))
+    unknown = [method for method in methods if method not in FIXED]
+    return {**places, **{method: free[number % len(free)] for number, method in enumerate(unknown)}}
+
+
+def quantities(history: History) -> list[str]:
+    """What there is to draw: the loss, its parts, the learning rate."""
+    found: dict[str, None] = {}
+    for records in history.values():
+        for record in records:
+            for key, value in record.items():
+                if key not in NOT_LOSSES and isinstance(value, (int, float)):
+                    found.setdefault(key)
+    parts = sorted(found, key=lambda key: key != "loss")  # stable: the parts keep their order
+    has_rate = any("lr" in record for records in history.values() for record in records)
+    return [*parts, *(["lr"] if has_rate else [])]
+
+
+def title_of(quantity: str) -> str:
+    """A panel's title."""
+    return TITLES.get(quantity, f"{quantity.replace('_', ' ')} loss")
+
+
+def curves(history_by_method: History, path: Path | str) -> Path:
+    """Draw the losses and the learning rate against the step.
+
+    Args:
+        history_by_method: method to logged steps, each with "step", losses by name, and "lr".
+        path: `.png` or `.svg`.
+
+    Returns:
+        The file, written all or nothing.
+
+    Raises:
+        ValueError: there are no steps.
+        ReportError: the file cannot be written.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    names = quantities(history_by_method)
+    if not names:
+        raise ValueError("curves: no step was logged, so there is nothing to draw (train.log_every may be too large)")
+    path = Path(path)
+    columns = min(2, len(names))
+    lines = -(-len(names) // columns)
+    with matplotlib.rc_context(_style(str(path.name))):
+        figure = Figure(figsize=(4.6 * columns, 2.6 * lines + 0.4), layout="constrained", facecolor="white")
+        grid = figure.subplots(lines, columns, squeeze=False).ravel()
+        for axes, name in zip(grid, names):
+            _panel(axes, history_by_method, name, title=True)
+        for axes in grid[len(names) :]:
+            axes.set_visible(False)
+        handles = _handles(history_by_method)
+        figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), handlelength=1.4)
+        content = _rendered(figure, path.suffix.lstrip(".") or "png")
+    return write_atomically(path, content)
+
+
+def panel_svg(history: History, quantity: str) -> str:
+    """One panel as an `<svg>` for a page: its colours are the page's variables, and it asks for nothing outside."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_style(quantity)):
+        figure = Figure(figsize=(4.6, 2.35), layout="constrained", facecolor="none")
+        _panel(figure.subplots(), history, quantity, title=False)
+        svg = _rendered(figure, "svg").decode()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' (?:xmlns(?::\w+)?|version|width|height)="[^"]*"', "", svg, count=6)
+    svg = re.sub(r' id="[\w.]+_\d+"', "", svg)  # the same in every panel, and nothing refers to them
+    svg = svg.replace("xlink:href", "href").replace(INK, "currentColor").replace(GRID, "var(--line)")
+    svg = re.sub(r"font: ([\d.]+)px '[^;\"]*", r"font-size: \1px", svg)
+    for place, colour in enumerate(PALETTE):
+        svg = svg.replace(colour, f"var(--c{place})")
+    return re.sub(r"\s*\n\s*", " ", svg)
+
+
+def _style(salt: str) -> dict[str, Any]:
+    return {
+        "font.family": "DejaVu Sans",
+        "font.size": 8.5,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": GRID,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.facecolor": "none",
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": GRID,
+        "grid.linewidth": 0.7,
+        "xtick.color": GRID,
+        "ytick.color": GRID,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "legend.frameon": False,
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,  # else the same curves would give another file each time
+        "path.simplify": True,
+    }
+
+
+def _panel(axes: Axes, history: History, quantity: str, title: bool) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    colours = colour_index(list(history))
+    peaks = []
+    for method, records in history.items():
+        points = [(r["step"], float(r[quantity])) for r in records if isinstance(r.get(quantity), (int, float))]
+        if not points:
+            continue
+        steps, values = [step for step, _ in points], [value for _, value in points]
+        peaks.append(max(values))
+        colour = PALETTE[colours[method]]
+        marker = "o" if len(points) == 1 else None
+        if quantity != "lr" and len(points) >= SMOOTH_FROM:
+            axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.25)
+            values = _smoothed(values)
+        axes.plot(steps, values, color=colour, linewidth=1.7, marker=marker, solid_capstyle="round")
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
+    axes.tick_params(length=0)
+    axes.margins(x=0.01)
+    if title:
+        axes.set_title(title_of(quantity), loc="left", fontweight="bold", fontsize=9.5)
+    if quantity != "lr":
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+    else:
+        _rate_axis(axes, peaks)
+
+
+def _rate_axis(axes: Axes, peaks: list[float]) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    if min(peaks) > 0 and max(peaks) > LOG_FROM * min(peaks):
+        axes.set_yscale("log")
+        axes.set_ylim(min(peaks) / 20, max(peaks) * 2)
+        return
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:.1e}".replace("e-0", "e-") if rate else "0"))
+
+
+def _handles(history: History) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    colours = colour_index(list(history))
+    return [Line2D([], [], color=PALETTE[colours[m]], linewidth=2.2, label=method_label(m)) for m in history]
+
+
+def _smoothed(values: Sequence[float]) -> list[float]:
+    """An exponential mean over about a twentieth of the points, without the pull of its start."""
+    decay = 1 - 1 / max(4.0, len(values) / 20)
+    mean, weight, result = 0.0, 0.0, []
+    for value in values:
+        mean, weight = decay * mean + (1 - decay) * value, decay * weight + (1 - decay)
+        result.append(mean / weight)
+    return result
+
+
+def _rendered(figure: Figure, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else None
+    figure.savefig(buffer, format=kind, dpi=160, metadata=metadata)
+    return buffer.getvalue()

@@ -1,0 +1,130 @@
+"""Queries with their best pictures before and after, as cards of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+from uniadapter.report.pictures import Picture, Thumbnails, name_of
+
+TOP = 5
+
+
+@dataclass
+class RankedItem:
+    """A picture in a ranking.
+
+    Args:
+        image: a file, or the bytes of one; it may move (animated WebP).
+        score: shown below the picture; None shows none.
+        correct: it belongs to the query.
+        frame_weights: of a video's frames, in order, drawn as bars; [] draws none.
+    """
+
+    image: Picture
+    score: float | None = None
+    correct: bool = False
+    frame_weights: Sequence[float] = ()
+
+
+@dataclass
+class QueryExample:
+    """A query, and what was found for it.
+
+    Args:
+        query: the text.
+        before: best pictures before training, best first; [] leaves the line out.
+        after: the same after training.
+        rank_before: of the right picture, from 1; None if it is not known.
+        rank_after: the same after training.
+        right: the right picture; if None it is taken from `before` or `after`, where it is among them.
+    """
+
+    query: str
+    before: list[RankedItem] = field(default_factory=list)
+    after: list[RankedItem] = field(default_factory=list)
+    rank_before: int | None = None
+    rank_after: int | None = None
+    right: Picture | None = None
+
+    def target(self) -> Picture | None:
+        """The right picture, if it is known."""
+        if self.right is not None:
+            return self.right
+        return next((item.image for item in (*self.after, *self.before) if item.correct), None)
+
+
+def tally(examples: Sequence[QueryExample]) -> str:
+    """How many right pictures moved up, stayed and moved down; "" where only one side is known."""
+    pairs = [(e.rank_before, e.rank_after) for e in examples if e.rank_before and e.rank_after]
+    if not pairs:
+        return ""
+    up = sum(after < before for before, after in pairs)
+    same = sum(after == before for before, after in pairs)
+    return f"The right picture moved up in {up}, stayed in {same} and moved down in {len(pairs) - up - same}."
+
+
+def query_cards(examples: Sequence[QueryExample], labels: tuple[str, str], thumbnails: Thumbnails) -> str:
+    """The cards of all queries, as HTML."""
+    return "\n".join(_card(example, labels, thumbnails) for example in examples)
+
+
+def _card(example: QueryExample, labels: tuple[str, str], thumbnails: Thumbnails) -> str:
+    target = example.target()
+    source = thumbnails.source(target) if target is not None else None
+    picture = f'<img class="target" src="{source}" alt="the picture that was asked for">' if source else ""
+    lines = "".join(
+        _line(label, items, rank, thumbnails)
+        for label, items, rank in (
+            (labels[0], example.before, example.rank_before),
+            (labels[1], example.after, example.rank_after),
+        )
+        if items
+    )
+    return (
+        f'<article class="query"><header>{picture}<h3>{escape(example.query)}</h3>{_ranks(example)}</header>'
+        f"{lines}</article>"
+    )
+
+
+def _ranks(example: QueryExample) -> str:
+    before, after = example.rank_before, example.rank_after
+    if before is None or after is None:
+        known = before if before is not None else after
+        return "" if known is None else f'<p class="ranks">rank <b>{known:,}</b></p>'
+    kind, sign = ("up", "▲") if after < before else ("down", "▼") if after > before else ("same", "=")
+    spoken = f"rank of the right picture: {before} before, {after} after"
+    return (
+        f'<p class="ranks {kind}" role="img" aria-label="{spoken}" title="{spoken}">'
+        f'<span class="sign">{sign}</span>rank {before:,} → <b>{after:,}</b></p>'
+    )
+
+
+def _line(label: str, items: Sequence[RankedItem], rank: int | None, thumbnails: Thumbnails) -> str:
+    tiles = "".join(_tile(item, place, thumbnails) for place, item in enumerate(items[:TOP], 1))
+    beyond = f" · right one at {rank:,}" if rank and not any(i.correct for i in items[:TOP]) else ""
+    return f'<h4>{escape(label)}<span class="beyond">{beyond}</span></h4><ol class="tiles">{tiles}</ol>'
+
+
+def _tile(item: RankedItem, place: int, thumbnails: Thumbnails) -> str:
+    name = name_of(item.image)
+    spoken = f"place {place}{', the right one' if item.correct else ''}{': ' + name if name else ''}"
+    source = thumbnails.source(item.image)
+    if source is None:
+        picture = f'<span class="gone" role="img" aria-label="{escape(spoken)}">no picture</span>'
+    else:
+        picture = f'<img src="{source}" alt="{escape(spoken)}" title="{escape(name)}">'
+    mark = '<span class="mark" aria-hidden="true">✓</span>' if item.correct else ""
+    score = "" if item.score is None else f'<span class="score">{item.score:.2f}</span>'
+    kind = ' class="right"' if item.correct else ""
+    return f'<li{kind}><span class="frame">{picture}{mark}</span>{_bars(item.frame_weights)}{score}</li>'
+
+
+def _bars(weights: Sequence[float]) -> str:
+    if not weights:
+        return ""
+    top = max(*weights, 1e-12)
+    bars = "".join(f'<i style="height:{100 * max(0.0, weight) / top:.0f}%"></i>' for weight in weights)
+    spoken = "weights of the frames: " + ", ".join(f"{weight:.2f}" for weight in weights)
+    return f'<span class="bars" role="img" aria-label="{spoken}" title="{spoken}">{bars}</span>'

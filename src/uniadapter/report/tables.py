@@ -1,0 +1,197 @@
+"""A run's rows as a table: for the terminal, for Markdown, and as columns that the page draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich import box
+from rich.table import Table
+
+from uniadapter.report.metrics import DIRECTIONS, Metrics, MetricsLike, Row
+
+METHODS = {
+    "zero_shot": "zero-shot",
+    "uniadapter": "UniAdapter",
+    "full_fine_tuning": "full fine-tuning",
+    "question_only": "question only",
+}
+ARROWS = {"text": "T", "image": "I", "video": "V"}
+OTHER_SCORES = (("accuracy", "accuracy"), ("cider", "CIDEr"), ("bleu@4", "BLEU@4"))
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of numbers.
+
+    Args:
+        group: what the column belongs to, "text → image" say; "" for none.
+        label: its own name.
+        value: a row's number; None where the row has none.
+        text: the number as shown.
+        best: which is best: "high", "low", or "cost" (the lowest of the rows that trained anything).
+    """
+
+    group: str
+    label: str
+    value: Callable[[Row], float | None]
+    text: Callable[[float], str]
+    best: Literal["high", "low", "cost"]
+
+    def show(self, row: Row) -> str:
+        """The cell; a dash where there is nothing."""
+        value = self.value(row)
+        return "–" if value is None else self.text(value)
+
+
+def method_label(method: str) -> str:
+    """A method as people call it."""
+    return METHODS.get(method, method.replace("_", " "))
+
+
+def row_label(row: Row) -> str:
+    """Method and setting."""
+    return method_label(row.method) + (f" · {row.setting}" if row.setting else "")
+
+
+def direction_label(direction: str) -> str:
+    """`text_to_image` as "text → image"."""
+    return direction.replace("_to_", " → ")
+
+
+def size_text(size: float) -> str:
+    """Bytes in kB, MB or GB; a dash for none."""
+    if not size:
+        return "–"
+    for unit, factor, digits in (("GB", 1e9, 2), ("MB", 1e6, 2), ("kB", 1e3, 0)):
+        if size >= factor:
+            return f"{size / factor:.{digits}f} {unit}"
+    return f"{size:.0f} B"
+
+
+def percent_text(percent: float) -> str:
+    """A percentage as shown beside "%"; more digits where it is small."""
+    if not percent:
+        return "0"
+    return f"{percent:.0f}" if percent >= 99.95 else f"{percent:.2f}" if percent >= 0.01 else f"{percent:.1g}"
+
+
+def seconds_text(seconds: float) -> str:
+    """Seconds; a tenth where there are few."""
+    return f"{seconds:.1f}" if seconds < 10 else f"{seconds:,.0f}"
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _score_column(direction: str, key: str, label: str) -> Column:
+    def value(row: Row) -> float | None:
+        return _number((getattr(row, direction) or {}).get(key))
+
+    low = "rank" in key
+    text = (lambda v: f"{v:.1f}") if low else (lambda v: f"{v:.2f}")
+    return Column(direction_label(direction), label, value, text, "low" if low else "high")
+
+
+def score_columns(rows: Sequence[Row], suffix: str = "", ranks: bool = False) -> list[Column]:
+    """Columns of the scores that any row has.
+
+    Args:
+        rows: all rows.
+        suffix: "_itc" for the twins without reranking.
+        ranks: median and mean rank too.
+    """
+    keys = [("r@1", "R@1"), ("r@5", "R@5"), ("r@10", "R@10")]
+    keys += [("median_rank", "median"), ("mean_rank", "mean")] if ranks else []
+    columns = [_score_column(direction, key + suffix, label) for direction in DIRECTIONS for key, label in keys]
+    if not suffix:
+        for key, label in OTHER_SCORES:
+            columns.append(Column("", label, lambda row, k=key: _number(row.more.get(k)), "{:.2f}".format, "high"))  # type: ignore[misc]
+    return [column for column in columns if any(column.value(row) is not None for row in rows)]
+
+
+def cost_columns() -> list[Column]:
+    """Trainable percentage, size of the file, seconds."""
+    return [
+        Column("", "trainable %", lambda row: row.trainable_percent, percent_text, "cost"),
+        Column("", "file", lambda row: row.checkpoint_bytes, size_text, "cost"),
+        Column("", "seconds", lambda row: row.seconds, seconds_text, "cost"),
+    ]
+
+
+def by_test_set(rows: Sequence[Row]) -> dict[str | None, list[Row]]:
+    """Rows that may be compared: those of one test set, in order."""
+    groups: dict[str | None, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.test_set, []).append(row)
+    return groups
+
+
+def best_rows(column: Column, rows: Sequence[Row]) -> set[int]:
+    """Places in `rows` of the best as shown, ties included; none where there is nothing to compare."""
+    shown = {}
+    for place, row in enumerate(rows):
+        value = column.value(row)
+        if value is not None and (column.best != "cost" or row.trainable_parameters):
+            shown[place] = value
+    if len(shown) < 2:
+        return set()
+    best = (max if column.best == "high" else min)(shown.values())
+    return {place for place, value in shown.items() if column.text(value) == column.text(best)}
+
+
+def table(metrics: MetricsLike) -> Table:
+    """The rows for a terminal, the best of each column bold; fits 100 columns for retrieval both ways."""
+    metrics = Metrics.of(metrics)
+    columns = [*score_columns(metrics.rows), *cost_columns()]
+    result = Table(title=f"{metrics.task}, seed {metrics.seed}", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    result.add_column("method", overflow="fold")
+    for column in columns:
+        result.add_column(_stacked(column), justify="right", no_wrap=True)
+    several = len(by_test_set(metrics.rows)) > 1
+    for name, rows in by_test_set(metrics.rows).items():
+        if several:
+            result.add_section()
+            result.add_row(f"[dim]{_plain(name or 'main test set')}[/dim]")
+        best = [best_rows(column, rows) for column in columns]
+        for place, row in enumerate(rows):
+            cells = [f"[bold]{c.show(row)}[/bold]" if place in b else c.show(row) for c, b in zip(columns, best)]
+            result.add_row(_plain(row_label(row)), *cells)
+    return result
+
+
+def markdown_table(metrics: MetricsLike) -> str:
+    """The rows as a Markdown table, the best of each column bold."""
+    metrics = Metrics.of(metrics)
+    columns = [*score_columns(metrics.rows), *cost_columns()]
+    several = len(by_test_set(metrics.rows)) > 1
+    heads = ["method", *(["test set"] if several else []), *(f"{_short(c.group)} {c.label}".strip() for c in columns)]
+    left = 2 if several else 1
+    lines = [heads, [":--"] * left + ["--:"] * len(columns)]
+    for name, rows in by_test_set(metrics.rows).items():
+        best = [best_rows(column, rows) for column in columns]
+        for place, row in enumerate(rows):
+            cells = [f"**{c.show(row)}**" if place in b else c.show(row) for c, b in zip(columns, best)]
+            lines.append([_cell(row_label(row)), *([_cell(name or "main")] if several else []), *cells])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _short(group: str) -> str:
+    """ "text → image" as "T→I"."""
+    return "→".join(ARROWS.get(part, part) for part in group.split(" → "))
+
+
+def _stacked(column: Column) -> str:
+    head, _, tail = column.label.partition(" ")
+    return f"{_short(column.group)}\n{column.label}" if column.group else f"{head}\n{tail}" if tail else f"\n{head}"
+
+
+def _plain(text: str) -> str:
+    """Text that rich does not read as markup."""
+    return text.replace("[", r"\[")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|").replace("\n", " ")
