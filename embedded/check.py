@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 
 Point = tuple[float, float]
 
@@ -80,7 +81,7 @@ def _its(phrase: str, a: Point, b: Point) -> bool:
 
 
 def _ordered(points: list[Point], axis: int) -> bool:
-    steps = [q[axis] - p[axis] for p, q in zip(points, points[1:], strict=False)]
+    steps = [q[axis] - p[axis] for p, q in pairwise(points)]
     return all(s >= 12 for s in steps)
 
 

@@ -126,9 +126,7 @@ def place(codes: list[str], slots: list[Slot], sizes: list[int], rng: random.Ran
     for code, (x, y), size in zip(codes, slots, sizes, strict=True):
         half = size // 2 + 1
         shake = 1 if size < 32 else 3
-        where = [
-            min(max(v + rng.randint(-shake, shake), half), 96 - half) for v in (x, y)
-        ]
+        where = [min(max(v + rng.randint(-shake, shake), half), 96 - half) for v in (x, y)]
         objects.append(Placed(code, where[0], where[1], size))
     return objects
 
@@ -140,9 +138,7 @@ def background(rng: random.Random) -> list[str | int]:
 
     def shade(colour: tuple[int, int, int], by: int) -> str:
         change = rng.randint(-by, by)
-        return "".join(
-            f"{min(255, max(0, c + change + rng.randint(-12, 12))):02x}" for c in colour
-        )
+        return "".join(f"{min(255, max(0, c + change + rng.randint(-12, 12))):02x}" for c in colour)
 
     return [shade(first, 10), shade(second, 40), rng.randrange(0, 360, 5)]
 
@@ -200,9 +196,7 @@ class Composer:
                 i, j = self.rng.sample(range(count), 2)
                 codes = list(codes)
                 codes[i], codes[j] = codes[j], codes[i]
-                twin = Scene(
-                    f"{len(out):05d}", background(self.rng), place(codes, slots, sizes, self.rng)
-                )
+                twin = Scene(f"{len(out):05d}", background(self.rng), place(codes, slots, sizes, self.rng))
                 first.partner, twin.partner = twin.id, first.id
                 out.append(twin)
         return out
@@ -252,9 +246,7 @@ class Composer:
                 if len(scene.captions) == CAPTIONS:
                     break
                 statement = next(wording)
-                rivals = set.intersection(
-                    *({s.id for s in index[code]} for code in statement.concepts)
-                ) - {scene.id}
+                rivals = set.intersection(*({s.id for s in index[code]} for code in statement.concepts)) - {scene.id}
                 shared = [s for s in index[statement.concepts[0]] if s.id in rivals]
                 if any(all(holds(c, s.by_code()) for c in statement.claims) for s in shared):
                     continue
@@ -308,6 +300,26 @@ def write_atlas(used: list[Concept], out: Path, quality: int) -> None:
     (out / "sprites.json").write_text(text.replace('}, "', '},\n"') + "\n")
 
 
+def write_facts(
+    concepts: list[Concept],
+    names: dict[str, list[str]],
+    pictured: set[str],
+    styles: np.ndarray,
+    codes: np.ndarray,
+) -> None:
+    """Counts for the data card that the written files don't tell."""
+    seen = {c.hexcode for c in concepts if c.split != "novel"}
+    shown = [str(code) for style, code in zip(styles, codes, strict=True) if style != "fluent-3d" and str(code) in seen]
+    facts = {
+        "pretraining_pictures": len(shown),
+        "pretraining_concepts": len(set(shown)),
+        "without_a_clear_name": sum(
+            in_scenes(c) and c.hexcode in pictured and c.hexcode not in names for c in concepts
+        ),
+    }
+    (CACHE / "facts.json").write_text(json.dumps(facts) + "\n")
+
+
 def compose(out: Path, seed: int, quality: int) -> None:
     """Write atlas, names, splits and their hashes."""
     out.mkdir(parents=True, exist_ok=True)
@@ -318,6 +330,7 @@ def compose(out: Path, seed: int, quality: int) -> None:
     new = {str(c) for s, c in zip(styles, codes, strict=True) if s == "fluent-3d"}
     drawn = {str(c) for s, c in zip(styles, codes, strict=True) if s != "fluent-3d"}
     usable = [c for c in concepts if in_scenes(c) and c.hexcode in new & drawn and c.hexcode in names]
+    write_facts(concepts, names, new & drawn, styles, codes)
     hashes, used = [], set()
     for split, total in SPLITS.items():
         own = [c.hexcode for c in usable if c.split == SPLIT_OF[split]]

@@ -71,7 +71,7 @@ def family_of(hexcode: str, subgroup: str) -> str:
 
 def clean_phrase(text: str) -> str:
     """A name as words: lower case, no skin tone suffix, letters, digits and apostrophes."""
-    text = text.lower().replace("_", " ").replace("-", " ").replace("’", "'").replace("&", " and ")
+    text = text.lower().replace("_", " ").replace("-", " ").replace("\u2019", "'").replace("&", " and ")
     text = re.sub(r"[^a-z0-9' ]+", " ", text)
     return re.sub(r"\s+", " ", text).strip()
 
@@ -102,11 +102,7 @@ def split_of(family: str, seed: int = 0) -> str:
 
 def in_scenes(concept: Concept) -> bool:
     """Whether a concept may be drawn in scenes: one base picture a family, no flags, no text."""
-    return (
-        concept.group != FLAG_GROUP
-        and concept.subgroup not in NOT_IN_SCENES
-        and concept.family == concept.hexcode
-    )
+    return concept.group != FLAG_GROUP and concept.subgroup not in NOT_IN_SCENES and concept.family == concept.hexcode
 
 
 def unique(phrases: Iterable[str]) -> list[str]:
@@ -114,16 +110,11 @@ def unique(phrases: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(phrases))
 
 
-def read_concepts(
-    emojibase: Path, cldr: Path, cldr_derived: Path, emojilib: Path, seed: int = 0
-) -> list[Concept]:
+def read_concepts(emojibase: Path, cldr: Path, cldr_derived: Path, emojilib: Path, seed: int = 0) -> list[Concept]:
     """Every un-toned emoji with names and keywords from all sources."""
     data = json.loads((emojibase / "en/data.json").read_text())
     groups = json.loads((emojibase / "meta/groups.json").read_text())
-    codes = {
-        name: json.loads((emojibase / f"en/shortcodes/{name}.json").read_text())
-        for name in SHORTCODE_SETS
-    }
+    codes = {name: json.loads((emojibase / f"en/shortcodes/{name}.json").read_text()) for name in SHORTCODE_SETS}
     annotations: dict[str, dict[str, list[str]]] = {}
     for folder, top in ((cldr, "annotations"), (cldr_derived, "annotationsDerived")):
         text = (folder / top / "en/annotations.json").read_text()

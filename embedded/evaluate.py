@@ -73,9 +73,7 @@ def singles(
     }
 
 
-def scenes(
-    model: PretrainingBlip, tokenizer: BertTokenizerFast, folder: Path, split: str
-) -> dict[str, float]:
+def scenes(model: PretrainingBlip, tokenizer: BertTokenizerFast, folder: Path, split: str) -> dict[str, float]:
     """Text-to-image recall on rendered scenes; nothing if they aren't there yet."""
     listing = folder / f"{split}.json"
     if not listing.exists():

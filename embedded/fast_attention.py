@@ -14,6 +14,7 @@ class FastVisionAttention(BlipAttention):
     """Same weights, same result, one fused kernel."""
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, None]:
+        """Hidden states and no attention probabilities."""
         batch, length, width = hidden_states.shape
         qkv = self.qkv(hidden_states).view(batch, length, 3, self.num_heads, self.head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
@@ -31,6 +32,7 @@ class FastTextAttention(BlipTextSelfAttention):
         encoder_hidden_states: Tensor | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, None]:
+        """Hidden states and no attention probabilities."""
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         batch, length, width = hidden_states.shape
 

@@ -65,9 +65,7 @@ def render_svg(body: str, width: float, height: float) -> np.ndarray:
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="0 0 {width} {height}" width="{SIZE}" height="{SIZE}">{body}</svg>'
     )
-    png = resvg_py.svg_to_bytes(
-        svg_string=svg, width=SIZE, height=SIZE, skip_system_fonts=True
-    )
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=SIZE, height=SIZE, skip_system_fonts=True)
     return square(Image.open(io.BytesIO(bytes(png))))
 
 

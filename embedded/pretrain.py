@@ -107,12 +107,11 @@ class Stream:
         return {"input_ids": ids, "attention_mask": mask}
 
     def __call__(self, step: int, hardness: float = 1.0) -> Batch:
+        """The batch of one step."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + 1_000 + step)
         rng = random.Random(self.seed * 1_000_003 + step)
         rows = self.rows(step)
-        drawn = draw(
-            self.pictures.large, self.pictures.small, rows, generator, hardness=hardness
-        )
+        drawn = draw(self.pictures.large, self.pictures.small, rows, generator, hardness=hardness)
         concept = self.pictures.concept[rows]
         true, false, false_rows, told = [], [], [], []
         for i, (c, scale, (x, y), colour) in enumerate(
@@ -173,9 +172,7 @@ class Objective:
         loss = (loss + soft_cross_entropy(sims[:, :rows].t(), same)) / 2
         return loss, sims.detach()
 
-    def match(
-        self, batch: Batch, states: Tensor, sims: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def match(self, batch: Batch, states: Tensor, sims: Tensor, generator: torch.Generator) -> Tensor:
         """True pairs, hard images for texts, hard or falsified texts for images."""
         rows, count = len(batch.concept), self.matched
         same = batch.concept.unsqueeze(1) == batch.concept.unsqueeze(0)
@@ -212,9 +209,8 @@ class Objective:
         logits = self.model.decoder.cls(hidden[keep])
         return F.cross_entropy(logits.float(), target[keep], label_smoothing=0.1)
 
-    def __call__(
-        self, batch: Batch, generator: torch.Generator, matching: bool = True
-    ) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch, generator: torch.Generator, matching: bool = True) -> dict[str, Tensor]:
+        """Each loss by name."""
         net = self.model.retrieval
         with torch.autocast("cpu", torch.bfloat16):
             states = net.vision_model(pixel_values=batch.pixels).last_hidden_state
@@ -260,9 +256,7 @@ def optimiser(model: nn.Module, lr: float) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), eps=1e-8, fused=True)
 
 
-def save_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int
-) -> None:
+def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
     """Whole or not at all: written beside, then renamed."""
     partial = path.with_suffix(".partial")
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step},

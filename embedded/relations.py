@@ -224,8 +224,7 @@ class Wording:
             f"from {way[0]} to {way[1]} {{0}}, {{1}} and {{2}}",
             f"{{0}}, {{1}} and {{2}} from {way[0]} to {way[1]}",
             f"{{2}}, {{1}} and {{0}} from {way[1]} to {way[0]}",
-            "{1} between {0} "
-            + f"{PLACES[way[0]][0]} and {{2}} {PLACES[way[1]][0]}",
+            "{1} between {0} " + f"{PLACES[way[0]][0]} and {{2}} {PLACES[way[1]][0]}",
             f"{{0}} {PLACES[way[0]][0]}, {{1}} in the middle and {{2}} {PLACES[way[1]][0]}",
         ]
         claims = ((relation, a.hexcode, b.hexcode), (relation, b.hexcode, c.hexcode))

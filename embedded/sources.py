@@ -42,9 +42,7 @@ DRAWN: dict[str, Package] = {
 NEW_STYLE = Package("@lobehub/fluent-emoji-3d", "1.1.0", "MIT", "pictures of the scenes", True)
 EMOJIBASE = Package("emojibase-data", "17.0.0", "MIT", "labels, tags, shortcodes, groups", True)
 CLDR = Package("cldr-annotations-full", "48.2.0", "Unicode-3.0", "names and keywords", True)
-CLDR_DERIVED = Package(
-    "cldr-annotations-derived-full", "48.2.0", "Unicode-3.0", "names and keywords", True
-)
+CLDR_DERIVED = Package("cldr-annotations-derived-full", "48.2.0", "Unicode-3.0", "names and keywords", True)
 EMOJILIB = Package("emojilib", "4.0.3", "MIT", "keywords", True)
 ALL: list[Package] = [*DRAWN.values(), NEW_STYLE, EMOJIBASE, CLDR, CLDR_DERIVED, EMOJILIB]
 

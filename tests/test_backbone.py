@@ -462,6 +462,20 @@ def test_dropout_is_active_in_training_alone(site: str) -> None:
     assert not any(draws(f) for f in [visual, *fused])
 
 
+@pytest.mark.parametrize("frame_aware", [False, True])
+@pytest.mark.parametrize("part", ["attention", "crossattention"])
+def test_each_attention_of_a_fused_layer_drops_by_itself(part: str, frame_aware: bool) -> None:
+    model, texts, visuals = small(frame_aware)
+    pairs = torch.tensor([[0, 0], [1, 1], [2, 1]])
+    for layer in model.text_encoder.encoder.layer:
+        getattr(layer, part).self.dropout.p = 0.5
+    with torch.no_grad():
+        steady = match(model, texts, visuals, pairs)
+        assert torch.equal(match(model, texts, visuals, pairs), steady)
+        model.train()
+        assert not torch.equal(match(model, texts, visuals, pairs), match(model, texts, visuals, pairs))
+
+
 def test_frame_weighted_attention_drops_too() -> None:
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 2, 4, 6, 8).unbind(0)

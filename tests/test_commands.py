@@ -78,6 +78,7 @@ def test_own_data_and_training_learns(tmp_path: Path, base: Path, kind: str) -> 
             writer.writerows(rows)
     files = {"train": str(file), "test": str(file), "image_root": None, "augment": False, "scale": [1.0, 1.0]}
     run = write_run(tmp_path, base, {k: v for k, v in files.items() if k in ("train", "test")}, data=files,
+                    objective={"queue_size": 0, "momentum": 0.0, "alpha": 0.0},
                     train={"epochs": 30, "schedule": "constant", "lr": 1e-2, "batch_size": 8})  # fmt: skip
     assert main(["train", str(run)]) == 0
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())

@@ -18,20 +18,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from uniadapter.assets import asset
+
 LOG = logging.getLogger(__name__)
 SIZE = 96
 SPLITS = ("train", "val", "test", "test_novel")
 STAMP = "complete.sha256"
 RENDERER = "1"  # part of the stamp: raise it when rendering changes
-
-
-def asset(name: str) -> Path:
-    """Path of a folder or file of ``assets``: in an installed package or in a source checkout."""
-    here = Path(__file__).resolve().parent
-    for root in (here / "assets", here.parent.parent / "assets"):
-        if (root / name).exists():
-            return root / name
-    raise FileNotFoundError(f"asset {name!r} is neither in {here / 'assets'} nor in {here.parent.parent / 'assets'}")
 
 
 def read_specifications(split: str, folder: Path | None = None) -> list[dict[str, Any]]:
@@ -141,13 +134,13 @@ def _is_complete(target: Path, stamp: str) -> bool:
 
 def _put(partial: Path, target: Path, stamp: str) -> None:
     """Move a finished folder into place; an outdated one is moved out of the way first."""
-    os.chmod(partial, 0o755)  # noqa: PTH101 - mkdtemp makes it private
+    os.chmod(partial, 0o755)
     if target.exists() and not _is_complete(target, stamp):
         old = Path(tempfile.mkdtemp(prefix=".scenes-old-", dir=target.parent))
-        os.replace(target, old / "scenes")  # noqa: PTH105
+        os.replace(target, old / "scenes")
         shutil.rmtree(old, ignore_errors=True)
     try:
-        os.rename(partial, target)  # noqa: PTH104
+        os.rename(partial, target)
     except OSError:
         # another process was first; its folder is as good as ours
         if not _is_complete(target, stamp):

@@ -79,7 +79,9 @@ class Row:
             if not isinstance(values.get(key, {}), Mapping):
                 raise ReportError(f"{where} ({values['method']}): {key} is not an object of scores")
         named = {f.name for f in fields(cls)} - {"more"}
-        known = {key: dict(value) if key in DIRECTIONS else value for key, value in values.items() if key in named}
+        known: dict[str, Any] = {
+            key: dict(value) if key in DIRECTIONS else value for key, value in values.items() if key in named
+        }
         return cls(**known, more={key: value for key, value in values.items() if key not in named})
 
 

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import datetime
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
-from itertools import groupby
 from pathlib import Path
-from typing import Any
 
-from uniadapter.report.metrics import DIRECTIONS, Metrics, MetricsLike, Row, read_history, write_atomically
+from uniadapter.report.metrics import Metrics, MetricsLike, read_history, write_atomically
 from uniadapter.report.pictures import Thumbnails
-from uniadapter.report.plots import PALETTE, History, colour_index, panel_svg, quantities, title_of
+from uniadapter.report.plots import History, colour_index
 from uniadapter.report.queries import QueryExample, query_cards, tally
-from uniadapter.report.tables import (
-    Column,
-    best_rows,
-    by_test_set,
-    cost_columns,
-    direction_label,
-    method_label,
-    percent_text,
-    row_label,
-    score_columns,
-    size_text,
-)
+from uniadapter.report.sections import curves_section, facts_section, figures, results_section
+from uniadapter.report.tables import method_label
 from uniadapter.version import __version__
 
 PAGE = "report.html"
@@ -66,29 +52,49 @@ def write_report(
     """
     folder, metrics = Path(folder), Metrics.of(metrics)
     methods = list(dict.fromkeys(row.method for row in metrics.rows))
-    trained = _trained_method(metrics.rows)
+    trained = next((m for m in ("uniadapter", *methods) if m in methods and m != "zero_shot"), None)
     if history is None:
         history = read_history(folder / "history.jsonl", trained or "uniadapter")
-    labels = labels or ("before · zero-shot", f"after · {method_label(trained)}" if trained else "after")
-    title = title or _title(metrics, trained)
     colours = colour_index(list(dict.fromkeys([*history, *methods])))
-    body = [
-        f'<header class="top"><h1>{escape(title)}</h1>{_paragraph(summary, "lead")}{_figures(metrics, trained)}</header>',
-        _results(metrics, colours),
-        _curves(history, colours),
-        _queries(examples, labels, examples_note),
-        _facts(metrics, folder / "config.yaml"),
+    title = title or _title(metrics, trained)
+    labels = labels or ("before · zero-shot", f"after · {method_label(trained)}" if trained else "after")
+    parts = [
+        f'<header class="top"><p class="kicker">uniadapter · report of a run</p><h1>{escape(title)}</h1>'
+        f"{_paragraph(summary, 'lead')}{figures(metrics, trained)}</header>",
+        results_section(metrics, colours),
+        curves_section(history, colours),
+        _queries_section(examples, labels, examples_note),
+        facts_section(metrics, folder / "config.yaml"),
     ]
-    return write_atomically(folder / PAGE, _document(title, "\n".join(part for part in body if part)).encode())
+    return write_atomically(folder / PAGE, _document(title, "\n".join(part for part in parts if part)).encode())
+
+
+def _title(metrics: Metrics, trained: str | None) -> str:
+    task = metrics.task[:1].upper() + metrics.task[1:].replace("_", " ")
+    return f"{task}: {method_label(trained or 'zero_shot')}"
+
+
+def _paragraph(text: str, kind: str) -> str:
+    return f'<p class="{kind}">{escape(text)}</p>' if text else ""
+
+
+def _queries_section(examples: Sequence[QueryExample], labels: tuple[str, str], note: str) -> str:
+    if not examples:
+        return ""
+    count = (
+        "A query" if len(examples) == 1 else "A dozen queries" if len(examples) == 12 else f"{len(examples)} queries"
+    )
+    words = " ".join(part for part in (note, tally(examples)) if part)
+    return (
+        f'<section class="queries"><h2>{count}</h2>{_paragraph(words, "note")}'
+        '<p class="note key"><span class="swatch">✓</span> the picture that belongs to the query</p>'
+        f'<div class="cards">\n{query_cards(examples, labels, Thumbnails())}\n</div></section>'
+    )
 
 
 def _document(title: str, body: str) -> str:
     style = files("uniadapter.report").joinpath("page.css").read_text(encoding="utf-8")
-    style += f":root {{ {' '.join(f'--c{n}: {c};' for n, c in enumerate(PALETTE))} }}\n"
-    style = style.replace("/*palette*/", "")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    del digest
-    # The policy makes the browser itself see to it that nothing is fetched and no script runs.
+    # By the policy the browser itself sees to it that nothing is fetched and no script runs.
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -96,7 +102,6 @@ def _document(title: str, body: str) -> str:
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<meta name="generator" content="uniadapter {__version__}">
 <title>{escape(title)}</title>
 <style>
 {style}</style>
@@ -104,8 +109,8 @@ def _document(title: str, body: str) -> str:
 <body>
 <main>
 {body}
-<footer>Written by uniadapter {__version__} on {datetime.date.today().isoformat()}. This page holds all that it shows.
-</footer>
+<footer>Written by uniadapter {__version__} on {datetime.date.today().isoformat()}. All that this page shows is inside
+this one file.</footer>
 </main>
 </body>
 </html>

@@ -18,6 +18,7 @@ METHODS = {
     "question_only": "question only",
 }
 ARROWS = {"text": "T", "image": "I", "video": "V"}
+NOTHING = "\u2013"  # a dash
 OTHER_SCORES = (("accuracy", "accuracy"), ("cider", "CIDEr"), ("bleu@4", "BLEU@4"))
 
 
@@ -42,7 +43,7 @@ class Column:
     def show(self, row: Row) -> str:
         """The cell; a dash where there is nothing."""
         value = self.value(row)
-        return "–" if value is None else self.text(value)
+        return NOTHING if value is None else self.text(value)
 
 
 def method_label(method: str) -> str:
@@ -63,7 +64,7 @@ def direction_label(direction: str) -> str:
 def size_text(size: float) -> str:
     """Bytes in kB, MB or GB; a dash for none."""
     if not size:
-        return "–"
+        return NOTHING
     for unit, factor, digits in (("GB", 1e9, 2), ("MB", 1e6, 2), ("kB", 1e3, 0)):
         if size >= factor:
             return f"{size / factor:.{digits}f} {unit}"
@@ -157,7 +158,9 @@ def table(metrics: MetricsLike) -> Table:
             result.add_row(f"[dim]{_plain(name or 'main test set')}[/dim]")
         best = [best_rows(column, rows) for column in columns]
         for place, row in enumerate(rows):
-            cells = [f"[bold]{c.show(row)}[/bold]" if place in b else c.show(row) for c, b in zip(columns, best)]
+            cells = [
+                f"[bold]{c.show(row)}[/bold]" if place in b else c.show(row) for c, b in zip(columns, best, strict=True)
+            ]
             result.add_row(_plain(row_label(row)), *cells)
     return result
 
@@ -173,13 +176,13 @@ def markdown_table(metrics: MetricsLike) -> str:
     for name, rows in by_test_set(metrics.rows).items():
         best = [best_rows(column, rows) for column in columns]
         for place, row in enumerate(rows):
-            cells = [f"**{c.show(row)}**" if place in b else c.show(row) for c, b in zip(columns, best)]
+            cells = [f"**{c.show(row)}**" if place in b else c.show(row) for c, b in zip(columns, best, strict=True)]
             lines.append([_cell(row_label(row)), *([_cell(name or "main")] if several else []), *cells])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _short(group: str) -> str:
-    """ "text → image" as "T→I"."""
+    """A direction by its initials: T→I."""
     return "→".join(ARROWS.get(part, part) for part in group.split(" → "))
 
 

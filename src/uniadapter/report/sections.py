@@ -1,0 +1,194 @@
+"""The page's sections from numbers: key figures, results, curves, facts of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from uniadapter.report.metrics import DIRECTIONS, Metrics, Row
+from uniadapter.report.plots import History, panel_svg, quantities, title_of
+from uniadapter.report.tables import (
+    OTHER_SCORES,
+    Column,
+    best_rows,
+    by_test_set,
+    cost_columns,
+    direction_label,
+    method_label,
+    percent_text,
+    row_label,
+    score_columns,
+    size_text,
+)
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def figures(metrics: Metrics, trained: str | None) -> str:
+    """The few numbers to remember, of the first test set."""
+    rows = next(iter(by_test_set(metrics.rows).values()), [])
+    before = next((row for row in rows if row.method == "zero_shot"), None)
+    after = next((row for row in rows if row.method == trained), None)
+    shown = after or before
+    if shown is None:
+        return ""
+    tiles = [_score_tile(name, old, new) for name, old, new in _headline(before if after else None, shown)]
+    if after is not None and after.trainable_parameters:
+        share = f"{after.trainable_parameters:,} parameters"
+        tiles.append(_tile("trained", f"{percent_text(after.trainable_percent)} %", share))
+    if after is not None and after.checkpoint_bytes:
+        tiles.append(_tile("file", size_text(after.checkpoint_bytes), "what was trained, saved"))
+    tiles.append(_tile("time", duration_text(shown.seconds), "training and evaluation" if after else "evaluation"))
+    return f'<div class="figures">{"".join(tiles)}</div>'
+
+
+def _headline(before: Row | None, after: Row) -> list[tuple[str, float | None, float]]:
+    def values(row: Row | None) -> dict[str, float | None]:
+        if row is None:
+            return {}
+        found = {f"R@1 {direction_label(d)}": (getattr(row, d) or {}).get("r@1") for d in DIRECTIONS}
+        return {**found, **{label: row.more.get(key) for key, label in OTHER_SCORES}}
+
+    old = values(before)
+    return [(name, old.get(name), value) for name, value in values(after).items() if value is not None]
+
+
+def _score_tile(name: str, old: float | None, new: float) -> str:
+    if old is None:
+        return _tile(name, f"{new:.1f}", "")
+    change = new - old
+    sign = "+" if change > 0 else "\u2212" if change < 0 else "±"
+    return _tile(name, f"{new:.1f}", f"from {old:.1f} zero-shot, {sign}{abs(change):.1f}")
+
+
+def _tile(name: str, value: str, note: str) -> str:
+    return f'<div class="figure"><span>{escape(name)}</span><b>{escape(value)}</b><small>{escape(note)}</small></div>'
+
+
+def results_section(metrics: Metrics, colours: Mapping[str, int]) -> str:
+    """The table, and below it, folded, every score with and without reranking."""
+    if not metrics.rows:
+        return ""
+    main = _table(metrics.rows, [*score_columns(metrics.rows), *cost_columns()], colours, metrics)
+    every = ""
+    for suffix, words in (("", "Reranked by the matching head"), ("_itc", "Contrastive similarity alone")):
+        columns = score_columns(metrics.rows, suffix, ranks=True)
+        if any("rank" in c.label or c.group for c in columns):
+            every += f"<h3>{words}</h3>{_table(metrics.rows, columns, colours, metrics)}"
+    folded = f"<details><summary>Ranks, and scores without reranking</summary>{every}</details>" if every else ""
+    words = "Scores are 0 to 100; the best of each column is bold"
+    if any(row.trainable_parameters for row in metrics.rows):
+        words += ", of costs the lowest of the methods that train. Seconds are training plus final evaluation"
+    return f'<section><h2>Results</h2>{main}<p class="note">{words}.</p>{folded}</section>'
+
+
+def _table(rows: Sequence[Row], columns: list[Column], colours: Mapping[str, int], metrics: Metrics) -> str:
+    groups = by_test_set(rows)
+    spans = [(group, len(list(members))) for group, members in groupby(columns, key=lambda column: column.group)]
+    top = "".join(f'<th colspan="{n}"{" class=group" if g else ""}>{escape(g)}</th>' for g, n in spans)
+    edges = _group_starts(columns)
+    heads = "".join(f'<th scope="col"{_kind(n in edges)}>{escape(c.label)}</th>' for n, c in enumerate(columns))
+    bodies = []
+    for name, members in groups.items():
+        best = [best_rows(column, members) for column in columns]
+        lines = []
+        if len(groups) > 1:
+            wide = f'<th colspan="{len(columns) + 1}" scope="rowgroup">{escape(name or "main test set")}</th>'
+            lines.append(f'<tr class="set">{wide}</tr>')
+        for place, row in enumerate(members):
+            cells = "".join(
+                f"<td{_kind(n in edges)}>{'<b>' if place in best[n] else ''}{c.show(row)}"
+                f"{'</b>' if place in best[n] else ''}</td>"
+                for n, c in enumerate(columns)
+            )
+            dot = f'<i class="dot c{colours.get(row.method, 0)}"></i>'
+            lines.append(f'<tr><th scope="row">{dot}{escape(row_label(row))}</th>{cells}</tr>')
+        bodies.append(f"<tbody>{''.join(lines)}</tbody>")
+    caption = f'<caption class="unseen">{escape(metrics.task)}, seed {metrics.seed}</caption>'
+    head = f'<thead><tr><td></td>{top}</tr><tr><th scope="col">method</th>{heads}</tr></thead>'
+    return f'<div class="wide"><table>{caption}{head}{"".join(bodies)}</table></div>'
+
+
+def _group_starts(columns: Sequence[Column]) -> set[int]:
+    return {n for n, column in enumerate(columns) if n and column.group != columns[n - 1].group}
+
+
+def _kind(edge: bool) -> str:
+    return ' class="edge"' if edge else ""
+
+
+def curves_section(history: History, colours: Mapping[str, int]) -> str:
+    """One panel for each loss and for the learning rate."""
+    names = quantities(history)
+    if not names:
+        return ""
+    legend = "".join(f'<li><i class="dot c{colours[m]}"></i>{escape(method_label(m))}</li>' for m in history)
+    panels = "".join(
+        f"<figure><figcaption>{escape(title_of(name))}</figcaption>"
+        f'<div role="img" aria-label="{escape(_spoken(history, name))}">{panel_svg(history, name)}</div></figure>'
+        for name in names
+    )
+    return f'<section><h2>Training</h2><ul class="legend">{legend}</ul><div class="curves">{panels}</div></section>'
+
+
+def _spoken(history: History, quantity: str) -> str:
+    """A curve for those who do not see it: where it starts and where it ends."""
+    parts = []
+    for method, records in history.items():
+        values = [r[quantity] for r in records if isinstance(r.get(quantity), (int, float))]
+        if values:
+            parts.append(f"{method_label(method)} from {values[0]:.3g} to {values[-1]:.3g}")
+    return f"{title_of(quantity)} against the step: {'; '.join(parts)}"
+
+
+def facts_section(metrics: Metrics, config: Path) -> str:
+    """What was run: the top-level values of the metrics, each method's parameters, the config."""
+    facts: list[tuple[str, str]] = [("task", metrics.task), ("seed", str(metrics.seed))]
+    for key, value in metrics.more.items():
+        name, text = _fact(key, value)
+        if text:
+            facts.append((name, text))
+    for row in next(iter(by_test_set(metrics.rows).values()), []):
+        if row.trainable_parameters:
+            facts.append((row_label(row), _parameters(row)))
+    lines = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in facts)
+    return f'<section><h2>The run</h2><dl class="facts">{lines}</dl>{_config(config)}</section>'
+
+
+def _fact(key: str, value: Any) -> tuple[str, str]:
+    if key.endswith("seconds") and isinstance(value, (int, float)):
+        return key.removesuffix("seconds").replace("_", " ").strip() + " time", duration_text(value)
+    if isinstance(value, Mapping):
+        return key.replace("_", " "), ", ".join(f"{k} {v}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return key.replace("_", " "), ", ".join(str(v) for v in value)
+    return key.replace("_", " "), "" if value is None else str(value)
+
+
+def _parameters(row: Row) -> str:
+    text = f"{row.trainable_parameters:,} trained parameters, {percent_text(row.trainable_percent)} % of the base"
+    asides = []
+    if row.adapter_percent:
+        asides.append(f"adapters alone {percent_text(row.adapter_percent)} %")
+    bare = row.more.get("trainable_percent_without_embeddings")
+    if isinstance(bare, (int, float)):
+        asides.append(f"{percent_text(bare)} % of the base without its token embeddings")
+    return f"{text} ({', '.join(asides)})" if asides else text
+
+
+def _config(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
+    return f"<details><summary>config.yaml</summary><pre>{escape(text.strip())}</pre></details>"
