@@ -126,3 +126,10 @@ def export(model: PretrainingBlip, tokenizer: BertTokenizerFast, folder: Path) -
         "image_mean": list(MEAN), "image_std": list(STD),
     }  # fmt: skip
     (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    for key in ("is_local", "local_files_only"):  # of the machine that wrote it, not of the tokenizer
+        settings.pop(key, None)
+    settings["model_input_names"] = ["input_ids", "attention_mask"]  # BLIP has no token types
+    file.write_text(json.dumps(settings, indent=2) + "\n")
+    (folder / "model.safetensors").chmod(0o644)  # safetensors makes it readable by its owner only

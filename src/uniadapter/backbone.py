@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from uniadapter.grouping import Groups, group_pairs
+from uniadapter.grouping import Groups, group_pairs, length_parts
 from uniadapter.inject import AdaptedTextLayer, adopt
 
 Read = Literal["all", "first"]
@@ -178,7 +178,8 @@ def fuse(model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Tensor, 
     """Run the fused text encoder over pairs of texts and visuals.
 
     Each visual's keys and values are projected once a layer; the texts of one visual attend to them as one long query;
-    what depends on a text alone (the first layer's self-attention and its query residual) is computed once a text.
+    what depends on a text alone (the first layer's self-attention and its query residual) is computed once a text. For
+    the first token alone, pairs are fused in parts of about one text length, so that padding is not computed.
 
     Args:
         model: a BLIP with a text encoder.
@@ -193,13 +194,32 @@ def fuse(model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Tensor, 
     Raises:
         ValueError: `pairs` has another shape or points outside.
     """
-    link = adopt(model)
+    adopt(model)
     _check_pairs(pairs, len(texts), len(visuals))
     if not len(pairs):
         shape = (0, model.config.text_config.hidden_size)
         return texts.states.new_zeros(shape if read == "first" else (0, texts.ids.shape[1], shape[1]))
+    if read == "all":
+        return _fuse_part(model, texts, visuals, pairs, read)
+    lengths = texts.mask.sum(1)[pairs[:, 0]]
+    parts = length_parts(lengths, pairs[:, 1], visuals.tokens.shape[1] * visuals.tokens.shape[2])
+    states = [_fuse_part(model, *_only(texts, visuals, pairs[part]), read=read) for part in parts]
+    return torch.cat(states)[torch.argsort(torch.cat(parts))]
+
+
+def _only(texts: Texts, visuals: Visuals, pairs: Tensor) -> tuple[Texts, Visuals, Tensor]:
+    """The texts that pairs name, without their common padding, and the pairs in their rows."""
+    rows, index = torch.unique(pairs[:, 0], return_inverse=True)
+    named = texts.select(rows)
+    longest = int(named.mask.sum(1).max())
+    cut = Texts(named.ids[:, :longest], named.mask[:, :longest], named.states[:, :longest], named.feature)
+    return cut, visuals, torch.stack([index, pairs[:, 1]], dim=1)
+
+
+def _fuse_part(model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Tensor, read: Read) -> Tensor:
+    """`fuse` of pairs whose texts are of about one length."""
     groups = group_pairs(pairs, texts.ids.shape[1]).to(texts.ids.device)
-    active = link.active
+    active = adopt(model).active
     visual = visuals.tokens[groups.visuals]
     if active is not None and hasattr(active, "time"):
         visual = visual + _temporal(active.time, visual.shape[1]).unsqueeze(2)

@@ -70,7 +70,8 @@ def rerank(
     scores = torch.empty(len(keys), device=itc.device)
     for start in range(0, len(keys), block):
         part = keys[start : start + block]
-        scores[start : start + block] = _block_scores(model, texts, visuals, part % count, part // count)
+        pairs = torch.stack([part % count, part // count], dim=1)
+        scores[start : start + block] = match(model, texts, visuals, pairs)[:, 1].float()
         if progress is not None:
             progress(min(start + block, len(keys)), len(keys))
 
@@ -84,14 +85,3 @@ def rerank(
         look_up(wanted_by_visuals) + beta * itc.T.gather(1, visual_candidates),
         len(keys),
     )
-
-
-def _block_scores(model: PreTrainedModel, texts: Texts, visuals: Visuals, text: Tensor, visual: Tensor) -> Tensor:
-    """Matching logits of a block of pairs, on the rows that occur alone and without their common padding."""
-    text_rows, text_index = torch.unique(text, return_inverse=True)
-    visual_rows, visual_index = torch.unique_consecutive(visual, return_inverse=True)
-    some = texts.select(text_rows)
-    longest = int(some.mask.sum(1).max())
-    some = Texts(some.ids[:, :longest], some.mask[:, :longest], some.states[:, :longest], some.feature)
-    pairs = torch.stack([text_index, visual_index], dim=1)
-    return match(model, some, visuals.select(visual_rows), pairs)[:, 1].float()

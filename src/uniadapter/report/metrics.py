@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Union
@@ -150,7 +151,8 @@ def write_atomically(path: Path, content: bytes) -> Path:
         reason = error.strerror or str(error)
         raise ReportError(f"{path}: could not be written ({reason}); nothing there was changed") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # most often it has taken its place
+            temporary.unlink()
     return path
 
 

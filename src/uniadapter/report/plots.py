@@ -24,6 +24,7 @@ INK, GRID = "#1f2328", "#dfe3e8"
 
 NOT_LOSSES = frozenset({"step", "epoch", "lr", "samples_per_second", "method"})
 TITLES = {"loss": "loss", "lr": "learning rate"}
+DRAWN = 400  # points of a smoothed line
 SMOOTH_FROM = 60  # points; fewer are drawn as they are
 LOG_FROM = 8  # times between the methods' learning rates, above which one scale hides the lower
 
@@ -151,7 +152,7 @@ def _panel(axes: Axes, history: History, quantity: str, title: bool) -> None:
         marker = "o" if len(points) == 1 else None
         if quantity != "lr" and len(points) >= SMOOTH_FROM:
             axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.25)
-            values = _smoothed(steps, values)
+            steps, values = _smoothed(steps, values)
         axes.plot(steps, values, color=colour, linewidth=1.7, marker=marker, solid_capstyle="round")
     axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -185,17 +186,23 @@ def _handles(history: History) -> list[Any]:
     return [Line2D([], [], color=PALETTE[colours[m]], linewidth=2.2, label=method_label(m)) for m in history]
 
 
-def _smoothed(steps: Sequence[float], values: Sequence[float]) -> list[float]:
-    """Straight lines fitted to about a tenth of the points around each: unlike a running mean they do not lag."""
+def _smoothed(steps: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Straight lines fitted to about a tenth of the points around each: unlike a running mean they do not lag.
+
+    Returns:
+        At most some `DRAWN` steps, first and last among them, and the value at each.
+    """
     import numpy as np
 
-    reach = max(3, len(values) // 20)
+    last = len(values) - 1
+    reach = min(200, max(3, len(values) // 20))
+    places = sorted({*range(0, last, -(-len(values) // DRAWN)), last})
     result = []
-    for place, step in enumerate(steps):
+    for place in places:
         near = slice(max(0, place - reach), place + reach + 1)
-        _, level = np.polyfit(np.asarray(steps[near]) - step, values[near], 1)
+        _, level = np.polyfit(np.asarray(steps[near]) - steps[place], values[near], 1)
         result.append(float(level))
-    return result
+    return [steps[place] for place in places], result
 
 
 def _rendered(figure: Figure, kind: str) -> bytes:

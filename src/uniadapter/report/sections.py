@@ -45,7 +45,7 @@ def figures(metrics: Metrics, trained: str | None) -> str:
     tiles = [_score_tile(name, old, new) for name, old, new in _headline(before if after else None, shown)]
     if after is not None and after.trainable_parameters:
         share = f"{after.trainable_parameters:,} parameters"
-        tiles.append(_tile("trained", f"{percent_text(after.trainable_percent)} %", share))
+        tiles.append(_tile("trained", f"{percent_text(after.trainable_percent)}%", share))
     if after is not None and after.checkpoint_bytes:
         tiles.append(_tile("file", size_text(after.checkpoint_bytes), "what was trained, saved"))
     tiles.append(_tile("time", duration_text(shown.seconds), "training and evaluation" if after else "evaluation"))
@@ -176,13 +176,13 @@ def _fact(key: str, value: Any) -> tuple[str, str]:
 
 
 def _parameters(row: Row) -> str:
-    text = f"{row.trainable_parameters:,} trained parameters, {percent_text(row.trainable_percent)} % of the base"
+    text = f"{row.trainable_parameters:,} trained parameters, {percent_text(row.trainable_percent)}% of the base"
     asides = []
     if row.adapter_percent:
-        asides.append(f"adapters alone {percent_text(row.adapter_percent)} %")
+        asides.append(f"adapters alone {percent_text(row.adapter_percent)}%")
     bare = row.more.get("trainable_percent_without_embeddings")
     if isinstance(bare, (int, float)):
-        asides.append(f"{percent_text(bare)} % of the base without its token embeddings")
+        asides.append(f"{percent_text(bare)}% of the base without its token embeddings")
     return f"{text} ({', '.join(asides)})" if asides else text
 
 

@@ -105,7 +105,7 @@ def score_columns(rows: Sequence[Row], suffix: str = "", ranks: bool = False) ->
         ranks: median and mean rank too.
     """
     keys = [("r@1", "R@1"), ("r@5", "R@5"), ("r@10", "R@10")]
-    keys += [("median_rank", "median"), ("mean_rank", "mean")] if ranks else []
+    keys += [("median_rank", "median rank"), ("mean_rank", "mean rank")] if ranks else []
     columns = [_score_column(direction, key + suffix, label) for direction in DIRECTIONS for key, label in keys]
     if not suffix:
         for key, label in OTHER_SCORES:

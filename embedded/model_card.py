@@ -1,0 +1,119 @@
+"""Model card of the embedded backbone: ``python -m embedded.model_card``, after the export."""
+# ruff: noqa: E501 - lines of tables
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from safetensors import safe_open
+
+from embedded import sources
+from embedded.gather import CACHE
+
+CARD = """---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: image-text-to-text
+tags: [blip, image-text-retrieval, image-captioning]
+---
+# A small BLIP, pre-trained on drawn emoji
+
+{millions:.2f} M weights in this file ({megabytes:.1f} MB, float16, loading as float32): vision {vision}, text encoder and caption
+decoder {text}. It exists so that `uniadapter` has something to adapt without a download. It knows
+emoji drawn on plain backgrounds and their English names; it is of no use for photographs.
+
+```python
+from transformers import AutoProcessor, BlipForImageTextRetrieval, BlipForConditionalGeneration
+
+model = BlipForImageTextRetrieval.from_pretrained("assets/backbone")
+captioner = BlipForConditionalGeneration.from_pretrained("assets/backbone")
+processor = AutoProcessor.from_pretrained("assets/backbone")
+```
+
+Both classes (and `BlipForQuestionAnswering`) load from the one folder with no missing key. Conventions are BLIP's: text
+alone starts with `[CLS]`, text fused with a picture with `[ENC]`, the decoder with `[DEC]`; captions were learnt after
+the prompt "a picture of".
+
+## How it was trained
+
+From scratch, by `python -m embedded.pretrain` of this repository, on a 2-core CPU in bfloat16: {steps} steps of {batch}
+pictures (seed {seed}, AdamW, learning rate {lr}, weight decay 0.05, {warm} steps of warm-up, linear decay over the last
+{decay:.0%}). Losses: image-text contrastive (temperature 0.07; pictures of one concept are positives of each other's captions),
+image-text matching with hard negatives, captioning with label smoothing 0.1 and, for a footing, which concept is
+drawn (its head is not in this folder). While training, the decoder shares embeddings, cross-attention and feed-forward layers
+with the text encoder, as BLIP's does; the file holds both copies.
+
+Data: {pictures} pictures of {concepts} emoji (un-toned), each time drawn alone at another size, place and background, no flips; captions from names
+and keywords in templates, which also say place, size or background colour where these are true. Captions with a false
+place or colour serve as negatives. Never seen: the 3-D style, the `novel` families of the scenes (pictures, captions, tokenizer), two emoji at
+once. The share of easy (large) drawings and the start of matching follow a schedule in `pretrain.py`.
+
+## Zero-shot, on validation material
+
+{scores}
+
+Singles: {singles} pictures in the 3-D style of families of the validation split, against as many labels. Scenes: the
+validation split of `assets/scenes`, contrastive scores only, text to image. No number of a test split was looked at.
+
+## Licences
+
+The weights and files in this folder: Apache-2.0, as the repository. Pictures used in training (none ships here):
+
+| package | version | licence |
+|---|---|---|
+{packages}
+
+Words: emojibase-data (MIT), CLDR annotations (Unicode-3.0), emojilib (MIT); licence texts are in `../scenes/licences`. Credit, as CC-BY asks: Twemoji (Twitter and contributors), EmojiOne/JoyPixels
+v2, OpenMoji (CC-BY-SA: used for training only).
+
+sha256 of `model.safetensors`: `{sha}`
+"""
+NAMES = {
+    "i2t_r1": "singles, image to text R@1",
+    "i2t_r10": "singles, image to text R@10",
+    "t2i_r1": "singles, text to image R@1",
+    "t2i_r10": "singles, text to image R@10",
+    "scenes_t2i_r1": "scenes, text to image R@1",
+    "scenes_t2i_r10": "scenes, text to image R@10",
+}
+
+
+def main() -> None:
+    """Write ``README.md`` from the exported folder and the log of the run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, default=CACHE / "run")
+    parser.add_argument("--folder", type=Path, default=CACHE.parent.parent / "assets" / "backbone")
+    args = parser.parse_args()
+    log = (args.run / "log.txt").read_text()
+    starts = re.findall(r"from step \d+ to \d+, (\{.*\})", log)
+    settings = ast.literal_eval(re.sub(r"PosixPath\(('[^']*')\)", r"\1", starts[-1]))
+    scores = json.loads(re.findall(r"zero-shot (\{.*?\})", log)[-1])
+    config = json.loads((args.folder / "config.json").read_text())
+    weights = args.folder / "model.safetensors"
+    with safe_open(weights, "pt") as file:
+        count = sum(file.get_tensor(key).numel() for key in file.keys())  # noqa: SIM118
+    facts = json.loads((CACHE / "facts.json").read_text())
+    vision, text = config["vision_config"], config["text_config"]
+    card = CARD.format(
+        millions=count / 1e6,
+        megabytes=weights.stat().st_size / 1e6,
+        vision=f"{vision['num_hidden_layers']} layers of {vision['hidden_size']}, {vision['image_size']} px, patch {vision['patch_size']}",
+        text=f"{text['num_hidden_layers']} layers of {text['hidden_size']} each, {text['vocab_size']} word pieces",
+        pictures=facts["pretraining_pictures"],
+        concepts=facts["pretraining_concepts"],
+        scores="\n".join(f"- {label}: {scores[key]}" for key, label in NAMES.items() if key in scores),
+        singles=scores["singles"],
+        packages="\n".join(f"| {p.name} | {p.version} | {p.licence} |" for p in sources.DRAWN.values()),
+        sha=hashlib.sha256(weights.read_bytes()).hexdigest(),
+        **{key: settings[key] for key in ("steps", "batch", "seed", "lr", "warm", "decay")},
+    )
+    (args.folder / "README.md").write_text(card)
+
+
+if __name__ == "__main__":
+    main()
