@@ -336,5 +336,10 @@ def frame_weighted_attention(
 
 
 def match(model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Tensor) -> Tensor:
-    """Matching logits of pairs: [P, 2], column 1 for "they belong together" (the rerank score)."""
-    return model.itm_head(fuse(model, texts, visuals, pairs, read="first"))
+    """Matching logits of pairs: [P, 2], column 1 for "they belong together" (the rerank score).
+
+    The head itself runs outside autocast: rounding its logits to 8 bits would make ties.
+    """
+    states = fuse(model, texts, visuals, pairs, read="first")
+    with torch.autocast(states.device.type, enabled=False):
+        return model.itm_head(states.to(model.itm_head.weight.dtype))

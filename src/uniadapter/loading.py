@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging as transformers_logging
 
 from uniadapter.assets import asset
 from uniadapter.checkpoint import AdapterFile, base_hash, write_adapter, written_atomically
@@ -42,6 +45,21 @@ TASK_CLASSES: dict[str, type[PreTrainedModel]] = {
     "vqa": BlipForQuestionAnswering,
     "caption": BlipForConditionalGeneration,
 }
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without transformers' table of unexpected keys: a folder serves several classes, so there always are some."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def _is_pth(base: str) -> bool:
@@ -69,7 +87,8 @@ def load_model(base: str = EMBEDDED, task: str = "retrieval", dtype: torch.dtype
         return model.to(dtype).eval()
     path = str(asset("backbone")) if base == EMBEDDED else base
     try:
-        model, info = cls.from_pretrained(path, dtype=dtype, output_loading_info=True)
+        with _quietly():
+            model, info = cls.from_pretrained(path, dtype=dtype, output_loading_info=True)
     except (OSError, ValueError) as error:
         reason = first_line(error)
         raise CheckpointError(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter import draws
-from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, fuse
+from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, match
 from uniadapter.config import EvaluateConfig, ModelConfig, ObjectiveConfig
 from uniadapter.data.batches import Batch
 from uniadapter.data.retrieval import RetrievalSplit
@@ -197,10 +197,10 @@ class RetrievalTask(nn.Module):
             visual = draw_negatives(similarity[own], ids_of_rows, ids, uniforms[0], keys)
             text = draw_negatives(similarity.T[own], ids_of_rows, ids, uniforms[1], keys)
         chosen = matching_pairs(visual, text, first)
-        states = fuse(self.model, texts, visuals, chosen.pairs, read="first")
+        logits = match(self.model, texts, visuals, chosen.pairs)
         # Weighed by pairs, not by rows: a row whose batch has no other id brings fewer.
         weight = share(len(chosen.labels), ids.device).weight
-        return matching_loss(self.model.itm_head(states), chosen.labels) * weight
+        return matching_loss(logits, chosen.labels) * weight
 
     def training_state(self) -> dict[str, dict[str, Tensor]]:
         """What a resumable checkpoint must keep besides the trainable weights."""
