@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from reference import ParityCase
 from safetensors.torch import load_file
-from tiny import randomise, tiny_config, tiny_model, tiny_texts
 from transformers import BlipConfig, BlipForConditionalGeneration, BlipForImageTextRetrieval
-from world import save_tokenizer
 
+from reference import ParityCase
+from tiny import randomise, tiny_config, tiny_model, tiny_texts
 from uniadapter.adapter import AdapterSet, BackboneShape
 from uniadapter.adapters import adapter_set, add_adapter, add_momentum
 from uniadapter.backbone import encode_text, encode_visual, match
@@ -22,6 +21,7 @@ from uniadapter.cli import main
 from uniadapter.config import AdapterConfig
 from uniadapter.loading import convert_adapter, load_model
 from uniadapter.original import CheckpointError
+from world import save_tokenizer
 
 CONFIG = AdapterConfig(bottleneck=6, key_value=3, temporal_frames=2)
 
@@ -61,7 +61,9 @@ def test_the_exact_set_of_saved_keys(tmp_path: Path) -> None:
     add_momentum(model)
     save_adapter(model, tmp_path / "a")
     both = ["norm", "down", "up_vision", "up_text", "up_cross", "norm_cross"]
-    modules = [f"layers.{i}.{m}" for i in (0, 1) for m in both] + [f"layers.2.{m}" for m in ("norm", "down", "up_vision")]
+    modules = [f"layers.{i}.{m}" for i in (0, 1) for m in both] + [
+        f"layers.2.{m}" for m in ("norm", "down", "up_vision")
+    ]
     modules += [f"{kind}.{m}" for kind in ("key", "value") for m in ("down", "up")]
     modules += [f"heads.{h}" for h in ("vision_proj", "text_proj", "itm_head")]
     expected = {f"{m}.{p}" for m in modules for p in ("weight", "bias")} | {"key.scale", "value.scale", "time"}

@@ -41,7 +41,7 @@ def build(case: ParityCase) -> BlipForImageTextRetrieval:
     assert config.vision_config.image_size == meta["image_size"]
     model = BlipForImageTextRetrieval(config).eval()
     missing, unexpected = model.load_state_dict(import_base(weights), strict=False)
-    assert not missing and not unexpected
+    assert (missing, unexpected) == ([], [])
     imported = import_adapter(weights, frame_aware=meta["config"]["frame_aware_attention"])
     online = add_adapter(model, imported.config)
     online.load_state_dict(imported.state)

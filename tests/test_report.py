@@ -56,7 +56,7 @@ def sample() -> dict[str, Any]:
 def history(steps: int = 8) -> dict[str, list[dict[str, Any]]]:
     return {
         method: [
-            {"step": s, "epoch": 0, "loss": 3 / s, "contrastive": 2 / s, "matching": 1 / s, "lr": rate, "method": method}
+            {"step": s, "epoch": 0, "loss": 3 / s, "contrastive": 2 / s, "matching": 1 / s, "lr": rate}
             for s in range(1, steps + 1)
         ]
         for method, rate in (("uniadapter", 1e-3), ("full_fine_tuning", 1e-5))

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
+
 from uniadapter import report
 from uniadapter.config import ConfigError, RunConfig
 from uniadapter.data.retrieval import RetrievalSplit
@@ -28,6 +30,7 @@ from uniadapter.runs import (
     zero_shot,
 )
 from uniadapter.tasks.retrieval import RetrievalResult
+from uniadapter.trainer import CHECKPOINT, HISTORY, make_accelerator
 
 logger = logging.getLogger(__name__)
 
@@ -51,41 +54,49 @@ def run_training(config: RunConfig, resume: bool = False) -> dict[str, Any]:
     if config.model.method == "none":
         raise ConfigError("model.method is none, which trains nothing: use `evaluate`, or set uniadapter or full")
     folder = Path(config.output)
-    if not resume and (folder / "checkpoint.pt").exists():
+    accelerator = make_accelerator(config.train)
+    if not accelerator.is_main_process:  # the others train along and leave talking, writing and measuring to the first
+        logging.getLogger("uniadapter").setLevel(logging.ERROR)
+        train_split(prepare(config), load_split(resolve_data(config.data), "train"), config, folder, resume,
+                    accelerator=accelerator)  # fmt: skip
+        return {}
+    if not resume and (folder / CHECKPOINT).exists():
         logger.warning("%s holds an earlier run, which this one replaces (--resume would go on with it)", folder)
-        (folder / "checkpoint.pt").unlink()
-        (folder / "history.jsonl").unlink(missing_ok=True)
+        (folder / CHECKPOINT).unlink()
+        (folder / HISTORY).unlink(missing_ok=True)
     with logged_to(folder):
         write_config(config, folder / "config.yaml")
-        config = replace(config, data=resolve_data(config.data))
-        train = load_split(config.data, "train")
-        tests = test_splits(config.data) if config.data.test else {}
-        val = load_split(config.data, "val") if config.data.val and config.train.evaluate_every else None
-        started = time.perf_counter()
-        prepared = prepare(config)
-        say(str(prepared.counts))
+        return _train_and_measure(replace(config, data=resolve_data(config.data)), folder, resume, accelerator)
 
-        def on_epoch(epoch: int) -> None:
-            if val is not None and epoch % config.train.evaluate_every == 0:
-                _log_validation(prepared, val, config, epoch)
 
-        with TrainingBar(config.model.method) as bar:
-            trainer = train_split(prepared, train, config, folder, resume, bar, on_epoch)
-        size = save_result(prepared, config, folder)
-        logger.info("saved to %s (%.2f MB)", folder, size / 1e6)
-        rows: list[dict[str, Any]] = []
-        examples: list[report.QueryExample] = []
-        if tests:
-            with pair_bar("reranking") as progress:
-                after = measure(
-                    prepared, config, tests, config.model.method_name, started, size, trainer.history, progress
-                )
-                before = zero_shot(_base_of(prepared, config), config, tests, progress)
-            rows = [*before.rows, *after.rows]
-            examples = query_examples(tests["test"], before.result, after.result)
-        metrics = {"task": config.task, "seed": config.train.seed, "base": config.model.base, "rows": rows}
-        finish_report(folder, metrics, {config.model.method_name: trainer.history}, examples, str(prepared.counts))
-        return metrics
+def _train_and_measure(config: RunConfig, folder: Path, resume: bool, accelerator: Accelerator) -> dict[str, Any]:
+    """What the first process does in `run_training`."""
+    train = load_split(config.data, "train")
+    tests = test_splits(config.data) if config.data.test else {}
+    val = load_split(config.data, "val") if config.data.val and config.train.evaluate_every else None
+    started = time.perf_counter()
+    prepared = prepare(config)
+    say(str(prepared.counts))
+
+    def on_epoch(epoch: int) -> None:
+        if val is not None and epoch % config.train.evaluate_every == 0:
+            _log_validation(prepared, val, config, epoch)
+
+    with TrainingBar(config.model.method) as bar:
+        trainer = train_split(prepared, train, config, folder, resume, bar, on_epoch, accelerator)
+    size = save_result(prepared, config, folder)
+    logger.info("saved to %s (%.2f MB)", folder, size / 1e6)
+    metrics = {"task": config.task, "seed": config.train.seed, "base": config.model.base, "rows": []}
+    examples: list[report.QueryExample] = []
+    name = config.model.method_name
+    if tests:
+        with pair_bar("reranking") as progress:
+            after = measure(prepared, config, tests, name, started, size, trainer.history, progress)
+            before = zero_shot(_base_of(prepared, config), config, tests, progress)
+        metrics["rows"] = [*before.rows, *after.rows]
+        examples = query_examples(tests["test"], before.result, after.result)
+    finish_report(folder, metrics, {name: trainer.history}, examples, str(prepared.counts))
+    return metrics
 
 
 def _base_of(prepared: Prepared, config: RunConfig) -> Prepared:
@@ -162,6 +173,7 @@ def run_evaluation(config: RunConfig, adapter: Path | None = None, which: str = 
         config = replace(config, data=resolve_data(config.data), model=replace(config.model, method="none"))
         split = load_split(config.data, which)
         prepared = prepare(config, adapter)
+        prepared.model.to(make_accelerator(config.train).device)
         tests = {which: split}
         size = (adapter / "adapter_model.safetensors").stat().st_size if adapter else 0
         started = time.perf_counter()

@@ -221,10 +221,11 @@ class Trainer:
         return {name: loss.detach() for name, loss in losses.items()}
 
     def _tick(self, sums: dict[str, Tensor], count: int, rate: float) -> None:
-        losses = {name: float(value) / count for name, value in sums.items()}
+        assert self.accelerator is not None
+        # Weighed by their shares, so that the mean over processes is the mean over all rows.
+        losses = {name: float(self.accelerator.reduce(value, "mean")) / count for name, value in sums.items()}
         tick = Tick(self.step, self.steps, self.epoch, losses, self.scheduler.get_last_lr()[0], rate)
         self.history.append(tick.record())
-        assert self.accelerator is not None
         if self.accelerator.is_main_process:
             if self.folder is not None:
                 self.folder.mkdir(parents=True, exist_ok=True)
