@@ -22,6 +22,7 @@ from embedded.canvas import MEAN, SIZE, STD
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]"]
 VOCABULARY = 1800
 POSITIONS = 64
+PUNCTUATION = ',.?!;:-"()'
 
 
 def train_tokenizer(corpus: list[str]) -> BertTokenizerFast:
@@ -36,6 +37,11 @@ def train_tokenizer(corpus: list[str]) -> BertTokenizerFast:
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[(t, tokenizer.token_to_id(t)) for t in ("[CLS]", "[SEP]")],
     )
+    return as_bert(tokenizer)
+
+
+def as_bert(tokenizer: Tokenizer) -> BertTokenizerFast:
+    """The class that transformers loads, with BLIP's special tokens named."""
     return BertTokenizerFast(
         tokenizer_object=tokenizer,
         do_lower_case=True,
@@ -57,7 +63,7 @@ def blip_config(tokenizer: BertTokenizerFast) -> BlipConfig:
         "vocab_size": len(tokenizer), "num_hidden_layers": 3, "hidden_size": 192,
         "encoder_hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768,
         "max_position_embeddings": POSITIONS, "is_decoder": True, "hidden_act": "gelu",
-        "label_smoothing": 0.1, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
+        "label_smoothing": 0.1, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
         "projection_dim": 64, "bos_token_id": ids("[DEC]"), "pad_token_id": ids("[PAD]"),
         "sep_token_id": ids("[SEP]"), "eos_token_id": ids("[SEP]"),
     }  # fmt: skip
@@ -103,15 +109,37 @@ class PretrainingBlip(nn.Module):
                 nn.init.normal_(linear.weight, std=0.02 / math.sqrt(2 * depth))
 
 
-def export(model: PretrainingBlip, tokenizer: BertTokenizerFast, folder: Path) -> None:
+def name_punctuation(tokenizer: BertTokenizerFast, corpus: list[str]) -> tuple[BertTokenizerFast, list[int]]:
+    """Entries of their own for punctuation, which pre-training read as ``[UNK]``; also their ids.
+
+    They take the places of word pieces that no text of pre-training uses, so nothing that was learnt is lost.
+    """
+    data = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocabulary: dict[str, int] = data["model"]["vocab"]
+    used = {i for encoding in tokenizer.backend_tokenizer.encode_batch(corpus) for i in encoding.ids}
+    free = [w for w, i in sorted(vocabulary.items(), key=lambda e: -e[1]) if i not in used and w.startswith("##")]
+    marks = [mark for mark in PUNCTUATION if mark not in vocabulary]
+    if len(free) < len(marks):
+        raise ValueError(f"{len(free)} unused word pieces are too few for {len(marks)} marks")
+    for mark, piece in zip(marks, free, strict=False):
+        vocabulary[mark] = vocabulary.pop(piece)
+    return as_bert(Tokenizer.from_str(json.dumps(data))), [vocabulary[mark] for mark in marks]
+
+
+def export(model: PretrainingBlip, tokenizer: BertTokenizerFast, folder: Path, corpus: list[str]) -> None:
     """One folder for both task classes: float16 weights that load as float32."""
     folder.mkdir(parents=True, exist_ok=True)
+    unknown = tokenizer.unk_token_id
+    tokenizer, marks = name_punctuation(tokenizer, corpus)
     state = dict(model.retrieval.state_dict())
     for key, value in model.decoder.state_dict().items():
         # tied to other keys of the file: transformers ties them again on loading
         if key not in ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias"):
             state["text_decoder." + key] = value
     tensors = {k: v.detach().to(torch.float16).clone().contiguous() for k, v in state.items()}
+    for key, value in tensors.items():
+        if key.endswith(("embeddings.word_embeddings.weight", "cls.predictions.bias")):
+            value[marks] = value[unknown].clone()  # what a mark was to the model so far
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = model.retrieval.config
     config.architectures = ["BlipForImageTextRetrieval"]

@@ -132,3 +132,9 @@ class Captioner:
         for label, names, keywords in zip(self.labels, self.names, self.keywords, strict=True):
             lines += [label, label, *names, *keywords]
         return lines
+
+    def texts(self) -> list[str]:
+        """Every word that a caption may hold, the frames of the templates included."""
+        frames = [t.format(n="", a="", t="", x="", p="", c="") for t in (*PLAIN, *PLACED, *COLOURED)]
+        names = [p for group in (*self.names, *self.keywords) for p in group]
+        return [*self.corpus(), *frames, *names, *(article(name) for name in names)]

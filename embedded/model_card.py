@@ -52,6 +52,9 @@ Data: {pictures} pictures of {concepts} emoji (un-toned), each time drawn alone 
 and keywords in templates, which also say place, size or background colour where these are true. Captions with a false
 place or colour serve as negatives. Never seen: the 3-D style, the `novel` families of the scenes (pictures, captions, tokenizer), two emoji at
 once. The share of easy (large) drawings and the start of matching follow a schedule in `pretrain.py`.
+{restarts}
+Punctuation was the unknown token while training; the export gives marks entries of their own, in place of word pieces that no
+training text uses, with that token's weights.
 
 ## Zero-shot, on validation material
 
@@ -90,8 +93,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=CACHE.parent.parent / "assets" / "backbone")
     args = parser.parse_args()
     log = (args.run / "log.txt").read_text()
-    starts = re.findall(r"from step \d+ to \d+, (\{.*\})", log)
-    settings = ast.literal_eval(re.sub(r"PosixPath\(('[^']*')\)", r"\1", starts[-1]))
+    starts = re.findall(r"from step (\d+) to (\d+), (\{.*\})", log)
+    settings = ast.literal_eval(re.sub(r"PosixPath\(('[^']*')\)", r"\1", starts[-1][2]))
+    plans = [f"from step {first} with `--steps {last}`" for first, last, _ in starts]
+    restarts = f"The run was resumed: {', then '.join(plans)}." if len(plans) > 1 else ""
     scores = json.loads(re.findall(r"zero-shot (\{.*?\})", log)[-1])
     config = json.loads((args.folder / "config.json").read_text())
     weights = args.folder / "model.safetensors"
@@ -108,6 +113,7 @@ def main() -> None:
         concepts=facts["pretraining_concepts"],
         scores="\n".join(f"- {label}: {scores[key]}" for key, label in NAMES.items() if key in scores),
         singles=scores["singles"],
+        restarts=restarts,
         packages="\n".join(f"| {p.name} | {p.version} | {p.licence} |" for p in sources.DRAWN.values()),
         sha=hashlib.sha256(weights.read_bytes()).hexdigest(),
         **{key: settings[key] for key in ("steps", "batch", "seed", "lr", "warm", "decay")},

@@ -5,7 +5,8 @@
 
 Contrastive, matching and captioning losses, as BLIP's. The new (3-D) style and the ``novel``
 families are never seen. Every draw is a function of (seed, step), so a resumed run goes on as if
-it had not stopped, and ``--steps`` only says when the decay begins.
+it had not stopped. ``--steps`` sets the schedule: how long drawings stay easy, when matching begins,
+when the learning rate falls.
 """
 
 from __future__ import annotations
@@ -365,7 +366,8 @@ def main() -> None:
         model = PretrainingBlip(blip_config(tokenizer), len(concepts))
         state = torch.load(args.out / "checkpoint.pt", weights_only=True)
         model.load_state_dict(state["model"])
-        export(model, tokenizer, args.export)
+        seen = [c for c in concepts if c.split != "novel"]
+        export(model, tokenizer, args.export, [PROMPT, *Captioner(seen, phrase_counts(seen)).texts()])
         LOG.info("exported step %d to %s", state["step"], args.export)
         return
     train(args)

@@ -140,7 +140,8 @@ def encode_text(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Texts:
         mask: [S, L], 1 for tokens, 0 for padding on the right; columns that are padding everywhere are cut.
 
     Returns:
-        `Texts`, of the longest text's length.
+        `Texts`, of the longest text's length. Texts are encoded in parts of about one length, so states of padding
+        are those of the part's padding, or 0.
 
     Raises:
         TypeError: the model has no text encoder.
@@ -148,10 +149,15 @@ def encode_text(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Texts:
     if not hasattr(model, "text_encoder"):
         raise TypeError(f"{type(model).__name__} has no text encoder")
     adopt(model)
-    longest = int(mask.sum(1).max())
-    ids, mask = ids[:, :longest], mask[:, :longest]
-    states = model.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-    return Texts(ids, mask, states, _project(model, "text_proj", states[:, 0]))
+    lengths = mask.sum(1)
+    parts = length_parts(lengths)
+    encoded = []
+    for part in parts:
+        longest = int(lengths[part].max())
+        some, seen = ids[part, :longest], mask[part, :longest]
+        states = model.text_encoder(input_ids=some, attention_mask=seen).last_hidden_state
+        encoded.append(Texts(some, seen, states, _project(model, "text_proj", states[:, 0])))
+    return encoded[0] if len(parts) == 1 else Texts.concatenate(encoded).select(torch.argsort(torch.cat(parts)))
 
 
 def enc_token_id(model: PreTrainedModel) -> int:

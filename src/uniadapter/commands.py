@@ -173,7 +173,7 @@ def run_evaluation(config: RunConfig, adapter: Path | None = None, which: str = 
         config = replace(config, data=resolve_data(config.data), model=replace(config.model, method="none"))
         split = load_split(config.data, which)
         prepared = prepare(config, adapter)
-        prepared.model.to(make_accelerator(config.train).device)
+        prepared.model.to(device=make_accelerator(config.train).device)
         tests = {which: split}
         size = (adapter / "adapter_model.safetensors").stat().st_size if adapter else 0
         started = time.perf_counter()

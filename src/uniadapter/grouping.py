@@ -9,6 +9,7 @@ from torch import Tensor
 
 _WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 _TEXT_WORK, _VISUAL_WORK = 14, 2  # products of d x d a layer for a text token; for a visual token (its key and value)
+_PART_TOKENS = 128  # what a further part costs in calls, in text tokens
 _COPY_TOKENS = 12  # what copying one visual's keys and values costs, in query tokens; only shifts a choice of layout
 
 
@@ -92,18 +93,19 @@ def group_pairs(pairs: Tensor, length: int) -> Groups:
     return Groups(order, texts, pair_visuals, visuals, rows, slots.view(-1, width), places)
 
 
-def length_parts(lengths: Tensor, visuals: Tensor, visual_tokens: int) -> list[Tensor]:
-    """Split pairs by text length where that saves more padding than it costs in keys and values projected twice.
+def length_parts(lengths: Tensor, visuals: Tensor | None = None, visual_tokens: int = 0) -> list[Tensor]:
+    """Split texts or pairs by text length where that saves more padding than it costs.
 
     Args:
-        lengths: tokens of each pair's text, [P].
-        visuals: visual row of each pair, [P].
+        lengths: tokens of each text, or of each pair's text, [P].
+        visuals: visual row of each pair, [P]; a visual whose pairs are split has its keys and values projected twice.
         visual_tokens: tokens of a visual.
 
     Returns:
-        Positions of the pairs of each part; together every position once.
+        Positions of the texts or pairs of each part; together every position once.
     """
-    lengths, visuals = lengths.detach().cpu(), visuals.detach().cpu()
+    lengths = lengths.detach().cpu()
+    visuals = torch.zeros_like(lengths) if visuals is None else visuals.detach().cpu()
 
     def cost(part: Tensor) -> int:
         text = int(lengths[part].max()) * len(part) * _TEXT_WORK
@@ -114,7 +116,7 @@ def length_parts(lengths: Tensor, visuals: Tensor, visual_tokens: int) -> list[T
         for limit in torch.unique(lengths[part])[:-1]:
             short = lengths[part] <= limit
             total = cost(part[short]) + cost(part[~short])
-            if total < 0.95 * best:  # a split that saves next to nothing costs more in overhead
+            if total + _PART_TOKENS * _TEXT_WORK < best:
                 best, chosen = total, short
         return [part] if chosen is None else split(part[chosen]) + split(part[~chosen])
 

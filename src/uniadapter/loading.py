@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 from transformers import (
     AutoTokenizer,
     BertTokenizer,
-    BlipConfig,
     BlipForConditionalGeneration,
     BlipForImageTextRetrieval,
     BlipForQuestionAnswering,
@@ -140,9 +139,9 @@ def load_tokenizer(base: str = EMBEDDED) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def check_config(config: BlipConfig) -> list[str]:
+def check_config(model: PreTrainedModel) -> list[str]:
     """Settings of a hub config that differ from what BLIP was trained with, as lines to warn with."""
-    text, vision = config.text_config, config.vision_config
+    text, vision = model.config.text_config, model.config.vision_config
     lines = []
     if text.hidden_size == 768 and text.num_attention_heads != 12:
         lines.append(f"text_config.num_attention_heads is {text.num_attention_heads}; BERT-base has 12")

@@ -92,7 +92,7 @@ def prepare(config: RunConfig, adapter_folder: Path | None = None) -> Prepared:
     settings = config.model
     model = load_model(settings.base, config.task)
     tokenizer = load_tokenizer(settings.base)
-    for line in check_config(model.config):
+    for line in check_config(model):
         logger.warning("%s: %s", settings.base, line)
     name: str | None = None
     if adapter_folder is not None:

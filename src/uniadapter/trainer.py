@@ -224,7 +224,7 @@ class Trainer:
         assert self.accelerator is not None
         # Weighed by their shares, so that the mean over processes is the mean over all rows.
         losses = {name: float(self.accelerator.reduce(value, "mean")) / count for name, value in sums.items()}
-        tick = Tick(self.step, self.steps, self.epoch, losses, self.scheduler.get_last_lr()[0], rate)
+        tick = Tick(self.step, self.steps, self.epoch, losses, float(self.scheduler.get_last_lr()[0]), rate)
         self.history.append(tick.record())
         if self.accelerator.is_main_process:
             if self.folder is not None:
