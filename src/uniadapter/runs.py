@@ -125,9 +125,7 @@ def load_split(config: DataConfig, which: str) -> RetrievalSplit:
     path = config.extra_tests.get(which) or getattr(config, which, None)
     if path is None:
         raise ConfigError(f"data.{which} is not set: name an annotation file in the config or with --data.{which}")
-    split = load_retrieval(path, config, which)
-    logger.info("%s", split.summary())
-    return split
+    return load_retrieval(path, config, which)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
