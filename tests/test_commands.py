@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from uniadapter.cli import main
-from world import COLOURS, captions, karpathy, save_base, save_pictures
+from world import COLOURS, karpathy, save_base, save_pictures
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +68,13 @@ def test_karpathy_files_through_train_and_evaluate(tmp_path: Path, base: Path, p
     assert measured["image_to_text"] == rows["zero_shot"]["image_to_text"]
 
 
+NEW_NAMES = dict(zip(COLOURS, ["dog", "cat", "car", "tree", "star", "moon", "fish", "cake"], strict=True))
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
-def test_own_data_and_training_learns(tmp_path: Path, base: Path, kind: str) -> None:
-    save_pictures(tmp_path)
-    rows = [{"image": f"{c}.png", "caption": said} for c in COLOURS for said in captions(c)]
+def test_own_data_and_training_learns(tmp_path: Path, kind: str) -> None:
+    save_pictures(tmp_path)  # plain colours under names that no pre-training gave them
+    rows = [{"image": f"{c}.png", "caption": f"{article} {NEW_NAMES[c]}"} for c in COLOURS for article in ("a", "the")]
     file = tmp_path / f"mine.{kind}"
     with file.open("w", newline="") as out:
         if kind == "jsonl":
@@ -80,16 +83,16 @@ def test_own_data_and_training_learns(tmp_path: Path, base: Path, kind: str) -> 
             writer = csv.DictWriter(out, ["image", "caption"])
             writer.writeheader()
             writer.writerows(rows)
-    files = {"train": str(file), "test": str(file), "image_root": None, "augment": False, "scale": [1.0, 1.0]}
-    run = write_run(tmp_path, base, {k: v for k, v in files.items() if k in ("train", "test")}, data=files,
+    data = {"image_root": None, "augment": False, "scale": [1.0, 1.0]}
+    run = write_run(tmp_path, Path("embedded"), {"train": str(file), "test": str(file)}, data=data,
                     objective={"queue_size": 0, "momentum": 0.0, "alpha": 0.0},
-                    train={"epochs": 30, "schedule": "constant", "lr": 1e-2, "batch_size": 8})  # fmt: skip
+                    train={"epochs": 20, "schedule": "constant", "lr": 5e-3, "batch_size": 8})  # fmt: skip
     assert main(["train", str(run)]) == 0
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
-    before, after = (row["text_to_image"]["r@1_itc"] for row in metrics["rows"])
-    assert after > before + 20
+    before, after = (row["text_to_image"]["r@1"] for row in metrics["rows"])
+    assert after >= before + 50
     history = [json.loads(line) for line in (tmp_path / "run/history.jsonl").read_text().splitlines()]
-    assert history[-1]["loss"] < history[0]["loss"]
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
 
 
 def test_full_fine_tuning_leaves_a_model_that_loads(tmp_path: Path, base: Path) -> None:
