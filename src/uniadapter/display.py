@@ -16,7 +16,7 @@ from uniadapter.evaluation.rerank import Progress as PairProgress
 from uniadapter.trainer import Tick
 
 LOG = "train.log"
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 110)  # logs and pipes get the whole table
 logger = logging.getLogger(__name__)
 
 
