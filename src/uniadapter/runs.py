@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.adapters import Counts, adapter_set, add_adapter, count_parameters, disable_adapter
-from uniadapter.checkpoint import CheckpointError, load_adapter, read_adapter_file, save_adapter, written_atomically
+from uniadapter.checkpoint import load_adapter, save_adapter, written_atomically
 from uniadapter.config import ConfigError, DataConfig, RunConfig
 from uniadapter.data.loaders import image_loader, train_loader
 from uniadapter.data.retrieval import RetrievalSplit, load_retrieval
@@ -279,14 +279,6 @@ def write_config(config: RunConfig, file: Path) -> None:
     values["data"]["scale"] = list(config.data.scale)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump(values, sort_keys=False))
-
-
-def check_adapter_fits(folder: Path, config: RunConfig) -> RunConfig:
-    """The config with the adapter's own base where the config names none, and its task checked."""
-    described, _ = read_adapter_file(folder)
-    if described.task != config.task:
-        raise CheckpointError(f"{folder}: made for {described.task}, not {config.task}")
-    return config
 
 
 def outcome(right: Tensor) -> Tensor:
