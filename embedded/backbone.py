@@ -17,12 +17,12 @@ from transformers import (
     BlipForImageTextRetrieval,
 )
 
-from embedded.canvas import MEAN, SIZE, STD
+from embedded.canvas import MEAN, PATCH, SIZE, STD
+from uniadapter.inject import adopt
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]"]
-VOCABULARY = 1800
+VOCABULARY = 3600
 POSITIONS = 64
-PUNCTUATION = ',.?!;:-"()'
 
 
 def train_tokenizer(corpus: list[str]) -> BertTokenizerFast:
@@ -55,7 +55,7 @@ def blip_config(tokenizer: BertTokenizerFast) -> BlipConfig:
     """Sizes of the embedded model; whatever BLIP sets apart from the class defaults is set."""
     ids = tokenizer.convert_tokens_to_ids
     vision = {
-        "image_size": SIZE, "patch_size": 16, "num_hidden_layers": 6, "hidden_size": 192,
+        "image_size": SIZE, "patch_size": PATCH, "num_hidden_layers": 6, "hidden_size": 192,
         "num_attention_heads": 3, "intermediate_size": 768, "layer_norm_eps": 1e-6,
         "initializer_range": 0.02, "projection_dim": 64,
     }  # fmt: skip
@@ -86,8 +86,10 @@ class PretrainingBlip(nn.Module):
     def __init__(self, config: BlipConfig, concepts: int) -> None:
         super().__init__()
         self.concepts = nn.Linear(config.vision_config.hidden_size, concepts)
+        self.patches = nn.Linear(config.vision_config.hidden_size, concepts)
         self.retrieval = BlipForImageTextRetrieval(config)
-        self.decoder = BlipForConditionalGeneration(config).text_decoder
+        self.captioner = BlipForConditionalGeneration(config)
+        self.captioner.vision_model = self.retrieval.vision_model
         encoder = self.retrieval.text_encoder
         self.decoder.bert.embeddings = encoder.embeddings
         self.decoder.cls.predictions.decoder.weight = encoder.embeddings.word_embeddings.weight
@@ -97,6 +99,13 @@ class PretrainingBlip(nn.Module):
             own.intermediate = shared.intermediate
             own.output = shared.output
         self._initialise()
+        for model in (self.retrieval, self.captioner):
+            adopt(model)  # SDPA; no weight moves
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The caption decoder."""
+        return self.captioner.text_decoder
 
     def _initialise(self) -> None:
         """What the classes leave too large or at zero: positions and the class token."""
@@ -109,37 +118,15 @@ class PretrainingBlip(nn.Module):
                 nn.init.normal_(linear.weight, std=0.02 / math.sqrt(2 * depth))
 
 
-def name_punctuation(tokenizer: BertTokenizerFast, corpus: list[str]) -> tuple[BertTokenizerFast, list[int]]:
-    """Entries of their own for punctuation, which pre-training read as ``[UNK]``; also their ids.
-
-    They take the places of word pieces that no text of pre-training uses, so nothing that was learnt is lost.
-    """
-    data = json.loads(tokenizer.backend_tokenizer.to_str())
-    vocabulary: dict[str, int] = data["model"]["vocab"]
-    used = {i for encoding in tokenizer.backend_tokenizer.encode_batch(corpus) for i in encoding.ids}
-    free = [w for w, i in sorted(vocabulary.items(), key=lambda e: -e[1]) if i not in used and w.startswith("##")]
-    marks = [mark for mark in PUNCTUATION if mark not in vocabulary]
-    if len(free) < len(marks):
-        raise ValueError(f"{len(free)} unused word pieces are too few for {len(marks)} marks")
-    for mark, piece in zip(marks, free, strict=False):
-        vocabulary[mark] = vocabulary.pop(piece)
-    return as_bert(Tokenizer.from_str(json.dumps(data))), [vocabulary[mark] for mark in marks]
-
-
-def export(model: PretrainingBlip, tokenizer: BertTokenizerFast, folder: Path, corpus: list[str]) -> None:
+def export(model: PretrainingBlip, tokenizer: BertTokenizerFast, folder: Path) -> None:
     """One folder for both task classes: float16 weights that load as float32."""
     folder.mkdir(parents=True, exist_ok=True)
-    unknown = tokenizer.unk_token_id
-    tokenizer, marks = name_punctuation(tokenizer, corpus)
     state = dict(model.retrieval.state_dict())
     for key, value in model.decoder.state_dict().items():
         # tied to other keys of the file: transformers ties them again on loading
         if key not in ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias"):
             state["text_decoder." + key] = value
     tensors = {k: v.detach().to(torch.float16).clone().contiguous() for k, v in state.items()}
-    for key, value in tensors.items():
-        if key.endswith(("embeddings.word_embeddings.weight", "cls.predictions.bias")):
-            value[marks] = value[unknown].clone()  # what a mark was to the model so far
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = model.retrieval.config
     config.architectures = ["BlipForImageTextRetrieval"]

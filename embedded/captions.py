@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from embedded.canvas import COLOURS
 from embedded.concepts import Concept
 
+PUNCTUATION = ', . ? ! ; : - " ( )'
+
 PLAIN = [
     "{n}", "{n}", "{a}", "{a}", "{t}", "a picture of {a}", "an emoji of {a}", "{n} emoji",
     "a drawing of {a}", "this is {a}", "there is {a}", "a photo of {a}", "an image of {n}",
@@ -35,6 +37,29 @@ SCENE_WORDS = (
     "other another while is are sits stands lies placed from row column diagonal diagonally "
     "side by each directly just higher lower than up down in at on the a an there"
 )
+
+
+JOINTS = [" and ", " and ", " with ", ", "]
+OPENINGS = ["", "", "", "a picture of ", "there is ", "we see ", "an image of ", "a drawing of "]
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A true caption.
+
+    Args:
+        text: in words.
+        names: the concepts it names.
+        only_here: it also says a place, a size or a colour, so it need not be true of other canvases that show these.
+        false: the same made false, or "".
+        false_names: the concepts that the false one names.
+    """
+
+    text: str
+    names: tuple[int, ...]
+    only_here: bool = False
+    false: str = ""
+    false_names: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,33 +109,76 @@ class Captioner:
         self.labels = [c.label for c in concepts]
         self.names = [c.names for c in concepts]
         self.keywords = [[k for k in c.keywords if counts[k] <= 6] for c in concepts]
+        self.all = [i for i, c in enumerate(concepts) if c.split != "novel"]
+        kinds: dict[str, list[int]] = {}
+        for i in self.all:
+            kinds.setdefault(concepts[i].subgroup, []).append(i)
+        self.kin = [kinds.get(c.subgroup, []) for c in concepts]
 
     def name(self, concept: int, rng: random.Random) -> str:
         """The label, another name or a telling keyword."""
         chance = rng.random()
-        if chance < 0.30 and self.keywords[concept]:
+        if chance < 0.20 and self.keywords[concept]:
             return rng.choice(self.keywords[concept])
         return self.labels[concept] if chance < 0.6 else rng.choice(self.names[concept])
 
-    def caption(self, concept: int, truth: Truth, rng: random.Random) -> tuple[str, str]:
-        """A true caption and, where it says a place or a colour, the same made false."""
-        name = self.name(concept, rng)
+    def of_one(self, concept: int, truth: Truth, rng: random.Random) -> Caption:
+        """Of a canvas with one drawing; where it says a place or a colour, also the same made false."""
+        name, own = self.name(concept, rng), (concept,)
         sized = name
         if truth.size and rng.random() < 0.2:
             sized = f"{rng.choice(SIZES[truth.size])} {name}"
         chance = rng.random()
-        if chance < 0.45 and truth.places:
+        if chance < 0.4 and truth.places:
             place = rng.choice(truth.places)
             frame, phrase = rng.choice(PLACED), rng.choice((sized, article(sized)))
             false = rng.choice(PLACES[opposite(place, rng)])
             texts = [frame.format(x=phrase, p=p) for p in (rng.choice(PLACES[place]), false)]
-            return texts[0], texts[1]
+            return Caption(texts[0], own, True, texts[1], own)
         if chance > 0.85 and truth.colour:
             frame, phrase = rng.choice(COLOURED), rng.choice((sized, article(sized)))
             other = rng.choice([c for c in COLOURS if c != truth.colour])
-            return frame.format(x=phrase, c=truth.colour), frame.format(x=phrase, c=other)
-        text = rng.choice(PLAIN).format(n=sized, a=article(sized), t=f"the {sized}")
-        return text, ""
+            texts = [frame.format(x=phrase, c=c) for c in (truth.colour, other)]
+            return Caption(texts[0], own, True, texts[1], own)
+        return Caption(self.plain(sized, rng), own, sized != name)
+
+    def plain(self, name: str, rng: random.Random) -> str:
+        """A name in one of many frames."""
+        return rng.choice(PLAIN).format(n=name, a=article(name), t=f"the {name}")
+
+    def of_several(self, concepts: list[int], rng: random.Random) -> Caption:
+        """Of a canvas with several drawings: names all of them or some, in any order, and nothing of where they are.
+
+        Half of the time also the same with one name exchanged for that of a concept of the same kind, or of any.
+        """
+        count = len(concepts) if rng.random() < 0.65 else rng.randint(1, len(concepts))
+        named = rng.sample(concepts, count)
+        if rng.random() < 0.5:
+            return Caption(self.listing(named, rng), tuple(named))
+        place = rng.randrange(count)
+        pool = self.kin[named[place]] if rng.random() < 0.5 else self.all
+        strange = [c for c in rng.choices(pool, k=8) if c not in concepts]
+        if not strange:
+            return Caption(self.listing(named, rng), tuple(named))
+        false = [*named[:place], strange[0], *named[place + 1 :]]
+        state = rng.getstate()
+        text = self.listing(named, rng)
+        rng.setstate(state)  # the same words around the other name, as far as names have as many
+        return Caption(text, tuple(named), False, self.listing(false, rng), tuple(false))
+
+    def listing(self, concepts: list[int], rng: random.Random) -> str:
+        """Names, joined: "a cat, pizza and the rocket"."""
+        names = [self.name(c, rng) for c in concepts]
+        if len(names) == 1:
+            return self.plain(names[0], rng)
+        words = [rng.choice((n, article(n), article(n), f"the {n}")) for n in names]
+        last = rng.choice(JOINTS)
+        return rng.choice(OPENINGS) + ", ".join(words[:-1]) + last + words[-1]
+
+    def told_of_several(self, concepts: list[int], rng: random.Random) -> str:
+        """What the decoder learns to say of several: every label, in any order."""
+        words = [article(self.labels[c]) for c in rng.sample(concepts, len(concepts))]
+        return ", ".join(words[:-1]) + " and " + words[-1]
 
     def told(self, concept: int, truth: Truth, rng: random.Random) -> str:
         """What the decoder learns to say: the label, half of the time with place or colour."""
@@ -124,17 +192,11 @@ class Captioner:
         return text
 
     def corpus(self) -> list[str]:
-        """Every string the tokenizer is trained on."""
-        lines = [SCENE_WORDS] * 50 + [" ".join(COLOURS)] * 50
+        """Every string the tokenizer is trained on; names more often than keywords, which are rarer in captions."""
+        lines = [SCENE_WORDS] * 50 + [" ".join(COLOURS)] * 50 + [PUNCTUATION] * 50
         lines += [p for group in PLACES.values() for p in group] * 20
         lines += [w for group in SIZES.values() for w in group] * 20
-        lines += [t.format(n="", a="", t="") for t in PLAIN] * 20
-        for label, names, keywords in zip(self.labels, self.names, self.keywords, strict=True):
-            lines += [label, label, *names, *keywords]
+        lines += [t.format(n="", a="", t="", x="", p="", c="") for t in (*PLAIN, *PLACED, *COLOURED, *OPENINGS)] * 20
+        for i in self.all:
+            lines += [self.labels[i], *self.names[i]] * 6 + self.keywords[i]
         return lines
-
-    def texts(self) -> list[str]:
-        """Every word that a caption may hold, the frames of the templates included."""
-        frames = [t.format(n="", a="", t="", x="", p="", c="") for t in (*PLAIN, *PLACED, *COLOURED)]
-        names = [p for group in (*self.names, *self.keywords) for p in group]
-        return [*self.corpus(), *frames, *names, *(article(name) for name in names)]

@@ -31,7 +31,8 @@ LOG = logging.getLogger(__name__)
 SPLITS = {"train": 4000, "val": 400, "test": 500, "test_novel": 400}
 SPLIT_OF = {"train": "train", "val": "val", "test": "test", "test_novel": "novel"}
 CAPTIONS = 3
-PARTNERED = 0.4  # share of scenes that have a twin: the same emoji, two of them swapped
+SLACK = 4  # pixels by which a caption must be false of a rival scene
+PARTNERED = 0.3  # share of scenes that have a twin: the same emoji, two of them swapped
 CELL, COLUMNS = 64, 32
 # Words that a caption needs for itself: "left arrow above top hat" would read two ways.
 RELATION_WORDS = {"left", "right", "above", "below", "over", "under", "between", "up", "down"}
@@ -96,12 +97,12 @@ def layout(count: int, rng: random.Random) -> tuple[list[Slot], int, int]:
         kind = rng.random()
         if kind < 0.4:
             y = rng.randint(30, 66)
-            return [(near, y), (far, y)], 36, 44
+            return [(near, y), (far, y)], 40, 46
         if kind < 0.8:
             x = rng.randint(30, 66)
-            return [(x, near), (x, far)], 36, 44
+            return [(x, near), (x, far)], 40, 46
         corners = [(near, near), (far, far)] if rng.random() < 0.5 else [(far, near), (near, far)]
-        return corners, 38, 46
+        return corners, 40, 46
     if count == 3:
         kind = rng.randrange(5)
         if kind == 0:
@@ -112,12 +113,12 @@ def layout(count: int, rng: random.Random) -> tuple[list[Slot], int, int]:
             return [(x, 17), (x, 48), (x, 79)], 30, 31
         if kind == 2:
             corners = [(near, near), (far, near), (near, far), (far, far)]
-            return rng.sample(corners, 3), 36, 43
+            return rng.sample(corners, 3), 38, 44
         first, second = (near, far) if kind == 3 else (far, near)
         if rng.random() < 0.5:
-            return [(mid, first), (near, second), (far, second)], 36, 43
-        return [(first, mid), (second, near), (second, far)], 36, 43
-    return [(near, near), (far, near), (near, far), (far, far)], 36, 43
+            return [(mid, first), (near, second), (far, second)], 38, 44
+        return [(first, mid), (second, near), (second, far)], 38, 44
+    return [(near, near), (far, near), (near, far), (far, far)], 38, 44
 
 
 def place(codes: list[str], slots: list[Slot], sizes: list[int], rng: random.Random) -> list[Placed]:
@@ -184,7 +185,7 @@ class Composer:
         """``total`` specifications without captions; twins follow one another."""
         out: list[Scene] = []
         while len(out) < total:
-            count = self.rng.choices([2, 3, 4], [0.55, 0.35, 0.10])[0]
+            count = self.rng.choices([2, 3, 4], [0.6, 0.32, 0.08])[0]
             codes = self.deal(count)
             slots, low, high = layout(count, self.rng)
             sizes = [self.rng.randint(low, high) for _ in codes]
@@ -248,7 +249,7 @@ class Composer:
                 statement = next(wording)
                 rivals = set.intersection(*({s.id for s in index[code]} for code in statement.concepts)) - {scene.id}
                 shared = [s for s in index[statement.concepts[0]] if s.id in rivals]
-                if any(all(holds(c, s.by_code()) for c in statement.claims) for s in shared):
+                if any(all(holds(c, s.by_code(), SLACK) for c in statement.claims) for s in shared):
                     continue
                 text = self.spell(statement)
                 if text in taken or any(s.text == statement.text for s in scene.statements):

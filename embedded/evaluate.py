@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from embedded.canvas import draw, normalise
+from embedded.canvas import STILL, alone, draw, normalise
+from uniadapter.backbone import Visuals, encode_visual, match
+from uniadapter.tasks.retrieval import encode_texts
 
 if TYPE_CHECKING:
     from transformers import BertTokenizerFast
@@ -20,30 +22,13 @@ if TYPE_CHECKING:
     from embedded.backbone import PretrainingBlip
     from embedded.pretrain import Pictures
 
-
-@torch.no_grad()
-def embed_images(model: PretrainingBlip, pixels: Tensor) -> Tensor:
-    """Unit vectors [N, 64]."""
-    net = model.retrieval
-    with torch.autocast("cpu", torch.bfloat16):
-        parts = [net.vision_model(pixel_values=p).last_hidden_state[:, 0] for p in pixels.split(128)]
-        out = net.vision_proj(torch.cat(parts))
-    return F.normalize(out.float(), dim=-1)
+CANDIDATES = 10
 
 
-@torch.no_grad()
-def embed_texts(model: PretrainingBlip, tokenizer: BertTokenizerFast, texts: list[str]) -> Tensor:
-    """Unit vectors [N, 64]."""
-    net = model.retrieval
-    out = tokenizer(texts, padding=True, truncation=True, max_length=48, return_tensors="pt")
-    ids, mask = out["input_ids"], out["attention_mask"]
-    with torch.autocast("cpu", torch.bfloat16):
-        parts = [
-            net.text_encoder(input_ids=i, attention_mask=m).last_hidden_state[:, 0]
-            for i, m in zip(ids.split(256), mask.split(256), strict=True)
-        ]
-        vectors = net.text_proj(torch.cat(parts))
-    return F.normalize(vectors.float(), dim=-1)
+def encode_images(model: PretrainingBlip, pixels: Tensor) -> Visuals:
+    """Canvases [N, 3, 96, 96] as visuals of one frame."""
+    parts = [encode_visual(model.retrieval, p.unsqueeze(1)) for p in pixels.split(128)]
+    return Visuals.concatenate(parts)
 
 
 def recall(sims: Tensor, truth: Tensor, k: int) -> float:
@@ -52,17 +37,19 @@ def recall(sims: Tensor, truth: Tensor, k: int) -> float:
     return round(100 * (ranks < k).float().mean().item(), 1)
 
 
+@torch.no_grad()
 def singles(
     model: PretrainingBlip, tokenizer: BertTokenizerFast, pictures: Pictures, labels: list[str]
 ) -> dict[str, float]:
     """Single emoji of validation families in the style never trained on, by their labels."""
     model.eval()
-    generator = torch.Generator().manual_seed(1)
+    generator, rng = torch.Generator().manual_seed(1), random.Random(1)
     rows = torch.arange(len(pictures.concept))
-    drawn = draw(pictures.large, pictures.small, rows, generator, jitter=False)
-    images = embed_images(model, drawn.pixels)
-    texts = embed_texts(model, tokenizer, [labels[c] for c in pictures.concept.tolist()])
-    sims = images @ texts.t()
+    canvases = [alone(i, 1.0, rng) for i in rows.tolist()]
+    drawn = draw(pictures.large, pictures.small, canvases, generator, STILL)
+    images = encode_images(model, drawn.pixels)
+    texts = encode_texts(model.retrieval, tokenizer, [labels[c] for c in pictures.concept.tolist()], 48, 256)
+    sims = images.feature @ texts.feature.t()
     model.train()
     return {
         "singles": len(rows),
@@ -73,8 +60,9 @@ def singles(
     }
 
 
+@torch.no_grad()
 def scenes(model: PretrainingBlip, tokenizer: BertTokenizerFast, folder: Path, split: str) -> dict[str, float]:
-    """Text-to-image recall on rendered scenes; nothing if they aren't there yet."""
+    """Text-to-image recall on rendered scenes, before and after reranking; nothing if they aren't there yet."""
     listing = folder / f"{split}.json"
     if not listing.exists():
         return {}
@@ -82,14 +70,19 @@ def scenes(model: PretrainingBlip, tokenizer: BertTokenizerFast, folder: Path, s
     rows = json.loads(listing.read_text())
     arrays = [np.asarray(Image.open(folder / "images" / r["image"]).convert("RGB")) for r in rows]
     pixels = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
-    images = embed_images(model, normalise(pixels))
-    texts = [(i, c) for i, r in enumerate(rows) for c in r["caption"]]
-    vectors = embed_texts(model, tokenizer, [c for _, c in texts])
-    truth = torch.tensor([i for i, _ in texts])
-    sims = vectors @ images.t()
+    images = encode_images(model, normalise(pixels))
+    captions = [(i, c) for i, r in enumerate(rows) for c in r["caption"]]
+    texts = encode_texts(model.retrieval, tokenizer, [c for _, c in captions], 48, 256)
+    truth = torch.tensor([i for i, _ in captions])
+    sims = texts.feature @ images.feature.t()
+    best = sims.topk(CANDIDATES).indices
+    pairs = torch.stack([torch.arange(len(best)).repeat_interleave(CANDIDATES), best.flatten()], 1)
+    logits = torch.cat([match(model.retrieval, texts, images, p)[:, 1] for p in pairs.split(2048)])
+    reranked = sims.clone().scatter_(1, best, 1000 + logits.view_as(best))
     model.train()
     return {
         "scenes": len(rows),
         "scenes_t2i_r1": recall(sims, truth, 1),
         "scenes_t2i_r10": recall(sims, truth, 10),
+        "scenes_t2i_r1_reranked": recall(reranked, truth, 1),
     }

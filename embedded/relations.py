@@ -33,32 +33,32 @@ class Statement:
     claims: tuple[Claim, ...]
 
 
-def holds(claim: Claim, scene: dict[str, Placed]) -> bool:
-    """Whether a claim is true of a scene (hexcode → object)."""
+def holds(claim: Claim, scene: dict[str, Placed], slack: int = 0) -> bool:
+    """Whether a claim is true of a scene (hexcode → object); `slack` pixels make it easier."""
     relation, first, second = claim
     a = scene[first]
     if not second:
         wanted = relation.split()
-        return all(word in sides(a) for word in wanted)
+        return all(word in sides(a, slack) for word in wanted)
     b = scene[second]
-    dx, dy = b.x - a.x, b.y - a.y
+    dx, dy, gap = b.x - a.x, b.y - a.y, GAP - slack
     if relation == "left":
-        return dx >= GAP and dx > abs(dy)
+        return dx >= gap and dx > abs(dy) - slack
     if relation == "above":
-        return dy >= GAP and dy > abs(dx)
+        return dy >= gap and dy > abs(dx) - slack
     if relation == "above left":
-        return dx >= GAP and dy >= GAP
+        return dx >= gap and dy >= gap
     if relation == "above right":
-        return -dx >= GAP and dy >= GAP
+        return -dx >= gap and dy >= gap
     raise ValueError(f"unknown relation {relation!r}")
 
 
-def sides(item: Placed) -> set[str]:
+def sides(item: Placed, slack: int = 0) -> set[str]:
     """Which sides of the canvas an object is clearly on."""
     out = set()
-    if abs(item.x - CENTRE) > GAP + 2:
+    if abs(item.x - CENTRE) > GAP + 2 - slack:
         out.add("left" if item.x < CENTRE else "right")
-    if abs(item.y - CENTRE) > GAP + 2:
+    if abs(item.y - CENTRE) > GAP + 2 - slack:
         out.add("top" if item.y < CENTRE else "bottom")
     return out
 
