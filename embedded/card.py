@@ -24,8 +24,8 @@ CARD = """# Scenes of 3-D emoji
 
 Pictures of two to four emoji in the 3-D style, 96 x 96 pixels, each with three captions that say
 what is where. The retrieval task that the embedded backbone is adapted to: it was pre-trained on
-single emoji in other styles and never saw the 3-D style, two things at once, or a sentence about
-two things.
+emoji in other styles, one or several on a canvas, and never saw the 3-D style or a sentence that
+says where one thing is from another.
 
 The pictures are not stored. `sprites.webp` holds one 64-pixel cell an emoji, a line of
 `<split>.jsonl` says what is drawn where, and `uniadapter.embedded.prepare_scenes` renders them on
@@ -60,7 +60,7 @@ Keywords ("diet" for a red apple) are not used. A name containing a word of plac
   and found true of its scene and false of the twin; `tests/test_embedded.py` does it again.
 - "left of" means: centres at least 12 pixels apart in that direction, and further apart in it than
   across. "above and to the left of": at least 12 pixels both ways. A side or corner of the picture:
-  more than 14 pixels off the middle.
+  more than 14 pixels off the middle. Of a twin a caption is false by 4 pixels more.
 
 ## Which concepts, and who has seen them
 

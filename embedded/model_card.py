@@ -41,27 +41,27 @@ the prompt "a picture of".
 
 ## How it was trained
 
-From scratch, by `python -m embedded.pretrain` of this repository, on a 2-core CPU in bfloat16: {steps} steps of {batch}
+From scratch, by `python -m embedded.pretrain` of this repository, on a 2-core CPU in float32: {steps} steps of {batch}
 pictures (seed {seed}, AdamW, learning rate {lr}, weight decay 0.05, {warm} steps of warm-up, linear decay over the last
-{decay:.0%}). Losses: image-text contrastive (temperature 0.07; pictures of one concept are positives of each other's captions),
-image-text matching with hard negatives, captioning with label smoothing 0.1 and, for a footing, which concept is
-drawn (its head is not in this folder). While training, the decoder shares embeddings, cross-attention and feed-forward layers
-with the text encoder, as BLIP's does; the file holds both copies.
+{decay:.0%}). Losses: image-text contrastive (temperature 0.07; every canvas that a caption is true of is its positive),
+image-text matching with hard negatives, captioning with label smoothing 0.1 and, for a footing, which concepts a canvas
+shows and which one shows on each patch (the heads of these two are not in this folder). While training, the decoder shares
+embeddings, cross-attention and feed-forward layers with the text encoder, as BLIP's does; the file holds both copies.
 
-Data: {pictures} pictures of {concepts} emoji (un-toned), each time drawn alone at another size, place and background, no flips; captions from names
-and keywords in templates, which also say place, size or background colour where these are true. Captions with a false
-place or colour serve as negatives. Never seen: the 3-D style, the `novel` families of the scenes (pictures, captions, tokenizer), two emoji at
-once. The share of easy (large) drawings and the start of matching follow a schedule in `pretrain.py`.
+Data: {pictures} pictures of {concepts} emoji (un-toned), drawn at another size, angle, place, light and background each time. A canvas
+holds one drawing, with a caption that may say where it is, how large, or on what colour; or two to four, with a caption that
+names some or all of them in any order and says nothing of where they are. Captions made false (another place, colour or
+name) serve as negatives. Never seen: the 3-D style, the `novel` families of the scenes (pictures, captions, tokenizer), any
+sentence that relates two things. The schedule (from easy drawings to full canvases; when matching begins) is in `pretrain.py`.
 {restarts}
-Punctuation was the unknown token while training; the export gives marks entries of their own, in place of word pieces that no
-training text uses, with that token's weights.
 
 ## Zero-shot, on validation material
 
 {scores}
 
 Singles: {singles} pictures in the 3-D style of families of the validation split, against as many labels. Scenes: the
-validation split of `assets/scenes`, contrastive scores only, text to image. No number of a test split was looked at.
+validation split of `assets/scenes`, text to image, by contrastive scores and after reranking the ten best by the
+matching head. No number of a test split was looked at.
 
 ## Licences
 
@@ -83,6 +83,7 @@ NAMES = {
     "t2i_r10": "singles, text to image R@10",
     "scenes_t2i_r1": "scenes, text to image R@1",
     "scenes_t2i_r10": "scenes, text to image R@10",
+    "scenes_t2i_r1_reranked": "scenes, text to image R@1, reranked",
 }
 
 

@@ -40,10 +40,10 @@ CACHE = Path(__file__).resolve().parent.parent / ".cache" / "embedded"
 NEW_STYLE = "fluent-3d"
 TEMPERATURE = 0.07
 PROMPT = "a picture of "
-HARD_FROM = 0.25  # share of the run after which drawings are as small, and canvases as full, as they get
+HARD_FROM = 0.3  # share of the run after which drawings are as small, and canvases as full, as they get
 SEVERAL = 0.6  # share of canvases with more than one drawing, from then on
 COUNTS = [0.5, 0.3, 0.2]  # of two, three and four
-MATCH_FROM = 0.15  # share of the run after which matching and captioning are trained: they need features first
+MATCH_FROM = 0.35  # share of the run after which matching and captioning are trained: they need features first
 NOT_MIRRORED = {"arrow", "keycap", "alphanum", "av-symbol", "punctuation", "math"}
 
 
@@ -275,24 +275,31 @@ def hardness(step: int, steps: int) -> float:
     return min(1.0, step / (HARD_FROM * steps))
 
 
-def optimiser(model: nn.Module, lr: float) -> torch.optim.AdamW:
-    """AdamW without decay on biases, norms and positions."""
-    decayed, plain = [], []
+def optimisers(model: PretrainingBlip, lr: float, muon_lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, AdamW for all else, without decay on biases, norms and positions.
+
+    On 26,000 canvases Muon had brought the loss over concepts as far in 150 steps as AdamW in 200.
+    """
+    inner, decayed, plain = [], [], []
     for name, parameter in model.named_parameters():
-        flat = parameter.ndim < 2 or "position" in name or "class_embedding" in name
-        (plain if flat else decayed).append(parameter)
+        if parameter.ndim == 2 and (".encoder.layer" in name):
+            inner.append(parameter)
+        else:
+            flat = parameter.ndim < 2 or "position" in name or "class_embedding" in name
+            (plain if flat else decayed).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": 0.05},
         {"params": plain, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), eps=1e-8, fused=True)
+    adamw = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), eps=1e-8, fused=True)
+    return [adamw, torch.optim.Muon(inner, lr=muon_lr, weight_decay=0.01, momentum=0.95)]
 
 
-def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+def save_checkpoint(path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], step: int) -> None:
     """Whole or not at all: written beside, then renamed."""
     partial = path.with_suffix(".partial")
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step},
-               partial)  # fmt: skip
+    state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step}
+    torch.save(state, partial)
     os.replace(partial, path)
 
 
@@ -317,12 +324,16 @@ def train(args: argparse.Namespace) -> None:
     singles = Pictures.read(concepts, held_out, new_style=True)
     stream = Stream(pictures, captioner, tokenizer, args.batch, args.matched, args.seed)
     objective = Objective(model, args.matched)
-    optimizer = optimiser(model, args.lr)
+    optimizers = optimisers(model, args.lr, args.muon_lr)
+    peaks = [args.lr, args.muon_lr]
+    if args.weights:
+        model.load_state_dict(torch.load(args.weights, weights_only=True)["model"])
     step, checkpoint = 0, args.out / "checkpoint.pt"
     if args.resume and checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved_state in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved_state)
         step = state["step"]
     weights = sum(p.numel() for p in model.parameters())
     LOG.info("%d pictures, %.2f M weights, from step %d to %d, %s",
@@ -331,14 +342,16 @@ def train(args: argparse.Namespace) -> None:
     first, sums = step, torch.zeros(5)
     while step < args.steps:
         factor = rate(step, args.steps, args.warm, args.decay)
-        for group in optimizer.param_groups:
-            group["lr"] = args.lr * factor
+        for optimizer, peak in zip(optimizers, peaks, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = peak * factor
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + 500_000 + step)
         losses = objective(stream(step, hardness(step, args.steps)), generator, step >= args.steps * MATCH_FROM)
-        optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         step += 1
         sums += torch.stack([v.detach() for v in losses.values()])
         now = time.monotonic()
@@ -351,7 +364,7 @@ def train(args: argparse.Namespace) -> None:
                      step, itc, itm, lm, concept, patch, args.lr * factor, speed, eta)  # fmt: skip
             logged = now
         if now - saved > 300 or step == args.steps:
-            save_checkpoint(checkpoint, model, optimizer, step)
+            save_checkpoint(checkpoint, model, optimizers, step)
             saved = now
         if now - looked > args.eval_every or step == args.steps:
             seconds = time.monotonic()
@@ -374,6 +387,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--muon-lr", type=float, default=0.02)
+    parser.add_argument("--weights", type=Path, help="start from the weights of another run's checkpoint")
     parser.add_argument("--warm", type=int, default=200)
     parser.add_argument("--decay", type=float, default=0.3)
     parser.add_argument("--log-every", type=int, default=50)

@@ -28,7 +28,7 @@ def write_run(folder: Path, base: Path, files: dict[str, str], **more: object) -
     config = {
         "output": str(folder / "run"),
         "model": {"base": str(base), "adapter": {"bottleneck": 8, "key_value": 4}},
-        "data": {**files, "image_root": str(folder), "workers": 0},
+        "data": {**files, "root": str(folder), "workers": 0},
         "objective": {"queue_size": 16},
         "train": {"epochs": 3, "batch_size": 5, "lr": 5e-3, "log_every": 2, "seed": 1},
         "evaluate": {"k": 4, "batch_size": 4, "block": 16},
@@ -83,7 +83,7 @@ def test_own_data_and_training_learns(tmp_path: Path, kind: str) -> None:
             writer = csv.DictWriter(out, ["image", "caption"])
             writer.writeheader()
             writer.writerows(rows)
-    data = {"image_root": None, "augment": False, "scale": [1.0, 1.0]}
+    data = {"root": None, "augment": False, "scale": [1.0, 1.0]}
     run = write_run(tmp_path, Path("embedded"), {"train": str(file), "test": str(file)}, data=data,
                     objective={"queue_size": 0, "momentum": 0.0, "alpha": 0.0},
                     train={"epochs": 20, "schedule": "constant", "lr": 5e-3, "batch_size": 8})  # fmt: skip

@@ -139,11 +139,11 @@ def query_examples(
     step = max(1, len(split.texts) // count)
     examples = []
     for text in range(0, len(split.texts), step)[:count]:
-        owner = split.text_image[text]
+        owner = split.text_visual[text]
 
         def ranked(result: RetrievalResult, text: int = text, owner: int = owner) -> list[report.RankedItem]:
             order = result.text_order[text, :5].tolist()
-            return [report.RankedItem(image=split.images[i], score=None, correct=i == owner) for i in order]
+            return [report.RankedItem(image=split.visuals[i], score=None, correct=i == owner) for i in order]
 
         examples.append(
             report.QueryExample(

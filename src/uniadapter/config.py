@@ -12,6 +12,7 @@ Init = Literal["identity", "released"]
 Method = Literal["uniadapter", "full", "none"]
 OnError = Literal["raise", "skip"]
 Precision = Literal["no", "bf16", "fp16"]
+Layout = Literal["auto", "pairs", "alpro", "msrvtt", "didemo"]
 
 
 class ConfigError(ValueError):
@@ -103,34 +104,53 @@ class ModelConfig:
 
 @dataclass
 class DataConfig:
-    """Where the pictures and captions are, and what is done to them.
+    """Where the pictures or videos and the captions are, and what is done to them.
 
     Args:
-        train: annotation file of the training split (Karpathy JSON, or JSONL or CSV of `image, caption`), or
-            `embedded:NAME` for a split that comes with this package.
+        train: annotation file of the training split, in one of the layouts below, or `embedded:NAME` for a split that
+            comes with this package.
         val: annotation file of the validation split.
         test: annotation file of the test split; read once, by the final evaluation.
         extra_tests: further test sets, name to annotation file; each becomes rows with that `test_set`.
-        image_root: folder that relative picture paths start from; null means the annotation file's own folder.
+        captions: file of the captions, where an annotation file only lists videos (`MSRVTT_data.json` beside
+            `MSRVTT_train.9k.csv`).
+        layout: of the annotation files. "pairs": rows of `image` or `video` and `caption`, a text or a list of texts
+            (Karpathy JSON, LAVIS, UMT, VindLU, one's own JSONL or CSV); "alpro": lines of `clip_name` and `caption`
+            (ALPRO, BLIP); "msrvtt": lists of `video_id`, with `sentence` or `captions`; "didemo": the sentences about
+            a video are joined into one text. "auto" tells by the first row.
+        root: folder that relative paths of pictures and videos start from; null means the annotation file's own
+            folder.
+        frames: frames of a video, in training and, unless `eval_frames` says another number, in evaluation; pictures
+            have 1.
+        eval_frames: frames of a video in evaluation; 0 means as many as in training.
         scale: area range of RandomResizedCrop.
         flip: horizontal flips; never for captions that speak of left and right.
         augment: the published RandAugment (N = 2, M = 5).
-        max_words: captions are cut to this many words.
+        max_words: captions are cut to this many words; how many were is said in the log.
         on_error: "raise" stops at a record that cannot be read, "skip" leaves it out and counts it.
-        workers: processes that load pictures; 0 loads in the main process.
+        workers: processes that load pictures or videos; 0 loads in the main process.
     """
 
     train: str | None = None
     val: str | None = None
     test: str | None = None
     extra_tests: dict[str, str] = field(default_factory=dict)
-    image_root: str | None = None
+    captions: str | None = None
+    layout: Layout = "auto"
+    root: str | None = None
+    frames: int = 1
+    eval_frames: int = 0
     scale: tuple[float, float] = (0.5, 1.0)
     flip: bool = True
     augment: bool = True
     max_words: int = 30
     on_error: OnError = "raise"
     workers: int = 2
+
+    def __post_init__(self) -> None:
+        for name, low in (("frames", 1), ("eval_frames", 0), ("max_words", 1)):
+            if getattr(self, name) < low:
+                raise ConfigError(f"data.{name} is {getattr(self, name)}: it must be at least {low}")
 
 
 @dataclass

@@ -80,7 +80,7 @@ def resolve_data(config: DataConfig) -> DataConfig:
     extra = {key: path(value) or value for key, value in config.extra_tests.items()}
     return replace(
         config, train=path(config.train), val=path(config.val), test=path(config.test), extra_tests=extra,
-        image_root=str(root / "images"),
+        root=str(root / "images"),
     )  # fmt: skip
 
 

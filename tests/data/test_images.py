@@ -106,9 +106,7 @@ def test_a_bomb_is_an_error(write: Write, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_missing_picture_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"^a\.csv:2: picture .*none\.png does not exist: set data\.image_root"
-    ) as error:
+    with pytest.raises(DataError, match=r"^a\.csv:2: picture .*none\.png does not exist: set data\.root") as error:
         load_picture(tmp_path / "none.png", "a.csv:2")
     assert error.value.kind == "missing picture"
 

@@ -112,7 +112,7 @@ def test_a_training_batch(split: RetrievalSplit) -> None:
     assert first.frames.dtype == torch.float32
     assert first.ids.dtype == first.sample_ids.dtype == torch.int64
     assert first.captions == [split.texts[row] for row in first.sample_ids]
-    assert first.ids.tolist() == [split.text_image[row] for row in first.sample_ids]
+    assert first.ids.tolist() == [split.text_visual[row] for row in first.sample_ids]
     assert first.to("cpu").captions == first.captions
     assert sorted(torch.cat([batch.sample_ids for batch in batches]).tolist()) == list(range(12))
 
@@ -147,7 +147,7 @@ def test_two_processes_see_what_one_sees(split: RetrievalSplit) -> None:
 def test_resuming_loads_nothing_of_what_was_done(split: RetrievalSplit) -> None:
     whole = list(loader(split))
     for image in {int(image) for batch in whole[:2] for image in batch.ids} - {int(image) for image in whole[2].ids}:
-        split.images[image].unlink()  # type: ignore[union-attr]
+        split.visuals[image].unlink()  # type: ignore[union-attr]
     assert same(next(iter(loader(split, start_batch=2))), whole[2])
 
 
@@ -159,10 +159,10 @@ def test_loading_leaves_the_global_generator_alone(split: RetrievalSplit) -> Non
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_broken_picture_is_named_in_one_line(split: RetrievalSplit, workers: int) -> None:
-    Path(str(split.images[2])).write_bytes(b"broken")
+    Path(str(split.visuals[2])).write_bytes(b"broken")
     with pytest.raises(DataError) as error:
         list(loader(split, workers))
-    message = f"{split.origins[2]}: picture {split.images[2]} cannot be read ("
+    message = f"{split.origins[2]}: picture {split.visuals[2]} cannot be read ("
     assert str(error.value).startswith(message)
     assert not active_children()  # no worker is left to be timed out
     assert "\n" not in str(error.value)
@@ -170,8 +170,8 @@ def test_a_broken_picture_is_named_in_one_line(split: RetrievalSplit, workers: i
 
 def test_a_broken_picture_is_replaced_by_the_next_sample_and_counted_once(split: RetrievalSplit) -> None:
     sound = {int(row): batch for batch in loader(split) for row in batch.sample_ids}
-    Path(str(split.images[5])).write_bytes(b"broken")
-    Path(str(split.images[0])).unlink()
+    Path(str(split.visuals[5])).write_bytes(b"broken")
+    Path(str(split.visuals[0])).unlink()
     runs = []
     for workers in (0, 2):
         batches = loader(split, workers, on_error="skip")
@@ -190,7 +190,7 @@ def test_a_broken_picture_is_replaced_by_the_next_sample_and_counted_once(split:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_no_readable_picture_at_all_is_an_error(split: RetrievalSplit, workers: int) -> None:
-    for image in split.images:
+    for image in split.visuals:
         Path(str(image)).unlink()
     with pytest.raises(DataError, match=r"pictures cannot be read; the last: .* does not exist"):
         list(loader(split, workers, on_error="skip"))
@@ -203,11 +203,11 @@ def test_evaluation_pictures(coco: Path, workers: int) -> None:
     batches = list(image_loader(split, config, size=16, batch_size=2))
     assert [batch.ids.tolist() for batch in batches] == [[0, 1], [2]]
     assert batches[0].captions == []
-    expected = torch.stack([EvaluationTransform(16)(load_picture(image)) for image in split.images])
+    expected = torch.stack([EvaluationTransform(16)(load_picture(image)) for image in split.visuals])
     assert torch.equal(torch.cat([batch.frames for batch in batches])[:, 0], expected)
     ranks = [list(image_loader(split, config, size=16, batch_size=2, rank=rank, world=2)) for rank in range(2)]
     assert [[batch.ids.tolist() for batch in rank] for rank in ranks] == [[[0]], [[1, 2]]]
-    Path(str(split.images[1])).write_bytes(b"")
+    Path(str(split.visuals[1])).write_bytes(b"")
     with pytest.raises(DataError, match=r"val\.json\[1\]\.caption\[0\]: picture .* cannot be read"):
         list(image_loader(split, config, size=16, batch_size=2))
 

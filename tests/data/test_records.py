@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from uniadapter.data.records import DataError, Problems, Record, read_records, resolve_picture
+from uniadapter.data.files import resolve_visual
+from uniadapter.data.layouts import read_records
+from uniadapter.data.records import DataError, Problems, Record
 
 Write = Callable[[str, Any], Path]
 
@@ -30,7 +32,7 @@ def test_karpathy_train_has_a_record_per_row(coco: Path) -> None:
 
 def test_karpathy_test_has_a_record_per_caption(write: Write) -> None:
     file = write("flickr30k_test.json", [{"image": "flickr30k-images/1.jpg", "caption": ["one", "two"]}])
-    assert [(r.caption, r.image_id, r.origin) for r in read(file)] == [
+    assert [(r.caption, r.visual_id, r.origin) for r in read(file)] == [
         ("one", "flickr30k-images/1.jpg", f"{file}[0].caption[0]"),
         ("two", "flickr30k-images/1.jpg", f"{file}[0].caption[1]"),
     ]
@@ -40,7 +42,7 @@ def test_jsonl_counts_blank_lines_and_takes_lists(write: Write) -> None:
     content = '\ufeff{"image": "a.png", "caption": "x", "image_id": 7}\n\n{"image": "b.png", "caption": ["y", "z"]}\n'
     for name in ("own.jsonl", "own.json", "own.txt"):
         file = write(name, content)
-        found = [(r.image_id, r.caption, r.origin) for r in read(file)]
+        found = [(r.visual_id, r.caption, r.origin) for r in read(file)]
         assert found == [
             (7, "x", f"{file}:1"),
             ("b.png", "y", f"{file}:3.caption[0]"),
@@ -50,7 +52,7 @@ def test_jsonl_counts_blank_lines_and_takes_lists(write: Write) -> None:
 
 def test_csv_with_quotes_and_byte_order_mark(write: Write) -> None:
     file = write("own.csv", '\ufeffcaption, image\r\n"a red, round one",a.png\r\nplain,b.png\r\n')
-    assert [(r.image, r.caption, r.origin) for r in read(file)] == [
+    assert [(r.visual, r.caption, r.origin) for r in read(file)] == [
         ("a.png", "a red, round one", f"{file}:2"),
         ("b.png", "plain", f"{file}:3"),
     ]
@@ -62,11 +64,15 @@ def test_csv_with_quotes_and_byte_order_mark(write: Write) -> None:
     [
         ("a.json", "[{}", "is not JSON"),
         ("a.json", "hello", "is not JSON"),
-        ("a.json", {"images": [], "dataset": "coco"}, "no field 'image' and 'caption' (it has images, dataset)"),
+        (
+            "a.json",
+            {"images": [], "dataset": "coco"},
+            "no field 'image' or 'video' and 'caption' (it has images, dataset)",
+        ),
         ("a.json", '{\n"images": [1]\n}', "an object of images: it should be a list of records"),
         ("a.json", " \n", "is empty"),
         ("a.json", b"[\xff\xfe]", "is not JSON"),
-        ("a.csv", "picture,text\n1,2\n", "no field 'image' and 'caption' (it has picture, text)"),
+        ("a.csv", "picture,text\n1,2\n", "no field 'image' or 'video' and 'caption' (it has picture, text)"),
         ("a.csv", b"image,caption\na.png,\xff\n", "is not CSV in UTF-8"),
     ],
 )
@@ -96,7 +102,7 @@ GOOD = {"image": "a.png", "caption": "good"}
     [
         (["a.png", "x"], "not an object", "[1] is of type list"),
         ({"image": "a.png", "captions": ["x"]}, "missing field", "[1]: no field 'caption' (it has image, captions)"),
-        ({"image": None, "caption": "x"}, "missing field", "[1]: no field 'image' (it has caption)"),
+        ({"image": None, "caption": "x"}, "missing field", "[1]: no field 'image' or 'video' (it has caption)"),
         ({"image": 3, "caption": "x"}, "unusable image", "[1]: field 'image' is of type int"),
         ({"image": " ", "caption": "x"}, "unusable image", "[1]: field 'image' is empty"),
         ({"image": "a.png", "caption": 5}, "unusable caption", "[1]: field 'caption' is of type int"),
@@ -145,9 +151,9 @@ def test_records_stream_before_the_error(write: Write) -> None:
 
 def test_paths_stay_below_the_root_or_are_absolute() -> None:
     root = Path("/data")
-    assert resolve_picture(root, "a/../b.png", "f[0]") == Path("/data/b.png")
-    assert resolve_picture(root, "..b.png", "f[0]") == Path("/data/..b.png")
-    assert resolve_picture(root, "/other/b.png", "f[0]") == Path("/other/b.png")
+    assert resolve_visual(root, "a/../b.png", "f[0]") == Path("/data/b.png")
+    assert resolve_visual(root, "..b.png", "f[0]") == Path("/data/..b.png")
+    assert resolve_visual(root, "/other/b.png", "f[0]") == Path("/other/b.png")
     for path in ("../b.png", "a/../../b.png", ".."):
         with pytest.raises(DataError, match=r"^f\[0\]: picture .* is outside the data folder /data"):
-            resolve_picture(root, path, "f[0]")
+            resolve_visual(root, path, "f[0]")

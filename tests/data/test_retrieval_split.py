@@ -20,25 +20,25 @@ SKIP = DataConfig(on_error="skip")
 
 
 def names(split: RetrievalSplit) -> list[str]:
-    return [Path(str(image)).name for image in split.images]
+    return [Path(str(image)).name for image in split.visuals]
 
 
 def test_coco_train(coco: Path) -> None:
     split = load_retrieval(coco / "coco_karpathy_train.json", DataConfig(), "train")
     assert names(split) == [f"COCO_train2014_{index:012d}.jpg" for index in range(6)]
-    assert split.image_ids == [f"coco_{index}" for index in range(6)]
+    assert split.visual_ids == [f"coco_{index}" for index in range(6)]
     assert split.texts[:3] == ["picture 0, take 1", "picture 0, take 2", "picture 1, take 1"]
-    assert split.text_image == [index // 2 for index in range(12)]
-    assert split.image_texts()[5] == [10, 11]
+    assert split.text_visual == [index // 2 for index in range(12)]
+    assert split.visual_texts()[5] == [10, 11]
     assert not split.skipped
     assert split.summary() == "train: 6 pictures, 12 captions"
 
 
 def test_coco_validation(coco: Path) -> None:
     split = load_retrieval(coco / "coco_karpathy_val.json", DataConfig(), "val")
-    assert len(split.images) == 3
+    assert len(split.visuals) == 3
     assert len(split.texts) == 15
-    assert split.image_texts() == [list(range(5)), list(range(5, 10)), list(range(10, 15))]
+    assert split.visual_texts() == [list(range(5)), list(range(5, 10)), list(range(10, 15))]
 
 
 def test_flickr_with_its_pictures_elsewhere(write: Write, tmp_path: Path) -> None:
@@ -51,10 +51,10 @@ def test_flickr_with_its_pictures_elsewhere(write: Write, tmp_path: Path) -> Non
     ]
     train = write("annotations/flickr30k_train.json", rows)
     test = write("annotations/flickr30k_test.json", [{"image": "flickr30k-images/2.jpg", "caption": ["a", "b"]}])
-    config = DataConfig(image_root=str(tmp_path / "pictures"))
-    assert load_retrieval(train, config, "train").text_image == [0] * 5 + [1] * 5
-    assert load_retrieval(test, config, "test").images == [tmp_path / "pictures/flickr30k-images/2.jpg"]
-    with pytest.raises(DataError, match=r"train\.json\[0\]: picture .* does not exist: set data\.image_root"):
+    config = DataConfig(root=str(tmp_path / "pictures"))
+    assert load_retrieval(train, config, "train").text_visual == [0] * 5 + [1] * 5
+    assert load_retrieval(test, config, "test").visuals == [tmp_path / "pictures/flickr30k-images/2.jpg"]
+    with pytest.raises(DataError, match=r"train\.json\[0\]: picture .* does not exist: set data\.root"):
         load_retrieval(train, DataConfig(), "train")
 
 
@@ -63,9 +63,9 @@ def test_own_files_share_pictures_by_path(write: Write, tmp_path: Path) -> None:
     write("b.png", picture(2))
     file = write("own.csv", f"image,caption\nx/a.png,one\nb.png,two\n./x/../x/a.png,three\n{tmp_path}/b.png,four\n")
     split = load_retrieval(file, DataConfig(max_words=1), "train")
-    assert split.images == [tmp_path / "x/a.png", tmp_path / "b.png"]
-    assert split.text_image == [0, 1, 0, 1]
-    assert split.image_ids == ["x/a.png", "b.png"]
+    assert split.visuals == [tmp_path / "x/a.png", tmp_path / "b.png"]
+    assert split.text_visual == [0, 1, 0, 1]
+    assert split.visual_ids == ["x/a.png", "b.png"]
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def test_own_files_share_pictures_by_path(write: Write, tmp_path: Path) -> None:
         ({"image": "a.png", "caption": " .!"}, "empty caption", "[1]: the caption ' .!' is empty once cleaned"),
         (
             {"image": "b.png", "caption": "x", "image_id": 1},
-            "image id of two pictures",
-            "[1]: image_id 1 already names",
+            "id of two visuals",
+            "[1]: id 1 already names",
         ),
         ({"image": "none.png", "caption": ["x", "y"]}, "missing picture", "[1].caption[0]: picture "),
         ({"image": ".", "caption": "x"}, "missing picture", "[1]: picture "),
@@ -107,19 +107,19 @@ def test_broken_pictures_leave_a_gallery_but_not_the_training_rows(write: Write)
     file = write("own.json", rows)
     split = load_retrieval(file, SKIP, "val")
     assert names(split) == ["a.jpg", "c.png"]
-    assert split.text_image == [0, 0, 1, 1]
+    assert split.text_visual == [0, 0, 1, 1]
     assert split.texts == ["a jpg 1", "a jpg 2", "c png 1", "c png 2"]
     assert split.origins == [f"{file}[1].caption[0]", f"{file}[3].caption[0]"]
-    assert split.image_ids == ["a.jpg", "c.png"]
+    assert split.visual_ids == ["a.jpg", "c.png"]
     assert split.skipped == {"corrupt picture": 1}
-    assert len(load_retrieval(file, SKIP, "train").images) == 3
-    assert len(load_retrieval(file, DataConfig(), "val").images) == 3
+    assert len(load_retrieval(file, SKIP, "train").visuals) == 3
+    assert len(load_retrieval(file, DataConfig(), "val").visuals) == 3
     with pytest.raises(DataError, match=r"own\.json\[0\]\.caption\[0\]: picture .*b\.jpg cannot be read"):
         load_retrieval(file, DataConfig(), "val", check=True)
 
 
 def test_nothing_usable_is_an_error_even_when_skipping(write: Write) -> None:
-    with pytest.raises(DataError, match="not one usable picture with a caption"):
+    with pytest.raises(DataError, match="not one usable picture or video with a caption"):
         load_retrieval(write("a.json", []), SKIP, "train")
     file = write("b.json", [{"image": "none.png", "caption": "x"}])
     with pytest.raises(DataError, match="left out: 1 missing picture"):
@@ -136,9 +136,9 @@ def test_a_sequence_of_mappings(write: Write) -> None:
         from_dataset(rows, "img", "text", name="own")
     split = from_dataset(rows, "img", "text", config=SKIP)
     assert split.texts == ["one", "two", "three"]
-    assert split.text_image == [0, 0, 1]
-    assert split.image_ids == [0, 1]
-    assert load_picture(split.images[1]).tobytes() == picture(1).tobytes()
+    assert split.text_visual == [0, 0, 1]
+    assert split.visual_ids == [0, 1]
+    assert load_picture(split.visuals[1]).tobytes() == picture(1).tobytes()
     assert split.skipped == {"empty caption": 1}
     with pytest.raises(DataError, match=r"^own\[0\]: no column 'caption' \(it has img, text\)"):
         from_dataset(rows, "img", name="own")
@@ -148,12 +148,12 @@ def test_a_sequence_of_mappings(write: Write) -> None:
 
 def test_rows_share_a_picture_by_id_or_path(write: Write, tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [{"image": picture(0), "caption": str(n), "key": n % 2} for n in range(4)]
-    assert from_dataset(rows, id_column="key").text_image == [0, 1, 0, 1]
+    assert from_dataset(rows, id_column="key").text_visual == [0, 1, 0, 1]
     write("a.png", picture(5))
     rows = [{"image": "a.png", "caption": "x"}, {"image": tmp_path / "a.png", "caption": "y"}]
-    split = from_dataset(rows, config=DataConfig(image_root=str(tmp_path)))
-    assert split.text_image == [0, 0]
-    assert split.images == [tmp_path / "a.png"]
+    split = from_dataset(rows, config=DataConfig(root=str(tmp_path)))
+    assert split.text_visual == [0, 0]
+    assert split.visuals == [tmp_path / "a.png"]
 
 
 class Columnar:
@@ -178,13 +178,13 @@ class Columnar:
 def test_a_columnar_dataset_is_read_without_decoding_every_picture() -> None:
     dataset = Columnar([f"caption {n}" for n in range(50)])
     split = from_dataset(dataset)
-    assert len(split.images) == 50
+    assert len(split.visuals) == 50
     assert dataset.decoded == 1
-    assert load_picture(split.images[7]).tobytes() == picture(7).tobytes()
+    assert load_picture(split.visuals[7]).tobytes() == picture(7).tobytes()
     with pytest.raises(DataError, match=r"no column 'text' \(it has image, caption\)"):
         from_dataset(dataset, caption_column="text")
 
 
 def test_a_split_of_dataset_rows_holds_json_free_ids() -> None:
     split = from_dataset([{"image": picture(0), "caption": "x"}])
-    assert json.dumps(split.image_ids) == "[0]"
+    assert json.dumps(split.visual_ids) == "[0]"

@@ -8,6 +8,7 @@ from uniadapter.data.images import (
     load_picture,
     to_tensor,
 )
+from uniadapter.data.layouts import LAYOUTS, detect_layout, read_records
 from uniadapter.data.loaders import (
     EvaluationImages,
     ImageLoader,
@@ -16,11 +17,12 @@ from uniadapter.data.loaders import (
     image_loader,
     train_loader,
 )
-from uniadapter.data.records import DataError, Problems, Record, read_records, read_rows
+from uniadapter.data.records import DataError, Problems, Record, read_rows
 from uniadapter.data.retrieval import RetrievalSplit, from_dataset, load_retrieval
 from uniadapter.data.text import clean_caption, clean_question
 
 __all__ = [
+    "LAYOUTS",
     "Batch",
     "DataError",
     "DatasetPicture",
@@ -37,6 +39,7 @@ __all__ = [
     "TrainTransform",
     "clean_caption",
     "clean_question",
+    "detect_layout",
     "from_dataset",
     "image_loader",
     "load_picture",

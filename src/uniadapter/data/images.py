@@ -22,6 +22,7 @@ from torch import Tensor
 
 from uniadapter.config import DataConfig
 from uniadapter.data.augment import rand_augment, random_flip, random_resized_crop
+from uniadapter.data.files import missing_visual
 from uniadapter.data.records import DataError
 
 # CLIP's, which BLIP took over.
@@ -92,21 +93,12 @@ def load_picture(source: Source, origin: str = "", at_least: int = 0) -> Image.I
         value: Any = source if isinstance(source, Path) else source.rows[source.row][source.column]
         return _decode(value, at_least)
     except FileNotFoundError:
-        raise missing_picture(origin, name) from None
+        raise missing_visual(origin, name) from None
     except _BROKEN as error:
         raise DataError(
             f"{where}picture {name} cannot be read ({error}): replace it, or set data.on_error to skip",
             "corrupt picture",
         ) from None
-
-
-def missing_picture(origin: str, name: object) -> DataError:
-    """The error for a picture that is not there."""
-    where = f"{origin}: " if origin else ""
-    return DataError(
-        f"{where}picture {name} does not exist: set data.image_root to the folder that paths start from",
-        "missing picture",
-    )
 
 
 def to_tensor(picture: Image.Image) -> Tensor:

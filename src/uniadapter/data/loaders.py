@@ -38,14 +38,14 @@ class Sample:
     Args:
         pixels: float32 [3, H, W]; None if it could not be had.
         caption: cleaned text.
-        image: index of the picture.
+        visual: index of the picture.
         row: index of the sample.
         faults: pictures that failed on the way to this one.
     """
 
     pixels: Tensor | None
     caption: str
-    image: int
+    visual: int
     row: int
     faults: list[DataError] = field(default_factory=list)
 
@@ -86,14 +86,14 @@ class TrainRows(Dataset[Sample]):
         epoch, row = key
         split, faults = self.split, dict[int, DataError]()
         for _ in range(len(self)):
-            image = split.text_image[row]
-            if image not in faults:
+            visual = split.text_visual[row]
+            if visual not in faults:
                 try:
-                    picture = load_picture(split.images[image], split.origins[image], self.transform.at_least)
+                    picture = load_picture(split.visuals[visual], split.origins[visual], self.transform.at_least)
                     pixels = self.transform(picture, rng(self.seed, AUGMENT, epoch, row))
-                    return Sample(pixels, split.texts[row], image, row, list(faults.values()))
+                    return Sample(pixels, split.texts[row], visual, row, list(faults.values()))
                 except DataError as error:
-                    faults[image] = error
+                    faults[visual] = error
                 if self.on_error == "raise" or len(faults) == _TRIES:
                     break
             row = (row + 1) % len(self)
@@ -113,12 +113,12 @@ class EvaluationImages(Dataset[Sample]):
 
     def __len__(self) -> int:
         """Number of pictures."""
-        return len(self.split.images)
+        return len(self.split.visuals)
 
     def __getitem__(self, index: int) -> Sample:
         """One picture."""
         try:
-            picture = load_picture(self.split.images[index], self.split.origins[index], self.transform.at_least)
+            picture = load_picture(self.split.visuals[index], self.split.origins[index], self.transform.at_least)
         except DataError as error:
             return Sample(None, "", index, index, [error])
         return Sample(self.transform(picture), "", index, index)
@@ -255,7 +255,7 @@ def image_loader(
         world: number of processes.
         pin_memory: hand over batches in page-locked memory.
     """
-    batches = OrderedBatches(len(split.images), batch_size, rank=rank, world=world)
+    batches = OrderedBatches(len(split.visuals), batch_size, rank=rank, world=world)
     pictures = EvaluationImages(split, EvaluationTransform(size))
     workers = _bounded(config.workers, len(batches))
     return ImageLoader(_loader(pictures, batches, _picture_batch, workers, pin_memory))
@@ -295,7 +295,7 @@ def _collate(samples: list[Sample], captions: list[str]) -> Fetched:
     pixels = [sample.pixels for sample in samples if sample.pixels is not None]
     if len(pixels) < len(samples):
         return Fetched(None, faults)
-    ids = torch.tensor([sample.image for sample in samples])
+    ids = torch.tensor([sample.visual for sample in samples])
     rows = torch.tensor([sample.row for sample in samples])
     return Fetched(Batch(torch.stack(pixels).unsqueeze(1), captions, ids, rows), faults)
 

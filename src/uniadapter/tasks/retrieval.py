@@ -307,8 +307,8 @@ def evaluate_retrieval(
     finally:
         model.train(training)
     itc = itc.cpu()
-    owners = torch.tensor(split.text_image)
-    owned = split.image_texts()
+    owners = torch.tensor(split.text_visual)
+    owned = split.visual_texts()
     text_ranks = reranked_ranks(itc, ordered.text_candidates.cpu(), ordered.text_scores.cpu(), owners)
     visual_ranks = reranked_ranks(itc.T, ordered.visual_candidates.cpu(), ordered.visual_scores.cpu(), owned)
     return RetrievalResult(

@@ -1,0 +1,359 @@
+"""Accuracy of answers: VQA's, by agreement with ten people, and exact match for MSRVTT-QA; with the files of VQA v2.
+
+VQA accuracy is that of the official evaluation (Antol et al., arXiv 1505.00468; v2: arXiv 1612.00837;
+visualqa.org/evaluation.html), the wordings brought together by `answer_text.normalise_answer`. MSRVTT-QA
+(Xu et al., ACM MM 2017) has one answer a question, and counts the exact one.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from uniadapter.data.records import DataError
+from uniadapter.evaluation.answer_text import normalise_answer, strip_answer
+
+_ENOUGH = 3  # annotators who said so make an answer wholly right
+_NAMED = 5  # questions that an error names
+QUESTION_WORDS = ("what", "who", "how", "when", "where")
+OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question of an official file.
+
+    Args:
+        question_id: unique in the split.
+        image_id: COCO's number of the picture.
+        question: the text, not cleaned.
+    """
+
+    question_id: int
+    image_id: int
+    question: str
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """What people answered to one question.
+
+    Args:
+        question_id: unique in the split.
+        image_id: COCO's number of the picture.
+        question_type: the question's first words ("how many"), as the file has them.
+        answer_type: "yes/no", "number" or "other".
+        answers: as typed, one an annotator, ten in the official files.
+    """
+
+    question_id: int
+    image_id: int
+    question_type: str
+    answer_type: str
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class VqaScores:
+    """VQA accuracy of a split.
+
+    Args:
+        overall: mean over the questions, 0..100, not rounded (the official script rounds to 2 places).
+        by_answer_type: the same of each answer type, sorted by name.
+        by_question_type: the same of each question type.
+        by_question: question_id to its accuracy in 0..1, in the annotations' order; for paired comparisons.
+    """
+
+    overall: float
+    by_answer_type: dict[str, float]
+    by_question_type: dict[str, float]
+    by_question: dict[int, float]
+
+
+@dataclass(frozen=True)
+class ExactMatchScores:
+    """Share of answers that are exactly right.
+
+    Args:
+        overall: 0..100, not rounded.
+        by_question_word: the same of "what", "who", "how", "when", "where" and "other", those that occur.
+        counts: how many questions begin with each.
+        correct: for every question in order, whether it was right; for paired comparisons.
+    """
+
+    overall: float
+    by_question_word: dict[str, float]
+    counts: dict[str, int]
+    correct: tuple[bool, ...]
+
+
+def question_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """VQA accuracy of one answer: min(1, agreeing / 3), averaged over the ways to leave one annotator out.
+
+    Of ten annotators 0, 1, 2, 3, 4 agreeing give 0, 0.3, 0.6, 0.9, 1. With others than ten the formula is the
+    same, so that of fewer than four even all together give less than 1 (3: 2/3, 2: 1/3, 1: 0).
+
+    As in the official script, *where all annotators typed the same, nothing is normalised*, neither theirs nor
+    the prediction: against ten times "yes", "Yes" or "yes." is wrong. Its author gives as the reason answers
+    that are read off the picture (GT-Vision-Lab/VQA, issue 14). Older revisions of that script, and the copy
+    in Cloud-CV/VQA-Challenge, always normalise the prediction, but only the punctuation of the annotators'
+    answers. An annotator is left out by position, where the script leaves out all records equal to that one;
+    it is the same wherever `answer_id` tells them apart, as in the official files.
+
+    Args:
+        prediction: the answer, as the model wrote it.
+        answers: what each annotator typed.
+
+    Returns:
+        A number in 0..1.
+
+    Raises:
+        ValueError: there are no annotators.
+    """
+    if not answers:
+        raise ValueError("the accuracy of an answer needs at least one annotator's")
+    given, wanted = strip_answer(prediction), [strip_answer(answer) for answer in answers]
+    if len(set(wanted)) > 1:
+        given, wanted = normalise_answer(given), [normalise_answer(answer) for answer in wanted]
+    count, agree = len(wanted), wanted.count(given)
+    # The `agree` subsets that lack one of those who agree, and the others; in whole thirds, so 4 of 10 is 1.0.
+    thirds = agree * min(_ENOUGH, agree - 1) + (count - agree) * min(_ENOUGH, agree)
+    return thirds / (_ENOUGH * count)
+
+
+def vqa_accuracy(predictions: Mapping[int, str], annotations: Sequence[Annotation]) -> VqaScores:
+    """VQA accuracy of a split, overall and by type.
+
+    Args:
+        predictions: question_id to answer, exactly the annotated questions.
+        annotations: see `read_vqa_annotations`.
+
+    Raises:
+        DataError: questions lack a prediction or predictions a question, one is annotated twice, or one has a
+            single annotator, with whom nobody can agree.
+        ValueError: there are no questions.
+    """
+    if not annotations:
+        raise ValueError("VQA accuracy of no questions: the split is empty")
+    _same_questions(predictions, [annotation.question_id for annotation in annotations])
+    by_question: dict[int, float] = {}
+    answer_types: dict[str, list[float]] = defaultdict(list)
+    question_types: dict[str, list[float]] = defaultdict(list)
+    for one in annotations:
+        if len(one.answers) < 2:  # its score would be 0 whatever the answer
+            raise DataError(
+                f"question {one.question_id} has {len(one.answers)} answers: VQA accuracy needs 2 or more "
+                "annotators, take exact_match where there is one",
+                "too few annotators",
+            )
+        accuracy = question_accuracy(predictions[one.question_id], one.answers)
+        by_question[one.question_id] = accuracy
+        answer_types[one.answer_type].append(accuracy)
+        question_types[one.question_type].append(accuracy)
+    return VqaScores(
+        _percent(list(by_question.values())), _percent_each(answer_types), _percent_each(question_types), by_question
+    )
+
+
+def exact_match(predictions: Sequence[str], answers: Sequence[str], questions: Sequence[str]) -> ExactMatchScores:
+    """Share of predictions that are the answer, lower case and the ends stripped; overall and by question word.
+
+    A question's word is its first run of letters, so "What's" counts as "what".
+
+    Args:
+        predictions: one a question.
+        answers: the right one of each, in the same order.
+        questions: their texts, in the same order.
+
+    Raises:
+        ValueError: the three differ in length, or are empty.
+    """
+    if not len(predictions) == len(answers) == len(questions):
+        raise ValueError(
+            f"{len(predictions)} predictions, {len(answers)} answers and {len(questions)} questions: "
+            "they should be as many"
+        )
+    if not questions:
+        raise ValueError("exact match of no questions: the split is empty")
+    correct = tuple(
+        given.strip().lower() == wanted.strip().lower() for given, wanted in zip(predictions, answers, strict=True)
+    )
+    groups: dict[str, list[float]] = {word: [] for word in (*QUESTION_WORDS, OTHER)}
+    for question, right in zip(questions, correct, strict=True):
+        groups[_question_word(question)].append(float(right))
+    present = {word: values for word, values in groups.items() if values}
+    return ExactMatchScores(
+        _percent([float(right) for right in correct]),
+        {word: _percent(values) for word, values in present.items()},
+        {word: len(values) for word, values in present.items()},
+        correct,
+    )
+
+
+def read_vqa_questions(path: str | Path) -> list[Question]:
+    """The questions of `v2_OpenEnded_mscoco_{split}_questions.json`, in file order.
+
+    Raises:
+        DataError: the file is missing or not of that form, or a question stands in it twice.
+    """
+    found: dict[int, Question] = {}
+    for origin, row in _rows(Path(path), "questions"):
+        number = _new_id(origin, row, found)
+        found[number] = Question(number, _field(origin, row, "image_id", int), _field(origin, row, "question", str))
+    return list(found.values())
+
+
+def read_vqa_annotations(path: str | Path) -> list[Annotation]:
+    """The annotations of `v2_mscoco_{split}_annotations.json`, in file order.
+
+    Raises:
+        DataError: the file is missing or not of that form, a question stands in it twice, or nobody answered it.
+    """
+    found: dict[int, Annotation] = {}
+    for origin, row in _rows(Path(path), "annotations"):
+        number = _new_id(origin, row, found)
+        answers = _field(origin, row, "answers", list)
+        if not answers:
+            raise DataError(f"{origin}: the list of answers is empty: remove the record", "no answers")
+        found[number] = Annotation(
+            number,
+            _field(origin, row, "image_id", int),
+            _field(origin, row, "question_type", str),
+            _field(origin, row, "answer_type", str),
+            tuple(_field(f"{origin}.answers[{index}]", one, "answer", str) for index, one in enumerate(answers)),
+        )
+    return list(found.values())
+
+
+def write_results(path: str | Path, predictions: Mapping[int, str]) -> Path:
+    """Write the result file that EvalAI takes, a list of `{question_id, answer}`; the old or the whole new one stands.
+
+    Raises:
+        DataError: a question's id is no whole number or its answer no text.
+        OSError: the file cannot be written; what stood there before still does.
+    """
+    target = Path(path)
+    rows = []
+    for number, answer in predictions.items():
+        try:
+            rows.append({"question_id": operator.index(number), "answer": answer})  # NumPy's integers as well
+        except TypeError:
+            raise _wrong_type(f"{target}: prediction {number!r}", "question_id", number, int) from None
+        if not isinstance(answer, str):
+            raise _wrong_type(f"{target}: question {number}", "answer", answer, str)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="ascii") as file:
+            json.dump(rows, file)
+            file.flush()
+            os.fsync(file.fileno())  # a full disk may show only here
+        os.replace(temporary, target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"{target}: could not be written ({reason}); nothing there was changed") from error
+    finally:
+        with suppress(OSError):  # most often it has taken its place
+            temporary.unlink()
+    return target
+
+
+def read_results(path: str | Path) -> dict[int, str]:
+    """A result file's answers, question_id to text, in file order.
+
+    Raises:
+        DataError: the file is missing or not of that form, or answers a question twice.
+    """
+    found: dict[int, str] = {}
+    for origin, row in _rows(Path(path), None):
+        number = _new_id(origin, row, found)
+        found[number] = _field(origin, row, "answer", str)
+    return found
+
+
+def _same_questions(predictions: Mapping[int, str], asked: Sequence[int]) -> None:
+    wanted = Counter(asked)
+    twice = [number for number, count in wanted.items() if count > 1]
+    if twice:
+        raise DataError(f"question {twice[0]} is annotated twice: remove one of the records", "a question twice")
+    lacking = [number for number in asked if number not in predictions]
+    extra = [number for number in predictions if number not in wanted]
+    faults = []
+    if lacking:
+        faults.append(f"lack {len(lacking)} of {len(asked)} questions ({_first(lacking)})")
+    if extra:
+        faults.append(f"have {len(extra)} that are not asked ({_first(extra)})")
+    if faults:
+        raise DataError(f"the predictions {' and '.join(faults)}: are they of this split?", "other questions")
+
+
+def _first(numbers: Sequence[int]) -> str:
+    more = ", …" if len(numbers) > _NAMED else ""
+    return ", ".join(str(number) for number in numbers[:_NAMED]) + more
+
+
+def _question_word(question: str) -> str:
+    letters = re.search(r"[a-z]+", question.lower())
+    return letters.group() if letters is not None and letters.group() in QUESTION_WORDS else OTHER
+
+
+def _percent(values: Sequence[float]) -> float:
+    return 100.0 * sum(values) / len(values)
+
+
+def _percent_each(groups: Mapping[str, list[float]]) -> dict[str, float]:
+    return {name: _percent(groups[name]) for name in sorted(groups)}
+
+
+def _rows(file: Path, key: str | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(origin, record) of the list in a JSON file, at its top or under a key."""
+    if not file.is_file():
+        raise DataError(f"{file} does not exist: check the path", "missing file")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError too
+        raise DataError(f"{file} is not JSON ({error}): is it complete?", "not JSON") from None
+    rows = content.get(key) if key is not None and isinstance(content, dict) else content
+    if not isinstance(rows, list) or (key is not None and rows is content):
+        form = "a list of records" if key is None else f"an object with a list under {key!r}"
+        raise DataError(f"{file} should be {form}: is it the right file?", "not a list of records")
+    for index, row in enumerate(rows):
+        yield (f"{file}[{index}]" if key is None else f"{file}.{key}[{index}]"), row
+
+
+_Kind = TypeVar("_Kind")
+_WANTED = {int: "a whole number", str: "a text", list: "a list"}
+
+
+def _field(origin: str, row: Any, name: str, kind: type[_Kind]) -> _Kind:
+    if not isinstance(row, Mapping):
+        raise DataError(
+            f"{origin} is of type {type(row).__name__}: it should be an object with fields", "not an object"
+        )
+    if name not in row:
+        has = ", ".join(str(key) for key in row) or "nothing"
+        raise DataError(f"{origin}: no field {name!r} (it has {has}): add it", "missing field")
+    value = row[name]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise _wrong_type(origin, name, value, kind)
+    return value
+
+
+def _new_id(origin: str, row: Any, known: Collection[int]) -> int:
+    number = _field(origin, row, "question_id", int)
+    if number in known:
+        raise DataError(f"{origin}: question {number} stands in the file already: remove one of them", "twice")
+    return number
+
+
+def _wrong_type(origin: str, name: str, value: object, wanted: type) -> DataError:
+    found = f"of type {type(value).__name__}"
+    return DataError(f"{origin}: field {name!r} is {found}: it should be {_WANTED[wanted]}", f"unusable {name}")
