@@ -32,7 +32,8 @@ from uniadapter.evaluation.rerank import rerank
 from uniadapter.inject import new_adapter_set
 from uniadapter.memory import keep_freed_memory
 from uniadapter.objectives.contrastive import FeatureQueue
-from uniadapter.tasks.retrieval import Moment, RetrievalTask, TokenBatch
+from uniadapter.tasks.retrieval import Moment, RetrievalTask
+from uniadapter.tokens import TokenBatch
 
 RESULTS = Path(__file__).parent / "results"
 logger = logging.getLogger("base_size")

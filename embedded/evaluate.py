@@ -14,7 +14,7 @@ from torch import Tensor
 
 from embedded.canvas import STILL, alone, draw, normalise
 from uniadapter.backbone import Visuals, encode_visual, match
-from uniadapter.tasks.retrieval import encode_texts
+from uniadapter.evaluation.retrieval import encode_texts
 
 if TYPE_CHECKING:
     from transformers import BertTokenizerFast

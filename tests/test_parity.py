@@ -15,7 +15,8 @@ from uniadapter.adapters import adapter_set, add_adapter
 from uniadapter.backbone import encode_text, encode_visual, frame_weights, fuse
 from uniadapter.config import ModelConfig, ObjectiveConfig
 from uniadapter.original import adapter_name, import_adapter, import_base, infer_config
-from uniadapter.tasks.retrieval import Moment, RetrievalTask, TokenBatch
+from uniadapter.tasks.retrieval import Moment, RetrievalTask
+from uniadapter.tokens import TokenBatch
 
 RETRIEVAL = parity_cases("retrieval")
 

@@ -14,6 +14,7 @@ from uniadapter import report
 from uniadapter.config import ConfigError, RunConfig
 from uniadapter.data.retrieval import RetrievalSplit
 from uniadapter.display import TrainingBar, console, logged_to, pair_bar, say
+from uniadapter.evaluation.retrieval import RetrievalResult
 from uniadapter.loading import convert_adapter, convert_blip
 from uniadapter.original import read_pth
 from uniadapter.runs import (
@@ -29,7 +30,6 @@ from uniadapter.runs import (
     write_config,
     zero_shot,
 )
-from uniadapter.tasks.retrieval import RetrievalResult
 from uniadapter.trainer import CHECKPOINT, HISTORY, make_accelerator
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,10 @@ def _base_of(prepared: Prepared, config: RunConfig) -> Prepared:
 def _log_validation(prepared: Prepared, split: RetrievalSplit, config: RunConfig, epoch: int) -> None:
     result = evaluate_split(prepared, split, config)
     text, visual = result.text_to_visual, result.visual_to_text
-    logger.info("epoch %d validation R@1: text to image %.2f, image to text %.2f", epoch, text["r@1"], visual["r@1"])
+    kind = split.visual_kind
+    logger.info(
+        "epoch %d validation R@1: text to %s %.2f, %s to text %.2f", epoch, kind, text["r@1"], kind, visual["r@1"]
+    )
 
 
 def finish_report(
@@ -142,8 +145,14 @@ def query_examples(
         owner = split.text_visual[text]
 
         def ranked(result: RetrievalResult, text: int = text, owner: int = owner) -> list[report.RankedItem]:
-            order = result.text_order[text, :5].tolist()
-            return [report.RankedItem(image=split.visuals[i], score=None, correct=i == owner) for i in order]
+            order, weights = result.text_order[text, :5].tolist(), result.frame_weights[text]
+            moving = weights.shape[1] > 1
+            return [
+                report.RankedItem(
+                    image=split.visuals[i], correct=i == owner, frame_weights=weight.tolist() if moving else ()
+                )
+                for i, weight in zip(order, weights, strict=False)
+            ]
 
         examples.append(
             report.QueryExample(

@@ -242,6 +242,8 @@ class EvaluateConfig:
     Args:
         k: candidates per query that are reranked by the matching head, clipped to the gallery; 0 reranks none.
         beta: score = matching logit + beta * contrastive similarity (0 released, 1 in BLIP's video evaluation).
+        dual_softmax: replace similarities by the product of their softmax over the gallery and over all queries of
+            the test set. Transductive: a query's result then depends on the other queries, so such rows are marked.
         batch_size: pictures or texts encoded at once.
         block: pairs fused at once.
         precision: as in training.
@@ -249,6 +251,7 @@ class EvaluateConfig:
 
     k: int = 128
     beta: float = 0.0
+    dual_softmax: bool = False
     batch_size: int = 64
     block: int = 512
     precision: Precision = "no"

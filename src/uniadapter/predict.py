@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from uniadapter.backbone import Texts, Visuals, encode_visual, match
 from uniadapter.data.images import EvaluationTransform, load_picture
 from uniadapter.data.text import clean_caption
-from uniadapter.tasks.retrieval import encode_texts
+from uniadapter.evaluation.retrieval import encode_texts
 
 Picture = str | Path | Image.Image
 

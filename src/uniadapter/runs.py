@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -20,13 +20,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from uniadapter.adapters import Counts, adapter_set, add_adapter, count_parameters, disable_adapter
 from uniadapter.checkpoint import load_adapter, save_adapter, written_atomically
 from uniadapter.config import ConfigError, DataConfig, RunConfig
-from uniadapter.data.loaders import image_loader, train_loader
+from uniadapter.data.loaders import train_loader, visual_loader
 from uniadapter.data.retrieval import RetrievalSplit, load_retrieval
 from uniadapter.embedded import prepare_scenes
 from uniadapter.evaluation.rerank import Progress
+from uniadapter.evaluation.retrieval import RetrievalResult, evaluate_retrieval
 from uniadapter.inject import adopt
 from uniadapter.loading import check_config, load_model, load_tokenizer
-from uniadapter.tasks.retrieval import RetrievalResult, RetrievalTask, evaluate_retrieval
+from uniadapter.tasks.retrieval import RetrievalTask
 from uniadapter.trainer import Tick, Trainer, make_accelerator
 
 logger = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ def evaluate_split(
     prepared: Prepared, split: RetrievalSplit, config: RunConfig, progress: Progress | None = None
 ) -> RetrievalResult:
     """Measure the model as it stands on a split."""
-    loader = image_loader(split, config.data, size=image_size(prepared, config), batch_size=config.evaluate.batch_size)
+    loader = visual_loader(split, config.data, size=image_size(prepared, config), batch_size=config.evaluate.batch_size)
     precision = autocast(config.evaluate.precision, prepared.model.device)
     return evaluate_retrieval(
         prepared.model, prepared.tokenizer, split, loader, config.model, config.evaluate, precision, progress
@@ -196,7 +197,13 @@ def save_result(prepared: Prepared, config: RunConfig, folder: Path, extra: dict
 
 
 def metrics_row(
-    method: str, counts: Counts | None, result: RetrievalResult, size: int, seconds: float, **more: Any
+    method: str,
+    counts: Counts | None,
+    result: RetrievalResult,
+    size: int,
+    seconds: float,
+    visual: Literal["image", "video"] = "image",
+    **more: Any,
 ) -> dict[str, Any]:
     """One row of `metrics.json`; counts are zero for a method that trains nothing."""
     return {
@@ -209,8 +216,8 @@ def metrics_row(
         "adapter_percent": round(counts.adapter_percent, 4) if counts else 0.0,
         "checkpoint_bytes": size,
         "seconds": round(seconds, 1),
-        "text_to_image": result.text_to_visual,
-        "image_to_text": result.visual_to_text,
+        f"text_to_{visual}": result.text_to_visual,
+        f"{visual}_to_text": result.visual_to_text,
         **more,
     }
 
@@ -251,11 +258,15 @@ def measure(
     counts = prepared.counts if prepared.counts.trainable and method != "zero_shot" else None
     main, *others = tests
     result = evaluate_split(prepared, tests[main], config, progress)
-    row = metrics_row(method, counts, result, size, time.perf_counter() - started)
+    # Transductive figures must never be taken for the others.
+    more = {"setting": "dual softmax (transductive)"} if config.evaluate.dual_softmax else {}
+    seconds = time.perf_counter() - started
+    row = metrics_row(method, counts, result, size, seconds, tests[main].visual_kind, **more)
     extra = {}
     for name in others:
         found = evaluate_split(prepared, tests[name], config, progress)
-        extra[name] = (metrics_row(method, counts, found, size, row["seconds"], test_set=name), found)
+        more["test_set"] = name
+        extra[name] = (metrics_row(method, counts, found, size, seconds, tests[name].visual_kind, **more), found)
     return Finished(row, result, extra, history or [])
 
 

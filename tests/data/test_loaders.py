@@ -16,7 +16,7 @@ from data_pictures import picture
 from uniadapter.config import ConfigError, DataConfig
 from uniadapter.data.batches import Batch, EpochBatches, OrderedBatches
 from uniadapter.data.images import EvaluationTransform, load_picture
-from uniadapter.data.loaders import TrainLoader, _bounded, image_loader, train_loader
+from uniadapter.data.loaders import TrainLoader, _bounded, train_loader, visual_loader
 from uniadapter.data.records import DataError
 from uniadapter.data.retrieval import RetrievalSplit, load_retrieval
 
@@ -192,7 +192,7 @@ def test_a_broken_picture_is_replaced_by_the_next_sample_and_counted_once(split:
 def test_no_readable_picture_at_all_is_an_error(split: RetrievalSplit, workers: int) -> None:
     for image in split.visuals:
         Path(str(image)).unlink()
-    with pytest.raises(DataError, match=r"pictures cannot be read; the last: .* does not exist"):
+    with pytest.raises(DataError, match=r"visuals cannot be read; the last: .* does not exist"):
         list(loader(split, workers, on_error="skip"))
 
 
@@ -200,16 +200,16 @@ def test_no_readable_picture_at_all_is_an_error(split: RetrievalSplit, workers: 
 def test_evaluation_pictures(coco: Path, workers: int) -> None:
     split = load_retrieval(coco / "coco_karpathy_val.json", DataConfig(), "val")
     config = DataConfig(workers=workers)
-    batches = list(image_loader(split, config, size=16, batch_size=2))
+    batches = list(visual_loader(split, config, size=16, batch_size=2))
     assert [batch.ids.tolist() for batch in batches] == [[0, 1], [2]]
     assert batches[0].captions == []
     expected = torch.stack([EvaluationTransform(16)(load_picture(image)) for image in split.visuals])
     assert torch.equal(torch.cat([batch.frames for batch in batches])[:, 0], expected)
-    ranks = [list(image_loader(split, config, size=16, batch_size=2, rank=rank, world=2)) for rank in range(2)]
+    ranks = [list(visual_loader(split, config, size=16, batch_size=2, rank=rank, world=2)) for rank in range(2)]
     assert [[batch.ids.tolist() for batch in rank] for rank in ranks] == [[[0]], [[1, 2]]]
     Path(str(split.visuals[1])).write_bytes(b"")
     with pytest.raises(DataError, match=r"val\.json\[1\]\.caption\[0\]: picture .* cannot be read"):
-        list(image_loader(split, config, size=16, batch_size=2))
+        list(visual_loader(split, config, size=16, batch_size=2))
 
 
 def test_own_pictures_of_any_size_train(write: Write) -> None:

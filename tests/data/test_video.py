@@ -449,7 +449,7 @@ def failure(file: Path, **kwargs: Any) -> DataError:
 def test_missing_and_empty_files_are_named(tmp_path: Path, write: Write) -> None:
     missing = failure(tmp_path / "none.mp4")
     assert missing.kind == "missing video"
-    assert "set data.image_root" in str(missing)
+    assert "set data.root" in str(missing)
     assert failure(write("zero.mp4", b"")).kind == "empty video"
     assert failure(write("page.mp4", "<html>404 Not Found</html>" * 20)).kind == "corrupt video"
     assert failure(write("noise.mp4", np.random.default_rng(0).bytes(5000))).kind == "corrupt video"

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from uniadapter.evaluation import recall
 from uniadapter.evaluation.recall import (
+    dual_softmax,
     ranks,
     rerank_order,
     reranked_ranks,
@@ -141,3 +142,14 @@ def test_metrics_of_known_ranks() -> None:
     assert retrieval_metrics(torch.tensor([7, 1, 3]))["median_rank"] == 3
     with pytest.raises(ValueError, match="no queries"):
         retrieval_metrics(torch.empty(0, dtype=torch.int64))
+
+
+def test_dual_softmax_is_the_naive_product_and_the_same_from_both_sides() -> None:
+    itc = torch.randn(4, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64) / 10
+    found = dual_softmax(itc, 0.05)
+    for query in range(4):
+        for item in range(3):
+            value = (itc[query, item] / 0.05).exp()
+            expected = value / (itc[query] / 0.05).exp().sum() * value / (itc[:, item] / 0.05).exp().sum()
+            assert found[query, item] == pytest.approx(float(expected))
+    assert torch.allclose(dual_softmax(itc.T, 0.05).T, found)

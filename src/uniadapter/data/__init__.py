@@ -9,17 +9,12 @@ from uniadapter.data.images import (
     to_tensor,
 )
 from uniadapter.data.layouts import LAYOUTS, detect_layout, read_records
-from uniadapter.data.loaders import (
-    EvaluationImages,
-    ImageLoader,
-    TrainLoader,
-    TrainRows,
-    image_loader,
-    train_loader,
-)
+from uniadapter.data.loaders import TrainLoader, VisualLoader, train_loader, visual_loader
 from uniadapter.data.records import DataError, Problems, Record, read_rows
 from uniadapter.data.retrieval import RetrievalSplit, from_dataset, load_retrieval
+from uniadapter.data.samples import EvaluationVisuals, TrainRows, load_frames
 from uniadapter.data.text import clean_caption, clean_question
+from uniadapter.data.video import load_clip
 
 __all__ = [
     "LAYOUTS",
@@ -27,9 +22,8 @@ __all__ = [
     "DataError",
     "DatasetPicture",
     "EpochBatches",
-    "EvaluationImages",
     "EvaluationTransform",
-    "ImageLoader",
+    "EvaluationVisuals",
     "OrderedBatches",
     "Problems",
     "Record",
@@ -37,11 +31,13 @@ __all__ = [
     "TrainLoader",
     "TrainRows",
     "TrainTransform",
+    "VisualLoader",
     "clean_caption",
     "clean_question",
     "detect_layout",
     "from_dataset",
-    "image_loader",
+    "load_clip",
+    "load_frames",
     "load_picture",
     "load_retrieval",
     "read_records",
@@ -49,4 +45,5 @@ __all__ = [
     "share",
     "to_tensor",
     "train_loader",
+    "visual_loader",
 ]

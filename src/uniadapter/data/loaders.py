@@ -1,53 +1,27 @@
-"""Pictures from a split to batches, in worker processes.
+"""Pictures and videos from a split to batches, in worker processes; a picture is a video of one frame.
 
-A picture that cannot be read never kills a worker: the fault travels to the main process with the batch and
+A visual that cannot be read never kills a worker: the fault travels to the main process with the batch and
 is raised there in one line, or, where faults are skipped, counted there while the next readable sample takes
 the place.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from uniadapter.config import DataConfig, OnError
+from uniadapter.config import DataConfig
 from uniadapter.data.batches import Batch, EpochBatches, OrderedBatches
-from uniadapter.data.images import EvaluationTransform, TrainTransform, load_picture
+from uniadapter.data.images import EvaluationTransform, TrainTransform
 from uniadapter.data.records import DataError, Problems
 from uniadapter.data.retrieval import RetrievalSplit
-from uniadapter.draws import AUGMENT, rng
-
-logger = logging.getLogger(__name__)
-
-# So many unreadable pictures in a row are a lost disk rather than a few broken files.
-_TRIES = 64
-
-
-@dataclass
-class Sample:
-    """One loaded sample.
-
-    Args:
-        pixels: float32 [3, H, W]; None if it could not be had.
-        caption: cleaned text.
-        visual: index of the picture.
-        row: index of the sample.
-        faults: pictures that failed on the way to this one.
-    """
-
-    pixels: Tensor | None
-    caption: str
-    visual: int
-    row: int
-    faults: list[DataError] = field(default_factory=list)
+from uniadapter.data.samples import EvaluationVisuals, Sample, TrainRows
 
 
 @dataclass
@@ -62,69 +36,7 @@ class Fetched:
         return Fetched(self.batch.pin_memory() if self.batch else None, self.faults)
 
 
-class TrainRows(Dataset[Sample]):
-    """Training samples: a caption with its picture, augmented as a function of (seed, epoch, sample).
-
-    Args:
-        split: the pictures and captions.
-        transform: RGB to pixels.
-        seed: of the augmentation.
-        on_error: "skip" puts the next readable sample in the place of one whose picture cannot be read.
-    """
-
-    def __init__(
-        self, split: RetrievalSplit, transform: TrainTransform, seed: int, on_error: OnError = "raise"
-    ) -> None:
-        self.split, self.transform, self.seed, self.on_error = split, transform, seed, on_error
-
-    def __len__(self) -> int:
-        """Number of captions."""
-        return len(self.split.texts)
-
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """The sample for (epoch, index)."""
-        epoch, row = key
-        split, faults = self.split, dict[int, DataError]()
-        for _ in range(len(self)):
-            visual = split.text_visual[row]
-            if visual not in faults:
-                try:
-                    picture = load_picture(split.visuals[visual], split.origins[visual], self.transform.at_least)
-                    pixels = self.transform(picture, rng(self.seed, AUGMENT, epoch, row))
-                    return Sample(pixels, split.texts[row], visual, row, list(faults.values()))
-                except DataError as error:
-                    faults[visual] = error
-                if self.on_error == "raise" or len(faults) == _TRIES:
-                    break
-            row = (row + 1) % len(self)
-        return Sample(None, "", -1, row, list(faults.values()))
-
-
-class EvaluationImages(Dataset[Sample]):
-    """The pictures of a split, once each, in order.
-
-    Args:
-        split: the pictures.
-        transform: RGB to pixels.
-    """
-
-    def __init__(self, split: RetrievalSplit, transform: EvaluationTransform) -> None:
-        self.split, self.transform = split, transform
-
-    def __len__(self) -> int:
-        """Number of pictures."""
-        return len(self.split.visuals)
-
-    def __getitem__(self, index: int) -> Sample:
-        """One picture."""
-        try:
-            picture = load_picture(self.split.visuals[index], self.split.origins[index], self.transform.at_least)
-        except DataError as error:
-            return Sample(None, "", index, index, [error])
-        return Sample(self.transform(picture), "", index, index)
-
-
-class ImageLoader:
+class VisualLoader:
     """Batches in an order that is known beforehand; faults surface here, in the main process.
 
     Args:
@@ -132,7 +44,7 @@ class ImageLoader:
         skip: count faults instead of raising them; a batch that could not be filled is raised all the same.
 
     Attributes:
-        skipped: kind of fault to the number of distinct pictures that had it, as met by this process so far.
+        skipped: kind of fault to the number of distinct visuals that had it, as met by this process so far.
     """
 
     def __init__(self, loader: DataLoader[Any], skip: bool = False) -> None:
@@ -142,7 +54,7 @@ class ImageLoader:
 
     @property
     def skipped(self) -> Counter[str]:
-        """Kind of fault to the number of distinct pictures left out so far."""
+        """Kind of fault to the number of distinct visuals left out so far."""
         return self._problems.skipped
 
     def __len__(self) -> int:
@@ -153,7 +65,7 @@ class ImageLoader:
         """The batches.
 
         Raises:
-            DataError: a picture that cannot be read.
+            DataError: a visual that cannot be read.
         """
         fetches: Iterator[Fetched] | None = iter(self._loader)
         try:
@@ -171,23 +83,23 @@ class ImageLoader:
         self._loader._iterator = None
 
     def _settle(self, fetched: Fetched) -> None:
-        """Raise or count the faults of a batch, each picture once."""
+        """Raise or count the faults of a batch, each visual once."""
         for fault in fetched.faults:
             if str(fault) not in self._known:
                 self._problems.report(fault)
                 self._known.add(str(fault))
         if fetched.batch is None:
             count, last = len(fetched.faults), fetched.faults[-1]
-            raise DataError(f"{count} pictures cannot be read; the last: {last}", "lost data")
+            raise DataError(f"{count} visuals cannot be read; the last: {last}", "lost data")
 
 
-class TrainLoader(ImageLoader):
+class TrainLoader(VisualLoader):
     """Training batches, epoch by epoch; its workers live as long as it does.
 
     Args:
         loader: what fetches.
         batches: the order.
-        skip: as for `ImageLoader`.
+        skip: as for `VisualLoader`.
     """
 
     def __init__(self, loader: DataLoader[Any], batches: EpochBatches, skip: bool) -> None:
@@ -215,9 +127,9 @@ def train_loader(
     """Training batches of a split. It already deals out the samples to the processes: do not shard it again.
 
     Args:
-        split: the pictures and captions.
-        config: `scale`, `flip`, `augment`, `on_error` and `workers` are used.
-        size: side of the pictures in pixels.
+        split: the visuals and captions.
+        config: `frames`, `scale`, `flip`, `augment`, `on_error` and `workers` are used.
+        size: side of the frames in pixels.
         batch_size: samples of a step over all processes.
         seed: of order and augmentation.
         rank: this process.
@@ -229,12 +141,12 @@ def train_loader(
     batches = EpochBatches(
         len(split.texts), batch_size, seed, epoch=epoch, rank=rank, world=world, start_batch=start_batch
     )
-    rows = TrainRows(split, TrainTransform.from_config(config, size), seed, config.on_error)
+    rows = TrainRows(split, TrainTransform.from_config(config, size), seed, config.on_error, config.frames)
     workers = _bounded(config.workers, batches.batches_per_epoch)
     return TrainLoader(_loader(rows, batches, _training_batch, workers, pin_memory), batches, config.on_error == "skip")
 
 
-def image_loader(
+def visual_loader(
     split: RetrievalSplit,
     config: DataConfig,
     *,
@@ -243,22 +155,22 @@ def image_loader(
     rank: int = 0,
     world: int = 1,
     pin_memory: bool = False,
-) -> ImageLoader:
-    """The pictures of a split in order, once each; of several processes each gets a contiguous share.
+) -> VisualLoader:
+    """The visuals of a split in order, once each; of several processes each gets a contiguous share.
 
     Args:
-        split: the pictures.
-        config: `workers` is used.
-        size: side of the pictures in pixels.
-        batch_size: pictures of a batch, on this process.
+        split: the visuals.
+        config: `frames`, `eval_frames` and `workers` are used.
+        size: side of the frames in pixels.
+        batch_size: visuals of a batch, on this process.
         rank: this process.
         world: number of processes.
         pin_memory: hand over batches in page-locked memory.
     """
     batches = OrderedBatches(len(split.visuals), batch_size, rank=rank, world=world)
-    pictures = EvaluationImages(split, EvaluationTransform(size))
+    visuals = EvaluationVisuals(split, EvaluationTransform(size), config.eval_frames or config.frames)
     workers = _bounded(config.workers, len(batches))
-    return ImageLoader(_loader(pictures, batches, _picture_batch, workers, pin_memory))
+    return VisualLoader(_loader(visuals, batches, _visual_batch, workers, pin_memory))
 
 
 def _loader(
@@ -285,19 +197,19 @@ def _training_batch(samples: list[Sample]) -> Fetched:
     return _collate(samples, [sample.caption for sample in samples])
 
 
-def _picture_batch(samples: list[Sample]) -> Fetched:
+def _visual_batch(samples: list[Sample]) -> Fetched:
     return _collate(samples, [])
 
 
 def _collate(samples: list[Sample], captions: list[str]) -> Fetched:
-    """B samples to frames [B, 1, 3, H, W]."""
+    """B samples to frames [B, T, 3, H, W]."""
     faults = [fault for sample in samples for fault in sample.faults]
     pixels = [sample.pixels for sample in samples if sample.pixels is not None]
     if len(pixels) < len(samples):
         return Fetched(None, faults)
     ids = torch.tensor([sample.visual for sample in samples])
     rows = torch.tensor([sample.row for sample in samples])
-    return Fetched(Batch(torch.stack(pixels).unsqueeze(1), captions, ids, rows), faults)
+    return Fetched(Batch(torch.stack(pixels), captions, ids, rows), faults)
 
 
 def _one_thread(worker: int) -> None:

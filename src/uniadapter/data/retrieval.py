@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -54,6 +54,11 @@ class RetrievalSplit:
     skipped: Counter[str] = field(default_factory=Counter)
     noun: str = "pictures"
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def visual_kind(self) -> Literal["image", "video"]:
+        """What the field calls its visuals in metrics: "text_to_image", "video_to_text"."""
+        return "video" if self.noun == "videos" else "image"
 
     def visual_texts(self) -> list[list[int]]:
         """For each visual the indices of its captions."""

@@ -86,7 +86,7 @@ def load_clip(
         return _one_size(_filled(frames))
     except FileNotFoundError:
         raise DataError(
-            f"{where}video {source} does not exist: set data.image_root to the folder that paths start from",
+            f"{where}video {source} does not exist: set data.root to the folder that paths start from",
             "missing video",
         ) from None
     except DataError:

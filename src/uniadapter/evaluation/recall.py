@@ -43,6 +43,21 @@ def ranks(scores: Tensor, positives: Positives) -> Tensor:
     return result
 
 
+def dual_softmax(itc: Tensor, temperature: float = 0.01) -> Tensor:
+    """Similarities as the product of their softmax over the gallery and over the queries (CAMoE, arXiv 2109.04290).
+
+    Transductive: each score depends on all queries of the set.
+
+    Args:
+        itc: [Q, G] cosine similarities.
+        temperature: of both softmaxes; 0.01 is CLIP's, which that method was published for.
+
+    Returns:
+        [Q, G] in 0..1; the same whichever side the queries are on.
+    """
+    return torch.softmax(itc / temperature, dim=0) * torch.softmax(itc / temperature, dim=1)
+
+
 def reranked_ranks(itc: Tensor, candidates: Tensor, candidate_scores: Tensor, positives: Positives) -> Tensor:
     """Give the `ranks` after the candidates were reordered by their own scores, the others staying behind.
 

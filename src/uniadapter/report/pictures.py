@@ -9,11 +9,15 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, ImageSequence, features
 
+from uniadapter.data.files import is_video
+from uniadapter.data.video import load_clip
+
 Picture = Path | str | bytes  # a file, or the bytes of one
 
 SIDE = 160  # pixels: twice the size shown, for dense screens
 QUALITY = 78
 MAX_FRAMES = 24
+CLIP_FRAMES, CLIP_FRAME_MS = 8, 250  # of a video's thumbnail
 
 logger = logging.getLogger(__name__)
 
@@ -44,25 +48,22 @@ class Thumbnails:
         return self.made[key]
 
     def _make(self, picture: Path | bytes) -> str:
+        if isinstance(picture, Path) and is_video(picture):
+            return _moving([self._small(frame) for frame in load_clip(picture, "", CLIP_FRAMES)], CLIP_FRAME_MS)
         with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
             count = getattr(image, "n_frames", 1)
             if count > 1 and features.check("webp"):
-                return self._moving(image, count)
+                return self._animation(image, count)
             return _address(_save(self._small(image)))
 
-    def _moving(self, image: Image.Image, count: int) -> str:
+    def _animation(self, image: Image.Image, count: int) -> str:
         every = -(-count // MAX_FRAMES)
         frames, duration = [], 0
         for number, frame in enumerate(ImageSequence.Iterator(image)):
             duration += int(frame.info.get("duration") or 42)
             if number % every == 0:
                 frames.append(self._small(frame))
-        buffer = io.BytesIO()
-        frames[0].save(
-            buffer, "WEBP", save_all=True, append_images=frames[1:], loop=0, quality=QUALITY - 18,
-            duration=max(20, duration // len(frames)),
-        )  # fmt: skip
-        return _address(("webp", buffer.getvalue()))
+        return _moving(frames, max(20, duration // len(frames)))
 
     def _small(self, image: Image.Image) -> Image.Image:
         """RGB on white, turned as the camera was held, no side above `side`."""
@@ -77,6 +78,17 @@ class Thumbnails:
 def name_of(picture: Picture) -> str:
     """A file's name without its ending; "" for bytes."""
     return "" if isinstance(picture, bytes) else Path(picture).stem
+
+
+def _moving(frames: list[Image.Image], duration: int) -> str:
+    """Frames as an animated WebP, each shown for `duration` milliseconds; without WebP the first frame alone."""
+    if not features.check("webp"):
+        return _address(_save(frames[0]))
+    buffer = io.BytesIO()
+    frames[0].save(
+        buffer, "WEBP", save_all=True, append_images=frames[1:], loop=0, quality=QUALITY - 18, duration=duration
+    )
+    return _address(("webp", buffer.getvalue()))
 
 
 def _save(image: Image.Image) -> tuple[str, bytes]:

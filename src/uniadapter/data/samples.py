@@ -1,0 +1,138 @@
+"""One sample of a split: a caption with its picture or the frames of its video, and the faults met on the way."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from uniadapter.config import OnError
+from uniadapter.data.files import is_video
+from uniadapter.data.images import EvaluationTransform, Source, TrainTransform, load_picture
+from uniadapter.data.records import DataError
+from uniadapter.data.retrieval import RetrievalSplit
+from uniadapter.data.video import load_clip, looks_like_video
+from uniadapter.draws import AUGMENT, FRAMES, rng
+
+# So many unreadable visuals in a row are a lost disk rather than a few broken files.
+_TRIES = 64
+
+
+@dataclass
+class Sample:
+    """One loaded sample.
+
+    Args:
+        pixels: float32 [T, 3, H, W]; None if it could not be had.
+        caption: cleaned text.
+        visual: index of the picture.
+        row: index of the sample.
+        faults: pictures that failed on the way to this one.
+    """
+
+    pixels: Tensor | None
+    caption: str
+    visual: int
+    row: int
+    faults: list[DataError] = field(default_factory=list)
+
+
+def load_frames(
+    source: Source, origin: str, count: int, at_least: int, draw: random.Random | None = None
+) -> list[Image.Image]:
+    """Frames of a visual, whichever it is; a picture among videos stands still.
+
+    Args:
+        source: a picture, a video, or a folder of frames.
+        origin: the record that asks for it, for the error.
+        count: frames of a video.
+        at_least: sides in pixels that are enough.
+        draw: takes random moments of a video; None the middles of equal parts.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    # Where one frame is wanted, what is called a picture is read as one: the first frame of a GIF, not its middle.
+    if isinstance(source, Path) and (count > 1 or is_video(source)) and looks_like_video(source):
+        return load_clip(source, origin, count, draw, at_least)
+    return [load_picture(source, origin, at_least)] * count
+
+
+class TrainRows(Dataset[Sample]):
+    """Training samples: a caption with its visual, augmented as a function of (seed, epoch, sample).
+
+    Args:
+        split: the visuals and captions.
+        transform: RGB to pixels; all frames of a video are given the same draws.
+        seed: of the augmentation and of a video's moments.
+        on_error: "skip" puts the next readable sample in the place of one whose visual cannot be read.
+        frames: of a video.
+    """
+
+    def __init__(
+        self,
+        split: RetrievalSplit,
+        transform: TrainTransform,
+        seed: int,
+        on_error: OnError = "raise",
+        frames: int = 1,
+    ) -> None:
+        self.split, self.transform, self.seed, self.on_error = split, transform, seed, on_error
+        self.frames = frames
+
+    def __len__(self) -> int:
+        """Number of captions."""
+        return len(self.split.texts)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """The sample for (epoch, index)."""
+        epoch, row = key
+        split, faults = self.split, dict[int, DataError]()
+        for _ in range(len(self)):
+            visual = split.text_visual[row]
+            if visual not in faults:
+                try:
+                    draw = rng(self.seed, FRAMES, epoch, row)
+                    clip = load_frames(
+                        split.visuals[visual], split.origins[visual], self.frames, self.transform.at_least, draw
+                    )
+                    pixels = torch.stack([self.transform(f, rng(self.seed, AUGMENT, epoch, row)) for f in clip])
+                    return Sample(pixels, split.texts[row], visual, row, list(faults.values()))
+                except DataError as error:
+                    faults[visual] = error
+                if self.on_error == "raise" or len(faults) == _TRIES:
+                    break
+            row = (row + 1) % len(self)
+        return Sample(None, "", -1, row, list(faults.values()))
+
+
+class EvaluationVisuals(Dataset[Sample]):
+    """The visuals of a split, once each, in order.
+
+    Args:
+        split: the visuals.
+        transform: RGB to pixels.
+        frames: of a video.
+    """
+
+    def __init__(self, split: RetrievalSplit, transform: EvaluationTransform, frames: int = 1) -> None:
+        self.split, self.transform, self.frames = split, transform, frames
+
+    def __len__(self) -> int:
+        """Number of visuals."""
+        return len(self.split.visuals)
+
+    def __getitem__(self, index: int) -> Sample:
+        """One visual."""
+        try:
+            clip = load_frames(
+                self.split.visuals[index], self.split.origins[index], self.frames, self.transform.at_least
+            )
+        except DataError as error:
+            return Sample(None, "", index, index, [error])
+        return Sample(torch.stack([self.transform(frame) for frame in clip]), "", index, index)

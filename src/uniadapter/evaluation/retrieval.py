@@ -1,0 +1,124 @@
+"""Retrieval measured: contrastive similarity first, then the matching head on the best candidates, both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, frame_weights
+from uniadapter.config import EvaluateConfig, ModelConfig
+from uniadapter.data.batches import Batch
+from uniadapter.data.retrieval import RetrievalSplit
+from uniadapter.evaluation.recall import dual_softmax, ranks, rerank_order, reranked_ranks, retrieval_metrics
+from uniadapter.evaluation.rerank import Progress, rerank
+from uniadapter.tokens import tokenize
+
+SHOWN = 10  # best visuals of a text that a result keeps
+
+
+@dataclass(frozen=True)
+class RetrievalResult:
+    """What an evaluation found.
+
+    Args:
+        text_to_visual: metrics of text queries; `…_itc` twins are without reranking.
+        visual_to_text: metrics of visual queries.
+        text_ranks: rank of the right visual for each text, [S], reranked.
+        visual_ranks: rank of the best right text for each visual, [V], reranked.
+        text_order: the ten best visuals of each text, best first, [S, 10 or fewer].
+        frame_weights: what frame-aware attention gives each frame of those, [S, 10 or fewer, T]; their mean is 1.
+        pairs: fused pairs.
+    """
+
+    text_to_visual: dict[str, float]
+    visual_to_text: dict[str, float]
+    text_ranks: Tensor
+    visual_ranks: Tensor
+    text_order: Tensor
+    frame_weights: Tensor
+    pairs: int
+
+
+@torch.no_grad()
+def encode_texts(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], max_tokens: int, batch_size: int
+) -> Texts:
+    """Encode any number of texts in batches, on the model's device."""
+    parts = []
+    for start in range(0, len(texts), batch_size):
+        tokens = tokenize(tokenizer, texts[start : start + batch_size], max_tokens)
+        parts.append(encode_text(model, tokens.ids.to(model.device), tokens.mask.to(model.device)))
+    return Texts.concatenate(parts)
+
+
+@torch.no_grad()
+def encode_visuals(model: PreTrainedModel, batches: Iterable[Batch], chunk: int = 0) -> Visuals:
+    """Encode all visuals that a loader gives, in its order, on the model's device."""
+    return Visuals.concatenate([encode_visual(model, b.frames.to(model.device), chunk) for b in batches])
+
+
+@torch.no_grad()
+def evaluate_retrieval(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    split: RetrievalSplit,
+    batches: Iterable[Batch],
+    settings: ModelConfig,
+    config: EvaluateConfig,
+    autocast: AbstractContextManager[None] | None = None,
+    progress: Progress | None = None,
+) -> RetrievalResult:
+    """Measure retrieval both ways: contrastive similarity, then the matching head on the k best.
+
+    Args:
+        model: with the adapters to use selected; put in evaluation mode for the time of this call.
+        tokenizer: the base's.
+        split: names the captions and which picture each belongs to.
+        batches: its visuals, in order.
+        settings: max_tokens and frame_chunk are used.
+        config: the protocol.
+        autocast: a context for lower precision.
+        progress: told how many pairs are fused.
+
+    Returns:
+        `RetrievalResult`.
+    """
+    training = model.training
+    model.eval()
+    try:
+        with autocast or nullcontext():
+            visuals = encode_visuals(model, batches, settings.frame_chunk)
+            texts = encode_texts(model, tokenizer, split.texts, settings.max_tokens, config.batch_size)
+            with torch.autocast(model.device.type, enabled=False):  # rounded similarities would tie
+                itc = texts.feature.float() @ visuals.feature.float().T
+                if config.dual_softmax:
+                    itc = dual_softmax(itc)
+            ordered = rerank(model, texts, visuals, itc, config.k, config.beta, config.block, progress)
+    finally:
+        model.train(training)
+    itc = itc.cpu()
+    owners = torch.tensor(split.text_visual)
+    owned = split.visual_texts()
+    text_ranks = reranked_ranks(itc, ordered.text_candidates.cpu(), ordered.text_scores.cpu(), owners)
+    visual_ranks = reranked_ranks(itc.T, ordered.visual_candidates.cpu(), ordered.visual_scores.cpu(), owned)
+    order = rerank_order(itc, ordered.text_candidates.cpu(), ordered.text_scores.cpu())[:, :SHOWN]
+    frames = visuals.frames.float().cpu()
+    weights = torch.stack([frame_weights(texts.feature.float().cpu(), frames[column]) for column in order.T], dim=1)
+    return RetrievalResult(
+        _with_twins(retrieval_metrics(text_ranks), retrieval_metrics(ranks(itc, owners))),
+        _with_twins(retrieval_metrics(visual_ranks), retrieval_metrics(ranks(itc.T, owned))),
+        text_ranks,
+        visual_ranks,
+        order,
+        weights,
+        ordered.pairs,
+    )
+
+
+def _with_twins(reranked: dict[str, float], plain: dict[str, float]) -> dict[str, float]:
+    return {**reranked, **{f"{name}_itc": value for name, value in plain.items()}}
