@@ -32,6 +32,7 @@ GRIDS = {
     "uniadapter": (1e-3, 3e-3, 1e-2, 3e-2),
     "full_fine_tuning": (1e-4, 3e-4, 1e-3, 3e-3),
 }
+BETAS = (0.0, 14.0)  # of the reranked score: as released, and about 1 / temperature, so that log-odds are added up
 SEEDS = range(5)  # fixed beforehand, none dropped
 logger = logging.getLogger("uniadapter.prove")
 
@@ -64,25 +65,34 @@ def rates() -> None:
             started = time.perf_counter()
             trainer = train_split(prepared, load_split(config.data, "train"), config)
             seconds = time.perf_counter() - started
-            found = evaluate_split(prepared, load_split(config.data, "val"), config)
-            row = {
-                "method": method, "lr": rate, "seconds": round(seconds, 1), "loss": trainer.history[-1]["loss"],
-                "text_to_image": found.text_to_visual, "image_to_text": found.visual_to_text,
-            }  # fmt: skip
-            rows.append(row)
-            logger.info("%s lr %g: R@1 %.2f", method, rate, found.text_to_visual["r@1"])
+            for beta in BETAS:
+                protocol = replace(config, evaluate=replace(config.evaluate, beta=beta))
+                found = evaluate_split(prepared, load_split(config.data, "val"), protocol)
+                rows.append({
+                    "method": method, "lr": rate, "beta": beta, "seconds": round(seconds, 1),
+                    "loss": trainer.history[-1]["loss"],
+                    "text_to_image": found.text_to_visual, "image_to_text": found.visual_to_text,
+                })  # fmt: skip
+                logger.info("%s lr %g beta %g: R@1 %.2f, ITC alone %.2f", method, rate, beta,
+                            found.text_to_visual["r@1"], found.text_to_visual["r@1_itc"])  # fmt: skip
             write("learning-rates.json", {"split": "val", "seed": 0, **machine(), "rows": rows, "chosen": chosen(rows)})
 
 
-def chosen(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The rate with the best validation R@1 of each method, and whether it stands at an edge of its grid."""
-    best: dict[str, dict[str, Any]] = {}
-    for method, grid in GRIDS.items():
-        mine = [row for row in rows if row["method"] == method]
-        if mine:
-            lr = max(mine, key=lambda row: row["text_to_image"]["r@1"])["lr"]
-            best[method] = {"lr": lr, "edge": lr in (grid[0], grid[-1])}
-    return best
+def chosen(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The beta that serves both methods' best runs best on validation, then each method's rate.
+
+    Also whether a rate stands at an edge of its grid, where no rate may be chosen.
+    """
+
+    def best(method: str, beta: float) -> dict[str, Any]:
+        mine = [row for row in rows if row["method"] == method and row["beta"] == beta]
+        return max(mine, key=lambda row: row["text_to_image"]["r@1"])
+
+    methods = [method for method in GRIDS if any(row["method"] == method for row in rows)]
+    beta = max(BETAS, key=lambda b: sum(best(method, b)["text_to_image"]["r@1"] for method in methods))
+    rates = {method: best(method, beta)["lr"] for method in methods}
+    found = {method: {"lr": lr, "edge": lr in (GRIDS[method][0], GRIDS[method][-1])} for method, lr in rates.items()}
+    return {"beta": beta, **found}
 
 
 def seeds() -> None:

@@ -199,7 +199,8 @@ class AdapterSet(nn.Module):
     def _build_layers(self) -> None:
         config, shape = self.config, self.shape
         vision: list[Use] = ["vision"] if config.vision else []
-        text: list[Use] = (["text"] if config.text else []) + (["cross"] if config.cross else [])  # type: ignore[operator]
+        text: list[Use] = ["text"] if config.text else []
+        text += ["cross"] if config.cross else []
         if shape.shares_width:
             for index in range(max(shape.vision_layers, shape.text_layers)):
                 uses = (vision if index < shape.vision_layers else []) + (text if index < shape.text_layers else [])

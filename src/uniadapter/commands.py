@@ -105,7 +105,7 @@ def _base_of(prepared: Prepared, config: RunConfig) -> Prepared:
         return prepared
     bare = replace(config, model=replace(config.model, method="none"))
     fresh = prepare(bare)
-    fresh.model.to(prepared.model.device)
+    fresh.model.to(device=prepared.model.device)  # type: ignore[call-arg]
     return fresh
 
 
