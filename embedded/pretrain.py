@@ -40,10 +40,8 @@ CACHE = Path(__file__).resolve().parent.parent / ".cache" / "embedded"
 NEW_STYLE = "fluent-3d"
 TEMPERATURE = 0.07
 PROMPT = "a picture of "
-HARD_FROM = 0.3  # share of the run after which drawings are as small, and canvases as full, as they get
 SEVERAL = 0.6  # share of canvases with more than one drawing, from then on
 COUNTS = [0.5, 0.3, 0.2]  # of two, three and four
-MATCH_FROM = 0.35  # share of the run after which matching and captioning are trained: they need features first
 NOT_MIRRORED = {"arrow", "keycap", "alphanum", "av-symbol", "punctuation", "math"}
 
 
@@ -274,12 +272,12 @@ def rate(step: int, steps: int, warm: int, decay: float) -> float:
     return 1.0 if step < start else max(0.0, (steps - step) / (steps - start))
 
 
-def hardness(step: int, steps: int) -> float:
-    """From large centred drawings to small ones anywhere over the first `HARD_FROM` of the run.
+def hardness(step: int, steps: int, hard_from: float) -> float:
+    """From large centred drawings to small ones anywhere over the first `hard_from` of the run.
 
     Without it, 250 steps of 256 left the concept loss at 7.0 (chance is 7.4). Canvases with several come in likewise.
     """
-    return min(1.0, step / (HARD_FROM * steps))
+    return min(1.0, step / (hard_from * steps)) if hard_from else 1.0
 
 
 def optimisers(model: PretrainingBlip, lr: float, muon_lr: float) -> list[torch.optim.Optimizer]:
@@ -289,7 +287,7 @@ def optimisers(model: PretrainingBlip, lr: float, muon_lr: float) -> list[torch.
     """
     inner, decayed, plain = [], [], []
     for name, parameter in model.named_parameters():
-        if parameter.ndim == 2 and (".encoder.layer" in name):
+        if muon_lr and parameter.ndim == 2 and ".encoder.layer" in name:
             inner.append(parameter)
         else:
             flat = parameter.ndim < 2 or "position" in name or "class_embedding" in name
@@ -299,6 +297,8 @@ def optimisers(model: PretrainingBlip, lr: float, muon_lr: float) -> list[torch.
         {"params": plain, "weight_decay": 0.0},
     ]
     adamw = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), eps=1e-8, fused=True)
+    if not inner:
+        return [adamw]
     return [adamw, torch.optim.Muon(inner, lr=muon_lr, weight_decay=0.01, momentum=0.95)]
 
 
@@ -337,7 +337,7 @@ def start(
 
 def set_rates(optimizers: list[torch.optim.Optimizer], rates: list[float]) -> None:
     """Give each optimiser its learning rate."""
-    for optimizer, value in zip(optimizers, rates, strict=True):
+    for optimizer, value in zip(optimizers, rates, strict=False):
         for group in optimizer.param_groups:
             group["lr"] = value
 
@@ -351,7 +351,7 @@ def train(args: argparse.Namespace) -> None:
     pictures = Pictures.read(concepts, seen, new_style=False)
     held_out = {c.hexcode for c in concepts if c.split == "val" and c.group != "flags"}
     singles = Pictures.read(concepts, held_out, new_style=True)
-    stream = Stream(pictures, captioner, tokenizer, args.batch, args.matched, args.seed)
+    stream = Stream(pictures, captioner, tokenizer, args.batch, args.decoded, args.seed)
     objective = Objective(model, args.matched)
     optimizers = optimisers(model, args.lr, args.muon_lr)
     checkpoint = args.out / "checkpoint.pt"
@@ -365,8 +365,9 @@ def train(args: argparse.Namespace) -> None:
         factor = rate(step, args.steps, args.warm, args.decay)
         set_rates(optimizers, [args.lr * factor, args.muon_lr * factor])
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + 500_000 + step)
-        losses = objective(stream(step, hardness(step, args.steps)), generator, step >= args.steps * MATCH_FROM)
-        torch.stack(list(losses.values())).sum().backward()
+        batch = stream(step, hardness(step, args.steps, args.hard_from))
+        losses = objective(batch, generator, step >= args.steps * args.match_from)
+        (torch.stack(list(losses.values())).sum() + (args.itm_weight - 1) * losses["itm"]).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -402,11 +403,25 @@ def main() -> None:
     parser.add_argument("--scenes", type=Path, default=CACHE / "scenes")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--matched", type=int, default=64, help="rows of matching and captions")
+    parser.add_argument("--matched", type=int, default=64, help="rows of matching")
+    parser.add_argument("--decoded", type=int, default=64, help="rows of captioning")
+    parser.add_argument("--itm-weight", type=float, default=1.0)
+    parser.add_argument(
+        "--hard-from",
+        type=float,
+        default=0.3,
+        help="share of the run after which drawings are as small, and canvases as full, as they get",
+    )
+    parser.add_argument(
+        "--match-from",
+        type=float,
+        default=0.35,
+        help="share after which matching and captioning are trained: they need features first",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--muon-lr", type=float, default=0.02)
+    parser.add_argument("--muon-lr", type=float, default=0.02, help="0 leaves all to AdamW")
     parser.add_argument("--weights", type=Path, help="start from the weights of another run's checkpoint")
     parser.add_argument("--warm", type=int, default=200)
     parser.add_argument("--decay", type=float, default=0.3)
