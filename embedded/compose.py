@@ -32,7 +32,7 @@ SPLITS = {"train": 4000, "val": 400, "test": 500, "test_novel": 400}
 SPLIT_OF = {"train": "train", "val": "val", "test": "test", "test_novel": "novel"}
 CAPTIONS = 3
 SLACK = 4  # pixels by which a caption must be false of a rival scene
-PARTNERED = 0.3  # share of scenes that have a twin: the same emoji, two of them swapped
+PARTNERED = 0.35  # share of scenes that have a twin: the same emoji, two of them swapped
 CELL, COLUMNS = 64, 32
 # Words that a caption needs for itself: "left arrow above top hat" would read two ways.
 RELATION_WORDS = {"left", "right", "above", "below", "over", "under", "between", "up", "down"}
@@ -97,12 +97,12 @@ def layout(count: int, rng: random.Random) -> tuple[list[Slot], int, int]:
         kind = rng.random()
         if kind < 0.4:
             y = rng.randint(30, 66)
-            return [(near, y), (far, y)], 40, 46
+            return [(near, y), (far, y)], 40, 44
         if kind < 0.8:
             x = rng.randint(30, 66)
-            return [(x, near), (x, far)], 40, 46
+            return [(x, near), (x, far)], 40, 44
         corners = [(near, near), (far, far)] if rng.random() < 0.5 else [(far, near), (near, far)]
-        return corners, 40, 46
+        return corners, 40, 44
     if count == 3:
         kind = rng.randrange(5)
         if kind == 0:
