@@ -29,8 +29,8 @@ from uniadapter.runs import evaluate_split, load_split, measure, outcome, prepar
 
 RESULTS = Path(__file__).parents[1] / "results"
 GRIDS = {
-    "uniadapter": (1e-3, 3e-3, 1e-2, 3e-2),
-    "full_fine_tuning": (1e-4, 3e-4, 1e-3, 3e-3),
+    "uniadapter": (3e-4, 1e-3, 3e-3, 1e-2),
+    "full_fine_tuning": (1e-4, 4e-4, 1.2e-3, 4e-3),
 }
 BETAS = (0.0, 14.0)  # of the reranked score: as released, and about 1 / temperature, so that log-odds are added up
 SEEDS = range(5)  # fixed beforehand, none dropped
