@@ -54,6 +54,8 @@ names some or all of them in any order and says nothing of where they are. Capti
 name) serve as negatives. Never seen: the 3-D style, the `novel` families of the scenes (pictures, captions, tokenizer), any
 sentence that relates two things. The schedule (from easy drawings to full canvases; when matching begins) is in `pretrain.py`.
 {restarts}
+Before it went 3,393 steps of 128 on the same material (793 with AdamW at 0.001; 2,600 with Muon at 0.02 on the matrices inside
+the layers, decay over the last 35%), in which matching learnt next to nothing; the run above is the stage that taught it: `docs/log.md`.
 
 ## Zero-shot, on validation material
 
