@@ -33,7 +33,7 @@ METHODS = {"uniadapter": "scenes", "full_fine_tuning": "scenes_full"}  # method 
 
 
 def demo_config(method: str, seed: int) -> RunConfig:
-    """The recipe of a method; its learning rate was picked on validation (results/learning-rates.json)."""
+    """The recipe of a method, as its config holds it."""
     config = read_config(shipped("configs") / f"{METHODS[method]}.yaml")
     return replace(config, data=resolve_data(config.data), train=replace(config.train, seed=seed))
 

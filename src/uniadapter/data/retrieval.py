@@ -18,11 +18,12 @@ from PIL import Image
 
 from uniadapter.config import DataConfig
 from uniadapter.data.files import find_visual, has_video_suffix, is_video, missing_visual, resolve_visual
-from uniadapter.data.images import DatasetPicture, Rows, Source, load_picture
+from uniadapter.data.images import DatasetPicture, Rows, Source
 from uniadapter.data.layouts import read_records
 from uniadapter.data.msrvtt import training_split
 from uniadapter.data.records import DataError, Problems, Record
 from uniadapter.data.text import clean_caption
+from uniadapter.data.video import load_frames
 
 logger = logging.getLogger(__name__)
 
@@ -276,14 +277,11 @@ def _finish(split: RetrievalSplit, problems: Problems, where: str, check: bool, 
 
 
 def _broken(split: RetrievalSplit, problems: Problems, workers: int) -> set[int]:
-    """Indices of the pictures that do not decode; Pillow frees the interpreter lock, so threads do."""
+    """Indices of the visuals that do not decode; Pillow and PyAV free the interpreter lock, so threads do."""
 
     def fault(index: int) -> DataError | None:
-        source = split.visuals[index]
-        if isinstance(source, Path) and is_video(source):
-            return None
         try:
-            load_picture(source, split.origins[index], at_least=1)
+            load_frames(split.visuals[index], split.origins[index], count=1, at_least=1)
         except DataError as error:
             return error
         return None

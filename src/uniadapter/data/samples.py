@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from uniadapter.config import OnError
-from uniadapter.data.files import is_video
-from uniadapter.data.images import EvaluationTransform, Source, TrainTransform, load_picture
+from uniadapter.data.images import EvaluationTransform, TrainTransform
 from uniadapter.data.records import DataError
 from uniadapter.data.retrieval import RetrievalSplit
-from uniadapter.data.video import load_clip, looks_like_video
+from uniadapter.data.video import load_frames
 from uniadapter.draws import AUGMENT, FRAMES, rng
 
 # So many unreadable visuals in a row are a lost disk rather than a few broken files.
@@ -40,27 +36,6 @@ class Sample:
     visual: int
     row: int
     faults: list[DataError] = field(default_factory=list)
-
-
-def load_frames(
-    source: Source, origin: str, count: int, at_least: int, draw: random.Random | None = None
-) -> list[Image.Image]:
-    """Frames of a visual, whichever it is; a picture among videos stands still.
-
-    Args:
-        source: a picture, a video, or a folder of frames.
-        origin: the record that asks for it, for the error.
-        count: frames of a video.
-        at_least: sides in pixels that are enough.
-        draw: takes random moments of a video; None the middles of equal parts.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    # Where one frame is wanted, what is called a picture is read as one: the first frame of a GIF, not its middle.
-    if isinstance(source, Path) and (count > 1 or is_video(source)) and looks_like_video(source):
-        return load_clip(source, origin, count, draw, at_least)
-    return [load_picture(source, origin, at_least)] * count
 
 
 class TrainRows(Dataset[Sample]):

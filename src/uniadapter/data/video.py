@@ -19,7 +19,8 @@ from pathlib import Path
 from PIL import Image
 
 from uniadapter.data.clips import decode_clip
-from uniadapter.data.images import load_picture
+from uniadapter.data.files import is_video
+from uniadapter.data.images import Source, load_picture
 from uniadapter.data.libav import Deadline, DecodingError, on_white
 from uniadapter.data.records import DataError
 from uniadapter.data.timeline import LONGEST_SHOWN, draw_positions, places, shown_at
@@ -96,6 +97,27 @@ def load_clip(
         kind = error.kind if isinstance(error, DecodingError) else "corrupt video"
         remedy = "encode it smaller or with more keyframes" if kind == "too long to decode" else "replace it"
         raise DataError(f"{where}video {source} {reason}: {remedy}, or set data.on_error to skip", kind) from None
+
+
+def load_frames(
+    source: Source, origin: str, count: int, at_least: int, draw: random.Random | None = None
+) -> list[Image.Image]:
+    """Frames of a visual, whichever it is; a picture among videos stands still.
+
+    Args:
+        source: a picture, a video, or a folder of frames.
+        origin: the record that asks for it, for the error.
+        count: frames of a video.
+        at_least: sides in pixels that are enough.
+        draw: takes random moments of a video; None the middles of equal parts.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    # Where one frame is wanted, what is called a picture is read as one: the first frame of a GIF, not its middle.
+    if isinstance(source, Path) and (count > 1 or is_video(source)) and looks_like_video(source):
+        return load_clip(source, origin, count, draw, at_least)
+    return [load_picture(source, origin, at_least)] * count
 
 
 def looks_like_video(path: Path) -> bool:
