@@ -84,10 +84,10 @@ def load_retrieval(path: str | Path, config: DataConfig, name: str, check: bool 
             LAVIS's, UMT's and VindLU's files of them; or JSONL or CSV of `image, caption` or `video, caption`.
         config: `root`, `layout`, `captions`, `max_words`, `on_error` and `workers` are used.
         name: of the split.
-        check: decode every picture now; those that fail are errors or left out, by `on_error`. None means:
+        check: decode every visual now; those that fail are errors or left out, by `on_error`. None means:
             only where broken pictures are to be skipped and the split is not "train", since an evaluation
-            must know its gallery beforehand, and training replaces such a picture when it meets it. Of videos
-            only the existence is checked: to decode them all takes as long as the evaluation.
+            must know its gallery beforehand, and training replaces such a visual when it meets it. Of a video
+            one frame is decoded.
 
     Raises:
         DataError: the file cannot be read or nothing in it is usable; with `on_error="raise"` also at the
