@@ -13,7 +13,7 @@ help:
 	@echo "make test     run the tests"
 	@echo "make check    lint, types and tests, as before a commit"
 	@echo "make bench    time and memory beside transformers' BLIP, written to benchmarks/results/"
-	@echo "make prove    the long proofs: learning rates on validation, then five seeds, written to results/"
+	@echo "make prove    the long proofs: learning rates on validation, then seeds on the test split, written to results/"
 	@echo "make install  set up $(VENV) and nothing else"
 	@echo "make clean    remove $(VENV), runs and caches"
 
@@ -46,7 +46,8 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/base_size.py
 
 prove: $(INSTALLED)
-	$(BIN)/python benchmarks/prove.py
+	$(BIN)/python benchmarks/prove.py scenes
+	$(BIN)/python benchmarks/prove.py video
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

@@ -32,14 +32,15 @@ from uniadapter.evaluation.rerank import rerank
 from uniadapter.inject import new_adapter_set
 from uniadapter.memory import keep_freed_memory
 from uniadapter.objectives.contrastive import FeatureQueue
-from uniadapter.tasks.retrieval import Moment, RetrievalTask
+from uniadapter.tasks.base import Moment
+from uniadapter.tasks.retrieval import RetrievalTask
 from uniadapter.tokens import TokenBatch
 
 RESULTS = Path(__file__).parent / "results"
 logger = logging.getLogger("base_size")
 
 
-def base_config(image_size: int = 384) -> BlipConfig:
+def base_config(image_size: int) -> BlipConfig:
     """BLIP-base: ViT-B/16 and BERT-base with cross-attention."""
     return BlipConfig(
         vision_config={
@@ -73,10 +74,10 @@ def trained_set(model: BlipForImageTextRetrieval) -> dict[str, Tensor]:
     return {n: p + 0.02 * torch.randn(p.shape, generator=generator) for n, p in built.state_dict().items()}
 
 
-def load() -> BlipForImageTextRetrieval:
+def load(image_size: int = 384) -> BlipForImageTextRetrieval:
     """The same random base in every process."""
     torch.manual_seed(0)
-    return BlipForImageTextRetrieval(base_config()).eval().requires_grad_(False)
+    return BlipForImageTextRetrieval(base_config(image_size)).eval().requires_grad_(False)
 
 
 def usual_model(state: dict[str, Tensor] | None = None) -> Usual:

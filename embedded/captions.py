@@ -53,6 +53,8 @@ class Caption:
         only_here: it also says a place, a size or a colour, so it need not be true of other canvases that show these.
         false: the same made false, or "".
         false_names: the concepts that the false one names.
+        said: the words that stand for each of `names`.
+        false_said: those of `false_names`.
     """
 
     text: str
@@ -60,6 +62,8 @@ class Caption:
     only_here: bool = False
     false: str = ""
     false_names: tuple[int, ...] = ()
+    said: tuple[str, ...] = ()
+    false_said: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,13 +138,13 @@ class Captioner:
             frame, phrase = rng.choice(PLACED), rng.choice((sized, article(sized)))
             false = rng.choice(PLACES[opposite(place, rng)])
             texts = [frame.format(x=phrase, p=p) for p in (rng.choice(PLACES[place]), false)]
-            return Caption(texts[0], own, True, texts[1], own)
+            return Caption(texts[0], own, True, texts[1], own, (name,), (name,))
         if chance > 0.85 and truth.colour:
             frame, phrase = rng.choice(COLOURED), rng.choice((sized, article(sized)))
             other = rng.choice([c for c in COLOURS if c != truth.colour])
             texts = [frame.format(x=phrase, c=c) for c in (truth.colour, other)]
-            return Caption(texts[0], own, True, texts[1], own)
-        return Caption(self.plain(sized, rng), own, sized != name)
+            return Caption(texts[0], own, True, texts[1], own, (name,), (name,))
+        return Caption(self.plain(sized, rng), own, sized != name, said=(name,))
 
     def plain(self, name: str, rng: random.Random) -> str:
         """A name in one of many frames."""
@@ -154,26 +158,32 @@ class Captioner:
         count = len(concepts) if rng.random() < 0.65 else rng.randint(1, len(concepts))
         named = rng.sample(concepts, count)
         if rng.random() < 0.5:
-            return Caption(self.listing(named, rng), tuple(named))
+            return self.true_listing(named, rng)
         place = rng.randrange(count)
         pool = self.kin[named[place]] if rng.random() < 0.5 else self.all
         strange = [c for c in rng.choices(pool, k=8) if c not in concepts]
         if not strange:
-            return Caption(self.listing(named, rng), tuple(named))
+            return self.true_listing(named, rng)
         false = [*named[:place], strange[0], *named[place + 1 :]]
         state = rng.getstate()
-        text = self.listing(named, rng)
+        text, said = self.listing(named, rng)
         rng.setstate(state)  # the same words around the other name, as far as names have as many
-        return Caption(text, tuple(named), False, self.listing(false, rng), tuple(false))
+        wrong, wrongly_said = self.listing(false, rng)
+        return Caption(text, tuple(named), False, wrong, tuple(false), said, wrongly_said)
 
-    def listing(self, concepts: list[int], rng: random.Random) -> str:
-        """Names, joined: "a cat, pizza and the rocket"."""
-        names = [self.name(c, rng) for c in concepts]
+    def true_listing(self, named: list[int], rng: random.Random) -> Caption:
+        """A caption that has no false one beside it."""
+        text, said = self.listing(named, rng)
+        return Caption(text, tuple(named), said=said)
+
+    def listing(self, concepts: list[int], rng: random.Random) -> tuple[str, tuple[str, ...]]:
+        """Names, joined: "a cat, pizza and the rocket"; and the names."""
+        names = tuple(self.name(c, rng) for c in concepts)
         if len(names) == 1:
-            return self.plain(names[0], rng)
+            return self.plain(names[0], rng), names
         words = [rng.choice((n, article(n), article(n), f"the {n}")) for n in names]
         last = rng.choice(JOINTS)
-        return rng.choice(OPENINGS) + ", ".join(words[:-1]) + last + words[-1]
+        return rng.choice(OPENINGS) + ", ".join(words[:-1]) + last + words[-1], names
 
     def told_of_several(self, concepts: list[int], rng: random.Random) -> str:
         """What the decoder learns to say of several: every label, in any order."""

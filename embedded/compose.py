@@ -2,7 +2,7 @@
 
 Every scene is a specification (which emoji, where, how large, on what) with captions that are true
 of it and of no other scene of its split; the pictures are rendered from one atlas on first use by
-``uniadapter.embedded``.
+``uniadapter.embedded.scenes``.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class Composer:
 
         So a caption that names two of them can be true of this scene and its twin only.
         """
-        while True:
+        for _ in range(100_000):
             hand = self.draw(count)
             pairs = {frozenset(p) for p in combinations(hand, 2)}
             if not pairs & self.met:
@@ -167,6 +167,7 @@ class Composer:
             # a deck of a few leftovers may hold no fresh pair: more cards, another order
             self.deck += hand + (self.codes if len(self.deck) < len(self.codes) else [])
             self.rng.shuffle(self.deck)
+        raise RuntimeError(f"{self.split}: {len(self.codes)} concepts have too few pairs for so many scenes")
 
     def draw(self, count: int) -> list[str]:
         """Distinct concepts; every concept comes up about equally often."""

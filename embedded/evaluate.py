@@ -68,7 +68,7 @@ def scenes(model: PretrainingBlip, tokenizer: BertTokenizerFast, folder: Path, s
         return {}
     model.eval()
     rows = json.loads(listing.read_text())
-    arrays = [np.asarray(Image.open(folder / "images" / r["image"]).convert("RGB")) for r in rows]
+    arrays = [np.asarray(Image.open(folder / r["image"]).convert("RGB")) for r in rows]
     pixels = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
     images = encode_images(model, normalise(pixels))
     captions = [(i, c) for i, r in enumerate(rows) for c in r["caption"]]

@@ -42,10 +42,11 @@ the prompt "a picture of".
 ## How it was trained
 
 From scratch, by `python -m embedded.pretrain` of this repository, on a 2-core CPU in float32: {steps} steps of {batch}
-pictures (seed {seed}, AdamW, learning rate {lr}, weight decay 0.05, {warm} steps of warm-up, linear decay over the last
-{decay:.0%}). Losses: image-text contrastive (temperature 0.07; every canvas that a caption is true of is its positive),
+pictures (seed {seed}; Muon at {muon_lr} on the matrices inside the layers, AdamW at {lr} on the rest, {warm} steps of warm-up,
+linear decay over the last {decay:.0%}), after the earlier stages below. Losses: image-text contrastive (temperature 0.07; every canvas that a caption is true of is its positive),
 image-text matching with hard negatives, captioning with label smoothing 0.1 and, for a footing, which concepts a canvas
-shows and which one shows on each patch (the heads of these two are not in this folder). While training, the decoder shares
+shows, which one shows on each patch (the heads of these two are not in this folder), and that words attend to the patches of
+what they name, or to the class token where it is not there (two heads of the second text layer). While training, the decoder shares
 embeddings, cross-attention and feed-forward layers with the text encoder, as BLIP's does; the file holds both copies.
 
 Data: {pictures} pictures of {concepts} emoji (un-toned), drawn at another size, angle, place, light and background each time. A canvas
@@ -54,8 +55,9 @@ names some or all of them in any order and says nothing of where they are. Capti
 name) serve as negatives. Never seen: the 3-D style, the `novel` families of the scenes (pictures, captions, tokenizer), any
 sentence that relates two things. The schedule (from easy drawings to full canvases; when matching begins) is in `pretrain.py`.
 {restarts}
-Before it went 3,393 steps of 128 on the same material (793 with AdamW at 0.001; 2,600 with Muon at 0.02 on the matrices inside
-the layers, decay over the last 35%), in which matching learnt next to nothing; the run above is the stage that taught it: `docs/log.md`.
+Before it, on the same material: 793 steps with AdamW at 0.001 (seed 0); 2,600 with Muon at 0.02 (seed 0), in which matching
+learnt next to nothing; 1,000 with AdamW at 4e-4, matching weighed threefold (seed 1); 300 with Muon at 0.01, from which on words
+were told where to look (seed 2; queries and keys of the text encoder's cross-attention drawn anew): `docs/log.md`.
 
 ## Zero-shot, on validation material
 
@@ -119,7 +121,7 @@ def main() -> None:
         restarts=restarts,
         packages="\n".join(f"| {p.name} | {p.version} | {p.licence} |" for p in sources.DRAWN.values()),
         sha=hashlib.sha256(weights.read_bytes()).hexdigest(),
-        **{key: settings[key] for key in ("steps", "batch", "seed", "lr", "warm", "decay")},
+        **{key: settings[key] for key in ("steps", "batch", "seed", "lr", "muon_lr", "warm", "decay")},
     )
     (args.folder / "README.md").write_text(card)
 

@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import random
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,8 @@ from embedded.backbone import PretrainingBlip, blip_config, export, train_tokeni
 from embedded.canvas import Spot, alone, draw, half_size, premultiply, together
 from embedded.captions import Caption, Captioner, truth_of
 from embedded.concepts import FLAG_GROUP, Concept, phrase_counts
-from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, match
+from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, fuse
+from uniadapter.grouping import group_pairs
 from uniadapter.memory import keep_freed_memory
 
 LOG = logging.getLogger("pretrain")
@@ -42,6 +44,8 @@ TEMPERATURE = 0.07
 PROMPT = "a picture of "
 SEVERAL = 0.6  # share of canvases with more than one drawing, from then on
 COUNTS = [0.5, 0.3, 0.2]  # of two, three and four
+GROUNDED_LAYER = 1  # of the text encoder: its words know their neighbours, and one layer more reads what they found
+GROUNDED_HEADS = 2  # of its cross-attention
 NOT_MIRRORED = {"arrow", "keycap", "alphanum", "av-symbol", "punctuation", "math"}
 
 
@@ -86,6 +90,7 @@ class Batch:
     true_of: Tensor  # [B, B + K] bool: a text is true of a canvas
     unknown: Tensor  # [B, B + K] bool: it may be
     false_rows: Tensor  # [K] canvas that each falsified caption belongs to
+    meant: Tensor  # [B + K, L] concept that a token is of the name of, -1 where of none
     told: Tensor  # decoder texts of the first rows [D, L]
     told_mask: Tensor  # [D, L]
 
@@ -163,8 +168,25 @@ class Stream:
         true_of, unknown = truths(captions, false_rows, shown)
         owner = torch.where(drawn.owner >= 0, pictures.concept[drawn.owner], -1)
         said, said_mask = self.encode(told, "[DEC]")
+        named = [(c.names, c.said) for c in captions]
+        named += [(captions[row].false_names, captions[row].false_said) for row in false_rows]
+        meant = self.meant(ids, named)
         rows = torch.tensor(false_rows, dtype=torch.long)
-        return Batch(drawn.pixels, shown, owner, ids, mask, true_of, unknown, rows, said, said_mask)
+        return Batch(drawn.pixels, shown, owner, ids, mask, true_of, unknown, rows, meant, said, said_mask)
+
+    def meant(self, ids: Tensor, named: list[tuple[tuple[int, ...], tuple[str, ...]]]) -> Tensor:
+        """Which concept each token [B + K, L] is of the name of, -1 where of none."""
+        meant = torch.full_like(ids, -1)
+        words = [word for _, said in named for word in said]
+        pieces = iter(self.tokenizer(words, add_special_tokens=False)["input_ids"])
+        for row, (concepts, said) in enumerate(named):
+            tokens = ids[row].tolist()
+            for concept, _ in zip(concepts, said, strict=True):
+                name = next(pieces)
+                for start in range(1, len(tokens) - len(name) + 1):
+                    if tokens[start : start + len(name)] == name:
+                        meant[row, start : start + len(name)] = concept
+        return meant
 
 
 def truths(captions: list[Caption], false_rows: list[int], shown: Tensor) -> tuple[Tensor, Tensor]:
@@ -207,8 +229,13 @@ class Objective:
         loss = (loss + soft_cross_entropy(sims[:, :rows].t(), batch.true_of[:, :rows].t())) / 2
         return loss, sims.detach()
 
-    def match(self, batch: Batch, texts: Texts, visuals: Visuals, sims: Tensor, generator: torch.Generator) -> Tensor:
-        """True pairs, hard or any images for texts, falsified, hard or any texts for images."""
+    def match(
+        self, batch: Batch, texts: Texts, visuals: Visuals, sims: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Losses of matching and of where words look.
+
+        True pairs, hard or any images for texts, falsified, hard or any texts for images.
+        """
         rows, count = len(sims), self.matched
         excluded = (batch.true_of | batch.unknown)[:, :rows]
         chosen = torch.randperm(rows, generator=generator)[:count]
@@ -227,7 +254,33 @@ class Objective:
         pairs = torch.stack([torch.cat([chosen, chosen, wrong]), torch.cat([chosen, images, chosen])], dim=1)
         label = torch.zeros(3 * count, dtype=torch.long)
         label[:count] = 1
-        return F.cross_entropy(match(self.model.retrieval, texts, visuals, pairs), label)
+        net, queries = self.model.retrieval, []
+        attention = net.text_encoder.encoder.layer[GROUNDED_LAYER].crossattention.self
+        hook = attention.query.register_forward_hook(lambda _module, _inputs, output: queries.append(output))
+        states = fuse(net, texts, visuals, pairs)
+        hook.remove()
+        query = group_pairs(pairs, texts.ids.shape[1]).restore(queries[0])
+        logits = net.itm_head(states[:, 0])
+        return F.cross_entropy(logits, label), self.ground(batch, query, attention.key(visuals.tokens[:, 0]), pairs)
+
+    def ground(self, batch: Batch, query: Tensor, key: Tensor, pairs: Tensor) -> Tensor:
+        """Words [P, L, d] look at what they name [B, 37, d]: at its patches, or at the class token if it isn't there.
+
+        Without it, matching was at 0.60 (chance 0.637) after 1,000 steps: a label a pair says too little of where.
+        """
+        pair, place = torch.nonzero(batch.meant[pairs[:, 0]] >= 0, as_tuple=True)
+        text, image = pairs[pair].unbind(1)
+        concept = batch.meant[text, place]
+        target = F.pad((batch.owner[image] == concept[:, None]).float(), (1, 0))
+        target[:, 0] = 1 - batch.shown[image, concept]
+        known = target.sum(1) > 0  # not so, where it is shown but covers the most of no patch
+        pair, place, image, target = pair[known], place[known], image[known], target[known]
+        width = query.shape[-1] // self.model.retrieval.config.text_config.num_attention_heads
+        asked = query[pair, place].unflatten(-1, (-1, width))[:, :GROUNDED_HEADS]
+        seen = key.unflatten(-1, (-1, width))[:, :, :GROUNDED_HEADS]
+        scores = torch.einsum("nhd,nkhd->nhk", asked, seen[image]) / width**0.5
+        target = target / target.sum(1, keepdim=True)
+        return -(target[:, None] * F.log_softmax(scores, dim=2)).sum(2).mean()
 
     def tell(self, batch: Batch, states: Tensor) -> Tensor:
         """Captioning loss; the prompt is given."""
@@ -259,9 +312,9 @@ class Objective:
         itc, sims = self.contrast(batch, visuals.feature, texts.feature)
         canvas, patch = self.concepts(batch, states)
         zero = itc.new_zeros(())
-        itm = self.match(batch, texts, visuals, sims, generator) if matching else zero
+        itm, ground = self.match(batch, texts, visuals, sims, generator) if matching else (zero, zero)
         lm = self.tell(batch, states) if matching else zero
-        return {"itc": itc, "itm": itm, "lm": lm, "concept": canvas, "patch": patch}
+        return {"itc": itc, "itm": itm, "ground": ground, "lm": lm, "concept": canvas, "patch": patch}
 
 
 def rate(step: int, steps: int, warm: int, decay: float) -> float:
@@ -332,6 +385,9 @@ def start(
         return int(state["step"])
     if args.weights:
         model.load_state_dict(torch.load(args.weights, weights_only=True)["model"])
+    for name, parameter in model.named_parameters() if args.fresh else ():
+        if re.search(args.fresh, name):
+            nn.init.normal_(parameter, std=0.02) if parameter.ndim == 2 else nn.init.zeros_(parameter)
     return 0
 
 
@@ -360,7 +416,7 @@ def train(args: argparse.Namespace) -> None:
     LOG.info("%d pictures, %.2f M weights, from step %d to %d, %s",
              len(pictures.concept), weights / 1e6, step, args.steps, vars(args))  # fmt: skip
     begin = logged = saved = looked = time.monotonic()
-    first, sums = step, torch.zeros(5)
+    first, sums = step, torch.zeros(6)
     while step < args.steps:
         factor = rate(step, args.steps, args.warm, args.decay)
         set_rates(optimizers, [args.lr * factor, args.muon_lr * factor])
@@ -376,12 +432,12 @@ def train(args: argparse.Namespace) -> None:
         sums += torch.stack([v.detach() for v in losses.values()])
         now = time.monotonic()
         if step % args.log_every == 0:
-            itc, itm, lm, concept, patch = (sums / args.log_every).tolist()
+            means = " ".join(f"{k} {v:.3f}" for k, v in zip(losses, (sums / args.log_every).tolist(), strict=True))
             sums.zero_()
             speed = args.log_every * args.batch / (now - logged)
             eta = (args.steps - step) * (now - begin) / (step - first) / 60
-            LOG.info("step %d itc %.3f itm %.3f lm %.3f concept %.3f patch %.3f lr %.2e %.0f samples/s eta %.1f min",
-                     step, itc, itm, lm, concept, patch, args.lr * factor, speed, eta)  # fmt: skip
+            lr = args.lr * factor
+            LOG.info("step %d %s lr %.2e %.0f samples/s eta %.1f min", step, means, lr, speed, eta)
             logged = now
         if now - saved > 300 or step == args.steps:
             save_checkpoint(checkpoint, model, optimizers, step)
@@ -423,6 +479,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--muon-lr", type=float, default=0.02, help="0 leaves all to AdamW")
     parser.add_argument("--weights", type=Path, help="start from the weights of another run's checkpoint")
+    parser.add_argument("--fresh", default="", help="draw the weights anew whose names this expression finds")
     parser.add_argument("--warm", type=int, default=200)
     parser.add_argument("--decay", type=float, default=0.3)
     parser.add_argument("--log-every", type=int, default=50)

@@ -44,6 +44,9 @@ EMOJIBASE = Package("emojibase-data", "17.0.0", "MIT", "labels, tags, shortcodes
 CLDR = Package("cldr-annotations-full", "48.2.0", "Unicode-3.0", "names and keywords", True)
 CLDR_DERIVED = Package("cldr-annotations-derived-full", "48.2.0", "Unicode-3.0", "names and keywords", True)
 EMOJILIB = Package("emojilib", "4.0.3", "MIT", "keywords", True)
+ANIMATED = [
+    Package(f"@lobehub/fluent-emoji-anim-{i}", "1.0.0", "MIT", "animations of the clips", True) for i in (1, 2, 3, 4)
+]
 ALL: list[Package] = [*DRAWN.values(), NEW_STYLE, EMOJIBASE, CLDR, CLDR_DERIVED, EMOJILIB]
 
 

@@ -205,7 +205,7 @@ def _fresh(folder: Path, run: Path) -> Path:
     """The adapter file before any step."""
     from uniadapter.checkpoint import save_adapter
     from uniadapter.parsing import read_config
-    from uniadapter.runs import prepare
+    from uniadapter.preparing import prepare
 
     save_adapter(prepare(read_config(run)).model, folder / "fresh")
     return folder / "fresh/adapter_model.safetensors"

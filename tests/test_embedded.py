@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, BlipForConditionalGeneration, BlipForImageTextRetrieval
 
-from uniadapter import embedded
 from uniadapter.assets import asset
+from uniadapter.embedded import scenes as embedded
+from uniadapter.embedded.folders import STAMP
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"train": 4000, "val": 400, "test": 500, "test_novel": 400}
@@ -162,10 +163,10 @@ def test_prepare_scenes_writes_the_karpathy_layouts(rendered: Path, scenes: dict
         rows = json.loads((rendered / f"{split}.json").read_text())
         assert [row["caption"] for row in rows] == [scene["captions"] for scene in scenes[split]]
     listed = {row["image"] for split in SPLITS for row in json.loads((rendered / f"{split}.json").read_text())}
-    found = {str(p.relative_to(rendered / "images")) for p in (rendered / "images").rglob("*.png")}
+    found = {str(p.relative_to(rendered)) for p in (rendered / "images").rglob("*.png")}
     assert listed == found
     assert len(found) == sum(SIZES.values())
-    with Image.open(rendered / "images" / train[0]["image"]) as picture:
+    with Image.open(rendered / train[0]["image"]) as picture:
         assert (picture.size, picture.mode) == ((96, 96), "RGB")
 
 
@@ -175,7 +176,7 @@ def test_the_pictures_show_the_objects_where_the_specification_says(
     for scene in scenes["val"][:40]:
         with Image.open(rendered / "images" / "val" / f"{scene['id']}.png") as picture:
             pixels = np.asarray(picture).astype(int)
-        plain = embedded.background(*scene["background"])
+        plain = embedded.gradient(*scene["background"])
         changed = np.abs(pixels - plain).max(axis=2) > 24
         outside = changed.copy()
         for _, x, y, size in scene["objects"]:
@@ -191,7 +192,7 @@ def test_prepared_scenes_are_kept_and_an_outdated_folder_is_replaced(tmp_path: P
     assert (rendered / "val.json").stat().st_mtime_ns == before
     old = tmp_path / "scenes"
     old.mkdir()
-    (old / embedded.STAMP).write_text("something else")
+    (old / STAMP).write_text("something else")
     (old / "left over").write_text("")
     assert embedded.prepare_scenes(tmp_path) == old
     assert not (old / "left over").exists()

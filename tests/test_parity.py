@@ -7,18 +7,21 @@ import re
 import pytest
 import torch
 from torch import Tensor
-from transformers import BlipForImageTextRetrieval
+from transformers import BlipForImageTextRetrieval, BlipForQuestionAnswering, PreTrainedModel
 
 from reference import PARITY, ParityCase, parity_cases
 from uniadapter.adapter import KeyValueAdapter, UniAdapter
 from uniadapter.adapters import adapter_set, add_adapter
 from uniadapter.backbone import encode_text, encode_visual, frame_weights, fuse
 from uniadapter.config import ModelConfig, ObjectiveConfig
+from uniadapter.decoder import AnswerTree, Context, question_context, rank_answers, text_nll
 from uniadapter.original import adapter_name, import_adapter, import_base, infer_config
-from uniadapter.tasks.retrieval import Moment, RetrievalTask
+from uniadapter.tasks.base import Moment
+from uniadapter.tasks.retrieval import RetrievalTask
 from uniadapter.tokens import TokenBatch
 
 RETRIEVAL = parity_cases("retrieval")
+VQA = parity_cases("vqa")
 
 
 def close(actual: Tensor, expected: Tensor, what: str = "") -> None:
@@ -33,14 +36,14 @@ def close_gradient(actual: Tensor, expected: Tensor, what: str) -> None:
     assert difference <= 1e-6 + 1e-4 * expected.abs().max().item(), f"{what}: {difference}"
 
 
-def build(case: ParityCase) -> BlipForImageTextRetrieval:
+def build(case: ParityCase, cls: type[PreTrainedModel] = BlipForImageTextRetrieval) -> PreTrainedModel:
     """The case's model: base and adapters from the authors' names, momentum set included."""
     weights, meta = case.group("weights"), case.meta
     config = infer_config(weights, vision_heads=meta["vision_heads"], text_heads=meta["num_heads"])
     config.text_config.bos_token_id = meta["dec_token_id"]
     config.text_config.enc_token_id = meta["enc_token_id"]
     assert config.vision_config.image_size == meta["image_size"]
-    model = BlipForImageTextRetrieval(config).eval()
+    model = cls(config).eval()
     missing, unexpected = model.load_state_dict(import_base(weights), strict=False)
     assert (missing, unexpected) == ([], [])
     imported = import_adapter(weights, frame_aware=meta["config"]["frame_aware_attention"])
@@ -168,3 +171,59 @@ def test_parity_training_step(name: str) -> None:
     close(task.queue.text, after["text_queue"].T, "text queue")
     assert torch.equal(task.queue.ids, after["idx_queue"].view(-1))
     assert int(task.queue.pointer) == int(after["ptr_queue"])
+
+
+def asked(case: ParityCase) -> tuple[PreTrainedModel, Context]:
+    """The case's model and its questions, fused with their pictures or videos."""
+    model = build(case, BlipForQuestionAnswering)
+    visuals = encode_visual(model, frames_of(case))
+    rows = torch.arange(len(visuals))
+    return model, question_context(model, visuals, case["inputs.question_ids"], case["inputs.question_mask"], rows)
+
+
+@pytest.mark.parametrize("name", VQA)
+def test_parity_questions_and_answers(name: str) -> None:
+    case = ParityCase(name)
+    with torch.no_grad():
+        model, context = asked(case)
+        visuals = encode_visual(model, frames_of(case))
+        close(visuals.tokens.flatten(1, 2), case["outputs.visual_last_hidden_state"], "visual states")
+        real, length = context.mask.bool(), context.mask.shape[1]
+        expected = case["outputs.question_last_hidden_state"][:, :length]
+        close(context.states[real], expected[real], "question states")
+        ids, mask = case["inputs.candidate_ids"], case["inputs.candidate_mask"]
+        questions, answers = len(context), len(ids)
+        rows = torch.arange(questions).repeat_interleave(answers)
+        nll = text_nll(model, context, rows, ids.repeat(questions, 1), mask.repeat(questions, 1))
+        close(nll.view(questions, answers), case["outputs.answer_nll"], "likelihoods one by one")
+        tree = AnswerTree.of([row[:n].tolist() for row, n in zip(ids, mask.sum(1), strict=True)])
+        chosen, ranked = rank_answers(model, context, tree)
+        close(ranked, case["outputs.answer_nll"].gather(1, chosen), "likelihoods of the tree")
+        for key, expected in case.group("outputs").items():
+            if key.startswith("rank_top"):
+                best = rank_answers(model, context, tree, k=int(key.removeprefix("rank_top")))[0][:, 0]
+                assert torch.equal(best, expected.view(-1).long()), key
+
+
+@pytest.mark.parametrize("name", VQA)
+def test_parity_answer_loss(name: str) -> None:
+    case = ParityCase(name)
+    model, context = asked(case)
+    ids, mask = case["inputs.answer_ids"].clone(), case["inputs.answer_mask"]
+    ids[:, 0] = case.meta["dec_token_id"]
+    rows = torch.arange(len(context)).repeat_interleave(case["inputs.answers_per_question"])
+    loss = (text_nll(model, context, rows, ids, mask) * case["inputs.answer_weights"]).sum() / len(context)
+    frames = case.meta["num_frames"]  # the release divides a video batch by its frames too
+    close(loss / frames, case["outputs.loss"], "answer loss")
+    (loss / frames).backward()
+    checked = 0
+    for key, expected in case.group("grads").items():
+        ours = adapter_name(key)
+        assert ours is not None, key
+        found = dict(adapter_set(model).named_parameters()).get(ours)
+        if found is None:
+            assert expected.abs().max() == 0, key
+            continue
+        close_gradient(found.grad if found.grad is not None else torch.zeros_like(found), expected, ours)
+        checked += 1
+    assert checked > 20

@@ -124,7 +124,8 @@ def test_video_layouts_through_train_and_evaluate(
     model = ["--model.adapter.frame_aware", "true", "--model.adapter.temporal_frames", "3"]
     assert main(["train", str(run), *model]) == 0
     out = tmp_path / "run"
-    rows = {row["method"]: row for row in json.loads((out / "metrics.json").read_text())["rows"]}
+    metrics = json.loads((out / "metrics.json").read_text())
+    rows = {row["method"]: row for row in metrics["rows"]}
     for row in rows.values():
         assert set(row["text_to_video"]) == set(row["video_to_text"])
         assert row["text_to_video"]["mean_rank"] >= 1
@@ -138,8 +139,10 @@ def test_video_layouts_through_train_and_evaluate(
     log = (out / "train.log").read_text()
     if layout is didemo:
         assert "7 listed, 6 found" in log
+        assert any("7 listed, 6 found" in text for text in metrics["splits"].values())
     if layout is msrvtt:
         assert "9k" in log
+        assert "9k" in metrics["splits"]["train"]
 
 
 def test_dual_softmax_rows_are_marked(tmp_path: Path, base: Path) -> None:  # noqa: F811

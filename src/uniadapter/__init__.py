@@ -14,7 +14,7 @@ from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, fuse
 from uniadapter.checkpoint import base_hash, load_adapter, save_adapter
 from uniadapter.config import AdapterConfig, RunConfig
 from uniadapter.loading import load_model, load_tokenizer
-from uniadapter.predict import image_features, pair_scores, text_features
+from uniadapter.predict import ask, caption, image_features, pair_scores, text_features
 from uniadapter.version import __version__
 
 __all__ = [
@@ -27,7 +27,9 @@ __all__ = [
     "adapter_names",
     "adapter_set",
     "add_adapter",
+    "ask",
     "base_hash",
+    "caption",
     "count_parameters",
     "disable_adapter",
     "encode_text",

@@ -226,9 +226,7 @@ def _fuse_part(model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Te
     """`fuse` of pairs whose texts are of about one length."""
     groups = group_pairs(pairs, texts.ids.shape[1]).to(texts.ids.device)
     active = adopt(model).active
-    visual = visuals.tokens[groups.visuals]
-    if active is not None and hasattr(active, "time"):
-        visual = visual + _temporal(active.time, visual.shape[1]).unsqueeze(2)
+    visual = with_time(model, visuals.tokens[groups.visuals])
     weights = None
     if active is not None and active.config.frame_aware:
         per_pair = frame_weights(texts.feature[groups.texts], visuals.frames[groups.pair_visuals])
@@ -242,6 +240,14 @@ def _check_pairs(pairs: Tensor, texts: int, visuals: int) -> None:
         raise ValueError(f"pairs must be [P, 2] of (text row, visual row), not {list(pairs.shape)}")
     if len(pairs) and (int(pairs.min()) < 0 or int(pairs[:, 0].max()) >= texts or int(pairs[:, 1].max()) >= visuals):
         raise ValueError(f"pairs point outside the {texts} texts and {visuals} visuals")
+
+
+def with_time(model: PreTrainedModel, tokens: Tensor) -> Tensor:
+    """Visual tokens [V, T, N, d] with the active set's temporal embedding, where it has one."""
+    active = adopt(model).active
+    if active is None or not hasattr(active, "time"):
+        return tokens
+    return tokens + _temporal(active.time, tokens.shape[1]).unsqueeze(2)
 
 
 def _temporal(time: Tensor, frames: int) -> Tensor:

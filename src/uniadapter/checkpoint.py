@@ -159,7 +159,8 @@ def _card(described: AdapterFile, state: dict[str, Tensor], size: int) -> str:
     parameters = sum(t.numel() for t in state.values())
     a = described.adapter
     tags = {"retrieval": "zero-shot-image-classification", "vqa": "visual-question-answering"}
-    scores = "".join(f"- {key}: {value}\n" for key, value in described.extra.items())
+    told = {key: len(value) if isinstance(value, list) else value for key, value in described.extra.items()}
+    scores = "".join(f"- {key}: {value}\n" for key, value in told.items())
     return f"""---
 library_name: uniadapter
 base_model: {described.base}

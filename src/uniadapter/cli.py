@@ -24,10 +24,13 @@ USAGE = """usage: uniadapter COMMAND …
 
   train CONFIG [--resume] [--FIELD VALUE …]        adapt a BLIP as a config says, measure it, write a run folder
   evaluate CONFIG [--adapter FOLDER] [--FIELD …]   measure a base, or a base with an adapter
+  ask FILE QUESTION … [--adapter FOLDER]           answer questions about a picture or video
+  caption FILE [--adapter FOLDER]                  write a caption for it
   convert FILE OUTPUT [--kind KIND]                the authors' or BLIP's .pth to an adapter or transformers folder
-  demo [--output FOLDER] [--seed N]                the embedded task: zero-shot, UniAdapter, full fine-tuning
+  demo [scenes|video] [--output FOLDER] [--seed N] an embedded task: zero-shot, UniAdapter, full fine-tuning
 
-CONFIG is a YAML file or the name of one that comes with the package (coco, flickr30k, scenes).
+CONFIG is a YAML file or the name of one that comes with the package (coco, flickr30k, msrvtt, didemo,
+vqav2, msrvtt_qa, coco_caption, scenes, clips).
 `uniadapter COMMAND --help` explains each field; every field of the YAML can be given on the command line."""
 
 
@@ -77,21 +80,55 @@ def convert(arguments: list[str]) -> None:
     run_conversion(Path(chosen.file), Path(chosen.output), chosen.kind, chosen.frame_aware, heads)
 
 
+def ask(arguments: list[str]) -> None:
+    """`uniadapter ask`."""
+    from uniadapter.commands import run_prediction
+
+    parser = _predicting("ask", "answer questions about a picture or video")
+    parser.add_argument("questions", nargs="+", help="in quotes")
+    parser.add_argument("--answers", default=None, help="JSON list of answers to choose from; else the adapter's own")
+    chosen = parser.parse_args(arguments)
+    adapter, answers = (Path(path) if path else None for path in (chosen.adapter, chosen.answers))
+    run_prediction("vqa", Path(chosen.file), chosen.questions, chosen.base, adapter, answers, chosen.frames)
+
+
+def caption(arguments: list[str]) -> None:
+    """`uniadapter caption`."""
+    from uniadapter.commands import run_prediction
+
+    chosen = _predicting("caption", "write a caption for a picture or video").parse_args(arguments)
+    adapter = Path(chosen.adapter) if chosen.adapter else None
+    run_prediction("caption", Path(chosen.file), [], chosen.base, adapter, None, chosen.frames)
+
+
+def _predicting(command: str, description: str) -> Parser:
+    parser = Parser(prog=f"uniadapter {command}", description=description)
+    parser.add_argument("file", help="a picture, a video, or a folder of frames")
+    parser.add_argument("--adapter", default=None, help="adapter folder; without one, the bare base")
+    parser.add_argument("--base", default=None, help="base model; without it the adapter's, or the embedded one")
+    parser.add_argument("--frames", type=int, default=1, help="of a video")
+    return parser
+
+
 def demo(arguments: list[str]) -> None:
     """`uniadapter demo`."""
-    from uniadapter.demo import run_demo
+    from uniadapter.demo import DEMOS, run_demo
 
-    parser = Parser(prog="uniadapter demo", description="adapt the embedded BLIP to scenes of 3-D emoji, three ways")
-    parser.add_argument("--output", default="runs/demo", help="folder of the run")
+    parser = Parser(prog="uniadapter demo", description="adapt the embedded BLIP to an embedded task, three ways")
+    parser.add_argument("task", nargs="?", choices=tuple(DEMOS), default="scenes", help="pictures, or clips")
+    parser.add_argument("--output", default=None, help="folder of the run; without it runs/demo or runs/demo-TASK")
     parser.add_argument("--seed", type=int, default=0, help="of every random draw")
     chosen = parser.parse_args(arguments)
-    run_demo(Path(chosen.output), chosen.seed)
+    usual = "runs/demo" if chosen.task == "scenes" else f"runs/demo-{chosen.task}"
+    run_demo(chosen.task, Path(chosen.output or usual), chosen.seed)
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
     "evaluate": evaluate,
     "convert": convert,
+    "ask": ask,
+    "caption": caption,
     "demo": demo,
 }
 
@@ -112,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
         if command is None:
             raise UsageError(f"there is no command {arguments[0]!r}; there is {', '.join(COMMANDS)}")
         command(arguments[1:])
-    except (ConfigError, DataError, CheckpointError, UsageError, FloatingPointError, OSError) as error:
+    except (ConfigError, DataError, CheckpointError, UsageError, FloatingPointError, OSError, ImportError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except KeyboardInterrupt:

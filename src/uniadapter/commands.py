@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
 from uniadapter import report
-from uniadapter.config import ConfigError, RunConfig
-from uniadapter.data.retrieval import RetrievalSplit
+from uniadapter.checkpoint import read_adapter_file
+from uniadapter.config import ConfigError, ModelConfig, RunConfig
+from uniadapter.data.questions import QuestionSplit, read_answer_list
+from uniadapter.data.splits import RetrievalSplit
 from uniadapter.display import TrainingBar, console, logged_to, pair_bar, say
+from uniadapter.evaluation.answering import Prediction
 from uniadapter.evaluation.retrieval import RetrievalResult
+from uniadapter.evaluation.vqa import write_results
+from uniadapter.jobs import Result
+from uniadapter.jobs.answering import results_of
 from uniadapter.loading import convert_adapter, convert_blip
 from uniadapter.original import read_pth
+from uniadapter.predict import ask, caption, image_features
+from uniadapter.preparing import Prepared, prepare
 from uniadapter.runs import (
-    Prepared,
     evaluate_split,
     load_split,
     measure,
-    prepare,
     resolve_data,
     save_result,
     test_splits,
@@ -57,8 +64,8 @@ def run_training(config: RunConfig, resume: bool = False) -> dict[str, Any]:
     accelerator = make_accelerator(config.train)
     if not accelerator.is_main_process:  # the others train along and leave talking, writing and measuring to the first
         logging.getLogger("uniadapter").setLevel(logging.ERROR)
-        train_split(prepare(config), load_split(resolve_data(config.data), "train"), config, folder, resume,
-                    accelerator=accelerator)  # fmt: skip
+        config = replace(config, data=resolve_data(config.data))
+        train_split(prepare(config), load_split(config, "train"), config, folder, resume, accelerator=accelerator)
         return {}
     if not resume and (folder / CHECKPOINT).exists():
         logger.warning("%s holds an earlier run, which this one replaces (--resume would go on with it)", folder)
@@ -71,9 +78,9 @@ def run_training(config: RunConfig, resume: bool = False) -> dict[str, Any]:
 
 def _train_and_measure(config: RunConfig, folder: Path, resume: bool, accelerator: Accelerator) -> dict[str, Any]:
     """What the first process does in `run_training`."""
-    train = load_split(config.data, "train")
-    tests = test_splits(config.data) if config.data.test else {}
-    val = load_split(config.data, "val") if config.data.val and config.train.evaluate_every else None
+    train = load_split(config, "train")
+    tests = test_splits(config) if config.data.test else {}
+    val = load_split(config, "val") if config.data.val and config.train.evaluate_every else None
     started = time.perf_counter()
     prepared = prepare(config)
     say(str(prepared.counts))
@@ -86,7 +93,8 @@ def _train_and_measure(config: RunConfig, folder: Path, resume: bool, accelerato
         trainer = train_split(prepared, train, config, folder, resume, bar, on_epoch, accelerator)
     size = save_result(prepared, config, folder)
     logger.info("saved to %s (%.2f MB)", folder, size / 1e6)
-    metrics = {"task": config.task, "seed": config.train.seed, "base": config.model.base, "rows": []}
+    metrics = {"task": config.task, "seed": config.train.seed, "base": config.model.base,
+               "splits": summaries(train, *tests.values()), "rows": []}  # fmt: skip
     examples: list[report.QueryExample] = []
     name = config.model.method_name
     if tests:
@@ -94,9 +102,15 @@ def _train_and_measure(config: RunConfig, folder: Path, resume: bool, accelerato
             after = measure(prepared, config, tests, name, started, size, trainer.history, progress)
             before = zero_shot(_base_of(prepared, config), config, tests, progress)
         metrics["rows"] = [*before.rows, *after.rows]
-        examples = query_examples(tests["test"], before.result, after.result)
+        if config.task == "retrieval":
+            examples = query_examples(tests["test"], before.result.detail, after.result.detail)
     finish_report(folder, metrics, {name: trainer.history}, examples, str(prepared.counts))
     return metrics
+
+
+def summaries(*splits: RetrievalSplit) -> dict[str, str]:
+    """By name, what each split holds and what was left out of it."""
+    return {split.name: split.summary().partition(": ")[2] for split in splits}
 
 
 def _base_of(prepared: Prepared, config: RunConfig) -> Prepared:
@@ -110,12 +124,7 @@ def _base_of(prepared: Prepared, config: RunConfig) -> Prepared:
 
 
 def _log_validation(prepared: Prepared, split: RetrievalSplit, config: RunConfig, epoch: int) -> None:
-    result = evaluate_split(prepared, split, config)
-    text, visual = result.text_to_visual, result.visual_to_text
-    kind = split.visual_kind
-    logger.info(
-        "epoch %d validation R@1: text to %s %.2f, %s to text %.2f", epoch, kind, text["r@1"], kind, visual["r@1"]
-    )
+    logger.info("epoch %d validation %s", epoch, evaluate_split(prepared, split, config).headline)
 
 
 def finish_report(
@@ -180,9 +189,9 @@ def run_evaluation(config: RunConfig, adapter: Path | None = None, which: str = 
     folder = Path(config.output)
     with logged_to(folder):
         config = replace(config, data=resolve_data(config.data), model=replace(config.model, method="none"))
-        split = load_split(config.data, which)
+        split = load_split(config, which)
         prepared = prepare(config, adapter)
-        prepared.model.to(device=make_accelerator(config.train).device)
+        prepared.model.to(device=make_accelerator(config.train).device)  # type: ignore[call-arg]
         tests = {which: split}
         size = (adapter / "adapter_model.safetensors").stat().st_size if adapter else 0
         started = time.perf_counter()
@@ -192,11 +201,29 @@ def run_evaluation(config: RunConfig, adapter: Path | None = None, which: str = 
             else:
                 found = measure(prepared, config, tests, "uniadapter", started, size, progress=progress)
         metrics = {"task": config.task, "seed": config.train.seed, "base": config.model.base, "split": which,
-                   "rows": found.rows}  # fmt: skip
+                   "splits": summaries(split), "rows": found.rows}  # fmt: skip
         report.write_metrics(folder / "metrics.json", metrics)
+        write_predictions(split, found.result, folder)
         console.print(report.table(metrics))
-        say(str(folder / "metrics.json"))
+        say(f"{found.result.headline}\n{folder / 'metrics.json'}")
         return metrics
+
+
+def write_predictions(split: RetrievalSplit, result: Result, folder: Path) -> None:
+    """Write what was answered or written, a line a question or visual; of official VQA files also EvalAI's file."""
+    if isinstance(split, QuestionSplit):
+        rows = [
+            {"question_id": number, "question": text, **asdict(prediction)}
+            for number, text, prediction in zip(split.question_ids, split.texts, result.detail, strict=True)
+        ]
+        if all(isinstance(number, int) for number in split.question_ids):
+            write_results(folder / "vqa_results.json", results_of(split, result.detail))
+    elif isinstance(result.detail, list):
+        rows = [{"id": number, "caption": text} for number, text in zip(split.visual_ids, result.detail, strict=True)]
+    else:
+        return
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (folder / "predictions.jsonl").write_text(lines, encoding="utf-8")
 
 
 def run_conversion(file: Path, output: Path, kind: str, frame_aware: bool, heads: dict[str, int]) -> None:
@@ -213,3 +240,40 @@ def run_conversion(file: Path, output: Path, kind: str, frame_aware: bool, heads
     for key in unused:
         say(f"not used: {key}")
     say(f"{len(unused)} tensors of {file} were not used")
+
+
+def run_prediction(
+    task: str,
+    file: Path,
+    questions: list[str],
+    base: str | None,
+    adapter: Path | None,
+    answers: Path | None,
+    frames: int,
+) -> list[Prediction] | list[str]:
+    """Answer questions about a picture or video, or write its caption, and print what was found.
+
+    Args:
+        task: "vqa" or "caption".
+        file: the picture or video.
+        questions: for "vqa".
+        base: of the model; None takes the one that the adapter names, or the embedded one.
+        adapter: an adapter folder; None asks the bare base.
+        answers: a list of answers to choose from; None takes the adapter's own, or lets the decoder write.
+        frames: of a video.
+    """
+    if base is None:
+        base = read_adapter_file(adapter)[0].base if adapter else "embedded"
+    prepared = prepare(RunConfig(task=task, model=ModelConfig(base=base, method="none")), adapter)  # type: ignore[arg-type]
+    visuals = image_features(prepared.model, [file], frames)
+    if task == "caption":
+        texts = caption(prepared.model, prepared.tokenizer, visuals)
+        say(texts[0])
+        return texts
+    listed = read_answer_list(answers) if answers else prepared.answers or None
+    found = ask(prepared.model, prepared.tokenizer, visuals, questions, listed)
+    for question, prediction in zip(questions, found, strict=True):
+        say(question)
+        for text, probability in prediction.ranked or ((prediction.answer, None),):
+            say(f"  {text}" if probability is None else f"  {100 * probability:5.1f}%  {text}")
+    return found

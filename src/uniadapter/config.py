@@ -84,6 +84,7 @@ class ModelConfig:
         adapter: the adapters' shape.
         image_size: side of the square pictures in pixels; null takes the base model's.
         max_tokens: texts are padded or cut to at most this many tokens.
+        prompt: what the caption decoder starts with.
         checkpoint_vision: recompute the visual layers in the backward pass instead of keeping their activations.
         frame_chunk: frames that go through the visual encoder at once; 0 means all.
     """
@@ -93,6 +94,7 @@ class ModelConfig:
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     image_size: int | None = None
     max_tokens: int = 35
+    prompt: str = "a picture of "
     checkpoint_vision: bool = False
     frame_chunk: int = 0
 
@@ -107,13 +109,17 @@ class DataConfig:
     """Where the pictures or videos and the captions are, and what is done to them.
 
     Args:
-        train: annotation file of the training split, in one of the layouts below, or `embedded:NAME` for a split that
-            comes with this package.
+        train: annotation file of the training split, in one of the layouts below, or `embedded:TASK/SPLIT` for
+            one that comes with this package.
         val: annotation file of the validation split.
         test: annotation file of the test split; read once, by the final evaluation.
         extra_tests: further test sets, name to annotation file; each becomes rows with that `test_set`.
         captions: file of the captions, where an annotation file only lists videos (`MSRVTT_data.json` beside
             `MSRVTT_train.9k.csv`).
+        annotations: official files of VQA's answers, split to file, where `train`, `val` and `test` are official files
+            of questions.
+        answer_list: file of the answers that are ranked; null takes those of the training split.
+        answer_count: of these, as many of the most frequent; 0 takes all.
         layout: of the annotation files. "pairs": rows of `image` or `video` and `caption`, a text or a list of texts
             (Karpathy JSON, LAVIS, UMT, VindLU, one's own JSONL or CSV); "alpro": lines of `clip_name` and `caption`
             (ALPRO, BLIP); "msrvtt": lists of `video_id`, with `sentence` or `captions`; "didemo": the sentences about
@@ -136,6 +142,9 @@ class DataConfig:
     test: str | None = None
     extra_tests: dict[str, str] = field(default_factory=dict)
     captions: str | None = None
+    annotations: dict[str, str] = field(default_factory=dict)
+    answer_list: str | None = None
+    answer_count: int = 0
     layout: Layout = "auto"
     root: str | None = None
     frames: int = 1
@@ -244,6 +253,11 @@ class EvaluateConfig:
         beta: score = matching logit + beta * contrastive similarity (0 released, 1 in BLIP's video evaluation).
         dual_softmax: replace similarities by the product of their softmax over the gallery and over all queries of
             the test set. Transductive: a query's result then depends on the other queries, so such rows are marked.
+        answers: answers to questions are chosen from a list ("rank"), of which the k whose first token is likeliest are
+            scored in full, or written ("generate").
+        beams: of the search, where texts are written.
+        longest: tokens of a written caption with its prompt, at most (20 in BLIP).
+        shortest: the same, at least (5 in BLIP).
         batch_size: pictures or texts encoded at once.
         block: pairs fused at once.
         precision: as in training.
@@ -252,6 +266,10 @@ class EvaluateConfig:
     k: int = 128
     beta: float = 0.0
     dual_softmax: bool = False
+    answers: Literal["rank", "generate"] = "rank"
+    beams: int = 3
+    longest: int = 20
+    shortest: int = 5
     batch_size: int = 64
     block: int = 512
     precision: Precision = "no"
@@ -262,7 +280,7 @@ class RunConfig:
     """One run: `uniadapter train CONFIG` reads exactly these keys from its YAML file.
 
     Args:
-        task: what is trained and measured.
+        task: what is trained and measured: "retrieval", "vqa" (questions about pictures or videos) or "caption".
         output: folder of the run.
         model: what is adapted, and how.
         data: the pictures and captions.
@@ -271,7 +289,7 @@ class RunConfig:
         evaluate: the evaluation protocol.
     """
 
-    task: Literal["retrieval"] = "retrieval"
+    task: Literal["retrieval", "vqa", "caption"] = "retrieval"
     output: str = "runs/retrieval"
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

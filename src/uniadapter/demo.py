@@ -1,24 +1,24 @@
-"""The embedded task, three ways, in one table: zero-shot, UniAdapter, full fine-tuning."""
+"""An embedded task, three ways, in one table: zero-shot, UniAdapter, full fine-tuning."""
 
 from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from uniadapter.assets import shipped
-from uniadapter.commands import finish_report, query_examples
+from uniadapter.commands import finish_report, query_examples, summaries
 from uniadapter.config import RunConfig
-from uniadapter.data.retrieval import RetrievalSplit
+from uniadapter.data.splits import RetrievalSplit
 from uniadapter.display import TrainingBar, logged_to, pair_bar, say
 from uniadapter.parsing import read_config
+from uniadapter.preparing import prepare
 from uniadapter.runs import (
     Finished,
     load_split,
     measure,
-    prepare,
     resolve_data,
     save_result,
     test_splits,
@@ -29,12 +29,40 @@ from uniadapter.runs import (
 
 logger = logging.getLogger(__name__)
 
-METHODS = {"uniadapter": "scenes", "full_fine_tuning": "scenes_full"}  # method to the config that holds its recipe
+
+@dataclass(frozen=True)
+class Demo:
+    """One embedded task.
+
+    Args:
+        data: what `metrics.json` calls it.
+        configs: method to the config that holds its recipe.
+        summary: above the table of the page.
+    """
+
+    data: str
+    configs: dict[str, str]
+    summary: str
 
 
-def demo_config(method: str, seed: int) -> RunConfig:
-    """The recipe of a method, as its config holds it."""
-    config = read_config(shipped("configs") / f"{METHODS[method]}.yaml")
+DEMOS = {
+    "scenes": Demo(
+        "embedded scenes",
+        {"uniadapter": "scenes", "full_fine_tuning": "scenes_full"},
+        "Scenes of 3-D emoji, never seen in pre-training; before: zero-shot, after: UniAdapter.",
+    ),
+    "video": Demo(
+        "embedded clips",
+        {"uniadapter": "clips", "full_fine_tuning": "clips_full"},
+        "Clips of animated emoji behind one another, for a base that was pre-trained on pictures; before: zero-shot, "
+        "after: UniAdapter.",
+    ),
+}
+
+
+def demo_config(task: str, method: str, seed: int) -> RunConfig:
+    """The recipe of a method on an embedded task, as its config holds it."""
+    config = read_config(shipped("configs") / f"{DEMOS[task].configs[method]}.yaml")
     return replace(config, data=resolve_data(config.data), train=replace(config.train, seed=seed))
 
 
@@ -52,10 +80,11 @@ def run_method(
         return measure(prepared, config, tests, method, started, size, trainer.history, progress)
 
 
-def run_demo(folder: Path, seed: int = 0) -> dict[str, Any]:
-    """Adapt the embedded BLIP to scenes of 3-D emoji and report what came of it.
+def run_demo(task: str, folder: Path, seed: int = 0) -> dict[str, Any]:
+    """Adapt the embedded BLIP to an embedded task and report what came of it.
 
     Args:
+        task: one of `DEMOS`.
         folder: the run's folder; gets `metrics.json`, `report.html` and the adapter.
         seed: of every random draw.
 
@@ -64,10 +93,11 @@ def run_demo(folder: Path, seed: int = 0) -> dict[str, Any]:
     """
     started = time.perf_counter()
     with logged_to(folder):
-        configs = {method: demo_config(method, seed) for method in METHODS}
+        demo = DEMOS[task]
+        configs = {method: demo_config(task, method, seed) for method in demo.configs}
         first = configs["uniadapter"]
         write_config(first, folder / "config.yaml")
-        train, tests = load_split(first.data, "train"), test_splits(first.data)
+        train, tests = load_split(first, "train"), test_splits(first)
         bare = replace(first, model=replace(first.model, method="none"))
         with pair_bar("zero-shot: reranking") as progress:
             before = zero_shot(prepare(bare), bare, tests, progress)
@@ -77,13 +107,13 @@ def run_demo(folder: Path, seed: int = 0) -> dict[str, Any]:
             "task": "retrieval",
             "seed": seed,
             "base": first.model.base,
-            "data": "embedded scenes",
+            "data": demo.data,
+            "splits": summaries(train, *tests.values()),
             "total_seconds": round(time.perf_counter() - started, 1),
             "rows": rows,
         }
-        examples = query_examples(tests["test"], before.result, found["uniadapter"].result)
+        examples = query_examples(tests["test"], before.result.detail, found["uniadapter"].result.detail)
         history = {method: done.history for method, done in found.items()}
-        summary = "Scenes of 3-D emoji, never seen in pre-training; before: zero-shot, after: UniAdapter."
-        finish_report(folder, metrics, history, examples, summary)
+        finish_report(folder, metrics, history, examples, demo.summary)
         say(f"the whole demo took {metrics['total_seconds']:.0f} s")
         return metrics

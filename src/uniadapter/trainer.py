@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from uniadapter.config import TrainConfig
 from uniadapter.data.loaders import TrainLoader
 from uniadapter.original import CheckpointError, first_line
-from uniadapter.tasks.retrieval import Moment, RetrievalTask
+from uniadapter.tasks.base import Moment, Task
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class Trainer:
         on_epoch: called after each epoch, with its number.
     """
 
-    task: RetrievalTask
+    task: Task
     loader: TrainLoader
     config: TrainConfig
     folder: Path | None = None

@@ -18,7 +18,8 @@ from uniadapter.data.batches import Batch, EpochBatches, OrderedBatches
 from uniadapter.data.images import EvaluationTransform, load_picture
 from uniadapter.data.loaders import TrainLoader, _bounded, train_loader, visual_loader
 from uniadapter.data.records import DataError
-from uniadapter.data.retrieval import RetrievalSplit, load_retrieval
+from uniadapter.data.retrieval import load_retrieval
+from uniadapter.data.splits import RetrievalSplit
 
 Write = Callable[[str, Any], Path]
 

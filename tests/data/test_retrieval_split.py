@@ -13,7 +13,8 @@ from data_pictures import picture
 from uniadapter.config import DataConfig
 from uniadapter.data.images import load_picture
 from uniadapter.data.records import DataError
-from uniadapter.data.retrieval import RetrievalSplit, from_dataset, load_retrieval
+from uniadapter.data.retrieval import from_dataset, load_retrieval
+from uniadapter.data.splits import RetrievalSplit
 
 Write = Callable[[str, Any], Path]
 SKIP = DataConfig(on_error="skip")

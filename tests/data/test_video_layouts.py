@@ -16,7 +16,8 @@ from uniadapter.data.files import VIDEO_SUFFIXES, find_visual
 from uniadapter.data.layouts import LAYOUTS, detect_layout
 from uniadapter.data.msrvtt import training_split
 from uniadapter.data.records import DataError
-from uniadapter.data.retrieval import RetrievalSplit, from_dataset, load_retrieval
+from uniadapter.data.retrieval import from_dataset, load_retrieval
+from uniadapter.data.splits import RetrievalSplit
 from uniadapter.parsing import UsageError, config_path, parse_run, read_config
 
 Write = Callable[[str, Any], Path]

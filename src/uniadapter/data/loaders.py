@@ -20,8 +20,8 @@ from uniadapter.config import DataConfig
 from uniadapter.data.batches import Batch, EpochBatches, OrderedBatches
 from uniadapter.data.images import EvaluationTransform, TrainTransform
 from uniadapter.data.records import DataError, Problems
-from uniadapter.data.retrieval import RetrievalSplit
 from uniadapter.data.samples import EvaluationVisuals, Sample, TrainRows
+from uniadapter.data.splits import RetrievalSplit
 
 
 @dataclass

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, frame_weights
 from uniadapter.config import EvaluateConfig, ModelConfig
 from uniadapter.data.batches import Batch
-from uniadapter.data.retrieval import RetrievalSplit
+from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.recall import dual_softmax, ranks, rerank_order, reranked_ranks, retrieval_metrics
 from uniadapter.evaluation.rerank import Progress, rerank
 from uniadapter.tokens import tokenize

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -16,29 +14,13 @@ from uniadapter.distributed import Share, gather_rows, share
 from uniadapter.momentum import AdapterMomentum, ModelMomentum, Momentum
 from uniadapter.objectives.contrastive import FeatureQueue, contrastive_loss, ramped_alpha
 from uniadapter.objectives.matching import draw_negatives, matching_loss, matching_pairs, negative_uniforms
+from uniadapter.tasks.base import Moment, Task
 from uniadapter.tokens import TokenBatch, tokenize
 
 TEMPERATURE_RANGE = (0.001, 0.5)  # BLIP's clamp
 
 
-@dataclass(frozen=True)
-class Moment:
-    """When a batch is seen; every random draw and the ramp of alpha depend on it.
-
-    Args:
-        seed: of the run.
-        epoch: counted from 0.
-        batch: of this epoch, counted from 0.
-        batches: in an epoch.
-    """
-
-    seed: int
-    epoch: int
-    batch: int
-    batches: int
-
-
-class RetrievalTask(nn.Module):
+class RetrievalTask(Task):
     """The training loss of retrieval, as one module, so that DistributedDataParallel can wrap it.
 
     Args:

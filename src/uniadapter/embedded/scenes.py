@@ -1,17 +1,8 @@
-"""What ships with the package: where it lies, and the scenes rendered from their specifications.
-
-Scenes ship as one atlas of sprites and a line of JSON each; pictures are made on first use, the
-same bytes of pixels every time.
-"""
+"""The scenes that ship, rendered from their specifications: one atlas of sprites and a line of JSON a scene."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +10,11 @@ import numpy as np
 from PIL import Image
 
 from uniadapter.assets import asset
+from uniadapter.embedded.folders import fingerprint, prepare_folder
 
-LOG = logging.getLogger(__name__)
 SIZE = 96
 SPLITS = ("train", "val", "test", "test_novel")
-STAMP = "complete.sha256"
-RENDERER = "1"  # part of the stamp: raise it when rendering changes
+RENDERER = "2"  # part of the stamp: raise it when rendering changes
 
 
 def read_specifications(split: str, folder: Path | None = None) -> list[dict[str, Any]]:
@@ -60,7 +50,7 @@ def _rgb(colour: str) -> np.ndarray:
     return np.array([int(colour[i : i + 2], 16) for i in (0, 2, 4)], dtype=np.float64)
 
 
-def background(first: str, second: str, angle: float) -> np.ndarray:
+def gradient(first: str, second: str, angle: float) -> np.ndarray:
     """A gradient from one colour to another along ``angle`` (degrees): float [96, 96, 3]."""
     axis = np.linspace(-1.0, 1.0, SIZE)
     radians = np.deg2rad(angle)
@@ -70,7 +60,7 @@ def background(first: str, second: str, angle: float) -> np.ndarray:
 
 def render(scene: dict[str, Any], atlas: Atlas) -> Image.Image:
     """The picture of one scene, 96 × 96."""
-    canvas = background(*scene["background"])
+    canvas = gradient(*scene["background"])
     for hexcode, x, y, size in scene["objects"]:
         sprite = atlas.sprite(hexcode, size).astype(np.float64)
         top, left = y - size // 2, x - size // 2
@@ -80,22 +70,14 @@ def render(scene: dict[str, Any], atlas: Atlas) -> Image.Image:
     return Image.fromarray(np.clip(canvas + 0.5, 0, 255).astype(np.uint8))
 
 
-def fingerprint(folder: Path) -> str:
-    """Hash of everything the rendered scenes depend on."""
-    digest = hashlib.sha256(RENDERER.encode())
-    for name in ("sprites.webp", "sprites.json", *(f"{split}.jsonl" for split in SPLITS)):
-        digest.update((folder / name).read_bytes())
-    return digest.hexdigest()
-
-
 def _write_split(split: str, source: Path, target: Path, atlas: Atlas) -> None:
     """Pictures and annotation file of one split, in the Karpathy layout."""
     pictures = target / "images" / split
     pictures.mkdir(parents=True)
     rows: list[dict[str, Any]] = []
     for scene in read_specifications(split, source):
-        name = f"{split}/{scene['id']}.png"
-        render(scene, atlas).save(target / "images" / name, compress_level=1)
+        name = f"images/{split}/{scene['id']}.png"
+        render(scene, atlas).save(target / name, compress_level=1)
         if split == "train":
             rows += [{"image": name, "caption": text, "image_id": scene["id"]} for text in scene["captions"]]
         else:
@@ -106,42 +88,14 @@ def _write_split(split: str, source: Path, target: Path, atlas: Atlas) -> None:
 def prepare_scenes(root: Path) -> Path:
     """Render the embedded scenes into ``root/scenes`` unless they are there; returns that folder.
 
-    Written: ``train.json``, ``val.json``, ``test.json``, ``test_novel.json`` and ``images/``. The folder appears
-    whole or not at all, so that two processes may call this at once.
+    Written: ``train.json``, ``val.json``, ``test.json``, ``test_novel.json`` and ``images/``.
     """
-    source, target = asset("scenes"), Path(root) / "scenes"
-    stamp = fingerprint(source)
-    if _is_complete(target, stamp):
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".scenes-", dir=target.parent))
-    try:
+    source = asset("scenes")
+
+    def write(target: Path) -> None:
         atlas = Atlas(source)
         for split in SPLITS:
-            _write_split(split, source, partial, atlas)
-        (partial / STAMP).write_text(stamp + "\n")
-        _put(partial, target, stamp)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    LOG.info("rendered the scenes into %s", target)
-    return target
+            _write_split(split, source, target, atlas)
 
-
-def _is_complete(target: Path, stamp: str) -> bool:
-    file = target / STAMP
-    return file.exists() and file.read_text().strip() == stamp
-
-
-def _put(partial: Path, target: Path, stamp: str) -> None:
-    """Move a finished folder into place; an outdated one is moved out of the way first."""
-    os.chmod(partial, 0o755)
-    if target.exists() and not _is_complete(target, stamp):
-        old = Path(tempfile.mkdtemp(prefix=".scenes-old-", dir=target.parent))
-        os.replace(target, old / "scenes")
-        shutil.rmtree(old, ignore_errors=True)
-    try:
-        os.rename(partial, target)
-    except OSError:
-        # another process was first; its folder is as good as ours
-        if not _is_complete(target, stamp):
-            raise
+    names = ["sprites.webp", "sprites.json", *(f"{split}.jsonl" for split in SPLITS)]
+    return prepare_folder(Path(root) / "scenes", fingerprint(source, names, RENDERER), write)

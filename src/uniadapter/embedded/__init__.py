@@ -1,0 +1,41 @@
+"""The tasks that come with the package, made ready on first use: `embedded:TASK/SPLIT` in a config."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from uniadapter.config import ConfigError
+from uniadapter.embedded.clips import prepare_clips
+from uniadapter.embedded.scenes import prepare_scenes
+
+PREFIX = "embedded:"
+TASKS = {"scenes": prepare_scenes, "clips": prepare_clips}
+
+
+def cache_folder() -> Path:
+    """Where they are written: $UNIADAPTER_CACHE, or the user's cache."""
+    chosen = os.environ.get("UNIADAPTER_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "uniadapter"
+
+
+def resolve(name: str) -> str:
+    """The annotation file of `embedded:TASK/SPLIT`, made on first use; any other name as it is.
+
+    Raises:
+        ConfigError: there is no such task or split.
+    """
+    if not name.startswith(PREFIX):
+        return name
+    task, _, split = name.removeprefix(PREFIX).partition("/")
+    if task not in TASKS:
+        have = ", ".join(f"{PREFIX}{known}/SPLIT" for known in TASKS)
+        raise ConfigError(f"data: there is no embedded task {task!r} (in {name!r}); there is {have}")
+    folder = TASKS[task](cache_folder())
+    file = folder / f"{split}.json"
+    if not file.is_file():
+        have = ", ".join(sorted(p.stem for p in folder.glob("*.json")))
+        raise ConfigError(f"data: there is no split {split!r} of the embedded {task}; there is {have}")
+    return str(file)

@@ -1,0 +1,93 @@
+"""The clips that ship: single animations as H.264 files, and lists of which follow which.
+
+A longer clip is made on first use by putting the packets of its animations behind one another; nothing is decoded or
+encoded for it.
+"""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+
+from uniadapter.assets import asset
+from uniadapter.embedded.folders import fingerprint, prepare_folder
+
+SPLITS = ("train", "val", "test", "test_novel")
+SECONDS = 3  # of one animation
+RENDERER = "1"  # part of the stamp: raise it when joining changes
+
+
+def read_sequences(split: str, folder: Path | None = None) -> list[dict[str, Any]]:
+    """The composed clips of a split: id, parts (hexcodes), captions, named (hexcodes a caption), partner."""
+    path = (folder or asset("clips")) / f"{split}.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def read_animations(folder: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Every animation by hexcode: label, family, split ("train", "val", "test", "novel"), names."""
+    return json.loads(((folder or asset("clips")) / "clips.json").read_text(encoding="utf-8"))
+
+
+def join(parts: list[Path], target: Path) -> None:
+    """Put clips of one encoder and size behind one another, each from its own keyframe on."""
+    with av.open(str(target), "w") as out:
+        stream = None
+        for number, part in enumerate(parts):
+            with av.open(str(part)) as source:
+                video = source.streams.video[0]
+                if stream is None:
+                    stream = out.add_stream_from_template(video)
+                shift = round(number * SECONDS / Fraction(video.time_base))
+                for packet in source.demux(video):
+                    if packet.dts is None or packet.pts is None:  # the empty one at the end
+                        continue
+                    packet.pts += shift
+                    packet.dts += shift
+                    packet.stream = stream
+                    out.mux(packet)
+
+
+def _rows(folder: Path, target: Path, split: str) -> list[dict[str, Any]]:
+    """Make the composed clips of a split and list them; an annotation a clip, or in training a caption."""
+    (target / "videos" / split).mkdir(parents=True)
+    rows: list[dict[str, Any]] = []
+    for clip in read_sequences(split, folder):
+        name = f"videos/{split}/{clip['id']}.mp4"
+        join([folder / "single" / f"{code}.mp4" for code in clip["parts"]], target / name)
+        rows.append({"video": name, "caption": clip["captions"]})
+    return rows
+
+
+def _single(folder: Path, target: Path, split: str) -> list[dict[str, Any]]:
+    """The single animations of a split, with the names that people gave the emoji."""
+    (target / "videos" / "single").mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for code, clip in read_animations(folder).items():
+        if clip["split"] == split:
+            name = f"videos/single/{code}.mp4"
+            (target / name).write_bytes((folder / "single" / f"{code}.mp4").read_bytes())
+            rows.append({"video": name, "caption": clip["names"]})
+    return rows
+
+
+def prepare_clips(root: Path) -> Path:
+    """Write the embedded clips into `root/clips` unless they are there; returns that folder.
+
+    Written: `train.json` (composed and single clips), `val.json`, `test.json`, `test_novel.json` (composed),
+    `test_single.json`, and `videos/`.
+    """
+    source = asset("clips")
+
+    def write(target: Path) -> None:
+        listed = {split: _rows(source, target, split) for split in SPLITS}
+        listed["train"] += _single(source, target, "train")
+        listed["test_single"] = _single(source, target, "test")
+        for split, rows in listed.items():
+            (target / f"{split}.json").write_text(json.dumps(rows, indent=0) + "\n", encoding="utf-8")
+
+    stamp = fingerprint(source, ["SPLIT_SHA256"], RENDERER)
+    return prepare_folder(Path(root) / "clips", stamp, write)

@@ -1,0 +1,168 @@
+"""Questions answered: by ranking a list of answers, or by writing one; each answer with its runners-up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from uniadapter.backbone import Visuals, encode_visual
+from uniadapter.config import EvaluateConfig, ModelConfig
+from uniadapter.data.batches import Batch
+from uniadapter.data.splits import RetrievalSplit
+from uniadapter.decoder import AnswerTree, Context, question_context, rank_answers
+from uniadapter.generation import generate_texts
+from uniadapter.tokens import tokenize
+
+RUNNERS_UP = 5  # likeliest answers that a prediction keeps, the chosen one among them
+ANSWER_TOKENS = 10  # of a written answer
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One question's answer.
+
+    Args:
+        answer: the likeliest, or what was written.
+        ranked: the likeliest answers with their probabilities, softmax of -nll over the ranked candidates; empty where
+            the answer was written.
+    """
+
+    answer: str
+    ranked: tuple[tuple[str, float], ...] = ()
+
+
+class AnswerList:
+    """A list of answers made ready for a model: tokenised, and those that begin alike brought together.
+
+    Args:
+        answers: texts; repeats are left out.
+        tokenizer: the base's.
+        model: a BLIP with an answer decoder.
+
+    Raises:
+        ValueError: the list is empty, or an answer is empty or longer than the decoder.
+    """
+
+    def __init__(self, answers: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+        self.answers = list(dict.fromkeys(answers))
+        if not self.answers:
+            raise ValueError("the list of answers is empty")
+        text = model.config.text_config
+        start, end = int(text.bos_token_id), int(text.sep_token_id)
+        pieces = tokenizer(self.answers, add_special_tokens=False)["input_ids"]
+        for answer, ids in zip(self.answers, pieces, strict=True):
+            if not ids:
+                raise ValueError(f"the answer {answer!r} has no token: remove it from the list")
+            if len(ids) + 2 > text.max_position_embeddings:
+                limit = text.max_position_embeddings - 2
+                raise ValueError(f"the answer {answer[:60]!r} … has {len(ids)} tokens: the decoder takes {limit}")
+        self.tree = AnswerTree.of([[start, *ids, end] for ids in pieces]).to(model.device)
+
+    def predictions(self, chosen: Tensor, nll: Tensor) -> list[Prediction]:
+        """From answers by likelihood [Q, k] and their likelihoods."""
+        probabilities = (-nll).softmax(dim=1)[:, :RUNNERS_UP].tolist()
+        best = chosen[:, :RUNNERS_UP].tolist()
+        pairs = [zip(*row, strict=True) for row in zip(best, probabilities, strict=True)]
+        named = [[(self.answers[answer], probability) for answer, probability in row] for row in pairs]
+        return [Prediction(row[0][0], tuple(row)) for row in named]
+
+
+def answer_questions(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    visuals: Visuals,
+    questions: Sequence[str],
+    rows: Sequence[int],
+    settings: ModelConfig,
+    config: EvaluateConfig,
+    answers: AnswerList | None,
+) -> list[Prediction]:
+    """Answer questions about encoded visuals.
+
+    Args:
+        model: a BLIP with question encoder and answer decoder.
+        tokenizer: the base's.
+        visuals: V pictures or videos.
+        questions: cleaned texts.
+        rows: visual of each question.
+        settings: max_tokens is used.
+        config: k, block and beams are used.
+        answers: the list to choose from; None writes answers.
+    """
+    found: list[Prediction] = []
+    for start in range(0, len(questions), config.batch_size):
+        part = slice(start, start + config.batch_size)
+        tokens = tokenize(tokenizer, list(questions[part]), settings.max_tokens)
+        about = torch.tensor(rows[part], device=model.device)
+        context = question_context(model, visuals, tokens.ids.to(model.device), tokens.mask.to(model.device), about)
+        found += _answer(model, tokenizer, context, config, answers)
+    return found
+
+
+def _answer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    context: Context,
+    config: EvaluateConfig,
+    answers: AnswerList | None,
+) -> list[Prediction]:
+    if answers is None:
+        texts = generate_texts(model, tokenizer, context, beams=config.beams, longest=ANSWER_TOKENS)
+        return [Prediction(text) for text in texts]
+    # A block is of pairs, as in reranking, so that memory does not grow with the list.
+    count = min(config.k, len(answers.answers)) or len(answers.answers)
+    step = max(1, config.block // count)
+    found: list[Prediction] = []
+    for start in range(0, len(context), step):
+        part = context.select(slice(start, start + step))
+        found += answers.predictions(*rank_answers(model, part, answers.tree, count))
+    return found
+
+
+@torch.no_grad()
+def evaluate_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    split: RetrievalSplit,
+    batches: Iterable[Batch],
+    settings: ModelConfig,
+    config: EvaluateConfig,
+    answers: AnswerList | None,
+    autocast: AbstractContextManager[None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Prediction]:
+    """Answer every question of a split, in its order; one batch of visuals is held at a time.
+
+    Args:
+        model: put in evaluation mode for the time of this call.
+        tokenizer: the base's.
+        split: of questions.
+        batches: its visuals, in order.
+        settings: max_tokens and frame_chunk are used.
+        config: the protocol.
+        answers: the list to choose from; None writes answers.
+        autocast: a context for lower precision.
+        progress: told how many questions are done, and of how many.
+    """
+    owned, found = split.visual_texts(), dict[int, Prediction]()
+    training = model.training
+    model.eval()
+    try:
+        with autocast or nullcontext():
+            for batch in batches:
+                visuals = encode_visual(model, batch.frames.to(model.device), settings.frame_chunk)
+                asked = [(text, row) for row, visual in enumerate(batch.ids.tolist()) for text in owned[visual]]
+                texts = [split.texts[text] for text, _ in asked]
+                about = [row for _, row in asked]
+                given = answer_questions(model, tokenizer, visuals, texts, about, settings, config, answers)
+                found.update(zip((text for text, _ in asked), given, strict=True))
+                if progress is not None:
+                    progress(len(found), len(split.texts))
+    finally:
+        model.train(training)
+    return [found[text] for text in range(len(split.texts))]

@@ -1,0 +1,49 @@
+"""Texts from the decoder by beam search: answers, and captions."""
+
+from __future__ import annotations
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from uniadapter.decoder import Context
+from uniadapter.tokens import decoder_tokens
+
+
+@torch.no_grad()
+def generate_texts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    context: Context,
+    prompt: str = "",
+    beams: int = 3,
+    longest: int = 20,
+    shortest: int = 1,
+) -> list[str]:
+    """Write a text for every row of a context.
+
+    Args:
+        model: a BLIP with a text decoder.
+        tokenizer: the base's.
+        context: of Q rows; its padding is masked, which transformers' own `generate` of BLIP's task classes does not.
+        prompt: what every text starts with; not in what is returned.
+        beams: of the search; 1 is greedy.
+        longest: tokens of a text, [DEC] and prompt included, as BLIP counts them.
+        shortest: the same, at least.
+
+    Returns:
+        Q texts.
+    """
+    text = model.config.text_config
+    start = decoder_tokens(tokenizer, model, [prompt.strip()], longest).ids[:, :-1]  # without [SEP]
+    ids = model.text_decoder.generate(
+        input_ids=start.expand(len(context), -1).to(context.states.device),
+        encoder_hidden_states=context.states,
+        encoder_attention_mask=context.mask,
+        num_beams=beams,
+        do_sample=False,
+        max_length=longest,
+        min_length=shortest,
+        eos_token_id=text.sep_token_id,
+        pad_token_id=text.pad_token_id,
+    )
+    return [one.strip() for one in tokenizer.batch_decode(ids[:, start.shape[1] :], skip_special_tokens=True)]

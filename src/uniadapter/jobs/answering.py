@@ -1,0 +1,113 @@
+"""Questions about pictures or videos, answered from a list or freely."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+
+from uniadapter.config import ConfigError, DataConfig, RunConfig
+from uniadapter.data.loaders import visual_loader
+from uniadapter.data.questions import QuestionSplit, frequent_answers, load_questions, read_answer_list
+from uniadapter.data.records import DataError
+from uniadapter.data.splits import RetrievalSplit
+from uniadapter.evaluation.answering import AnswerList, Prediction, evaluate_answers
+from uniadapter.evaluation.rerank import Progress
+from uniadapter.evaluation.vqa import Annotation, exact_match, vqa_accuracy
+from uniadapter.jobs.base import Result
+from uniadapter.preparing import Prepared, autocast, image_size
+from uniadapter.tasks.answering import AnswerTask
+
+logger = logging.getLogger(__name__)
+
+
+class AnswerJob:
+    """The answer loss; VQA accuracy where there are several annotators, exact match where there is one."""
+
+    def load(self, path: str, config: DataConfig, which: str) -> QuestionSplit:
+        """Read a split from its file."""
+        return load_questions(path, config, which)
+
+    def task(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> AnswerTask:
+        """The training loss; the list of answers is settled with it."""
+        assert isinstance(split, QuestionSplit)
+        prepared.answers = answer_list(prepared, config, split)
+        return AnswerTask(prepared.model, prepared.tokenizer, config.model, split.answers)
+
+    def evaluate(
+        self, prepared: Prepared, split: RetrievalSplit, config: RunConfig, progress: Progress | None
+    ) -> Result:
+        """Answer every question; `detail` is a list of `Prediction`."""
+        assert isinstance(split, QuestionSplit)
+        answers = None
+        if config.evaluate.answers == "rank":
+            prepared.answers = answer_list(prepared, config)
+            try:
+                answers = AnswerList(prepared.answers, prepared.tokenizer, prepared.model)
+            except ValueError as error:
+                raise DataError(f"{config.data.answer_list or 'the answers of data.train'}: {error}") from None
+        loader = visual_loader(
+            split, config.data, size=image_size(prepared, config), batch_size=config.evaluate.batch_size
+        )
+        found = evaluate_answers(
+            prepared.model, prepared.tokenizer, split, loader, config.model, config.evaluate, answers,
+            autocast(config.evaluate.precision, prepared.model.device), progress,
+        )  # fmt: skip
+        scores, right, headline = scored(split, found)
+        if answers is not None:
+            known = set(answers.answers)
+            scores["out_of_list"] = sum(bool(own) and known.isdisjoint(own) for own in split.answers)
+            scores["answer_list"] = len(answers.answers)
+        return Result(scores, right, headline, scores.get("accuracy", 0.0), found)
+
+
+def answer_list(prepared: Prepared, config: RunConfig, train: QuestionSplit | None = None) -> list[str]:
+    """The answers to choose from: a file's, those the adapter was trained with, or those of the training split."""
+    if config.data.answer_list:
+        return read_answer_list(config.data.answer_list)
+    if train is None and prepared.answers:
+        return prepared.answers
+    if train is None:
+        if not config.data.train:
+            raise ConfigError(
+                "there is no list of answers: set data.answer_list, or data.train, or evaluate.answers to generate"
+            )
+        train = load_questions(config.data.train, config.data, "train")
+    found = frequent_answers(train, config.data.answer_count)
+    outside = sum(set(found).isdisjoint(own) for own in train.answers)
+    logger.info("%d answers to choose from; %d training questions have none of them", len(found), outside)
+    return found
+
+
+def scored(split: QuestionSplit, found: list[Prediction]) -> tuple[dict[str, Any], torch.Tensor, str]:
+    """Scores of a split, how right each question was, and the headline; nothing where the file has no answers."""
+    if not any(split.annotators):
+        return {}, torch.zeros(len(found)), f"{len(found)} questions answered; the file has no answers to compare with"
+    said = [prediction.answer for prediction in found]
+    if max(map(len, split.annotators)) == 1:
+        wanted = [own[0] if own else "" for own in split.annotators]
+        exact = exact_match(said, wanted, split.texts)
+        words = dict(exact.by_question_word)
+        scores: dict[str, Any] = {"accuracy": exact.overall, "metric": "exact match", "by_question_word": words}
+        kinds = {
+            kind: [r for r, k in zip(exact.correct, split.kinds, strict=True) if k == kind] for kind in split.kinds
+        }
+        if set(kinds) != {""}:
+            scores["by_answer_type"] = {kind: 100 * sum(own) / len(own) for kind, own in sorted(kinds.items())}
+        return scores, torch.tensor(exact.correct).float(), f"accuracy {exact.overall:.2f} (exact match)"
+    annotations = [
+        Annotation(row, 0, split.question_types[row], split.kinds[row], own) for row, own in enumerate(split.annotators)
+    ]
+    official = vqa_accuracy(dict(enumerate(said)), annotations)
+    right = torch.tensor([official.by_question[row] for row in range(len(said))])
+    scores = {"accuracy": official.overall, "metric": "VQA accuracy"}
+    for name, values in (("answer", official.by_answer_type), ("question", official.by_question_type)):
+        if set(values) != {""}:
+            scores[f"by_{name}_type"] = values
+    return scores, right, f"VQA accuracy {official.overall:.2f}"
+
+
+def results_of(split: QuestionSplit, found: list[Prediction]) -> dict[int, str]:
+    """Question ids and answers, as EvalAI's result file has them; the ids are numbers."""
+    return {int(number): one.answer for number, one in zip(split.question_ids, found, strict=True)}

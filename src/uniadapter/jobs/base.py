@@ -1,0 +1,48 @@
+"""What every kind of run does in its own way: read a split, give a training loss, measure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from uniadapter.config import DataConfig, RunConfig
+from uniadapter.data.splits import RetrievalSplit
+from uniadapter.evaluation.rerank import Progress
+from uniadapter.preparing import Prepared
+from uniadapter.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an evaluation found, whatever was measured.
+
+    Args:
+        scores: fields of the row in `metrics.json`.
+        right: for each query how right it was, 0 to 1, [queries]: what paired comparisons compare.
+        headline: the main figures in words, for the log.
+        main: the figure that methods are compared by, 0 to 100.
+        detail: what the kind of run itself knows, for its page and files.
+    """
+
+    scores: dict[str, Any]
+    right: Tensor
+    headline: str
+    main: float
+    detail: Any = None
+
+
+class Job(Protocol):
+    """One kind of run."""
+
+    def load(self, path: str, config: DataConfig, which: str) -> RetrievalSplit:
+        """Read a split from its file."""
+
+    def task(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> Task:
+        """The training loss on a split."""
+
+    def evaluate(
+        self, prepared: Prepared, split: RetrievalSplit, config: RunConfig, progress: Progress | None
+    ) -> Result:
+        """Measure the model as it stands."""

@@ -1,0 +1,60 @@
+"""Captions of pictures or videos."""
+
+from __future__ import annotations
+
+import torch
+
+from uniadapter.backbone import encode_visual
+from uniadapter.config import ConfigError, DataConfig, RunConfig
+from uniadapter.data.loaders import visual_loader
+from uniadapter.data.retrieval import load_retrieval
+from uniadapter.data.splits import RetrievalSplit
+from uniadapter.decoder import visual_context
+from uniadapter.evaluation.captioning import caption_scores
+from uniadapter.evaluation.rerank import Progress
+from uniadapter.generation import generate_texts
+from uniadapter.jobs.base import Result
+from uniadapter.preparing import Prepared, autocast, image_size
+from uniadapter.tasks.answering import CaptionTask
+
+
+class CaptionJob:
+    """BLIP's captioning loss; CIDEr and BLEU-4 of what is written by beam search."""
+
+    def load(self, path: str, config: DataConfig, which: str) -> RetrievalSplit:
+        """Read a split from its file: the layouts of retrieval."""
+        return load_retrieval(path, config, which)
+
+    def task(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> CaptionTask:
+        """The training loss."""
+        return CaptionTask(prepared.model, prepared.tokenizer, config.model, config.model.prompt)
+
+    def evaluate(
+        self, prepared: Prepared, split: RetrievalSplit, config: RunConfig, progress: Progress | None
+    ) -> Result:
+        """Write a caption for every visual; `detail` is the list of captions."""
+        loader = visual_loader(
+            split, config.data, size=image_size(prepared, config), batch_size=config.evaluate.batch_size
+        )
+        model, settings = prepared.model, config.evaluate
+        written: list[str] = []
+        model.eval()
+        with torch.no_grad(), autocast(settings.precision, model.device):
+            for batch in loader:
+                visuals = encode_visual(model, batch.frames.to(model.device), config.model.frame_chunk)
+                context = visual_context(model, visuals)
+                written += generate_texts(
+                    model, prepared.tokenizer, context, config.model.prompt, settings.beams, settings.longest,
+                    settings.shortest,
+                )  # fmt: skip
+                if progress is not None:
+                    progress(len(written), len(split.visuals))
+        owned = split.visual_texts()
+        references = {visual: [split.texts[text] for text in texts] for visual, texts in enumerate(owned)}
+        try:
+            found = caption_scores(dict(enumerate(written)), references)
+        except ImportError as error:
+            raise ConfigError(f"captions were written, but not scored: {error}") from None
+        scores = {"cider": found.cider, "bleu@4": found.bleu4, "tokenizer": found.tokenizer}
+        headline = f"CIDEr {found.cider:.1f}, BLEU-4 {found.bleu4:.1f} ({found.tokenizer} tokenizer)"
+        return Result(scores, torch.tensor(found.cider_each) / 100, headline, found.cider, written)

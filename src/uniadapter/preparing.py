@@ -1,0 +1,82 @@
+"""A base, loaded and made ready for a method."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from uniadapter.adapters import Counts, adapter_set, add_adapter, count_parameters
+from uniadapter.checkpoint import load_adapter, read_adapter_file
+from uniadapter.config import RunConfig
+from uniadapter.inject import adopt
+from uniadapter.loading import check_config, load_model, load_tokenizer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Prepared:
+    """A base, made ready for a method.
+
+    Args:
+        model: in evaluation mode, with what is to be trained trainable.
+        tokenizer: the base's.
+        adapter: name of the set that is trained; None for full fine-tuning and zero-shot.
+        counts: of its parameters.
+        answers: the list that questions are answered from, once it is known.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    adapter: str | None
+    counts: Counts
+    answers: list[str] = field(default_factory=list)
+
+
+def prepare(config: RunConfig, adapter_folder: Path | None = None) -> Prepared:
+    """Load the base and put in what the method trains, or the adapter of a folder.
+
+    The adapter's start is drawn from `train.seed`, whatever was drawn before.
+    """
+    settings = config.model
+    model = load_model(settings.base, config.task)
+    tokenizer = load_tokenizer(settings.base)
+    for line in check_config(model):
+        logger.warning("%s: %s", settings.base, line)
+    name: str | None = None
+    answers: list[str] = []
+    if adapter_folder is not None:
+        load_adapter(model, adapter_folder, trainable=True)
+        answers = read_adapter_file(adapter_folder)[0].extra.get("answers", [])
+        name = "default"
+    elif settings.method == "uniadapter":
+        with torch.random.fork_rng():
+            torch.manual_seed(config.train.seed)
+            add_adapter(model, settings.adapter)
+        name = "default"
+        for line in adapter_set(model).plan():
+            logger.info("%s", line)
+    else:
+        adopt(model)
+        model.requires_grad_(settings.method == "full")
+    if settings.checkpoint_vision:  # the non-reentrant kind: the other loses the adapters' gradients over a frozen base
+        model.vision_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if config.train.compile_vision:
+        model.vision_model.compile()
+    return Prepared(model, tokenizer, name, count_parameters(model), answers)
+
+
+def image_size(prepared: Prepared, config: RunConfig) -> int:
+    """Side of the pictures in pixels."""
+    return config.model.image_size or int(prepared.model.config.vision_config.image_size)
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
+    """A context for evaluation in this precision."""
+    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    return torch.autocast(device.type, kinds.get(precision, torch.bfloat16), enabled=precision in kinds)
