@@ -12,12 +12,13 @@ Both methods get the same grid lengths, steps, order and augmentation. A rate at
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +103,27 @@ def write(name: str, values: dict[str, Any]) -> None:
     (RESULTS / name).write_text(json.dumps(values, indent=2) + "\n")
 
 
+def recipe(config: RunConfig) -> str:
+    """Hash of all that a rate's run depends on but the rate: config, base, data."""
+    plain = asdict(replace(config, output="", train=replace(config.train, lr=0.0)))
+    plain["data"] = [Path(p).name for p in (config.data.train, config.data.val) if p] + [config.data.frames]
+    weights = (asset("backbone") / "model.safetensors").read_bytes()
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode() + weights).hexdigest()[:16]
+
+
 def rates(task: str) -> None:
-    """Every method at every rate, measured on validation."""
+    """Every method at every rate, measured on validation; goes on where it stopped, if recipe and data are the same."""
+    name = f"learning-rates{PROOFS[task].suffix}.json"
+    recipes = {method: recipe(demo_config(task, method, seed=0)) for method in GRIDS}
+    before = json.loads((RESULTS / name).read_text()) if (RESULTS / name).exists() else {}
+    kept = before.get("rows", []) if before.get("recipes") == recipes else []
     rows: list[dict[str, Any]] = []
     for method, grid in GRIDS.items():
         for rate in grid:
+            done = [row for row in kept if (row["method"], row["lr"]) == (method, rate)]
+            if done:
+                rows += done
+                continue
             config = demo_config(task, method, seed=0)
             config = replace(config, train=replace(config.train, lr=rate))
             prepared = prepare(config)
@@ -119,8 +136,8 @@ def rates(task: str) -> None:
                 "main": found.main, **found.scores,
             })  # fmt: skip
             logger.info("%s lr %g: %s", method, rate, found.headline)
-            write(f"learning-rates{PROOFS[task].suffix}.json",
-                  {"split": "val", "seed": 0, **machine(task), "rows": rows, "chosen": chosen(rows)})  # fmt: skip
+            write(name, {"split": "val", "seed": 0, **machine(task), "recipes": recipes, "rows": rows,
+                         "chosen": chosen(rows)})  # fmt: skip
 
 
 def chosen(rows: list[dict[str, Any]]) -> dict[str, Any]:

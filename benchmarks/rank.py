@@ -23,9 +23,10 @@ from base_size import base_config
 from torch import Tensor
 from transformers import BlipForQuestionAnswering
 
-from uniadapter.decoder import AnswerTree, Context, rank_answers
+from uniadapter.decoder import Context
 from uniadapter.inject import adopt
 from uniadapter.memory import keep_freed_memory
+from uniadapter.ranking import AnswerTree, rank_answers
 
 RESULTS = Path(__file__).parent / "results"
 DEC, SEP = 30522, 102

@@ -14,8 +14,9 @@ from uniadapter.adapter import KeyValueAdapter, UniAdapter
 from uniadapter.adapters import adapter_set, add_adapter
 from uniadapter.backbone import encode_text, encode_visual, frame_weights, fuse
 from uniadapter.config import ModelConfig, ObjectiveConfig
-from uniadapter.decoder import AnswerTree, Context, question_context, rank_answers, text_nll
+from uniadapter.decoder import Context, question_context, text_nll
 from uniadapter.original import adapter_name, import_adapter, import_base, infer_config
+from uniadapter.ranking import AnswerTree, rank_answers
 from uniadapter.tasks.base import Moment
 from uniadapter.tasks.retrieval import RetrievalTask
 from uniadapter.tokens import TokenBatch

@@ -16,10 +16,10 @@ from uniadapter.checkpoint import read_adapter_file
 from uniadapter.config import ConfigError, ModelConfig, RunConfig
 from uniadapter.data.questions import QuestionSplit, read_answer_list
 from uniadapter.data.splits import RetrievalSplit
+from uniadapter.data.vqa_files import write_results
 from uniadapter.display import TrainingBar, console, logged_to, pair_bar, say
 from uniadapter.evaluation.answering import Prediction
 from uniadapter.evaluation.retrieval import RetrievalResult
-from uniadapter.evaluation.vqa import write_results
 from uniadapter.jobs import Result
 from uniadapter.jobs.answering import results_of
 from uniadapter.loading import convert_adapter, convert_blip

@@ -12,18 +12,16 @@ import numpy as np
 import pytest
 
 from uniadapter.data.records import DataError
-from uniadapter.evaluation.answer_text import CONTRACTIONS, normalise_answer
-from uniadapter.evaluation.vqa import (
+from uniadapter.data.vqa_files import (
     Annotation,
     Question,
-    exact_match,
-    question_accuracy,
     read_results,
     read_vqa_annotations,
     read_vqa_questions,
-    vqa_accuracy,
     write_results,
 )
+from uniadapter.evaluation.answer_text import CONTRACTIONS, normalise_answer
+from uniadapter.evaluation.vqa import exact_match, question_accuracy, vqa_accuracy
 
 # How many of ten annotators must type what the prediction is for these: 1 -> 9 of 10 subsets have 1 match:
 # 0.9 * 1/3 = 0.3; 2 -> (2 * 1/3 + 8 * 2/3) / 10 = 0.6; 3 -> (3 * 2/3 + 7 * 1) / 10 = 0.9; 4 -> every subset has 3.

@@ -36,7 +36,7 @@ from uniadapter.data.records import (
 )
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.data.text import clean_question
-from uniadapter.evaluation.vqa import Annotation, read_vqa_annotations
+from uniadapter.data.vqa_files import Annotation, read_vqa_annotations
 
 GENOME_WEIGHT = 0.2  # of an answer of Visual Genome, in BLIP's training
 _VISUALS = ("image", "video", "video_id", "image_id")

@@ -14,8 +14,9 @@ from uniadapter.backbone import Visuals, encode_visual
 from uniadapter.config import EvaluateConfig, ModelConfig
 from uniadapter.data.batches import Batch
 from uniadapter.data.splits import RetrievalSplit
-from uniadapter.decoder import AnswerTree, Context, question_context, rank_answers
+from uniadapter.decoder import Context, question_context
 from uniadapter.generation import generate_texts
+from uniadapter.ranking import AnswerTree, rank_answers
 from uniadapter.tokens import tokenize
 
 RUNNERS_UP = 5  # likeliest answers that a prediction keeps, the chosen one among them

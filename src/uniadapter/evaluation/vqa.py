@@ -1,4 +1,4 @@
-"""Accuracy of answers: VQA's, by agreement with ten people, and exact match for MSRVTT-QA; with the files of VQA v2.
+"""Accuracy of answers: VQA's, by agreement with ten people, and exact match for MSRVTT-QA.
 
 VQA accuracy is that of the official evaluation (Antol et al., arXiv 1505.00468; v2: arXiv 1612.00837;
 visualqa.org/evaluation.html), the wordings brought together by `answer_text.normalise_answer`. MSRVTT-QA
@@ -7,58 +7,19 @@ visualqa.org/evaluation.html), the wordings brought together by `answer_text.nor
 
 from __future__ import annotations
 
-import json
-import operator
-import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
 
 from uniadapter.data.records import DataError
+from uniadapter.data.vqa_files import Annotation
 from uniadapter.evaluation.answer_text import normalise_answer, strip_answer
 
 _ENOUGH = 3  # annotators who said so make an answer wholly right
 _NAMED = 5  # questions that an error names
 QUESTION_WORDS = ("what", "who", "how", "when", "where")
 OTHER = "other"
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One question of an official file.
-
-    Args:
-        question_id: unique in the split.
-        image_id: COCO's number of the picture.
-        question: the text, not cleaned.
-    """
-
-    question_id: int
-    image_id: int
-    question: str
-
-
-@dataclass(frozen=True, slots=True)
-class Annotation:
-    """What people answered to one question.
-
-    Args:
-        question_id: unique in the split.
-        image_id: COCO's number of the picture.
-        question_type: the question's first words ("how many"), as the file has them.
-        answer_type: "yes/no", "number" or "other".
-        answers: as typed, one an annotator, ten in the official files.
-    """
-
-    question_id: int
-    image_id: int
-    question_type: str
-    answer_type: str
-    answers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -198,87 +159,6 @@ def exact_match(predictions: Sequence[str], answers: Sequence[str], questions: S
     )
 
 
-def read_vqa_questions(path: str | Path) -> list[Question]:
-    """The questions of `v2_OpenEnded_mscoco_{split}_questions.json`, in file order.
-
-    Raises:
-        DataError: the file is missing or not of that form, or a question stands in it twice.
-    """
-    found: dict[int, Question] = {}
-    for origin, row in _rows(Path(path), "questions"):
-        number = _new_id(origin, row, found)
-        found[number] = Question(number, _field(origin, row, "image_id", int), _field(origin, row, "question", str))
-    return list(found.values())
-
-
-def read_vqa_annotations(path: str | Path) -> list[Annotation]:
-    """The annotations of `v2_mscoco_{split}_annotations.json`, in file order.
-
-    Raises:
-        DataError: the file is missing or not of that form, a question stands in it twice, or nobody answered it.
-    """
-    found: dict[int, Annotation] = {}
-    for origin, row in _rows(Path(path), "annotations"):
-        number = _new_id(origin, row, found)
-        answers = _field(origin, row, "answers", list)
-        if not answers:
-            raise DataError(f"{origin}: the list of answers is empty: remove the record", "no answers")
-        found[number] = Annotation(
-            number,
-            _field(origin, row, "image_id", int),
-            _field(origin, row, "question_type", str),
-            _field(origin, row, "answer_type", str),
-            tuple(_field(f"{origin}.answers[{index}]", one, "answer", str) for index, one in enumerate(answers)),
-        )
-    return list(found.values())
-
-
-def write_results(path: str | Path, predictions: Mapping[int, str]) -> Path:
-    """Write the result file that EvalAI takes, a list of `{question_id, answer}`; the old or the whole new one stands.
-
-    Raises:
-        DataError: a question's id is no whole number or its answer no text.
-        OSError: the file cannot be written; what stood there before still does.
-    """
-    target = Path(path)
-    rows = []
-    for number, answer in predictions.items():
-        try:
-            rows.append({"question_id": operator.index(number), "answer": answer})  # NumPy's integers as well
-        except TypeError:
-            raise _wrong_type(f"{target}: prediction {number!r}", "question_id", number, int) from None
-        if not isinstance(answer, str):
-            raise _wrong_type(f"{target}: question {number}", "answer", answer, str)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="ascii") as file:
-            json.dump(rows, file)
-            file.flush()
-            os.fsync(file.fileno())  # a full disk may show only here
-        os.replace(temporary, target)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(f"{target}: could not be written ({reason}); nothing there was changed") from error
-    finally:
-        with suppress(OSError):  # most often it has taken its place
-            temporary.unlink()
-    return target
-
-
-def read_results(path: str | Path) -> dict[int, str]:
-    """A result file's answers, question_id to text, in file order.
-
-    Raises:
-        DataError: the file is missing or not of that form, or answers a question twice.
-    """
-    found: dict[int, str] = {}
-    for origin, row in _rows(Path(path), None):
-        number = _new_id(origin, row, found)
-        found[number] = _field(origin, row, "answer", str)
-    return found
-
-
 def _same_questions(predictions: Mapping[int, str], asked: Sequence[int]) -> None:
     wanted = Counter(asked)
     twice = [number for number, count in wanted.items() if count > 1]
@@ -311,49 +191,3 @@ def _percent(values: Sequence[float]) -> float:
 
 def _percent_each(groups: Mapping[str, list[float]]) -> dict[str, float]:
     return {name: _percent(groups[name]) for name in sorted(groups)}
-
-
-def _rows(file: Path, key: str | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(origin, record) of the list in a JSON file, at its top or under a key."""
-    if not file.is_file():
-        raise DataError(f"{file} does not exist: check the path", "missing file")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError too
-        raise DataError(f"{file} is not JSON ({error}): is it complete?", "not JSON") from None
-    rows = content.get(key) if key is not None and isinstance(content, dict) else content
-    if not isinstance(rows, list) or (key is not None and rows is content):
-        form = "a list of records" if key is None else f"an object with a list under {key!r}"
-        raise DataError(f"{file} should be {form}: is it the right file?", "not a list of records")
-    for index, row in enumerate(rows):
-        yield (f"{file}[{index}]" if key is None else f"{file}.{key}[{index}]"), row
-
-
-_Kind = TypeVar("_Kind")
-_WANTED = {int: "a whole number", str: "a text", list: "a list"}
-
-
-def _field(origin: str, row: Any, name: str, kind: type[_Kind]) -> _Kind:
-    if not isinstance(row, Mapping):
-        raise DataError(
-            f"{origin} is of type {type(row).__name__}: it should be an object with fields", "not an object"
-        )
-    if name not in row:
-        has = ", ".join(str(key) for key in row) or "nothing"
-        raise DataError(f"{origin}: no field {name!r} (it has {has}): add it", "missing field")
-    value = row[name]
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise _wrong_type(origin, name, value, kind)
-    return value
-
-
-def _new_id(origin: str, row: Any, known: Collection[int]) -> int:
-    number = _field(origin, row, "question_id", int)
-    if number in known:
-        raise DataError(f"{origin}: question {number} stands in the file already: remove one of them", "twice")
-    return number
-
-
-def _wrong_type(origin: str, name: str, value: object, wanted: type) -> DataError:
-    found = f"of type {type(value).__name__}"
-    return DataError(f"{origin}: field {name!r} is {found}: it should be {_WANTED[wanted]}", f"unusable {name}")

@@ -12,9 +12,10 @@ from uniadapter.data.loaders import visual_loader
 from uniadapter.data.questions import QuestionSplit, frequent_answers, load_questions, read_answer_list
 from uniadapter.data.records import DataError
 from uniadapter.data.splits import RetrievalSplit
+from uniadapter.data.vqa_files import Annotation
 from uniadapter.evaluation.answering import AnswerList, Prediction, evaluate_answers
 from uniadapter.evaluation.rerank import Progress
-from uniadapter.evaluation.vqa import Annotation, exact_match, vqa_accuracy
+from uniadapter.evaluation.vqa import exact_match, vqa_accuracy
 from uniadapter.jobs.base import Result
 from uniadapter.preparing import Prepared, autocast, image_size
 from uniadapter.tasks.answering import AnswerTask
