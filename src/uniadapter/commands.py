@@ -93,7 +93,7 @@ def _train_and_measure(config: RunConfig, folder: Path, resume: bool, accelerato
         trainer = train_split(prepared, train, config, folder, resume, bar, on_epoch, accelerator)
     size = save_result(prepared, config, folder)
     logger.info("saved to %s (%.2f MB)", folder, size / 1e6)
-    metrics = {"task": config.task, "seed": config.train.seed, "base": config.model.base,
+    metrics: dict[str, Any] = {"task": config.task, "seed": config.train.seed, "base": config.model.base,
                "splits": summaries(train, *tests.values()), "rows": []}  # fmt: skip
     examples: list[report.QueryExample] = []
     name = config.model.method_name

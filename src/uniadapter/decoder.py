@@ -142,12 +142,19 @@ def text_nll(
     """
     states = decode(model, context, rows, ids)[:, given - 1 : -1]
     target, keep = ids[:, given:], mask[:, given:].bool()
+    logits = token_logits(model, states[keep])
     with torch.autocast(states.device.type, enabled=False):
-        logits = model.text_decoder.cls(states[keep].to(model.text_decoder.cls.predictions.decoder.weight.dtype))
-        loss = nn.functional.cross_entropy(
-            logits.float(), target[keep], reduction="none", label_smoothing=smoothing(model)
-        )
+        loss = nn.functional.cross_entropy(logits, target[keep], reduction="none", label_smoothing=smoothing(model))
     return loss.new_zeros(keep.shape).masked_scatter(keep, loss).sum(1)
+
+
+def token_logits(model: PreTrainedModel, states: Tensor) -> Tensor:
+    """Float32 logits [N, vocabulary] of states [N, d]; computed in the precision of the head's weights."""
+    head: nn.Module = model.text_decoder.cls
+    dtype = next(head.parameters()).dtype
+    with torch.autocast(states.device.type, enabled=False):
+        logits: Tensor = head(states.to(dtype))
+        return logits.float()
 
 
 def smoothing(model: PreTrainedModel) -> float:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from uniadapter.decoder import Context, Projected, grouped, smoothing
+from uniadapter.decoder import Context, Projected, grouped, smoothing, token_logits
 from uniadapter.inject import attend
 
 LOGIT_ELEMENTS = 1 << 25  # logits held at once (128 MB of float32)
@@ -129,14 +129,9 @@ class _Walk:
             values.append(groups.restore(value))
         return groups.restore(hidden)[:, 0], keys, values
 
-    def _logits(self, states: Tensor) -> Tensor:
-        head = self.model.text_decoder.cls
-        with torch.autocast(states.device.type, enabled=False):
-            return head(states.to(head.predictions.decoder.weight.dtype)).float()
-
     def first_token_logits(self) -> Tensor:
         """What comes after [DEC], [Q, vocabulary]."""
-        return self._logits(self.root[0])
+        return token_logits(self.model, self.root[0])
 
     def nll(self, chosen: Tensor, first: Tensor) -> Tensor:
         """Negative log-likelihood [Q, k] of the chosen answers [Q, k] of every question."""
@@ -168,7 +163,7 @@ class _Walk:
         step = max(1, LOGIT_ELEMENTS // self.model.config.text_config.vocab_size)
         for start in range(0, len(states), step):
             inside = torch.nonzero((place >= start) & (place < start + step))[:, 0]
-            logits = self._logits(states[start : start + step])
+            logits = token_logits(self.model, states[start : start + step])
             out[inside] = _smoothed(logits, place[inside] - start, target[inside], smoothing(self.model))
         return out
 

@@ -32,9 +32,12 @@ MODEL = "model"
 
 def resolve_data(config: DataConfig) -> DataConfig:
     """The same with `embedded:TASK/SPLIT` made ready and replaced by its file."""
-    named = {name: getattr(config, name) for name in ("train", "val", "test")}
-    files = {name: value and resolve(value) for name, value in named.items()}
-    return replace(config, **files, extra_tests={key: resolve(value) for key, value in config.extra_tests.items()})
+
+    def file(name: str | None) -> str | None:
+        return name and resolve(name)
+
+    extra = {key: resolve(value) for key, value in config.extra_tests.items()}
+    return replace(config, train=file(config.train), val=file(config.val), test=file(config.test), extra_tests=extra)
 
 
 def load_split(config: RunConfig, which: str) -> RetrievalSplit:
