@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from uniadapter.data.splits import RetrievalSplit
 from uniadapter.data.vqa_files import write_results
 from uniadapter.display import TrainingBar, console, logged_to, pair_bar, say
 from uniadapter.evaluation.answering import Prediction
-from uniadapter.evaluation.retrieval import RetrievalResult
+from uniadapter.examples import examples_of
 from uniadapter.jobs import Result
 from uniadapter.jobs.answering import results_of
 from uniadapter.loading import convert_adapter, convert_blip
@@ -40,8 +41,6 @@ from uniadapter.runs import (
 from uniadapter.trainer import CHECKPOINT, HISTORY, make_accelerator
 
 logger = logging.getLogger(__name__)
-
-QUERIES = 12  # in a report's page
 
 
 def run_training(config: RunConfig, resume: bool = False) -> dict[str, Any]:
@@ -95,15 +94,14 @@ def _train_and_measure(config: RunConfig, folder: Path, resume: bool, accelerato
     logger.info("saved to %s (%.2f MB)", folder, size / 1e6)
     metrics: dict[str, Any] = {"task": config.task, "seed": config.train.seed, "base": config.model.base,
                "splits": summaries(train, *tests.values()), "rows": []}  # fmt: skip
-    examples: list[report.QueryExample] = []
+    examples: list[report.QueryExample | report.TextExample] = []
     name = config.model.method_name
     if tests:
         with pair_bar("reranking") as progress:
             after = measure(prepared, config, tests, name, started, size, trainer.history, progress)
             before = zero_shot(_base_of(prepared, config), config, tests, progress)
         metrics["rows"] = [*before.rows, *after.rows]
-        if config.task == "retrieval":
-            examples = query_examples(tests["test"], before.result.detail, after.result.detail)
+        examples = examples_of(tests["test"], before.result, after.result)
     finish_report(folder, metrics, {name: trainer.history}, examples, str(prepared.counts))
     return metrics
 
@@ -131,7 +129,7 @@ def finish_report(
     folder: Path,
     metrics: dict[str, Any],
     history: dict[str, list[dict[str, float | int]]],
-    examples: list[report.QueryExample],
+    examples: Sequence[report.QueryExample | report.TextExample],
     summary: str,
 ) -> None:
     """Write `metrics.json`, the curves and the page, and print the table."""
@@ -142,37 +140,6 @@ def finish_report(
     if metrics["rows"]:
         console.print(report.table(metrics))
     say(f"{folder / 'metrics.json'}\n{page}")
-
-
-def query_examples(
-    split: RetrievalSplit, before: RetrievalResult, after: RetrievalResult, count: int = QUERIES
-) -> list[report.QueryExample]:
-    """A dozen queries, evenly spread over the split (never chosen by result), with the top five of both."""
-    step = max(1, len(split.texts) // count)
-    examples = []
-    for text in range(0, len(split.texts), step)[:count]:
-        owner = split.text_visual[text]
-
-        def ranked(result: RetrievalResult, text: int = text, owner: int = owner) -> list[report.RankedItem]:
-            order, weights = result.text_order[text, :5].tolist(), result.frame_weights[text]
-            moving = weights.shape[1] > 1
-            return [
-                report.RankedItem(
-                    image=split.visuals[i], correct=i == owner, frame_weights=weight.tolist() if moving else ()
-                )
-                for i, weight in zip(order, weights, strict=False)
-            ]
-
-        examples.append(
-            report.QueryExample(
-                query=split.texts[text],
-                before=ranked(before),
-                after=ranked(after),
-                rank_before=int(before.text_ranks[text]),
-                rank_after=int(after.text_ranks[text]),
-            )
-        )
-    return examples
 
 
 def run_evaluation(config: RunConfig, adapter: Path | None = None, which: str = "test") -> dict[str, Any]:

@@ -150,7 +150,7 @@ def text_nll(
 
 def token_logits(model: PreTrainedModel, states: Tensor) -> Tensor:
     """Float32 logits [N, vocabulary] of states [N, d]; computed in the precision of the head's weights."""
-    head: nn.Module = model.text_decoder.cls
+    head: nn.Module = model.text_decoder.cls  # type: ignore[assignment]
     dtype = next(head.parameters()).dtype
     with torch.autocast(states.device.type, enabled=False):
         logits: Tensor = head(states.to(dtype))

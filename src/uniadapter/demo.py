@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from uniadapter.assets import shipped
-from uniadapter.commands import finish_report, query_examples, summaries
+from uniadapter.commands import finish_report, summaries
 from uniadapter.config import RunConfig
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.display import TrainingBar, logged_to, pair_bar, say
+from uniadapter.examples import examples_of
 from uniadapter.parsing import read_config
 from uniadapter.preparing import prepare
 from uniadapter.runs import (
@@ -112,7 +113,7 @@ def run_demo(task: str, folder: Path, seed: int = 0) -> dict[str, Any]:
             "total_seconds": round(time.perf_counter() - started, 1),
             "rows": rows,
         }
-        examples = query_examples(tests["test"], before.result.detail, found["uniadapter"].result.detail)
+        examples = examples_of(tests["test"], before.result, found["uniadapter"].result)
         history = {method: done.history for method, done in found.items()}
         finish_report(folder, metrics, history, examples, demo.summary)
         say(f"the whole demo took {metrics['total_seconds']:.0f} s")

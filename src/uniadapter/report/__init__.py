@@ -13,6 +13,7 @@ from uniadapter.report.page import write_report
 from uniadapter.report.plots import curves
 from uniadapter.report.queries import QueryExample, RankedItem
 from uniadapter.report.tables import markdown_table, table
+from uniadapter.report.texts import TextExample
 
 __all__ = [
     "Metrics",
@@ -21,6 +22,7 @@ __all__ = [
     "RankedItem",
     "ReportError",
     "Row",
+    "TextExample",
     "curves",
     "markdown_table",
     "read_history",

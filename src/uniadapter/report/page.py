@@ -14,6 +14,7 @@ from uniadapter.report.plots import History, colour_index
 from uniadapter.report.queries import QueryExample, query_cards, tally
 from uniadapter.report.sections import curves_section, facts_section, figures, results_section
 from uniadapter.report.tables import method_label
+from uniadapter.report.texts import TextExample, text_cards
 from uniadapter.version import __version__
 
 PAGE = "report.html"
@@ -22,7 +23,7 @@ PAGE = "report.html"
 def write_report(
     folder: Path | str,
     metrics: MetricsLike,
-    examples: Sequence[QueryExample] = (),
+    examples: Sequence[QueryExample | TextExample] = (),
     *,
     history: History | None = None,
     summary: str = "",
@@ -37,7 +38,7 @@ def write_report(
             `history` is None.
         metrics: of the run. Top-level values beside task, seed and rows ("base", "device", "versions", …) are shown
             as facts of the run.
-        examples: queries with their pictures.
+        examples: queries with their pictures, or questions and captions with what was said.
         history: method to logged steps.
         summary: a sentence or two below the title.
         title: of the page; named after method, task and base if None.
@@ -63,7 +64,7 @@ def write_report(
         f"{_paragraph(summary, 'lead')}{figures(metrics, trained)}</header>",
         results_section(metrics, colours),
         curves_section(history, colours),
-        _queries_section(examples, labels, examples_note),
+        _examples_section(examples, labels, examples_note),
         facts_section(metrics, folder / "config.yaml"),
     ]
     return write_atomically(folder / PAGE, _document(title, "\n".join(part for part in parts if part)).encode())
@@ -78,17 +79,27 @@ def _paragraph(text: str, kind: str) -> str:
     return f'<p class="{kind}">{escape(text)}</p>' if text else ""
 
 
-def _queries_section(examples: Sequence[QueryExample], labels: tuple[str, str], note: str) -> str:
-    if not examples:
+def _examples_section(examples: Sequence[QueryExample | TextExample], labels: tuple[str, str], note: str) -> str:
+    queries = [example for example in examples if isinstance(example, QueryExample)]
+    if queries:
+        words = " ".join(part for part in (note, tally(queries)) if part)
+        key = '<p class="note key"><span class="swatch">✓</span> the picture that belongs to the query</p>'
+        return _cards(_count(len(queries), "query", "queries"), words, key, query_cards(queries, labels, Thumbnails()))
+    texts = [example for example in examples if isinstance(example, TextExample)]
+    if not texts:
         return ""
-    count = (
-        "A query" if len(examples) == 1 else "A dozen queries" if len(examples) == 12 else f"{len(examples)} queries"
-    )
-    words = " ".join(part for part in (note, tally(examples)) if part)
+    kind = ("question", "questions") if texts[0].asked else ("caption", "captions")
+    return _cards(_count(len(texts), *kind), note, "", text_cards(texts, labels, Thumbnails()))
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"A {one}" if number == 1 else f"A dozen {many}" if number == 12 else f"{number} {many}"
+
+
+def _cards(title: str, words: str, key: str, cards: str) -> str:
     return (
-        f'<section class="queries"><h2>{count}</h2>{_paragraph(words, "note")}'
-        '<p class="note key"><span class="swatch">✓</span> the picture that belongs to the query</p>'
-        f'<div class="cards">\n{query_cards(examples, labels, Thumbnails())}\n</div></section>'
+        f'<section class="queries"><h2>{title}</h2>{_paragraph(words, "note")}{key}'
+        f'<div class="cards">\n{cards}\n</div></section>'
     )
 
 
