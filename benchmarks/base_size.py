@@ -69,6 +69,7 @@ def texts(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 def trained_set(model: BlipForImageTextRetrieval) -> dict[str, Tensor]:
     """Weights of a set away from its start, the same in every process."""
+    torch.manual_seed(2)
     built = new_adapter_set(model, AdapterConfig(bottleneck=128, key_value=64))
     generator = torch.Generator().manual_seed(1)
     return {n: p + 0.02 * torch.randn(p.shape, generator=generator) for n, p in built.state_dict().items()}
@@ -163,7 +164,11 @@ def evaluate_ours(images: int, captions: int, k: int) -> dict[str, Any]:
     itc = encoded.feature @ visuals.feature.T
     found = rerank(model, encoded, visuals, itc, k, block=64)
     seconds = time.perf_counter() - start
-    outputs = {"text": found.text_scores, "visual": found.visual_scores}
+    empty = torch.full_like(itc, torch.nan)
+    outputs = {
+        "text": empty.scatter(1, found.text_candidates, found.text_scores),
+        "visual": empty.T.scatter(1, found.visual_candidates, found.visual_scores),
+    }
     return {"seconds": [seconds], "peak_mb": peak() - loaded, "outputs": outputs, "pairs": found.pairs}
 
 
@@ -179,7 +184,7 @@ def evaluate_usual(images: int, captions: int, k: int) -> dict[str, Any]:
     itc = online.text(ids, mask) @ visual.T
     by_text, by_visual = online.rerank(ids, mask, states, itc, k)
     seconds = time.perf_counter() - start
-    pairs = by_text.numel() + by_visual.numel()
+    pairs = int(by_text.isfinite().sum() + by_visual.isfinite().sum())
     outputs = {"text": by_text, "visual": by_visual}
     return {"seconds": [seconds], "peak_mb": peak() - loaded, "outputs": outputs, "pairs": pairs}
 
@@ -210,9 +215,14 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                 subprocess.run(command, check=True)
                 results[peer] = torch.load(file.name, weights_only=True)
         ours, usual = results["ours"], results["usual"]
-        difference = max(float((ours["outputs"][n] - usual["outputs"][n]).abs().max()) for n in ours["outputs"])
+        # Candidates at the edge of the k best may differ where similarities agree to rounding; the others must not.
+        differences = [(ours["outputs"][n] - usual["outputs"][n]).abs().flatten() for n in ours["outputs"]]
+        compared = torch.cat(differences)
+        common = compared[compared.isfinite()]
+        difference = float(common.max())
         row = {
             "work": f"image 384 px, {work}", "dtype": "float32", "max_difference": difference,
+            "values_compared": len(common),
             "seconds_ours": median(ours["seconds"]), "seconds_usual": median(usual["seconds"]),
             "ratio": median(usual["seconds"]) / median(ours["seconds"]),
             "peak_mb_ours": ours["peak_mb"], "peak_mb_usual": usual["peak_mb"],
@@ -233,7 +243,7 @@ def main() -> None:
     parser.add_argument("--captions", type=int, default=5)
     parser.add_argument("--k", type=int, default=8)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--work")
+    parser.add_argument("--work", help="one measurement, by this script itself")
     parser.add_argument("--peer")
     parser.add_argument("--out")
     arguments = parser.parse_args()

@@ -101,17 +101,16 @@ class Usual:
 
     @torch.no_grad()
     def rerank(self, ids: Tensor, mask: Tensor, states: Tensor, itc: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Candidates' scores text by text and picture by picture: [S, k] and [V, k']."""
-        by_text = []
+        """Candidates' scores text by text [S, V] and picture by picture [V, S]; NaN where a pair was no candidate."""
+        by_text, by_visual = torch.full_like(itc, torch.nan), torch.full_like(itc.T, torch.nan)
         for row, similarity in enumerate(itc):
             top = similarity.topk(min(k, itc.shape[1])).indices
             repeated = (len(top), 1)
-            by_text.append(self.match(ids[row].repeat(repeated), mask[row].repeat(repeated), states[top])[:, 1])
-        by_visual = []
+            by_text[row, top] = self.match(ids[row].repeat(repeated), mask[row].repeat(repeated), states[top])[:, 1]
         for row, similarity in enumerate(itc.T):
             top = similarity.topk(min(k, itc.shape[0])).indices
-            by_visual.append(self.match(ids[top], mask[top], states[row].repeat(len(top), 1, 1))[:, 1])
-        return torch.stack(by_text), torch.stack(by_visual)
+            by_visual[row, top] = self.match(ids[top], mask[top], states[row].repeat(len(top), 1, 1))[:, 1]
+        return by_text, by_visual
 
 
 def training_loss(
