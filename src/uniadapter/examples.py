@@ -59,6 +59,7 @@ def _query(split: RetrievalSplit, text: int, before: RetrievalResult, after: Ret
         after=_ranked(split, text, after),
         rank_before=int(before.text_ranks[text]),
         rank_after=int(after.text_ranks[text]),
+        right=_shown(split.visuals[split.text_visual[text]]),
     )
 
 
