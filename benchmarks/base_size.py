@@ -1,6 +1,6 @@
-"""One training step and one evaluation at BLIP-base size, 384 px, ours beside the usual way.
+"""One training step and one evaluation at BLIP-base size, 384 px, ours beside the usual way and a strong one.
 
-Random weights (time does not depend on them), float32. Each of the four measurements runs in a process of its own, so
+Random weights (time does not depend on them), float32. Each measurement runs in a process of its own, so
 that its peak memory is its own; outputs are written out and compared. Writes benchmarks/results/base_size.json.
 """
 
@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -93,6 +95,20 @@ def usual_model(state: dict[str, Tensor] | None = None) -> Usual:
     return Usual(model)
 
 
+def strong_model(state: dict[str, Tensor] | None = None) -> Usual:
+    """The strong peer: the same steps over layers that use SDPA, padding cut to the batch."""
+    model = load()
+    torch.manual_seed(2)
+    built = add_adapter(model, AdapterConfig(bottleneck=128, key_value=64))
+    built.load_state_dict(state or trained_set(model))
+    return Usual(model, cut=True)
+
+
+def adapters_of(peer: Usual) -> torch.nn.Module:
+    """The peer's adapters, wherever they hang."""
+    return peer.model.adapters if hasattr(peer.model, "adapters") else adapter_set(peer.model)
+
+
 def resident() -> float:
     """Resident memory in MB."""
     return psutil.Process().memory_info().rss / 2**20
@@ -130,14 +146,14 @@ def train_ours(batch: int, repeats: int) -> dict[str, Any]:
     return {"seconds": times, "peak_mb": peak() - loaded, "outputs": out}
 
 
-def train_usual(batch: int, repeats: int) -> dict[str, Any]:
+def train_usual(batch: int, repeats: int, build: Callable[..., Usual] = usual_model) -> dict[str, Any]:
     """Training steps the usual way."""
-    online = usual_model()
-    momentum = usual_model(online.model.adapters.state_dict())
+    online = build()
+    momentum = build(adapters_of(online).state_dict())
     momentum.model.requires_grad_(False)
     queue = FeatureQueue(1024, 256)
     loaded = resident() - sum(p.numel() for p in momentum.model.parameters()) * 4 / 2**20  # a copy is memory it needs
-    optimizer = torch.optim.AdamW(online.model.adapters.parameters(), lr=0.0)
+    optimizer = torch.optim.AdamW(adapters_of(online).parameters(), lr=0.0)
     ids, mask = texts(batch)
     times, out = [], {}
     for _ in range(repeats):
@@ -173,9 +189,9 @@ def evaluate_ours(images: int, captions: int, k: int) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def evaluate_usual(images: int, captions: int, k: int) -> dict[str, Any]:
+def evaluate_usual(images: int, captions: int, k: int, build: Callable[..., Usual] = usual_model) -> dict[str, Any]:
     """The same, text by text and picture by picture."""
-    online = usual_model()
+    online = build()
     loaded = resident()
     ids, mask = texts(images * captions)
     start = time.perf_counter()
@@ -194,44 +210,53 @@ def child(arguments: argparse.Namespace) -> None:
     keep_freed_memory()
     torch.set_num_threads(arguments.threads)
     if arguments.work == "train":
-        run = {"ours": train_ours, "usual": train_usual}[arguments.peer]
+        strong = partial(train_usual, build=strong_model)
+        run = {"ours": train_ours, "usual": train_usual, "strong": strong}[arguments.peer]
         result = run(arguments.batch, arguments.repeats)
     else:
-        run = {"ours": evaluate_ours, "usual": evaluate_usual}[arguments.peer]
+        strong = partial(evaluate_usual, build=strong_model)
+        run = {"ours": evaluate_ours, "usual": evaluate_usual, "strong": strong}[arguments.peer]
         result = run(arguments.images, arguments.captions, arguments.k)
     torch.save(result, arguments.out)
 
 
 def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Both peers on both works, each in its own process."""
+    """All peers on both works, each in its own process."""
     rows = []
     for work in ("train", "evaluate"):
         results = {}
-        for peer in ("ours", "usual"):
+        for peer in ("ours", "usual", "strong"):
             with tempfile.NamedTemporaryFile(suffix=".pt") as file:
                 command = [sys.executable, __file__, "--work", work, "--peer", peer, "--out", file.name]
                 for name in ("batch", "repeats", "images", "captions", "k", "threads"):
                     command += [f"--{name}", str(getattr(arguments, name))]
                 subprocess.run(command, check=True)
                 results[peer] = torch.load(file.name, weights_only=True)
-        ours, usual = results["ours"], results["usual"]
-        # Candidates at the edge of the k best may differ where similarities agree to rounding; the others must not.
-        differences = [(ours["outputs"][n] - usual["outputs"][n]).abs().flatten() for n in ours["outputs"]]
-        compared = torch.cat(differences)
-        common = compared[compared.isfinite()]
-        difference = float(common.max())
-        row = {
-            "work": f"image 384 px, {work}", "dtype": "float32", "max_difference": difference,
-            "values_compared": len(common),
-            "seconds_ours": median(ours["seconds"]), "seconds_usual": median(usual["seconds"]),
-            "ratio": median(usual["seconds"]) / median(ours["seconds"]),
-            "peak_mb_ours": ours["peak_mb"], "peak_mb_usual": usual["peak_mb"],
-            "memory_ratio": ours["peak_mb"] / usual["peak_mb"],
-            "pairs_ours": ours.get("pairs"), "pairs_usual": usual.get("pairs"),
-        }  # fmt: skip
+        row: dict[str, Any] = {"work": f"image 384 px, {work}", "dtype": "float32"}
+        ours = results["ours"]
+        for peer, result in results.items():
+            row[peer] = {
+                "seconds": median(result["seconds"]),
+                "peak_mb": result["peak_mb"],
+                "pairs": result.get("pairs"),
+            }
+            if peer != "ours":
+                row[peer]["ratio"] = median(result["seconds"]) / median(ours["seconds"])
+                row[peer]["memory_ratio"] = ours["peak_mb"] / result["peak_mb"]
+                row[peer] |= apart(ours["outputs"], result["outputs"])
         logger.info("%s", json.dumps(row))
         rows.append(row)
     return rows
+
+
+def apart(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, float]:
+    """Largest difference of the outputs, and how many were compared.
+
+    Candidates at the edge of the k best may differ where similarities agree to rounding: then one side has none.
+    """
+    values = torch.cat([(ours[name] - theirs[name]).abs().flatten() for name in ours])
+    common = values[values.isfinite()]
+    return {"max_difference": float(common.max()), "values_compared": len(common)}
 
 
 def main() -> None:

@@ -74,10 +74,12 @@ class Usual:
     """A hooked model and what its scripts compute with it.
 
     Args:
-        model: transformers' BLIP with hooks.
+        model: transformers' BLIP with hooks; for the strong peer re-typed to SDPA, with an adapter.
+        cut: cut padding to the batch's longest text.
     """
 
     model: BlipForImageTextRetrieval
+    cut: bool = False
 
     def visual(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """States [B, N, d] and unit features [B, e] of pictures [B, 3, H, W]."""
@@ -86,11 +88,13 @@ class Usual:
 
     def text(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Unit features [S, e]."""
+        ids, mask = self._cut(ids, mask)
         states = self.model.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         return F.normalize(self.model.text_proj(states[:, 0]), dim=-1)
 
     def match(self, ids: Tensor, mask: Tensor, states: Tensor) -> Tensor:
         """Matching logits [P, 2] of texts against one state row each."""
+        ids, mask = self._cut(ids, mask)
         ids = ids.clone()
         ids[:, 0] = enc_token_id(self.model)
         seen = torch.ones(states.shape[:2], dtype=torch.long)
@@ -98,6 +102,10 @@ class Usual:
             input_ids=ids, attention_mask=mask, encoder_hidden_states=states, encoder_attention_mask=seen
         )
         return self.model.itm_head(fused.last_hidden_state[:, 0])
+
+    def _cut(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        longest = int(mask.sum(1).max()) if self.cut else mask.shape[1]
+        return ids[:, :longest], mask[:, :longest]
 
     @torch.no_grad()
     def rerank(self, ids: Tensor, mask: Tensor, states: Tensor, itc: Tensor, k: int) -> tuple[Tensor, Tensor]:
