@@ -61,7 +61,7 @@ def step(name: str, batch: int, frames: int, repeats: int) -> dict[str, object]:
         optimizer.step()
         optimizer.zero_grad()
         times.append(time.perf_counter() - start)
-        losses = losses or {key: float(value) for key, value in found.items()}
+        losses = losses or {key: float(value.detach()) for key, value in found.items()}
     return {"setting": name, "seconds": median(times), "peak_mb": peak() - loaded, "losses": losses}
 
 
