@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from uniadapter.config import EvaluateConfig, ModelConfig
 from uniadapter.data.batches import Batch
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.decoder import Context, question_context
+from uniadapter.evaluation.mode import evaluating
 from uniadapter.generation import generate_texts
 from uniadapter.ranking import AnswerTree, rank_answers
 from uniadapter.tokens import tokenize
@@ -125,7 +126,6 @@ def _answer(
     return found
 
 
-@torch.no_grad()
 def evaluate_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -151,19 +151,14 @@ def evaluate_answers(
         progress: told how many questions are done, and of how many.
     """
     owned, found = split.visual_texts(), dict[int, Prediction]()
-    training = model.training
-    model.eval()
-    try:
-        with autocast or nullcontext():
-            for batch in batches:
-                visuals = encode_visual(model, batch.frames.to(model.device), settings.frame_chunk)
-                asked = [(text, row) for row, visual in enumerate(batch.ids.tolist()) for text in owned[visual]]
-                texts = [split.texts[text] for text, _ in asked]
-                about = [row for _, row in asked]
-                given = answer_questions(model, tokenizer, visuals, texts, about, settings, config, answers)
-                found.update(zip((text for text, _ in asked), given, strict=True))
-                if progress is not None:
-                    progress(len(found), len(split.texts))
-    finally:
-        model.train(training)
+    with evaluating(model, autocast):
+        for batch in batches:
+            visuals = encode_visual(model, batch.frames.to(model.device), settings.frame_chunk)
+            asked = [(text, row) for row, visual in enumerate(batch.ids.tolist()) for text in owned[visual]]
+            texts = [split.texts[text] for text, _ in asked]
+            about = [row for _, row in asked]
+            given = answer_questions(model, tokenizer, visuals, texts, about, settings, config, answers)
+            found.update(zip((text for text, _ in asked), given, strict=True))
+            if progress is not None:
+                progress(len(found), len(split.texts))
     return [found[text] for text in range(len(split.texts))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, fram
 from uniadapter.config import EvaluateConfig, ModelConfig
 from uniadapter.data.batches import Batch
 from uniadapter.data.splits import RetrievalSplit
+from uniadapter.evaluation.mode import evaluating
 from uniadapter.evaluation.recall import dual_softmax, ranks, rerank_order, reranked_ranks, retrieval_metrics
 from uniadapter.evaluation.rerank import Progress, rerank
 from uniadapter.tokens import tokenize
@@ -88,19 +89,14 @@ def evaluate_retrieval(
     Returns:
         `RetrievalResult`.
     """
-    training = model.training
-    model.eval()
-    try:
-        with autocast or nullcontext():
-            visuals = encode_visuals(model, batches, settings.frame_chunk)
-            texts = encode_texts(model, tokenizer, split.texts, settings.max_tokens, config.batch_size)
-            with torch.autocast(model.device.type, enabled=False):  # rounded similarities would tie
-                itc = texts.feature.float() @ visuals.feature.float().T
-                if config.dual_softmax:
-                    itc = dual_softmax(itc)
-            ordered = rerank(model, texts, visuals, itc, config.k, config.beta, config.block, progress)
-    finally:
-        model.train(training)
+    with evaluating(model, autocast):
+        visuals = encode_visuals(model, batches, settings.frame_chunk)
+        texts = encode_texts(model, tokenizer, split.texts, settings.max_tokens, config.batch_size)
+        with torch.autocast(model.device.type, enabled=False):  # rounded similarities would tie
+            itc = texts.feature.float() @ visuals.feature.float().T
+            if config.dual_softmax:
+                itc = dual_softmax(itc)
+        ordered = rerank(model, texts, visuals, itc, config.k, config.beta, config.block, progress)
     itc = itc.cpu()
     owners = torch.tensor(split.text_visual)
     owned = split.visual_texts()

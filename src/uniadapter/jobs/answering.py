@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from uniadapter.config import ConfigError, DataConfig, RunConfig
-from uniadapter.data.loaders import visual_loader
 from uniadapter.data.questions import QuestionSplit, frequent_answers, load_questions, read_answer_list
 from uniadapter.data.records import DataError
 from uniadapter.data.splits import RetrievalSplit
@@ -16,8 +15,8 @@ from uniadapter.data.vqa_files import Annotation
 from uniadapter.evaluation.answering import AnswerList, Prediction, evaluate_answers
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.evaluation.vqa import exact_match, vqa_accuracy
-from uniadapter.jobs.base import Result
-from uniadapter.preparing import Prepared, autocast, image_size
+from uniadapter.jobs.base import Result, visuals_of
+from uniadapter.preparing import Prepared, autocast
 from uniadapter.tasks.answering import AnswerTask
 
 logger = logging.getLogger(__name__)
@@ -48,9 +47,7 @@ class AnswerJob:
                 answers = AnswerList(prepared.answers, prepared.tokenizer, prepared.model)
             except ValueError as error:
                 raise DataError(f"{config.data.answer_list or 'the answers of data.train'}: {error}") from None
-        loader = visual_loader(
-            split, config.data, size=image_size(prepared, config), batch_size=config.evaluate.batch_size
-        )
+        loader = visuals_of(prepared, split, config)
         found = evaluate_answers(
             prepared.model, prepared.tokenizer, split, loader, config.model, config.evaluate, answers,
             autocast(config.evaluate.precision, prepared.model.device), progress,

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from uniadapter.config import DataConfig, RunConfig
+from uniadapter.data.loaders import VisualLoader, visual_loader
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.rerank import Progress
-from uniadapter.preparing import Prepared
+from uniadapter.preparing import Prepared, image_size
 from uniadapter.tasks.base import Task
 
 
@@ -46,3 +47,9 @@ class Job(Protocol):
         self, prepared: Prepared, split: RetrievalSplit, config: RunConfig, progress: Progress | None
     ) -> Result:
         """Measure the model as it stands."""
+
+
+def visuals_of(prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> VisualLoader:
+    """The visuals of a split, in order, at the base's size."""
+    size = image_size(prepared, config)
+    return visual_loader(split, config.data, size=size, batch_size=config.evaluate.batch_size)

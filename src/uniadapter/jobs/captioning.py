@@ -6,15 +6,15 @@ import torch
 
 from uniadapter.backbone import encode_visual
 from uniadapter.config import ConfigError, DataConfig, RunConfig
-from uniadapter.data.loaders import visual_loader
 from uniadapter.data.retrieval import load_retrieval
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.decoder import visual_context
 from uniadapter.evaluation.captioning import caption_scores
+from uniadapter.evaluation.mode import evaluating
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.generation import generate_texts
-from uniadapter.jobs.base import Result
-from uniadapter.preparing import Prepared, autocast, image_size
+from uniadapter.jobs.base import Result, visuals_of
+from uniadapter.preparing import Prepared, autocast
 from uniadapter.tasks.answering import CaptionTask
 
 
@@ -33,13 +33,10 @@ class CaptionJob:
         self, prepared: Prepared, split: RetrievalSplit, config: RunConfig, progress: Progress | None
     ) -> Result:
         """Write a caption for every visual; `detail` is the list of captions."""
-        loader = visual_loader(
-            split, config.data, size=image_size(prepared, config), batch_size=config.evaluate.batch_size
-        )
+        loader = visuals_of(prepared, split, config)
         model, settings = prepared.model, config.evaluate
         written: list[str] = []
-        model.eval()
-        with torch.no_grad(), autocast(settings.precision, model.device):
+        with evaluating(model, autocast(settings.precision, model.device)):
             for batch in loader:
                 visuals = encode_visual(model, batch.frames.to(model.device), config.model.frame_chunk)
                 context = visual_context(model, visuals)

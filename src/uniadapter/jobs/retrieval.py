@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from uniadapter.config import DataConfig, RunConfig
-from uniadapter.data.loaders import visual_loader
 from uniadapter.data.retrieval import load_retrieval
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.evaluation.retrieval import evaluate_retrieval
-from uniadapter.jobs.base import Result
-from uniadapter.preparing import Prepared, autocast, image_size
+from uniadapter.jobs.base import Result, visuals_of
+from uniadapter.preparing import Prepared, autocast
 from uniadapter.tasks.retrieval import RetrievalTask
 
 
@@ -30,9 +29,7 @@ class RetrievalJob:
         self, prepared: Prepared, split: RetrievalSplit, config: RunConfig, progress: Progress | None
     ) -> Result:
         """Contrastive similarity, then the matching head on the best; `detail` is a `RetrievalResult`."""
-        loader = visual_loader(
-            split, config.data, size=image_size(prepared, config), batch_size=config.evaluate.batch_size
-        )
+        loader = visuals_of(prepared, split, config)
         precision = autocast(config.evaluate.precision, prepared.model.device)
         found = evaluate_retrieval(
             prepared.model, prepared.tokenizer, split, loader, config.model, config.evaluate, precision, progress
