@@ -4,7 +4,7 @@
     python benchmarks/prove.py scenes seeds   results/demo.json: seeds 0-4 with the rates that stand in configs/, test
     python benchmarks/prove.py video rates    results/learning-rates-video.json
     python benchmarks/prove.py video seeds    results/demo-video.json: seeds 0-2, and UniAdapter's variants
-    python benchmarks/prove.py scenes         both
+    python benchmarks/prove.py TASK           both; also of vqa, videoqa and caption, with seeds 0-2
 
 Both methods get the same grid lengths, steps, order and augmentation. A rate at the edge of its grid is refused.
 """
@@ -56,15 +56,22 @@ class Proof:
     variants: dict[str, Callable[[RunConfig], RunConfig]]
 
 
-def frame_aware(config: RunConfig, on: bool) -> RunConfig:
-    """With or without frame-aware attention."""
-    return replace(config, model=replace(config.model, adapter=replace(config.model.adapter, frame_aware=on)))
+def adapted(config: RunConfig, **changes: Any) -> RunConfig:
+    """With other adapters."""
+    return replace(config, model=replace(config.model, adapter=replace(config.model.adapter, **changes)))
 
 
-def temporal(config: RunConfig) -> RunConfig:
-    """With a temporal embedding, of as many frames as there are."""
-    adapter = replace(config.model.adapter, temporal_frames=config.data.frames)
-    return replace(config, model=replace(config.model, adapter=adapter))
+def fused(config: RunConfig, **changes: Any) -> RunConfig:
+    """Trained on matching too and reranked by it, where frame-aware attention and temporal embedding have their place.
+
+    As many parameters as without; the matching logits are added to similarities in units of the training temperature.
+    """
+    config = adapted(config, bottleneck=22, cross=True, key_value=8, **changes)
+    return replace(
+        config,
+        objective=replace(config.objective, matching=True),
+        evaluate=replace(config.evaluate, k=16, beta=1 / config.objective.temperature),
+    )
 
 
 def middle_frame(config: RunConfig) -> RunConfig:
@@ -78,17 +85,27 @@ PROOFS = {
         "-video",
         range(3),
         {
-            "frame_aware_off": lambda config: frame_aware(config, False),
-            "temporal_on": temporal,
+            "fused": fused,
+            "fused_frame_aware": lambda config: fused(config, frame_aware=True),
+            "fused_temporal": lambda config: fused(config, temporal_frames=config.data.frames),
             "middle_frame": middle_frame,
         },
     ),
+    "vqa": Proof("-vqa", range(3), {}),
+    "videoqa": Proof(
+        "-videoqa",
+        range(3),
+        {"temporal_off": lambda config: adapted(config, temporal_frames=0), "middle_frame": middle_frame},
+    ),
+    "easy_vqa": Proof("-easy-vqa", range(3), {}),
+    "caption": Proof("-caption", range(3), {}),
 }
 
 
 def machine(task: str) -> dict[str, Any]:
     """Where the numbers come from."""
-    listing = (asset("clips" if task == "video" else "scenes") / "SPLIT_SHA256").read_text().splitlines()
+    made_from = DEMOS[task].assets
+    listing = (asset(made_from) / "SPLIT_SHA256").read_text().splitlines() if made_from else []
     return {
         "device": platform.machine(),
         "threads": torch.get_num_threads(),
@@ -107,8 +124,10 @@ def recipe(config: RunConfig) -> str:
     """Hash of all that a rate's run depends on but the rate: config, base, data."""
     plain = asdict(replace(config, output="", train=replace(config.train, lr=0.0)))
     plain["data"] = [Path(p).name for p in (config.data.train, config.data.val) if p] + [config.data.frames]
-    weights = (asset("backbone") / "model.safetensors").read_bytes()
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode() + weights).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
+    for file in sorted(asset("backbone").glob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def rates(task: str) -> None:
@@ -174,22 +193,28 @@ def seeds(task: str) -> None:
                 right.setdefault(name, {}).setdefault(method, []).append(result.right)
             logger.info("seed %d %s: %s", seed, method, found.result.headline)
             write(f"demo{proof.suffix}.json",
-                  {"task": "retrieval", **machine(task), "rows": rows, "verdicts": verdicts(right)})  # fmt: skip
+                  {"task": config.task, **machine(task), "rows": rows, "verdicts": verdicts(right)})  # fmt: skip
 
 
 def verdicts(right: dict[str, dict[str, list[torch.Tensor]]]) -> dict[str, Any]:
-    """UniAdapter against every other method on each test set, by text-to-visual R@1, over the seeds both have."""
+    """UniAdapter against every other method on each test set, query by query, over the seeds both have.
+
+    Variants of the fused encoder are compared with the plain fused one too.
+    """
     out: dict[str, Any] = {}
     for name, methods in right.items():
-        for other in [method for method in methods if method != "uniadapter"]:
-            count = min(len(methods["uniadapter"]), len(methods[other]))
-            ours, theirs = (torch.stack(methods[m][:count]) for m in ("uniadapter", other))
+        pairs = [("uniadapter", other) for other in methods if other != "uniadapter"]
+        pairs += [(other, "uniadapter_fused") for other in methods if other.startswith("uniadapter_fused_")]
+        for one, other in pairs:
+            count = min(len(methods[one]), len(methods[other]))
+            ours, theirs = (torch.stack(methods[m][:count]) for m in (one, other))
             interval = paired_bootstrap(ours, theirs)
             found = verdict(interval)
-            out.setdefault(name, {})[other] = {
+            label = other if one == "uniadapter" else f"{one} against {other}"
+            out.setdefault(name, {})[label] = {
                 "seeds": count, "verdict": found.text, "not_below": found.not_below,
                 "difference": interval.mean, "interval_95": [interval.low, interval.high],
-                "uniadapter": 100 * float(ours.mean()), other: 100 * float(theirs.mean()),
+                one: 100 * float(ours.mean()), other: 100 * float(theirs.mean()),
             }  # fmt: skip
     return out
 

@@ -1,112 +1,135 @@
-"""Teach the fused encoder and the decoder, with all that retrieval's contrastive side uses kept as it is.
+"""Teach the decoder to answer, with all that retrieval uses kept as it is.
 
-    python -m embedded.teach --weights .cache/embedded/run5/checkpoint.pt --out .cache/embedded/taught --steps 1500
+    python -m embedded.teach --weights .cache/embedded/run5/checkpoint.pt --out .cache/embedded/taught
     python -m embedded.teach --weights .cache/embedded/taught/checkpoint.pt --export assets/backbone
 
-Trained are the text encoder's cross-attention, the matching head, and the decoder with copies of its own of what it
-shared: matching, where words look, captions, and answers to questions about drawn canvases. Features for contrast come
-out as before, to the bit, so what was measured by them stands.
+Trained are the decoder, with copies of its own of what it shared, and in a copy of the text encoder, which reads the
+questions, the cross-attention and the upper feed-forward layers. That copy's changes ship as a file of their own, as
+BLIP has a checkpoint for question answering. Pictures are encoded once: the visual encoder is frozen.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import json
 import logging
 import random
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import BertTokenizerFast
 
-from embedded import evaluate
 from embedded.asking import Asker, Question
 from embedded.backbone import PretrainingBlip, blip_config, export
-from embedded.captions import truth_of
-from embedded.pretrain import CACHE, Batch, Objective, Pictures, Stream, prepare, rate, save_checkpoint, set_rates
-from uniadapter.backbone import Visuals, encode_text, encode_visual
-from uniadapter.decoder import question_context, text_nll
+from embedded.captions import Truth, truth_of
+from embedded.pretrain import CACHE, Pictures, Stream, optimisers, prepare, rate, save_checkpoint, set_rates
+from uniadapter.backbone import Visuals, encode_visual
+from uniadapter.decoder import question_context, text_nll, visual_context
 from uniadapter.memory import keep_freed_memory
 from uniadapter.tokens import decoder_tokens, tokenize
 
 LOG = logging.getLogger("teach")
-TRAINED = ("retrieval.text_encoder.encoder.layer", "retrieval.itm_head", "captioner.text_decoder")
+BATCH = 128
+QUESTION_ENCODER = "question_encoder.safetensors"
 
 
-def untie(model: PretrainingBlip) -> None:
-    """Give the decoder copies of its own of what it shared with the text encoder."""
-    decoder = model.decoder
-    decoder.bert.embeddings = copy.deepcopy(decoder.bert.embeddings)
-    decoder.cls.predictions.decoder.weight = decoder.bert.embeddings.word_embeddings.weight
-    for layer in decoder.bert.encoder.layer:
-        for name in ("crossattention", "intermediate", "output"):
-            setattr(layer, name, copy.deepcopy(getattr(layer, name)))
+class Taught(nn.Module):
+    """The pre-trained model with an untied decoder, and the encoder of questions."""
+
+    def __init__(self, model: PretrainingBlip) -> None:
+        super().__init__()
+        self.model = model
+        decoder = model.decoder
+        decoder.bert.embeddings = copy.deepcopy(decoder.bert.embeddings)
+        decoder.cls.predictions.decoder.weight = decoder.bert.embeddings.word_embeddings.weight
+        for layer in decoder.bert.encoder.layer:
+            for name in ("crossattention", "intermediate", "output"):
+                setattr(layer, name, copy.deepcopy(getattr(layer, name)))
+        self.questions = copy.deepcopy(model.retrieval)
+        self.questions.vision_model = None
+
+    def choose(self) -> list[nn.Parameter]:
+        """Switch gradients on for what is trained, off for all else."""
+        for name, parameter in self.named_parameters():
+            decoder = name.startswith("model.captioner.text_decoder.")
+            reader = name.startswith("questions.text_encoder.encoder.layer.")
+            upper = reader and ".layer.0." not in name and (".intermediate." in name or ".output." in name)
+            parameter.requires_grad_(
+                decoder or (reader and ".crossattention." in name) or (upper and ".attention." not in name)
+            )
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def question_weights(self) -> dict[str, Tensor]:
+        """What of the question encoder differs from the text encoder, by the name in transformers."""
+        self.choose()
+        return {name: p.detach() for name, p in self.questions.named_parameters() if p.requires_grad}
 
 
-def choose(model: PretrainingBlip) -> list[nn.Parameter]:
-    """Switch gradients on for what is trained, off for all else."""
-    chosen = []
-    for name, parameter in model.named_parameters():
-        fused = "text_encoder" in name and "crossattention" in name
-        parameter.requires_grad_(fused or name.startswith(TRAINED[1:]))
-        if parameter.requires_grad:
-            chosen.append(parameter)
-    return chosen
+@dataclass
+class Material:
+    """Encoded canvases and what is known of them.
+
+    Args:
+        tokens: [N, 37, d] in float16.
+        shown: concepts of each.
+        truths: of canvases with one drawing.
+        captions: one of each.
+    """
+
+    tokens: Tensor
+    shown: list[list[int]]
+    truths: list[Truth | None]
+    captions: list[str]
+
+    def visuals(self, rows: list[int]) -> Visuals:
+        """Of these rows, without features."""
+        tokens = self.tokens[rows].float().unsqueeze(1)
+        return Visuals(tokens, tokens.new_zeros(len(rows), 0), tokens.new_zeros(len(rows), 1, 0))
 
 
-class Teaching(Objective):
-    """Matching, captions and answers over frozen visuals and texts."""
-
-    def __init__(self, model: PretrainingBlip, matched: int, tokenizer: BertTokenizerFast, asker: Asker) -> None:
-        super().__init__(model, matched)
-        self.tokenizer, self.asker = tokenizer, asker
-
-    def answer(self, visuals: Visuals, questions: list[Question]) -> Tensor:
-        """Mean likelihood of the answers, a question a canvas."""
-        asked = tokenize(self.tokenizer, [q.text for q in questions], 48)
-        rows = torch.arange(len(questions))
-        context = question_context(self.model.retrieval, visuals, asked.ids, asked.mask, rows)
-        told = decoder_tokens(self.tokenizer, self.model.captioner, [q.answer for q in questions], 24)
-        return text_nll(self.model.captioner, context, rows, told.ids, told.mask).mean()
-
-    def teach(self, batch: Batch, questions: list[Question], generator: torch.Generator) -> dict[str, Tensor]:
-        """Each loss by name."""
-        net = self.model.retrieval
-        with torch.no_grad():
-            visuals = encode_visual(net, batch.pixels.unsqueeze(1))
-            texts = encode_text(net, batch.ids, batch.mask)
-            _, sims = self.contrast(batch, visuals.feature, texts.feature)
-        itm, ground = self.match(batch, texts, visuals, sims, generator)
-        return {
-            "itm": itm,
-            "ground": ground,
-            "lm": self.tell(batch, visuals.tokens[:, 0]),
-            "answer": self.answer(visuals.select(slice(0, len(questions))), questions),
-        }
-
-
-class AskingStream(Stream):
-    """Batches with a question a canvas."""
-
-    asker: Asker
-    asked: int
-
-    def questions(self, step: int) -> list[Question]:
-        """Of the first canvases of a step; the same draws as the batch's, told by the same arrangement."""
-        rng = random.Random(self.seed * 1_000_003 + step)
-        canvases = [self.arrange(row, 1.0, rng) for row in self.rows(step).tolist()]
-        own = random.Random(self.seed * 1_000_003 + 700_000 + step)
-        found = []
-        for spots in canvases[: self.asked]:
-            concepts = [int(self.pictures.concept[s.picture]) for s in spots]
+@torch.no_grad()
+def encode(model: PretrainingBlip, stream: Stream, steps: range, tokenizer: BertTokenizerFast) -> Material:
+    """Draw and encode the canvases of some steps."""
+    found = Material(torch.empty(0), [], [], [])
+    tokens = []
+    for step in steps:
+        batch = stream(step)
+        tokens.append(encode_visual(model.retrieval, batch.pixels.unsqueeze(1)).tokens[:, 0].half())
+        rng = random.Random(stream.seed * 1_000_003 + step)  # the batch's own arrangement
+        for spots in [stream.arrange(row, 1.0, rng) for row in stream.rows(step).tolist()]:
+            found.shown.append([int(stream.pictures.concept[s.picture]) for s in spots])
             spot = spots[0]
-            # The background's colour is drawn later, with the pixels, so it is not asked for here.
-            truth = truth_of(spot.side / 96, spot.x / 48 - 1, spot.y / 48 - 1, "") if len(spots) == 1 else None
-            found.append(self.asker.ask(concepts, truth, own))
-        return found
+            # The background's colour is drawn later, with the pixels, so it is not asked for.
+            single = len(spots) == 1
+            found.truths.append(truth_of(spot.side / 96, spot.x / 48 - 1, spot.y / 48 - 1, "") if single else None)
+        found.captions += tokenizer.batch_decode(batch.ids[: len(batch.pixels)], skip_special_tokens=True)
+    found.tokens = torch.cat(tokens)
+    return found
+
+
+def answer_loss(taught: Taught, tokenizer: BertTokenizerFast, visuals: Visuals, asked: list[Question]) -> Tensor:
+    """Mean likelihood of the answers, a question a canvas."""
+    questions = tokenize(tokenizer, [q.text for q in asked], 48)
+    rows = torch.arange(len(asked))
+    context = question_context(taught.questions, visuals, questions.ids, questions.mask, rows)
+    told = decoder_tokens(tokenizer, taught.model.captioner, [q.answer for q in asked], 24)
+    return text_nll(taught.model.captioner, context, rows, told.ids, told.mask).mean()
+
+
+def caption_loss(taught: Taught, tokenizer: BertTokenizerFast, visuals: Visuals, captions: list[str]) -> Tensor:
+    """Mean over the tokens after the prompt, so that captioning isn't lost."""
+    prompt = "a picture of "
+    told = decoder_tokens(tokenizer, taught.model.captioner, [prompt + text for text in captions], 48)
+    given = 1 + len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    captioner = taught.model.captioner
+    nll = text_nll(
+        captioner, visual_context(captioner, visuals), torch.arange(len(captions)), told.ids, told.mask, given
+    )
+    return nll.sum() / told.mask[:, given:].sum()
 
 
 def main() -> None:
@@ -115,15 +138,13 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="a checkpoint of pretrain; with --export, of this")
     parser.add_argument("--export", type=Path, help="write the transformers folder, then stop")
     parser.add_argument("--out", type=Path, default=CACHE / "taught")
-    parser.add_argument("--scenes", type=Path, default=CACHE / "scenes")
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--matched", type=int, default=64)
-    parser.add_argument("--decoded", type=int, default=48)
-    parser.add_argument("--asked", type=int, default=96)
+    parser.add_argument("--canvases", type=int, default=40_000)
+    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--asked", type=int, default=192, help="questions a step")
+    parser.add_argument("--told", type=int, default=24, help="captions a step")
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--muon-lr", type=float, default=0.02, help="of the matrices inside the layers")
     parser.add_argument("--seed", type=int, default=5)
-    parser.add_argument("--eval-every", type=float, default=400, help="seconds")
     args = parser.parse_args()
     keep_freed_memory()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -134,46 +155,51 @@ def main() -> None:
     model = PretrainingBlip(blip_config(tokenizer), len(concepts))
     weights = torch.load(args.weights, weights_only=True)["model"]
     if args.export:
-        untie(model)
-        model.load_state_dict(weights)
-        export(model, tokenizer, args.export)
+        taught = Taught(model)
+        taught.load_state_dict(weights)
+        export(taught.model, tokenizer, args.export)
+        changed = {k: v.to(torch.float16).contiguous() for k, v in taught.question_weights().items()}
+        save_file(changed, args.export / QUESTION_ENCODER, metadata={"format": "pt"})
+        (args.export / QUESTION_ENCODER).chmod(0o644)  # safetensors makes it readable by its owner only
         return
     model.load_state_dict(weights)
-    untie(model)
-    parameters = choose(model)
-    seen = {c.hexcode for c in concepts if c.split != "novel"}
-    pictures = Pictures.read(concepts, seen, new_style=False)
-    stream = AskingStream(pictures, captioner, tokenizer, args.batch, args.decoded, args.seed)
-    stream.asker, stream.asked = Asker(captioner, concepts), args.asked
-    teaching = Teaching(model, args.matched, tokenizer, stream.asker)
-    optimizer = torch.optim.AdamW(parameters, lr=args.lr, betas=(0.9, 0.98), eps=1e-8, weight_decay=0.05, fused=True)
-    LOG.info("%.2f M weights are taught, %s", sum(p.numel() for p in parameters) / 1e6, vars(args))
-    begin = looked = saved = time.monotonic()
-    sums = torch.zeros(4)
+    taught = Taught(model)
+    parameters = taught.choose()
+    pictures = Pictures.read(concepts, {c.hexcode for c in concepts if c.split != "novel"}, new_style=False)
+    stream = Stream(pictures, captioner, tokenizer, BATCH, 1, args.seed)
+    material = encode(model, stream, range(args.canvases // BATCH), tokenizer)
+    LOG.info(
+        "%d canvases; %.2f M weights are taught, %s",
+        len(material.shown),
+        sum(p.numel() for p in parameters) / 1e6,
+        vars(args),
+    )
+    asker, rng = Asker(captioner, concepts), random.Random(args.seed)
+    optimizers = optimisers(taught, args.lr, args.muon_lr)
+    begin = saved = time.monotonic()
+    sums = torch.zeros(2)
     for step in range(args.steps):
-        factor = rate(step, args.steps, 50, 0.6)
-        set_rates([optimizer], [args.lr * factor])
-        generator = torch.Generator().manual_seed(args.seed * 1_000_003 + 500_000 + step)
-        losses = teaching.teach(stream(step), stream.questions(step), generator)
-        (torch.stack(list(losses.values())).sum() + losses["itm"]).backward()
+        factor = rate(step, args.steps, 50, 0.5)
+        set_rates(optimizers, [args.lr * factor, args.muon_lr * factor])
+        rows = [rng.randrange(len(material.shown)) for _ in range(args.asked + args.told)]
+        asked = [asker.ask(material.shown[row], material.truths[row], rng) for row in rows[: args.asked]]
+        answer = answer_loss(taught, tokenizer, material.visuals(rows[: args.asked]), asked)
+        rest = rows[args.asked :]
+        lm = caption_loss(taught, tokenizer, material.visuals(rest), [material.captions[row] for row in rest])
+        (answer + lm).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        sums += torch.stack([v.detach() for v in losses.values()])
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        sums += torch.stack([answer.detach(), lm.detach()])
         now, last = time.monotonic(), step + 1 == args.steps
-        if (step + 1) % 50 == 0:
-            means = " ".join(f"{k} {v:.3f}" for k, v in zip(losses, (sums / 50).tolist(), strict=True))
+        if (step + 1) % 100 == 0:
             left = (args.steps - step - 1) * (now - begin) / (step + 1) / 60
-            LOG.info("step %d %s lr %.2e eta %.1f min", step + 1, means, args.lr * factor, left)
+            LOG.info("step %d answer %.3f lm %.3f eta %.1f min", step + 1, *(sums / 100).tolist(), left)
             sums.zero_()
         if now - saved > 300 or last:
-            save_checkpoint(args.out / "checkpoint.pt", model, [optimizer], step + 1)
+            save_checkpoint(args.out / "checkpoint.pt", taught, optimizers, step + 1)
             saved = now
-        if now - looked > args.eval_every or last:
-            LOG.info(
-                "step %d zero-shot %s", step + 1, json.dumps(evaluate.scenes(model, tokenizer, args.scenes, "val"))
-            )
-            looked = time.monotonic()
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ USAGE = """usage: uniadapter COMMAND …
   ask FILE QUESTION … [--adapter FOLDER]           answer questions about a picture or video
   caption FILE [--adapter FOLDER]                  write a caption for it
   convert FILE OUTPUT [--kind KIND]                the authors' or BLIP's .pth to an adapter or transformers folder
-  demo [scenes|video] [--output FOLDER] [--seed N] an embedded task: zero-shot, UniAdapter, full fine-tuning
+  demo [TASK] [--output FOLDER] [--seed N]          scenes, video, vqa, videoqa or caption: the methods side by side
 
 CONFIG is a YAML file or the name of one that comes with the package (coco, flickr30k, msrvtt, didemo,
 vqav2, msrvtt_qa, coco_caption, scenes, clips).
@@ -115,7 +115,13 @@ def demo(arguments: list[str]) -> None:
     from uniadapter.demo import DEMOS, run_demo
 
     parser = Parser(prog="uniadapter demo", description="adapt the embedded BLIP to an embedded task, three ways")
-    parser.add_argument("task", nargs="?", choices=tuple(DEMOS), default="scenes", help="pictures, or clips")
+    parser.add_argument(
+        "task",
+        nargs="?",
+        choices=tuple(DEMOS),
+        default="scenes",
+        help="pictures, clips, questions about either, or captions",
+    )
     parser.add_argument("--output", default=None, help="folder of the run; without it runs/demo or runs/demo-TASK")
     parser.add_argument("--seed", type=int, default=0, help="of every random draw")
     chosen = parser.parse_args(arguments)

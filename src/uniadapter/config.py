@@ -132,6 +132,8 @@ class DataConfig:
         scale: area range of RandomResizedCrop.
         flip: horizontal flips; never for captions that speak of left and right.
         augment: the published RandAugment (N = 2, M = 5).
+        blank: show a blank picture in the place of every picture and frame, in training and evaluation: the baseline
+            that answers by the question alone.
         max_words: captions are cut to this many words; how many were is said in the log.
         on_error: "raise" stops at a record that cannot be read, "skip" leaves it out and counts it.
         workers: processes that load pictures or videos; 0 loads in the main process.
@@ -152,6 +154,7 @@ class DataConfig:
     scale: tuple[float, float] = (0.5, 1.0)
     flip: bool = True
     augment: bool = True
+    blank: bool = False
     max_words: int = 30
     on_error: OnError = "raise"
     workers: int = 2

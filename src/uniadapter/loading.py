@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoTokenizer,
     BertTokenizer,
@@ -95,7 +95,17 @@ def load_model(base: str = EMBEDDED, task: str = "retrieval", dtype: torch.dtype
         ) from error
     _refuse_missing(base, cls, list(info["missing_keys"]))
     model.config.name_or_path = base
+    if base == EMBEDDED and task == "vqa":
+        _teach_questions(model, asset("backbone") / "question_encoder.safetensors")
     return model.eval()
+
+
+def _teach_questions(model: PreTrainedModel, file: Path) -> None:
+    """Put in what the question encoder has of its own; the embedded base ships it apart, as BLIP has checkpoints."""
+    own = {name: tensor.to(model.dtype) for name, tensor in load_file(file).items()}
+    _, unexpected = model.load_state_dict(own, strict=False)
+    if unexpected:
+        raise CheckpointError(f"{file}: holds {unexpected[0]}, which the question model lacks: reinstall the package")
 
 
 def _refuse_missing(base: str, cls: type[PreTrainedModel], missing: list[str]) -> None:

@@ -128,7 +128,7 @@ def train_loader(
 
     Args:
         split: the visuals and captions.
-        config: `frames`, `scale`, `flip`, `augment`, `on_error` and `workers` are used.
+        config: `frames`, `scale`, `flip`, `augment`, `blank`, `on_error` and `workers` are used.
         size: side of the frames in pixels.
         batch_size: samples of a step over all processes.
         seed: of order and augmentation.
@@ -141,7 +141,8 @@ def train_loader(
     batches = EpochBatches(
         len(split.texts), batch_size, seed, epoch=epoch, rank=rank, world=world, start_batch=start_batch
     )
-    rows = TrainRows(split, TrainTransform.from_config(config, size), seed, config.on_error, config.frames)
+    transform = TrainTransform.from_config(config, size)
+    rows = TrainRows(split, transform, seed, config.on_error, config.frames, config.blank)
     workers = _bounded(config.workers, batches.batches_per_epoch)
     return TrainLoader(_loader(rows, batches, _training_batch, workers, pin_memory), batches, config.on_error == "skip")
 
@@ -160,7 +161,7 @@ def visual_loader(
 
     Args:
         split: the visuals.
-        config: `frames`, `eval_frames` and `workers` are used.
+        config: `frames`, `eval_frames`, `blank` and `workers` are used.
         size: side of the frames in pixels.
         batch_size: visuals of a batch, on this process.
         rank: this process.
@@ -168,7 +169,8 @@ def visual_loader(
         pin_memory: hand over batches in page-locked memory.
     """
     batches = OrderedBatches(len(split.visuals), batch_size, rank=rank, world=world)
-    visuals = EvaluationVisuals(split, EvaluationTransform(size), config.eval_frames or config.frames)
+    frames = config.eval_frames or config.frames
+    visuals = EvaluationVisuals(split, EvaluationTransform(size), frames, config.blank)
     workers = _bounded(config.workers, len(batches))
     return VisualLoader(_loader(visuals, batches, _visual_batch, workers, pin_memory))
 

@@ -47,6 +47,7 @@ class TrainRows(Dataset[Sample]):
         seed: of the augmentation and of a video's moments.
         on_error: "skip" puts the next readable sample in the place of one whose visual cannot be read.
         frames: of a video.
+        blank: hide what is to be seen.
     """
 
     def __init__(
@@ -56,9 +57,10 @@ class TrainRows(Dataset[Sample]):
         seed: int,
         on_error: OnError = "raise",
         frames: int = 1,
+        blank: bool = False,
     ) -> None:
         self.split, self.transform, self.seed, self.on_error = split, transform, seed, on_error
-        self.frames = frames
+        self.frames, self.blank = frames, blank
 
     def __len__(self) -> int:
         """Number of captions."""
@@ -77,6 +79,7 @@ class TrainRows(Dataset[Sample]):
                         split.visuals[visual], split.origins[visual], self.frames, self.transform.at_least, draw
                     )
                     pixels = torch.stack([self.transform(f, rng(self.seed, AUGMENT, epoch, row)) for f in clip])
+                    pixels = _hidden(pixels) if self.blank else pixels
                     return Sample(pixels, split.texts[row], visual, row, list(faults.values()))
                 except DataError as error:
                     faults[visual] = error
@@ -93,10 +96,13 @@ class EvaluationVisuals(Dataset[Sample]):
         split: the visuals.
         transform: RGB to pixels.
         frames: of a video.
+        blank: hide what is to be seen.
     """
 
-    def __init__(self, split: RetrievalSplit, transform: EvaluationTransform, frames: int = 1) -> None:
-        self.split, self.transform, self.frames = split, transform, frames
+    def __init__(
+        self, split: RetrievalSplit, transform: EvaluationTransform, frames: int = 1, blank: bool = False
+    ) -> None:
+        self.split, self.transform, self.frames, self.blank = split, transform, frames, blank
 
     def __len__(self) -> int:
         """Number of visuals."""
@@ -110,4 +116,10 @@ class EvaluationVisuals(Dataset[Sample]):
             )
         except DataError as error:
             return Sample(None, "", index, index, [error])
-        return Sample(torch.stack([self.transform(frame) for frame in clip]), "", index, index)
+        pixels = torch.stack([self.transform(frame) for frame in clip])
+        return Sample(_hidden(pixels) if self.blank else pixels, "", index, index)
+
+
+def _hidden(pixels: Tensor) -> Tensor:
+    """As many frames of the mean colour, which normalisation has made zero."""
+    return torch.zeros_like(pixels)

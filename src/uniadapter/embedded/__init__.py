@@ -7,10 +7,18 @@ from pathlib import Path
 
 from uniadapter.config import ConfigError
 from uniadapter.embedded.clips import prepare_clips
+from uniadapter.embedded.easy_vqa import prepare_easy_vqa
 from uniadapter.embedded.scenes import prepare_scenes
 
 PREFIX = "embedded:"
-TASKS = {"scenes": prepare_scenes, "clips": prepare_clips}
+# Name to what writes the folder, and what its files' names begin with.
+TASKS = {
+    "scenes": (prepare_scenes, ""),
+    "vqa": (prepare_scenes, "vqa_"),
+    "clips": (prepare_clips, ""),
+    "videoqa": (prepare_clips, "vqa_"),
+    "easy_vqa": (prepare_easy_vqa, ""),
+}
 
 
 def cache_folder() -> Path:
@@ -33,9 +41,11 @@ def resolve(name: str) -> str:
     if task not in TASKS:
         have = ", ".join(f"{PREFIX}{known}/SPLIT" for known in TASKS)
         raise ConfigError(f"data: there is no embedded task {task!r} (in {name!r}); there is {have}")
-    folder = TASKS[task](cache_folder())
-    file = folder / f"{split}.json"
+    write, beginning = TASKS[task]
+    folder = write(cache_folder())
+    file = folder / f"{beginning}{split}.json"
     if not file.is_file():
-        have = ", ".join(sorted(p.stem for p in folder.glob("*.json")))
+        names = sorted(p.stem for p in folder.glob("*.json"))
+        have = ", ".join(n.removeprefix(beginning) for n in names if n.startswith("vqa_") == bool(beginning))
         raise ConfigError(f"data: there is no split {split!r} of the embedded {task}; there is {have}")
     return str(file)

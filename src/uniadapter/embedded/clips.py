@@ -15,10 +15,11 @@ import av
 
 from uniadapter.assets import asset
 from uniadapter.embedded.folders import fingerprint, prepare_folder
+from uniadapter.embedded.questions import clip_questions, question_rows, read_kinds
 
 SPLITS = ("train", "val", "test", "test_novel")
 SECONDS = 3  # of one animation
-RENDERER = "1"  # part of the stamp: raise it when joining changes
+RENDERER = "2"  # part of the stamp: raise it when joining or questions change
 
 
 def read_sequences(split: str, folder: Path | None = None) -> list[dict[str, Any]]:
@@ -78,7 +79,7 @@ def prepare_clips(root: Path) -> Path:
     """Write the embedded clips into `root/clips` unless they are there; returns that folder.
 
     Written: `train.json` (composed and single clips), `val.json`, `test.json`, `test_novel.json` (composed),
-    `test_single.json`, and `videos/`.
+    `test_single.json`, `vqa_train.json` and so on with questions about the composed clips, and `videos/`.
     """
     source = asset("clips")
 
@@ -86,8 +87,12 @@ def prepare_clips(root: Path) -> Path:
         listed = {split: _rows(source, target, split) for split in SPLITS}
         listed["train"] += _single(source, target, "train")
         listed["test_single"] = _single(source, target, "test")
+        kinds = read_kinds()
+        for split in SPLITS:
+            questions = clip_questions(read_sequences(split, source), kinds, f"clips/{split}")
+            listed[f"vqa_{split}"] = question_rows(questions, "video", f"videos/{split}/{{}}.mp4")
         for split, rows in listed.items():
             (target / f"{split}.json").write_text(json.dumps(rows, indent=0) + "\n", encoding="utf-8")
 
-    stamp = fingerprint(source, ["SPLIT_SHA256"], RENDERER)
+    stamp = fingerprint(source, ["SPLIT_SHA256"], fingerprint(asset("scenes"), ["kinds.json"], RENDERER))
     return prepare_folder(Path(root) / "clips", stamp, write)

@@ -11,10 +11,11 @@ from PIL import Image
 
 from uniadapter.assets import asset
 from uniadapter.embedded.folders import fingerprint, prepare_folder
+from uniadapter.embedded.questions import question_rows, read_kinds, scene_questions
 
 SIZE = 96
 SPLITS = ("train", "val", "test", "test_novel")
-RENDERER = "2"  # part of the stamp: raise it when rendering changes
+RENDERER = "3"  # part of the stamp: raise it when rendering or questions change
 
 
 def read_specifications(split: str, folder: Path | None = None) -> list[dict[str, Any]]:
@@ -71,24 +72,29 @@ def render(scene: dict[str, Any], atlas: Atlas) -> Image.Image:
 
 
 def _write_split(split: str, source: Path, target: Path, atlas: Atlas) -> None:
-    """Pictures and annotation file of one split, in the Karpathy layout."""
+    """Pictures of one split, its captions in the Karpathy layout, and its questions."""
     pictures = target / "images" / split
     pictures.mkdir(parents=True)
     rows: list[dict[str, Any]] = []
-    for scene in read_specifications(split, source):
+    scenes = read_specifications(split, source)
+    for scene in scenes:
         name = f"images/{split}/{scene['id']}.png"
         render(scene, atlas).save(target / name, compress_level=1)
         if split == "train":
             rows += [{"image": name, "caption": text, "image_id": scene["id"]} for text in scene["captions"]]
         else:
             rows.append({"image": name, "caption": scene["captions"]})
-    (target / f"{split}.json").write_text(json.dumps(rows, indent=0) + "\n", encoding="utf-8")
+    questions = scene_questions(scenes, read_kinds(), f"scenes/{split}")
+    asked = question_rows(questions, "image", f"images/{split}/{{}}.png")
+    for name, content in ((split, rows), (f"vqa_{split}", asked)):
+        (target / f"{name}.json").write_text(json.dumps(content, indent=0) + "\n", encoding="utf-8")
 
 
 def prepare_scenes(root: Path) -> Path:
     """Render the embedded scenes into ``root/scenes`` unless they are there; returns that folder.
 
-    Written: ``train.json``, ``val.json``, ``test.json``, ``test_novel.json`` and ``images/``.
+    Written: ``train.json``, ``val.json``, ``test.json``, ``test_novel.json``, the same with ``vqa_`` before it, and
+    ``images/``.
     """
     source = asset("scenes")
 
@@ -97,5 +103,5 @@ def prepare_scenes(root: Path) -> Path:
         for split in SPLITS:
             _write_split(split, source, target, atlas)
 
-    names = ["sprites.webp", "sprites.json", *(f"{split}.jsonl" for split in SPLITS)]
+    names = ["sprites.webp", "sprites.json", "kinds.json", *(f"{split}.jsonl" for split in SPLITS)]
     return prepare_folder(Path(root) / "scenes", fingerprint(source, names, RENDERER), write)

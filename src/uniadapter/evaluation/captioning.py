@@ -162,6 +162,11 @@ def _same_pictures(predictions: Mapping[Key, str], references: Mapping[Key, Sequ
             raise DataError(f"{len(keys)} pictures {fault} ({names}): are both of one split?", "other pictures")
 
 
+def require_scorer() -> None:
+    """Raise `ImportError`, which says what to install, where captions could not be scored."""
+    _module("cider.cider")
+
+
 def _scorer(module: str, name: str) -> Any:
     return getattr(_module(module), name)
 

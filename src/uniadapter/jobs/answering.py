@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import Any
 
 import torch
@@ -88,11 +89,16 @@ def scored(split: QuestionSplit, found: list[Prediction]) -> tuple[dict[str, Any
         exact = exact_match(said, wanted, split.texts)
         words = dict(exact.by_question_word)
         scores: dict[str, Any] = {"accuracy": exact.overall, "metric": "exact match", "by_question_word": words}
+        scores["majority_answer"] = majority(wanted)
         kinds = {
             kind: [r for r, k in zip(exact.correct, split.kinds, strict=True) if k == kind] for kind in split.kinds
         }
         if set(kinds) != {""}:
             scores["by_answer_type"] = {kind: 100 * sum(own) / len(own) for kind, own in sorted(kinds.items())}
+            typed = {kind: [w for w, k in zip(wanted, split.kinds, strict=True) if k == kind] for kind in sorted(kinds)}
+            scores["majority_by_answer_type"] = {kind: majority(own) for kind, own in typed.items()}
+            known = sum(scores["majority_by_answer_type"][kind] * len(own) for kind, own in typed.items())
+            scores["majority_of_answer_type"] = known / len(wanted)
         return scores, torch.tensor(exact.correct).float(), f"accuracy {exact.overall:.2f} (exact match)"
     annotations = [
         Annotation(row, 0, split.question_types[row], split.kinds[row], own) for row, own in enumerate(split.annotators)
@@ -104,6 +110,11 @@ def scored(split: QuestionSplit, found: list[Prediction]) -> tuple[dict[str, Any
         if set(values) != {""}:
             scores[f"by_{name}_type"] = values
     return scores, right, f"VQA accuracy {official.overall:.2f}"
+
+
+def majority(wanted: list[str]) -> float:
+    """Accuracy, 0 to 100, of who always gives the most frequent of the right answers."""
+    return 100 * Counter(wanted).most_common(1)[0][1] / len(wanted)
 
 
 def results_of(split: QuestionSplit, found: list[Prediction]) -> dict[int, str]:

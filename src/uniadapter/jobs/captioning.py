@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from uniadapter.backbone import encode_visual
-from uniadapter.config import ConfigError, DataConfig, RunConfig
+from uniadapter.config import DataConfig, RunConfig
 from uniadapter.data.retrieval import load_retrieval
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.decoder import visual_context
-from uniadapter.evaluation.captioning import caption_scores
+from uniadapter.evaluation.captioning import caption_scores, require_scorer
 from uniadapter.evaluation.mode import evaluating
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.generation import generate_texts
@@ -26,13 +26,16 @@ class CaptionJob:
         return load_retrieval(path, config, which)
 
     def task(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> CaptionTask:
-        """The training loss."""
+        """The training loss; what would fail after training, for want of a package, fails now."""
+        if config.data.test or config.data.val:
+            require_scorer()
         return CaptionTask(prepared.model, prepared.tokenizer, config.model, config.model.prompt)
 
     def evaluate(
         self, prepared: Prepared, split: RetrievalSplit, config: RunConfig, progress: Progress | None
     ) -> Result:
         """Write a caption for every visual; `detail` is the list of captions."""
+        require_scorer()
         loader = visuals_of(prepared, split, config)
         model, settings = prepared.model, config.evaluate
         written: list[str] = []
@@ -48,10 +51,7 @@ class CaptionJob:
                     progress(len(written), len(split.visuals))
         owned = split.visual_texts()
         references = {visual: [split.texts[text] for text in texts] for visual, texts in enumerate(owned)}
-        try:
-            found = caption_scores(dict(enumerate(written)), references)
-        except ImportError as error:
-            raise ConfigError(f"captions were written, but not scored: {error}") from None
+        found = caption_scores(dict(enumerate(written)), references)
         scores = {"cider": found.cider, "bleu@4": found.bleu4, "tokenizer": found.tokenizer}
         headline = f"CIDEr {found.cider:.1f}, BLEU-4 {found.bleu4:.1f} ({found.tokenizer} tokenizer)"
         return Result(scores, torch.tensor(found.cider_each) / 100, headline, found.cider, written)
