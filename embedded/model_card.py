@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 
@@ -59,6 +60,13 @@ Before it, on the same material: 793 steps with AdamW at 0.001 (seed 0); 2,600 w
 learnt next to nothing; 1,000 with AdamW at 4e-4, matching weighed threefold (seed 1); 300 with Muon at 0.01, from which on words
 were told where to look (seed 2; queries and keys of the text encoder's cross-attention drawn anew): `docs/log.md`.
 
+Then, with vision, text encoder and heads as they were, the decoder (its own copies by now) was taught to answer, by
+`python -m embedded.teach`: {taught[steps]} steps of {taught[asked]} questions and {taught[told]} captions on {taught[canvases]} canvases of the same drawings (seed {taught[seed]};
+Muon at {taught[muon_lr]}, AdamW at {taught[lr]}). Asked was what kind of thing is there, how many, of what kind it is, where it is; never how two
+things stand to each other, and nothing about the 3-D style. The questions were read by a copy of the text encoder; what that copy
+changed (cross-attention, upper feed-forward layers) is `question_encoder.safetensors`, as BLIP has a checkpoint for question
+answering. `uniadapter.load_model("embedded", "vqa")` puts both together.
+
 ## Zero-shot, on validation material
 
 {scores}
@@ -78,7 +86,7 @@ The weights and files in this folder: Apache-2.0, as the repository. Pictures us
 Words: emojibase-data (MIT), CLDR annotations (Unicode-3.0), emojilib (MIT); licence texts are in `../scenes/licences`. Credit, as CC-BY asks: Twemoji (Twitter and contributors), EmojiOne/JoyPixels
 v2, OpenMoji (CC-BY-SA: used for training only).
 
-sha256 of `model.safetensors`: `{sha}`
+sha256 of `model.safetensors`: `{sha}`, of `question_encoder.safetensors`: `{questions_sha}`
 """
 NAMES = {
     "i2t_r1": "singles, image to text R@1",
@@ -91,16 +99,23 @@ NAMES = {
 }
 
 
+def settings_of(text: str) -> dict[str, Any]:
+    """The arguments of a run, as its log has them."""
+    return ast.literal_eval(re.sub(r"PosixPath\(('[^']*')\)", r"\1", text))
+
+
 def main() -> None:
     """Write ``README.md`` from the exported folder and the log of the run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=CACHE / "run")
+    parser.add_argument("--taught", type=Path, default=CACHE / "taught")
     parser.add_argument("--folder", type=Path, default=CACHE.parent.parent / "assets" / "backbone")
     args = parser.parse_args()
     log = (args.run / "log.txt").read_text()
     starts = re.findall(r"from step (\d+) to (\d+), (\{.*\})", log)
-    settings = ast.literal_eval(re.sub(r"PosixPath\(('[^']*')\)", r"\1", starts[-1][2]))
+    settings = settings_of(starts[-1][2])
     plans = [f"from step {first} with `--steps {last}`" for first, last, _ in starts]
+    taught = settings_of(re.findall(r"are taught, (\{.*\})", (args.taught / "log.txt").read_text())[-1])
     restarts = f"The run was resumed: {', then '.join(plans)}." if len(plans) > 1 else ""
     scores = json.loads(re.findall(r"zero-shot (\{.*?\})", log)[-1])
     config = json.loads((args.folder / "config.json").read_text())
@@ -120,6 +135,8 @@ def main() -> None:
         singles=scores["singles"],
         restarts=restarts,
         packages="\n".join(f"| {p.name} | {p.version} | {p.licence} |" for p in sources.DRAWN.values()),
+        taught=taught,
+        questions_sha=hashlib.sha256((args.folder / "question_encoder.safetensors").read_bytes()).hexdigest(),
         sha=hashlib.sha256(weights.read_bytes()).hexdigest(),
         **{key: settings[key] for key in ("steps", "batch", "seed", "lr", "muon_lr", "warm", "decay")},
     )

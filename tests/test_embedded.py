@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoTokenizer, BlipForConditionalGeneration, BlipForImageTextRetrieval
+from safetensors.torch import load_file
+from transformers import (
+    AutoTokenizer,
+    BlipForConditionalGeneration,
+    BlipForImageTextRetrieval,
+    BlipForQuestionAnswering,
+)
 
-from uniadapter.assets import asset
+from uniadapter.assets import asset, shipped
 from uniadapter.embedded import scenes as embedded
 from uniadapter.embedded.folders import STAMP
+from uniadapter.loading import load_model
+from uniadapter.parsing import read_config
+from uniadapter.preparing import prepare
+from uniadapter.runs import evaluate_split, load_split
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"train": 4000, "val": 400, "test": 500, "test_novel": 400}
@@ -243,6 +254,31 @@ def test_the_backbone_tells_words_about_a_picture(rendered: Path) -> None:
     with torch.no_grad():
         out = model.generate(pixel_values=torch.zeros(1, 3, 96, 96), max_new_tokens=8)
     assert tokenizer.decode(out[0], skip_special_tokens=True).strip()
+
+
+def test_questions_are_read_by_an_encoder_of_their_own() -> None:
+    """It is put into the question model alone; its self-attention and embeddings are the text encoder's."""
+    own = load_file(backbone() / "question_encoder.safetensors")
+    model, plain = load_model("embedded", "vqa"), BlipForQuestionAnswering.from_pretrained(backbone())
+    there, before = model.state_dict(), plain.state_dict()
+    assert set(own) < set(before)
+    assert all(torch.equal(there[name], own.get(name, before[name]).float()) for name in before)
+    assert {name.split(".")[4] for name in own} == {"crossattention", "intermediate", "output"}
+    retrieval = load_model("embedded").state_dict()
+    assert all(torch.equal(retrieval[name], before[name]) for name in own)
+
+
+def test_the_backbone_answers_about_the_style_it_was_taught_in(rendered: Path) -> None:
+    """More right than the most frequent answer of each type, on scenes in a style that it has never seen."""
+    files = {split: str(rendered / f"vqa_{split}.json") for split in ("train", "val")}
+    config = read_config(shipped("configs") / "vqa.yaml")
+    config = replace(config, data=replace(config.data, **files), model=replace(config.model, method="none"))
+    scores = evaluate_split(prepare(config), load_split(config, "val"), config).scores
+    assert scores["by_answer_type"]["how many"] > scores["majority_by_answer_type"]["how many"] + 5
+
+
+def test_all_assets_stay_below_25_megabytes() -> None:
+    assert sum(p.stat().st_size for p in shipped("assets").rglob("*") if p.is_file()) < 25e6
 
 
 def test_assets_stay_small() -> None:

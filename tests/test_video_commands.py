@@ -145,6 +145,12 @@ def test_video_layouts_through_train_and_evaluate(
         assert "9k" in metrics["splits"]["train"]
 
 
+def test_frames_that_were_not_weighed_get_no_bars(tmp_path: Path, base: Path) -> None:  # noqa: F811
+    run = write_run(tmp_path, base, own(tmp_path), data={"frames": 3}, train={"epochs": 1})
+    assert main(["train", str(run)]) == 0
+    assert "weights of the frames" not in (tmp_path / "run/report.html").read_text()
+
+
 def test_dual_softmax_rows_are_marked(tmp_path: Path, base: Path) -> None:  # noqa: F811
     run = write_run(tmp_path, base, own(tmp_path), data={"frames": 2}, evaluate={"dual_softmax": True})
     assert main(["evaluate", str(run), "--output", str(tmp_path / "again")]) == 0

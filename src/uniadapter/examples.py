@@ -64,9 +64,9 @@ def _query(split: RetrievalSplit, text: int, before: RetrievalResult, after: Ret
 
 
 def _ranked(split: RetrievalSplit, text: int, result: RetrievalResult) -> list[report.RankedItem]:
-    """The top five, with the weight of each frame where there are several."""
+    """The top five, with the weight of each frame where there are several and they are weighed."""
     order, weights = result.text_order[text, :5].tolist(), result.frame_weights[text]
-    moving, owner = weights.shape[1] > 1, split.text_visual[text]
+    moving, owner = weights.shape[-1] > 1, split.text_visual[text]
     return [
         report.RankedItem(_shown(split.visuals[i]), correct=i == owner, frame_weights=weight.tolist() if moving else ())
         for i, weight in zip(order, weights, strict=False)

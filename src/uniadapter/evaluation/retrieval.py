@@ -17,6 +17,7 @@ from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.mode import evaluating
 from uniadapter.evaluation.recall import dual_softmax, ranks, rerank_order, reranked_ranks, retrieval_metrics
 from uniadapter.evaluation.rerank import Progress, rerank
+from uniadapter.inject import adopt
 from uniadapter.tokens import tokenize
 
 SHOWN = 10  # best visuals of a text that a result keeps
@@ -32,7 +33,8 @@ class RetrievalResult:
         text_ranks: rank of the right visual for each text, [S], reranked.
         visual_ranks: rank of the best right text for each visual, [V], reranked.
         text_order: the ten best visuals of each text, best first, [S, 10 or fewer].
-        frame_weights: what frame-aware attention gives each frame of those, [S, 10 or fewer, T]; their mean is 1.
+        frame_weights: what frame-aware attention gave each frame of those, [S, 10 or fewer, T]; their mean is 1. T is 0
+            where it is off.
         pairs: fused pairs.
     """
 
@@ -103,8 +105,11 @@ def evaluate_retrieval(
     text_ranks = reranked_ranks(itc, ordered.text_candidates.cpu(), ordered.text_scores.cpu(), owners)
     visual_ranks = reranked_ranks(itc.T, ordered.visual_candidates.cpu(), ordered.visual_scores.cpu(), owned)
     order = rerank_order(itc, ordered.text_candidates.cpu(), ordered.text_scores.cpu())[:, :SHOWN]
-    frames = visuals.frames.float().cpu()
-    weights = torch.stack([frame_weights(texts.feature.float().cpu(), frames[column]) for column in order.T], dim=1)
+    active = adopt(model).active
+    weights = torch.empty(len(order), order.shape[1], 0)
+    if config.k and active is not None and active.config.frame_aware:
+        frames = visuals.frames.float().cpu()
+        weights = torch.stack([frame_weights(texts.feature.float().cpu(), frames[column]) for column in order.T], dim=1)
     return RetrievalResult(
         _with_twins(retrieval_metrics(text_ranks), retrieval_metrics(ranks(itc, owners))),
         _with_twins(retrieval_metrics(visual_ranks), retrieval_metrics(ranks(itc.T, owned))),
