@@ -170,8 +170,22 @@ def chosen(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def check_rates(task: str) -> None:
+    """Refuse to read the test split with rates that validation did not choose, or that stand at an edge."""
+    name = f"learning-rates{PROOFS[task].suffix}.json"
+    if not (RESULTS / name).exists():
+        raise SystemExit(f"{name} is not there: run `prove.py {task} rates` first")
+    for method, best in json.loads((RESULTS / name).read_text())["chosen"].items():
+        config = f"configs/{DEMOS[task].configs[method]}.yaml"
+        if best["edge"]:
+            raise SystemExit(f"{name}: {method}'s best rate {best['lr']:g} is at the edge of its grid: widen it")
+        if demo_config(task, method, 0).train.lr != best["lr"]:
+            raise SystemExit(f"{name}: validation chose {best['lr']:g} for {method}: write it into {config}")
+
+
 def seeds(task: str) -> None:
     """Zero-shot once, every method and variant on every seed, and the verdicts on UniAdapter against each."""
+    check_rates(task)
     proof, demo = PROOFS[task], DEMOS[task]
     rows: list[dict[str, Any]] = []
     right: dict[str, dict[str, list[torch.Tensor]]] = {}

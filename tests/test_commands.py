@@ -178,15 +178,22 @@ def test_help_explains_every_field(capsys: pytest.CaptureFixture[str]) -> None:
         assert phrase in text
 
 
+def launch(processes: int, *arguments: str) -> None:
+    """Run a command in several processes on the CPU."""
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    if sys.platform.startswith("linux"):
+        environment["GLOO_SOCKET_IFNAME"] = "lo"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}",
+               "-m", "uniadapter", *arguments]  # fmt: skip
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+
+
 def test_two_processes_train_what_one_does(tmp_path: Path, base: Path) -> None:
     files = karpathy(tmp_path, "flickr30k")
     run = write_run(tmp_path, base, files, train={"epochs": 2, "batch_size": 6, "lr": 1e-3})
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     for processes, name in ((1, "one"), (2, "two")):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}",
-                   "-m", "uniadapter", "train", str(run), "--output", str(tmp_path / name)]  # fmt: skip
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
+        launch(processes, "train", str(run), "--output", str(tmp_path / name))
     one = load_file(tmp_path / "one/adapter/adapter_model.safetensors")
     two = load_file(tmp_path / "two/adapter/adapter_model.safetensors")
     start = load_file(_fresh(tmp_path, run))
@@ -199,6 +206,17 @@ def test_two_processes_train_what_one_does(tmp_path: Path, base: Path) -> None:
     losses = [[json.loads(line)["loss"] for line in (tmp_path / name / "history.jsonl").read_text().splitlines()]
               for name in ("one", "two")]  # fmt: skip
     assert losses[0][0] == pytest.approx(losses[1][0], abs=1e-4)
+
+
+def test_two_processes_measure_what_one_does(tmp_path: Path, base: Path) -> None:
+    """Each encodes and reranks its share of the pictures; the first writes the whole result."""
+    files = karpathy(tmp_path, "flickr30k")
+    run = write_run(tmp_path, base, files, evaluate={"k": 3, "block": 0})
+    for processes, name in ((1, "one"), (2, "two")):
+        launch(processes, "evaluate", str(run), "--output", str(tmp_path / name))
+    one, two = (json.loads((tmp_path / name / "metrics.json").read_text())["rows"][0] for name in ("one", "two"))
+    for direction in ("text_to_image", "image_to_text"):
+        assert one[direction] == two[direction]
 
 
 def _fresh(folder: Path, run: Path) -> Path:

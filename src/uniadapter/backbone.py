@@ -226,7 +226,9 @@ def _fuse_part(model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Te
     """`fuse` of pairs whose texts are of about one length."""
     groups = group_pairs(pairs, texts.ids.shape[1]).to(texts.ids.device)
     active = adopt(model).active
-    visual = with_time(model, visuals.tokens[groups.visuals])
+    tokens = visuals.tokens  # which may be kept elsewhere: in a file, in less precision
+    tokens = tokens[groups.visuals.to(tokens.device)].to(texts.ids.device, model.dtype)
+    visual = with_time(model, tokens)
     weights = None
     if active is not None and active.config.frame_aware:
         per_pair = frame_weights(texts.feature[groups.texts], visuals.frames[groups.pair_visuals])

@@ -154,11 +154,20 @@ def run_evaluation(config: RunConfig, adapter: Path | None = None, which: str = 
         The `metrics.json` that is written to `config.output`.
     """
     folder = Path(config.output)
+    accelerator = make_accelerator(config.train)
+    bare = replace(config, model=replace(config.model, method="none"))
+    if not accelerator.is_main_process:
+        if config.task == "retrieval":  # of the other kinds of runs the first process does all
+            logging.getLogger("uniadapter").setLevel(logging.ERROR)
+            bare = replace(bare, data=resolve_data(bare.data))
+            _take_part(bare, adapter, which, accelerator)
+        return {}
     with logged_to(folder):
-        config = replace(config, data=resolve_data(config.data), model=replace(config.model, method="none"))
+        config = replace(bare, data=resolve_data(bare.data))
         split = load_split(config, which)
         prepared = prepare(config, adapter)
-        prepared.model.to(device=make_accelerator(config.train).device)  # type: ignore[call-arg]
+        prepared.model.to(device=accelerator.device)  # type: ignore[call-arg]
+        prepared.together = config.task == "retrieval" and accelerator.num_processes > 1
         tests = {which: split}
         size = (adapter / "adapter_model.safetensors").stat().st_size if adapter else 0
         started = time.perf_counter()
@@ -174,6 +183,14 @@ def run_evaluation(config: RunConfig, adapter: Path | None = None, which: str = 
         console.print(report.table(metrics))
         say(f"{found.result.headline}\n{folder / 'metrics.json'}")
         return metrics
+
+
+def _take_part(config: RunConfig, adapter: Path | None, which: str, accelerator: Accelerator) -> None:
+    """What the other processes do in `run_evaluation`: the first one's work on their share, without a word."""
+    prepared = prepare(config, adapter)
+    prepared.model.to(device=accelerator.device)  # type: ignore[call-arg]
+    prepared.together = True
+    evaluate_split(prepared, load_split(config, which), config)
 
 
 def write_predictions(split: RetrievalSplit, result: Result, folder: Path) -> None:

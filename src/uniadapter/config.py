@@ -262,7 +262,10 @@ class EvaluateConfig:
         longest: tokens of a written caption with its prompt, at most (20 in BLIP).
         shortest: the same, at least (5 in BLIP).
         batch_size: pictures or texts encoded at once.
-        block: pairs fused at once.
+        block: pairs fused at once; 0 takes what the device has room for.
+        features: where visual tokens are kept for reranking: "memory", "disk" (a memory-mapped file in the temporary
+            folder) or "auto", which takes the disk where they would fill more than half of the free memory.
+        features_bf16: keep them in bfloat16, half the size; scores then differ in the third digit.
         precision: as in training.
     """
 
@@ -274,7 +277,9 @@ class EvaluateConfig:
     longest: int = 20
     shortest: int = 5
     batch_size: int = 64
-    block: int = 512
+    block: int = 0
+    features: Literal["auto", "memory", "disk"] = "auto"
+    features_bf16: bool = False
     precision: Precision = "no"
 
 

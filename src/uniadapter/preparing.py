@@ -29,6 +29,7 @@ class Prepared:
         adapter: name of the set that is trained; None for full fine-tuning and zero-shot.
         counts: of its parameters.
         answers: the list that questions are answered from, once it is known.
+        together: every process measures, each a share.
     """
 
     model: PreTrainedModel
@@ -36,6 +37,7 @@ class Prepared:
     adapter: str | None
     counts: Counts
     answers: list[str] = field(default_factory=list)
+    together: bool = False
 
 
 def prepare(config: RunConfig, adapter_folder: Path | None = None) -> Prepared:

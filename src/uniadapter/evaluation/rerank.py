@@ -10,6 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from uniadapter.backbone import Texts, Visuals, match
+from uniadapter.distributed import gather_rows
+from uniadapter.evaluation.blocks import block_pairs, pair_blocks
 from uniadapter.evaluation.recall import top_candidates
 
 Progress = Callable[[int, int], None]  # pairs done, pairs in all
@@ -42,20 +44,22 @@ def rerank(
     itc: Tensor,
     k: int,
     beta: float = 0.0,
-    block: int = 512,
+    block: int = 0,
     progress: Progress | None = None,
+    first: int = 0,
 ) -> Reranked:
     """Score the k best candidates of every text and of every visual by the matching head.
 
     Args:
         model: a BLIP with a matching head.
         texts: S texts.
-        visuals: V visuals.
+        visuals: V visuals; where processes share the work, this one's, a contiguous part of them.
         itc: contrastive similarities, [S, V].
         k: candidates a query, clipped to the gallery.
         beta: score = matching logit + beta * contrastive similarity.
-        block: pairs fused at once.
-        progress: told after each block.
+        block: pairs fused at once; 0 takes what the device has room for.
+        progress: told after each block how many of this process's pairs are done.
+        first: how many visuals come before this process's.
 
     Returns:
         `Reranked`; scores are float32.
@@ -65,15 +69,17 @@ def rerank(
     count = len(texts)
     # One number a pair, visual first, so that sorting groups by visual: what `fuse` shares.
     wanted_by_texts = text_candidates * count + torch.arange(count, device=itc.device)[:, None]
-    wanted_by_visuals = torch.arange(len(visuals), device=itc.device)[:, None] * count + visual_candidates
+    wanted_by_visuals = torch.arange(itc.shape[1], device=itc.device)[:, None] * count + visual_candidates
     keys = torch.unique(torch.cat([wanted_by_texts.flatten(), wanted_by_visuals.flatten()]))
-    scores = torch.empty(len(keys), device=itc.device)
-    for start in range(0, len(keys), block):
-        part = keys[start : start + block]
-        pairs = torch.stack([part % count, part // count], dim=1)
-        scores[start : start + block] = match(model, texts, visuals, pairs)[:, 1].float()
+    own = keys[(keys >= first * count) & (keys < (first + len(visuals)) * count)]
+    limit = block or block_pairs(model, float(texts.mask.sum()) / max(1, count))
+    part_scores = torch.empty(len(own), device=itc.device)
+    for part in pair_blocks(own // count, limit):
+        pairs = torch.stack([own[part] % count, own[part] // count - first], dim=1)
+        part_scores[part] = match(model, texts, visuals, pairs)[:, 1].float()
         if progress is not None:
-            progress(min(start + block, len(keys)), len(keys))
+            progress(part.stop, len(own))
+    scores = gather_rows(part_scores) if len(visuals) < itc.shape[1] else part_scores
 
     def look_up(wanted: Tensor) -> Tensor:
         return scores[torch.searchsorted(keys, wanted)]

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, frame_weights
+from uniadapter.backbone import Texts, encode_text, frame_weights
 from uniadapter.config import EvaluateConfig, ModelConfig
-from uniadapter.data.batches import Batch
+from uniadapter.data.batches import Batch, share
 from uniadapter.data.splits import RetrievalSplit
+from uniadapter.distributed import gather_rows, rank, world_size
+from uniadapter.evaluation.features import encoded_visuals
 from uniadapter.evaluation.mode import evaluating
 from uniadapter.evaluation.recall import dual_softmax, ranks, rerank_order, reranked_ranks, retrieval_metrics
 from uniadapter.evaluation.rerank import Progress, rerank
@@ -60,12 +62,6 @@ def encode_texts(
 
 
 @torch.no_grad()
-def encode_visuals(model: PreTrainedModel, batches: Iterable[Batch], chunk: int = 0) -> Visuals:
-    """Encode all visuals that a loader gives, in its order, on the model's device."""
-    return Visuals.concatenate([encode_visual(model, b.frames.to(model.device), chunk) for b in batches])
-
-
-@torch.no_grad()
 def evaluate_retrieval(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -75,6 +71,7 @@ def evaluate_retrieval(
     config: EvaluateConfig,
     autocast: AbstractContextManager[None] | None = None,
     progress: Progress | None = None,
+    together: bool = False,
 ) -> RetrievalResult:
     """Measure retrieval both ways: contrastive similarity, then the matching head on the k best.
 
@@ -82,23 +79,30 @@ def evaluate_retrieval(
         model: with the adapters to use selected; put in evaluation mode for the time of this call.
         tokenizer: the base's.
         split: names the captions and which picture each belongs to.
-        batches: its visuals, in order.
+        batches: its visuals, in order; where processes share the work, this one's.
         settings: max_tokens and frame_chunk are used.
         config: the protocol.
         autocast: a context for lower precision.
         progress: told how many pairs are fused.
+        together: every process of the group is here and takes its share of the visuals; each gets the whole result.
 
     Returns:
         `RetrievalResult`.
     """
-    with evaluating(model, autocast):
-        visuals = encode_visuals(model, batches, settings.frame_chunk)
+    mine = share(len(split.visuals), rank(), world_size()) if together else (0, len(split.visuals))
+    with (
+        evaluating(model, autocast),
+        encoded_visuals(model, batches, mine[1] - mine[0], config, settings.frame_chunk) as visuals,
+    ):
         texts = encode_texts(model, tokenizer, split.texts, settings.max_tokens, config.batch_size)
+        features, frames = visuals.feature, visuals.frames
+        if together:
+            features, frames = gather_rows(features), gather_rows(frames)
         with torch.autocast(model.device.type, enabled=False):  # rounded similarities would tie
-            itc = texts.feature.float() @ visuals.feature.float().T
+            itc = texts.feature.float() @ features.float().T
             if config.dual_softmax:
                 itc = dual_softmax(itc)
-        ordered = rerank(model, texts, visuals, itc, config.k, config.beta, config.block, progress)
+        ordered = rerank(model, texts, visuals, itc, config.k, config.beta, config.block, progress, mine[0])
     itc = itc.cpu()
     owners = torch.tensor(split.text_visual)
     owned = split.visual_texts()
@@ -108,8 +112,8 @@ def evaluate_retrieval(
     active = adopt(model).active
     weights = torch.empty(len(order), order.shape[1], 0)
     if config.k and active is not None and active.config.frame_aware:
-        frames = visuals.frames.float().cpu()
-        weights = torch.stack([frame_weights(texts.feature.float().cpu(), frames[column]) for column in order.T], dim=1)
+        found, seen = texts.feature.float().cpu(), frames.float().cpu()
+        weights = torch.stack([frame_weights(found, seen[column]) for column in order.T], dim=1)
     return RetrievalResult(
         _with_twins(retrieval_metrics(text_ranks), retrieval_metrics(ranks(itc, owners))),
         _with_twins(retrieval_metrics(visual_ranks), retrieval_metrics(ranks(itc.T, owned))),

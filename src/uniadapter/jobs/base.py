@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from uniadapter import distributed
 from uniadapter.config import DataConfig, RunConfig
 from uniadapter.data.loaders import VisualLoader, visual_loader
 from uniadapter.data.splits import RetrievalSplit
@@ -50,6 +51,8 @@ class Job(Protocol):
 
 
 def visuals_of(prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> VisualLoader:
-    """The visuals of a split, in order, at the base's size."""
+    """The visuals of a split, in order, at the base's size; where processes measure together, this one's share."""
+    rank, world = (distributed.rank(), distributed.world_size()) if prepared.together else (0, 1)
     size = image_size(prepared, config)
-    return visual_loader(split, config.data, size=size, batch_size=config.evaluate.batch_size)
+    batch_size = config.evaluate.batch_size
+    return visual_loader(split, config.data, size=size, batch_size=batch_size, rank=rank, world=world)

@@ -32,8 +32,9 @@ class RetrievalJob:
         loader = visuals_of(prepared, split, config)
         precision = autocast(config.evaluate.precision, prepared.model.device)
         found = evaluate_retrieval(
-            prepared.model, prepared.tokenizer, split, loader, config.model, config.evaluate, precision, progress
-        )
+            prepared.model, prepared.tokenizer, split, loader, config.model, config.evaluate, precision, progress,
+            prepared.together,
+        )  # fmt: skip
         text, visual, kind = found.text_to_visual, found.visual_to_text, split.visual_kind
         return Result(
             scores={f"text_to_{kind}": text, f"{kind}_to_text": visual},

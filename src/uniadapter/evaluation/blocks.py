@@ -1,0 +1,63 @@
+"""Pairs cut into blocks that fit: whole visuals where possible, so that keys and values are projected once."""
+
+from __future__ import annotations
+
+import itertools
+
+import psutil
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+_CPU_TOKENS = 4096  # text tokens of a block: more brings nothing on a CPU, and costs memory
+_SHARE = 0.25  # of a GPU's free memory that a block's states may take
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be had on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def block_pairs(model: PreTrainedModel, tokens: float) -> int:
+    """Pairs fused at once that the device has room for.
+
+    Args:
+        model: a BLIP with a text encoder.
+        tokens: of a text, on average.
+    """
+    if model.device.type == "cpu":
+        fitting = _CPU_TOKENS
+    else:
+        text = model.config.text_config
+        width = 12 * text.hidden_size + 2 * text.intermediate_size  # states of a layer that are alive at once
+        fitting = int(_SHARE * free_memory(model.device) / (4 * width))
+    return max(1, int(fitting / max(tokens, 1.0)))
+
+
+def pair_blocks(visuals: Tensor, limit: int) -> list[slice]:
+    """Cut sorted pairs into blocks of at most `limit`.
+
+    Args:
+        visuals: visual row of each pair, ascending, [P].
+        limit: pairs of a block.
+
+    Returns:
+        Slices that cover every pair once. A visual's pairs stay together unless they are more than `limit`; then they
+        are cut into blocks of about one size.
+    """
+    counts = torch.unique_consecutive(visuals.cpu(), return_counts=True)[1].tolist()
+    blocks: list[slice] = []
+    start = end = 0
+    for count in counts:
+        if end > start and end - start + count > limit:
+            blocks.append(slice(start, end))
+            start = end
+        end += count
+        parts = -(-count // limit)
+        if parts > 1:  # it begins a block of its own, since nothing fitted beside it
+            bounds = [start + part * count // parts for part in range(parts + 1)]
+            blocks += [slice(low, high) for low, high in itertools.pairwise(bounds)]
+            start = end
+    return [*blocks, slice(start, end)] if end > start else blocks
