@@ -39,6 +39,7 @@ from uniadapter.tasks.retrieval import RetrievalTask
 from uniadapter.tokens import TokenBatch
 
 RESULTS = Path(__file__).parent / "results"
+ADAPTERS = AdapterConfig(bottleneck=128, key_value=64)
 logger = logging.getLogger("base_size")
 
 
@@ -69,10 +70,10 @@ def texts(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return ids * mask, mask
 
 
-def trained_set(model: BlipForImageTextRetrieval) -> dict[str, Tensor]:
+def trained_set(model: BlipForImageTextRetrieval, config: AdapterConfig = ADAPTERS) -> dict[str, Tensor]:
     """Weights of a set away from its start, the same in every process."""
     torch.manual_seed(2)
-    built = new_adapter_set(model, AdapterConfig(bottleneck=128, key_value=64))
+    built = new_adapter_set(model, config)
     generator = torch.Generator().manual_seed(1)
     return {n: p + 0.02 * torch.randn(p.shape, generator=generator) for n, p in built.state_dict().items()}
 
@@ -87,7 +88,7 @@ def usual_model(state: dict[str, Tensor] | None = None) -> Usual:
     """The usual peer, with its adapters hooked on."""
     model = load()
     torch.manual_seed(2)
-    built = new_adapter_set(model, AdapterConfig(bottleneck=128, key_value=64))
+    built = new_adapter_set(model, ADAPTERS)
     built.load_state_dict(state or trained_set(model))
     attach(model, built)
     model.add_module("adapters", built)  # so that it has an optimiser's and a momentum copy's parameters
@@ -99,7 +100,7 @@ def strong_model(state: dict[str, Tensor] | None = None) -> Usual:
     """The strong peer: the same steps over layers that use SDPA, padding cut to the batch."""
     model = load()
     torch.manual_seed(2)
-    built = add_adapter(model, AdapterConfig(bottleneck=128, key_value=64))
+    built = add_adapter(model, ADAPTERS)
     built.load_state_dict(state or trained_set(model))
     return Usual(model, cut=True)
 
@@ -128,7 +129,7 @@ def train_ours(batch: int, repeats: int) -> dict[str, Any]:
     """Training steps through the task."""
     model = load()
     torch.manual_seed(2)
-    add_adapter(model, AdapterConfig(bottleneck=128, key_value=64)).load_state_dict(trained_set(model))
+    add_adapter(model, ADAPTERS).load_state_dict(trained_set(model))
     task = RetrievalTask(model, None, ModelConfig(), ObjectiveConfig(queue_size=1024, alpha=0.4))
     task.training = True  # moves queue and momentum; there is no dropout to turn on
     loaded = resident()
@@ -158,7 +159,7 @@ def train_usual(batch: int, repeats: int, build: Callable[..., Usual] = usual_mo
     times, out = [], {}
     for _ in range(repeats):
         start = time.perf_counter()
-        itc, itm = training_loss(online, momentum, queue, pixels(batch), ids, mask, 0.4)
+        itc, itm = training_loss(online, momentum, queue, pixels(batch)[:, None], ids, mask, 0.4)
         (itc + itm).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -171,7 +172,7 @@ def train_usual(batch: int, repeats: int, build: Callable[..., Usual] = usual_mo
 def evaluate_ours(images: int, captions: int, k: int) -> dict[str, Any]:
     """Features and rerank of both directions."""
     model = load()
-    add_adapter(model, AdapterConfig(bottleneck=128, key_value=64)).load_state_dict(trained_set(model))
+    add_adapter(model, ADAPTERS).load_state_dict(trained_set(model))
     loaded = resident()
     ids, mask = texts(images * captions)
     start = time.perf_counter()

@@ -7,6 +7,7 @@ Visual tokens have no padding, so the cross-attention mask that transformers los
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +16,26 @@ from torch import Tensor, nn
 from transformers import BlipForImageTextRetrieval
 
 from uniadapter.adapter import AdapterSet
-from uniadapter.backbone import enc_token_id
+from uniadapter.backbone import enc_token_id, frame_weights
 from uniadapter.objectives.contrastive import FeatureQueue, contrastive_loss
 
 LONGEST = 35
+
+
+class Frames:
+    """Frame-aware attention as the paper has it: each pair's patch keys, multiplied by their frame's weight."""
+
+    factor: Tensor | None = None  # [P, T * N, 1]
+
+    def weigh(self, text_feature: Tensor, frames: Tensor, patches: int) -> None:
+        """Set the weights of the pairs to come: texts [P, e], frames [P, T, e], N tokens a frame."""
+        weights = frame_weights(text_feature, frames)[..., None].expand(-1, -1, patches).clone()
+        weights[..., 0] = 1  # CLS
+        self.factor = weights.flatten(1)[..., None]
+
+    def __call__(self, key: Tensor) -> Tensor:
+        """Keys [P, T * N, d], weighed where they are those of frames."""
+        return key if self.factor is None else key * self.factor
 
 
 class _State:
@@ -28,12 +45,13 @@ class _State:
     crossed: Tensor | None = None
 
 
-def attach(model: BlipForImageTextRetrieval, adapters: AdapterSet) -> None:
+def attach(model: BlipForImageTextRetrieval, adapters: AdapterSet, frames: Frames | None = None) -> None:
     """Hook the set's equations onto transformers' own layers, heads included."""
+    frames = frames or Frames()
     for index, layer in enumerate(model.vision_model.encoder.layers):
         _attach_vision(layer, adapters.adapter("vision", index, "vision"))
     for index, layer in enumerate(model.text_encoder.encoder.layer):
-        _attach_text(layer, adapters, index)
+        _attach_text(layer, adapters, index, frames)
     for name, head in adapters.heads.items():
         setattr(model, name, head)
 
@@ -46,7 +64,7 @@ def _attach_vision(layer: nn.Module, adapter: nn.Module | None) -> None:
     layer.mlp.register_forward_hook(lambda _, args, out: out + adapter(seen.pop(), "vision"))
 
 
-def _attach_text(layer: nn.Module, adapters: AdapterSet, index: int) -> None:
+def _attach_text(layer: nn.Module, adapters: AdapterSet, index: int, frames: Frames) -> None:
     state = _State()
     text, cross = adapters.adapter("encoder", index, "text"), adapters.adapter("encoder", index, "cross")
 
@@ -65,8 +83,22 @@ def _attach_text(layer: nn.Module, adapters: AdapterSet, index: int) -> None:
     layer.output.register_forward_hook(finish)
     if hasattr(adapters, "key"):
         attention = layer.crossattention.self
-        attention.key.register_forward_hook(lambda _, args, out: out + adapters.key(args[0]))
+        attention.key.register_forward_hook(lambda _, args, out: frames(out + adapters.key(args[0])))
         attention.value.register_forward_hook(lambda _, args, out: out + adapters.value(args[0]))
+
+
+def attach_strong(model: BlipForImageTextRetrieval, frames: Frames) -> None:
+    """The same weights on the keys of layers that use SDPA."""
+
+    def weighed(inner: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
+        def keys_values(states: Tensor, *deltas: Tensor | None) -> tuple[Tensor, Tensor]:
+            key, value = inner(states, *deltas)
+            return key if frames.factor is None else key * frames.factor[:, None], value
+
+        return keys_values
+
+    for layer in model.text_encoder.encoder.layer:
+        layer.crossattention.self.keys_values = weighed(layer.crossattention.self.keys_values)
 
 
 @dataclass
@@ -76,15 +108,25 @@ class Usual:
     Args:
         model: transformers' BLIP with hooks; for the strong peer re-typed to SDPA, with an adapter.
         cut: cut padding to the batch's longest text.
+        frames: of videos, what weighs their keys; None for pictures.
     """
 
     model: BlipForImageTextRetrieval
     cut: bool = False
+    frames: Frames | None = None
 
     def visual(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """States [B, N, d] and unit features [B, e] of pictures [B, 3, H, W]."""
         states = self.model.vision_model(pixel_values=pixels).last_hidden_state
         return states, F.normalize(self.model.vision_proj(states[:, 0]), dim=-1)
+
+    def video(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """States [B, T * N, d], unit features [B, e] and those of the frames [B, T, e] of videos [B, T, 3, H, W]."""
+        states = self.model.vision_model(pixel_values=pixels.flatten(0, 1)).last_hidden_state
+        states = states.unflatten(0, pixels.shape[:2])
+        cls = states[:, :, 0]
+        frames = F.normalize(self.model.vision_proj(cls), dim=-1)
+        return states.flatten(1, 2), F.normalize(self.model.vision_proj(cls.mean(1)), dim=-1), frames
 
     def text(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Unit features [S, e]."""
@@ -124,18 +166,23 @@ class Usual:
 def training_loss(
     online: Usual, momentum: Usual, queue: FeatureQueue, pixels: Tensor, ids: Tensor, mask: Tensor, alpha: float
 ) -> tuple[Tensor, Tensor]:
-    """ITC and ITM of a batch of two, whose hard negatives are each other: no draw to differ by."""
-    states, visual = online.visual(pixels)
+    """ITC and ITM of two visuals [2, T, 3, H, W], whose hard negatives are each other: no draw to differ by."""
+    states, visual, frames = online.video(pixels)
     text = online.text(ids, mask)
     with torch.no_grad():
         for slow, fast in zip(momentum.model.parameters(), online.model.parameters(), strict=True):
             slow.mul_(0.995).add_(fast, alpha=0.005)
-        _, slow_visual = momentum.visual(pixels)
+        _, slow_visual, _ = momentum.video(pixels)
         slow_text = momentum.text(ids, mask)
     own = torch.arange(len(ids))
     itc = contrastive_loss(visual, text, slow_visual, slow_text, queue, own, 0.07, alpha)
     other = own.flip(0)
+    patches = states.shape[1] // pixels.shape[1]
+    if online.frames is not None:
+        online.frames.weigh(text, frames, patches)
     positive = online.match(ids, mask, states)
+    if online.frames is not None:
+        online.frames.weigh(torch.cat([text, text[other]]), torch.cat([frames[other], frames]), patches)
     negative = online.match(
         torch.cat([ids, ids[other]]), torch.cat([mask, mask[other]]), torch.cat([states[other], states])
     )

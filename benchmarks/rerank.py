@@ -1,0 +1,241 @@
+"""Reranking at BLIP-base size: seconds a pair, ours beside the usual way and a strong one, scores compared.
+
+    python benchmarks/rerank.py [--works image video] [--visuals 64]
+
+Random weights (time does not depend on them), caption lengths as COCO's. Ours reranks whole galleries; between its
+blocks the peers score blocks of the same pairs, text by text and visual by visual, with candidates in both directions
+as their scripts have them; their time is the median a pair, extrapolated to all pairs they would score. Peaks of memory
+above the loaded model are read in processes of their own. Writes benchmarks/results/rerank.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from base_size import ADAPTERS, RESULTS, load, peak, resident, texts, trained_set
+from torch import Tensor
+from usual import Frames, Usual, attach, attach_strong
+
+from uniadapter.adapters import add_adapter
+from uniadapter.backbone import Texts, Visuals, encode_text
+from uniadapter.evaluation.recall import top_candidates
+from uniadapter.evaluation.rerank import rerank
+from uniadapter.inject import new_adapter_set
+
+BLOCKS = 6  # of each peer, between ours
+PAIRS = 32  # of a block, at least
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+logger = logging.getLogger("rerank")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is reranked.
+
+    Args:
+        name: as in the results.
+        size: side of a picture or frame in pixels.
+        frames: of a visual.
+        captions: of a visual.
+        candidates: a query; 0 is all.
+    """
+
+    name: str
+    size: int
+    frames: int
+    captions: int
+    candidates: tuple[int, ...]
+
+    @property
+    def patches(self) -> int:
+        """Tokens of a frame."""
+        return (self.size // 16) ** 2 + 1
+
+
+WORKS = {
+    "image": Work("image 384 px, rerank", 384, 1, 5, (32, 0)),
+    "video": Work("video 8 x 224 px, frame-aware, rerank", 224, 8, 1, (16, 0)),
+}
+
+
+def visuals_of(work: Work, count: int) -> Visuals:
+    """Random tokens and unit features: what a pair costs does not depend on them."""
+    generator = torch.Generator().manual_seed(7)
+    tokens = torch.randn(count, work.frames, work.patches, 768, generator=generator)
+    frames = torch.nn.functional.normalize(torch.randn(count, work.frames, 256, generator=generator), dim=-1)
+    return Visuals(tokens, torch.nn.functional.normalize(frames.mean(1), dim=-1), frames)
+
+
+class Peer:
+    """A peer with the same weights, which scores pairs as its scripts do.
+
+    Args:
+        work: what is reranked.
+        strong: SDPA and padding cut to the batch.
+        dtype: of autocast.
+    """
+
+    def __init__(self, work: Work, strong: bool, dtype: torch.dtype) -> None:
+        model, self.frames, self.dtype = load(work.size), Frames(), dtype
+        config = replace(ADAPTERS, frame_aware=work.frames > 1)
+        if strong:
+            add_adapter(model, config).load_state_dict(trained_set(model, config))
+            attach_strong(model, self.frames)
+        else:
+            built = new_adapter_set(model, config)
+            built.load_state_dict(trained_set(model, config))
+            attach(model, built, self.frames)
+        self.work, self.usual = work, Usual(model, cut=strong)
+        self.seconds: list[float] = []
+        self.apart = 0.0
+
+    @torch.no_grad()
+    def score(self, encoded: Texts, ids: Tensor, mask: Tensor, visuals: Visuals, pairs: Tensor) -> Tensor:
+        """Matching logits of pairs [P, 2], one visual's states repeated for each."""
+        text, visual = pairs.unbind(1)
+        if self.work.frames > 1:
+            self.frames.weigh(encoded.feature[text], visuals.frames[visual], self.work.patches)
+        with torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32):
+            return self.usual.match(ids[text], mask[text], visuals.tokens[visual].flatten(1, 2))[:, 1].float()
+
+
+def blocks_of(itc: Tensor, k: int) -> list[Tensor]:
+    """Pairs of the peers' blocks, as many of texts as of visuals: queries with their candidates."""
+    generator = torch.Generator().manual_seed(11)
+    found = []
+    for number in range(BLOCKS):
+        sims = itc if number % 2 == 0 else itc.T
+        best = top_candidates(sims, min(k or sims.shape[1], 64))  # the usual way scores a query at a time
+        queries = torch.randperm(len(sims), generator=generator)[: -(-PAIRS // best.shape[1])]
+        pairs = torch.stack([queries.repeat_interleave(best.shape[1]), best[queries].flatten()], dim=1)
+        found.append(pairs if number % 2 == 0 else pairs.flip(1))
+    return found
+
+
+def compare(work: Work, k: int, dtype: str, count: int) -> list[dict[str, Any]]:
+    """One gallery through ours, the peers between its blocks."""
+    model = load(work.size)
+    config = replace(ADAPTERS, frame_aware=work.frames > 1)
+    add_adapter(model, config).load_state_dict(trained_set(model, config))
+    peers = {"usual": Peer(work, False, torch.float32), "strong": Peer(work, True, DTYPES[dtype])}
+    visuals = visuals_of(work, count)
+    ids, mask = texts(count * work.captions)
+    with torch.no_grad():
+        encoded = encode_text(model, ids, mask)
+    itc = encoded.feature @ visuals.feature.T
+    blocks = blocks_of(itc, k)
+    theirs: list[dict[str, Tensor]] = []
+    clock = {"ours": 0.0, "since": 0.0}
+
+    def between(done: int, total: int) -> None:
+        clock["ours"] += time.perf_counter() - clock["since"]
+        while len(theirs) < BLOCKS and done >= total * (len(theirs) + 0.5) / BLOCKS:
+            pairs, scores = blocks[len(theirs)], {}
+            for name, peer in peers.items():
+                start = time.perf_counter()
+                scores[name] = peer.score(encoded, ids, mask, visuals, pairs)
+                peer.seconds.append((time.perf_counter() - start) / len(pairs))
+            theirs.append(scores)
+        clock["since"] = time.perf_counter()
+
+    clock["since"] = time.perf_counter()
+    with torch.autocast("cpu", DTYPES[dtype], enabled=dtype != "float32"):
+        found = rerank(model, encoded, visuals, itc, k or itc.numel(), progress=between)
+    empty = torch.full_like(itc, torch.nan)
+    ours = empty.scatter(1, found.text_candidates, found.text_scores)
+    ours = torch.where(ours.isnan(), empty.T.scatter(1, found.visual_candidates, found.visual_scores).T, ours)
+    directions = found.text_candidates.numel() + found.visual_candidates.numel()  # the peers score both apart
+    rows = []
+    for name, peer in peers.items():
+        apart = [(ours[tuple(p.T)] - s[name]).abs().max() for p, s in zip(blocks, theirs, strict=True)]
+        total = median(peer.seconds) * directions
+        rows.append({
+            "work": work.name, "candidates": k or "all", "peer": name, "dtype": dtype,
+            "peer_dtype": "float32" if name == "usual" else dtype, "ratio": round(total / clock["ours"], 2),
+            "max_difference": float(max(apart)), "pairs": found.pairs, "peer_pairs": directions,
+            "seconds_a_pair": clock["ours"] / found.pairs, "peer_seconds_a_pair": median(peer.seconds),
+            "peer_blocks": BLOCKS, "peer_time_extrapolated": True, "torch": torch.__version__,
+        })  # fmt: skip
+        logger.info("%s", json.dumps(rows[-1]))
+    return rows
+
+
+@torch.no_grad()
+def peak_of(work: Work, k: int, dtype: str, who: str, count: int) -> float:
+    """Peak above the loaded model in MB, the gallery's tokens included; run in a process of its own."""
+    peer = None if who == "ours" else Peer(work, who == "strong", DTYPES[dtype] if who == "strong" else torch.float32)
+    model = load(work.size) if peer is None else peer.usual.model
+    if peer is None:
+        config = replace(ADAPTERS, frame_aware=work.frames > 1)
+        add_adapter(model, config).load_state_dict(trained_set(model, config))
+    loaded = resident()
+    visuals = visuals_of(work, count)
+    ids, mask = texts(count * work.captions)
+    encoded = Texts(
+        ids, mask, torch.empty(len(ids), 0), torch.nn.functional.normalize(torch.randn(len(ids), 256), dim=-1)
+    )
+    itc = encoded.feature @ visuals.feature.T
+    if peer is not None:
+        for pairs in blocks_of(itc, k)[:2]:
+            peer.score(encoded, ids, mask, visuals, pairs)
+        return peak() - loaded
+    first = Visuals(visuals.tokens[:4], visuals.feature[:4], visuals.frames[:4])
+    with torch.autocast("cpu", DTYPES[dtype], enabled=dtype != "float32"):
+        rerank(model, encoded, first, itc[:, :4], k or itc.numel())
+    return peak() - loaded
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--works", nargs="+", choices=tuple(WORKS), default=list(WORKS))
+    parser.add_argument("--dtypes", nargs="+", choices=tuple(DTYPES), default=list(DTYPES))
+    parser.add_argument("--visuals", type=int, default=64)
+    parser.add_argument("--out", type=Path, default=RESULTS / "rerank.json")
+    parser.add_argument("--peak", nargs=4, help="work, candidates, dtype and who: one peak, by this script itself")
+    asked = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if asked.peak:
+        work, k, dtype, who = asked.peak
+        sys.stdout.write(str(peak_of(WORKS[work], int(k), dtype, who, asked.visuals)))
+        return
+    rows: list[dict[str, Any]] = []
+    for name in asked.works:
+        for k in WORKS[name].candidates:
+            for dtype in asked.dtypes:
+                found = compare(WORKS[name], k, dtype, asked.visuals)
+                peaks = {}
+                for who in ("ours", "usual", "strong"):
+                    command = [
+                        sys.executable,
+                        __file__,
+                        "--visuals",
+                        str(asked.visuals),
+                        "--peak",
+                        name,
+                        str(k),
+                        dtype,
+                        who,
+                    ]
+                    peaks[who] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+                for row in found:
+                    row["memory_ratio"] = round(peaks["ours"] / peaks[row["peer"]], 3)
+                    row["peak_mb"], row["peer_peak_mb"] = round(peaks["ours"]), round(peaks[row["peer"]])
+                    row["device"] = f"{platform.machine()}, {torch.get_num_threads()} threads"
+                rows += found
+                asked.out.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
