@@ -43,11 +43,11 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
-	$(BIN)/python benchmarks/base_size.py
+	for what in base_size rerank training overhead scaling rank frames decode; do $(BIN)/python benchmarks/$$what.py || exit 1; done
 
 prove: $(INSTALLED)
-	$(BIN)/python benchmarks/prove.py scenes
-	$(BIN)/python benchmarks/prove.py video
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[caption,easy-vqa]"
+	for task in scenes video vqa videoqa easy_vqa caption; do $(BIN)/python benchmarks/prove.py $$task || exit 1; done
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

@@ -27,10 +27,11 @@ USAGE = """usage: uniadapter COMMAND …
   ask FILE QUESTION … [--adapter FOLDER]           answer questions about a picture or video
   caption FILE [--adapter FOLDER]                  write a caption for it
   convert FILE OUTPUT [--kind KIND]                the authors' or BLIP's .pth to an adapter or transformers folder
-  demo [TASK] [--output FOLDER] [--seed N]          scenes, video, vqa, videoqa or caption: the methods side by side
+  demo [TASK] [--output FOLDER] [--seed N]         an embedded task, the methods side by side: scenes, video, vqa,
+                                                   videoqa, caption, or easy_vqa
 
 CONFIG is a YAML file or the name of one that comes with the package (coco, flickr30k, msrvtt, didemo,
-vqav2, msrvtt_qa, coco_caption, scenes, clips).
+vqav2, msrvtt_qa, coco_caption, scenes, clips, vqa, videoqa, caption).
 `uniadapter COMMAND --help` explains each field; every field of the YAML can be given on the command line."""
 
 
