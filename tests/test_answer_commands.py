@@ -114,6 +114,7 @@ def test_msrvtt_qa_is_scored_by_exact_match_and_question_word(tmp_path: Path, ba
     row = json.loads((tmp_path / "run/metrics.json").read_text())["rows"][1]
     assert row["metric"] == "exact match"
     assert set(row["by_question_word"]) == {"what", "who"}
+    assert 0 < row["majority_answer"] <= 100
     assert (row["answer_list"], row["out_of_list"]) == (6, 2)
 
 
