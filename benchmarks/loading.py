@@ -2,8 +2,8 @@
 
     python benchmarks/loading.py [--steps 12]
 
-The recipe is configs/clips.yaml. "Training alone" steps over batches that were loaded before. The embedded base is tiny,
-so this is the hardest case: at BLIP-base size a sample takes seconds. Writes benchmarks/results/loading.json.
+The recipe is configs/clips.yaml. "Training alone" steps over batches that were loaded before. The embedded base is
+tiny, so this is the hardest case: at BLIP-base size a sample takes seconds. Writes benchmarks/results/loading.json.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ use the same names and differ in the relation only.
 | `<split>.jsonl` | `id`; `background`: two colours and the angle of the gradient; `objects`: hexcode, centre x, centre y, side, in pixels; `captions`; `partner`: id of the twin |
 | `sprites.webp`, `sprites.json` | the atlas (WebP with alpha, quality 80); hexcode -> cell, label, family, split |
 | `names.json` | the names by which captions call each concept |
+| `kinds.json` | hexcode -> kind of thing (face, vehicle …), from emojibase's subgroups; the questions of `embedded:vqa` and `embedded:videoqa` ask for these |
 | `leakage.json` | the measurements below, in full |
 | `SPLIT_SHA256` | sha256 of every split and of the atlas, committed before any model was adapted |
 | `licences/` | texts |
