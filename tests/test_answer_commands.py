@@ -12,7 +12,10 @@ import yaml
 from transformers import BlipForConditionalGeneration, BlipForQuestionAnswering
 
 from tiny import tiny_config
+from uniadapter import commands
+from uniadapter.checkpoint import read_adapter_file
 from uniadapter.cli import main
+from uniadapter.predict import image_features
 from world import COLOURS, save_pictures, save_tokenizer
 
 
@@ -95,7 +98,9 @@ def test_vqa_files_learn_measure_and_answer(
     assert "none.png does not exist" in capsys.readouterr().err
 
 
-def test_msrvtt_qa_is_scored_by_exact_match_and_question_word(tmp_path: Path, bases: dict[str, Path]) -> None:
+def test_msrvtt_qa_is_scored_by_exact_match_and_question_word(
+    tmp_path: Path, bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from PIL import Image
 
     for number, colour in enumerate(COLOURS.values()):
@@ -116,6 +121,20 @@ def test_msrvtt_qa_is_scored_by_exact_match_and_question_word(tmp_path: Path, ba
     assert set(row["by_question_word"]) == {"what", "who"}
     assert 0 < row["majority_answer"] <= 100
     assert (row["answer_list"], row["out_of_list"]) == (6, 2)
+    adapter = tmp_path / "run/adapter"
+    assert read_adapter_file(adapter)[0].extra["frames"] == 2
+    seen: list[int] = []
+
+    def spy(model: Any, files: Any, frames: int) -> Any:
+        seen.append(frames)
+        return image_features(model, files, frames)
+
+    monkeypatch.setattr(commands, "image_features", spy)
+    for more in ([], ["--frames", "3"]):
+        assert main(["ask", str(tmp_path / "pictures/video0"), "what is it?", "--adapter", str(adapter), *more]) == 0
+    assert seen == [2, 3]
+    assert main(["ask", str(tmp_path / "pictures/video0"), " ", "--adapter", str(adapter)]) == 2
+    assert "question 1 is empty" in capsys.readouterr().err
 
 
 def test_captions_are_learnt_and_scored(

@@ -107,7 +107,7 @@ def _predicting(command: str, description: str) -> Parser:
     parser.add_argument("file", help="a picture, a video, or a folder of frames")
     parser.add_argument("--adapter", default=None, help="adapter folder; without one, the bare base")
     parser.add_argument("--base", default=None, help="base model; without it the adapter's, or the embedded one")
-    parser.add_argument("--frames", type=int, default=1, help="of a video")
+    parser.add_argument("--frames", type=int, default=None, help="of a video; without it as the adapter was trained")
     return parser
 
 

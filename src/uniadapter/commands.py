@@ -27,6 +27,7 @@ from uniadapter.loading import convert_adapter, convert_blip
 from uniadapter.original import read_pth
 from uniadapter.predict import ask, caption, image_features
 from uniadapter.preparing import Prepared, prepare
+from uniadapter.report.metrics import write_atomically
 from uniadapter.runs import (
     evaluate_split,
     load_split,
@@ -207,7 +208,7 @@ def write_predictions(split: RetrievalSplit, result: Result, folder: Path) -> No
     else:
         return
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    (folder / "predictions.jsonl").write_text(lines, encoding="utf-8")
+    write_atomically(folder / "predictions.jsonl", lines.encode())
 
 
 def run_conversion(file: Path, output: Path, kind: str, frame_aware: bool, heads: dict[str, int]) -> None:
@@ -233,7 +234,7 @@ def run_prediction(
     base: str | None,
     adapter: Path | None,
     answers: Path | None,
-    frames: int,
+    frames: int | None,
 ) -> list[Prediction] | list[str]:
     """Answer questions about a picture or video, or write its caption, and print what was found.
 
@@ -244,10 +245,11 @@ def run_prediction(
         base: of the model; None takes the one that the adapter names, or the embedded one.
         adapter: an adapter folder; None asks the bare base.
         answers: a list of answers to choose from; None takes the adapter's own, or lets the decoder write.
-        frames: of a video.
+        frames: of a video; None takes as many as the adapter was trained for.
     """
-    if base is None:
-        base = read_adapter_file(adapter)[0].base if adapter else "embedded"
+    described = read_adapter_file(adapter)[0] if adapter else None
+    base = base or (described.base if described else "embedded")
+    frames = frames or (int(described.extra.get("frames", 1)) if described else 1)
     prepared = prepare(RunConfig(task=task, model=ModelConfig(base=base, method="none")), adapter)  # type: ignore[arg-type]
     visuals = image_features(prepared.model, [file], frames)
     if task == "caption":

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from uniadapter.backbone import Texts, Visuals, encode_visual, match
 from uniadapter.config import EvaluateConfig, ModelConfig
 from uniadapter.data.images import EvaluationTransform
+from uniadapter.data.records import DataError
 from uniadapter.data.text import clean_caption, clean_question
 from uniadapter.data.video import load_frames
 from uniadapter.decoder import visual_context
@@ -127,12 +128,15 @@ def ask(
         An answer a question, with its runners-up and their probabilities where it was chosen from a list.
 
     Raises:
-        DataError: the file is missing or broken.
+        DataError: the file is missing or broken, or a question is empty.
         ValueError: an answer of the list cannot be ranked.
     """
+    texts = [clean_question(question) for question in questions]
+    if not all(texts):
+        number = texts.index("") + 1
+        raise DataError(f"question {number} is empty once cleaned: write one, or leave it out", "empty question")
     visuals = image if isinstance(image, Visuals) else image_features(model, [image], frames)
     listed = answers if answers is None or isinstance(answers, AnswerList) else AnswerList(answers, tokenizer, model)
-    texts = [clean_question(question) for question in questions]
     return answer_questions(
         model, tokenizer, visuals, texts, [0] * len(texts), ModelConfig(), EvaluateConfig(k=0), listed
     )
