@@ -71,7 +71,7 @@ def write_report(
 
 
 def _title(metrics: Metrics, trained: str | None) -> str:
-    task = metrics.task[:1].upper() + metrics.task[1:].replace("_", " ")
+    task = "VQA" if metrics.task == "vqa" else metrics.task[:1].upper() + metrics.task[1:].replace("_", " ")
     return f"{task}: {method_label(trained or 'zero_shot')}"
 
 

@@ -38,7 +38,7 @@ def _card(example: TextExample, labels: tuple[str, str], thumbnails: Thumbnails)
     picture = f'<img class="target" src="{source}" alt="{escape(name_of(example.image))}">' if source else ""
     wanted = " · ".join(dict.fromkeys(example.wanted))
     title = example.asked or wanted
-    said = f'<p class="ranks">people: <b>{escape(wanted)}</b></p>' if example.asked else ""
+    said = f'<p class="ranks">right: <b>{escape(wanted)}</b></p>' if example.asked else ""
     lines = "".join(
         f'<h4>{escape(label)}</h4><ol class="said">{_lines(given, example.wanted)}</ol>'
         for label, given in zip(labels, (example.before, example.after), strict=True)
