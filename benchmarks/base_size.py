@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -25,7 +25,7 @@ import psutil
 import torch
 from torch import Tensor
 from transformers import BlipConfig, BlipForImageTextRetrieval
-from usual import LONGEST, Usual, attach, training_loss
+from usual import LONGEST, Frames, Usual, attach, attach_strong, training_loss
 
 from uniadapter.adapters import adapter_set, add_adapter
 from uniadapter.backbone import Visuals, encode_text, encode_visual
@@ -84,25 +84,35 @@ def load(image_size: int = 384) -> BlipForImageTextRetrieval:
     return BlipForImageTextRetrieval(base_config(image_size)).eval().requires_grad_(False)
 
 
-def usual_model(state: dict[str, Tensor] | None = None) -> Usual:
+def our_model(image_size: int = 384, config: AdapterConfig = ADAPTERS) -> BlipForImageTextRetrieval:
+    """Ours, with the trained set."""
+    model = load(image_size)
+    add_adapter(model, config).load_state_dict(trained_set(model, config))
+    return model
+
+
+def usual_model(
+    state: dict[str, Tensor] | None = None, image_size: int = 384, config: AdapterConfig = ADAPTERS
+) -> Usual:
     """The usual peer, with its adapters hooked on."""
-    model = load()
-    torch.manual_seed(2)
-    built = new_adapter_set(model, ADAPTERS)
-    built.load_state_dict(state or trained_set(model))
-    attach(model, built)
+    model, frames = load(image_size), Frames() if config.frame_aware else None
+    built = new_adapter_set(model, config)
+    built.load_state_dict(state or trained_set(model, config))
+    attach(model, built, frames)
     model.add_module("adapters", built)  # so that it has an optimiser's and a momentum copy's parameters
     built.requires_grad_(True)
-    return Usual(model)
+    return Usual(model, frames=frames)
 
 
-def strong_model(state: dict[str, Tensor] | None = None) -> Usual:
+def strong_model(
+    state: dict[str, Tensor] | None = None, image_size: int = 384, config: AdapterConfig = ADAPTERS
+) -> Usual:
     """The strong peer: the same steps over layers that use SDPA, padding cut to the batch."""
-    model = load()
-    torch.manual_seed(2)
-    built = add_adapter(model, ADAPTERS)
-    built.load_state_dict(state or trained_set(model))
-    return Usual(model, cut=True)
+    model, frames = load(image_size), Frames() if config.frame_aware else None
+    add_adapter(model, config).load_state_dict(state or trained_set(model, config))
+    if frames is not None:
+        attach_strong(model, frames)
+    return Usual(model, cut=True, frames=frames)
 
 
 def adapters_of(peer: Usual) -> torch.nn.Module:
@@ -120,6 +130,23 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def add_peaks(rows: list[dict[str, Any]], script: str, who: Sequence[str], asked: Sequence[str]) -> None:
+    """Run a script's `--peak … WHO` for ours and each peer, in a process each, and put the peaks into their rows."""
+    peaks = {}
+    for name in who:
+        done = subprocess.run([sys.executable, script, *asked, name], check=True, capture_output=True, text=True)
+        peaks[name] = float(done.stdout)
+    for row in rows:
+        row["memory_ratio"] = round(peaks["ours"] / peaks[row["peer"]], 3)
+        row["peak_mb"], row["peer_peak_mb"] = round(peaks["ours"]), round(peaks[row["peer"]])
+        row["device"] = machine()
+
+
+def machine() -> str:
+    """What ran it."""
+    return f"{platform.machine()}, {torch.get_num_threads()} threads"
+
+
 def pixels(count: int) -> Tensor:
     """Random pictures [B, 3, 384, 384]."""
     return torch.randn(count, 3, 384, 384, generator=torch.Generator().manual_seed(3))
@@ -127,9 +154,7 @@ def pixels(count: int) -> Tensor:
 
 def train_ours(batch: int, repeats: int) -> dict[str, Any]:
     """Training steps through the task."""
-    model = load()
-    torch.manual_seed(2)
-    add_adapter(model, ADAPTERS).load_state_dict(trained_set(model))
+    model = our_model()
     task = RetrievalTask(model, None, ModelConfig(), ObjectiveConfig(queue_size=1024, alpha=0.4))
     task.training = True  # moves queue and momentum; there is no dropout to turn on
     loaded = resident()
@@ -171,8 +196,7 @@ def train_usual(batch: int, repeats: int, build: Callable[..., Usual] = usual_mo
 @torch.no_grad()
 def evaluate_ours(images: int, captions: int, k: int) -> dict[str, Any]:
     """Features and rerank of both directions."""
-    model = load()
-    add_adapter(model, ADAPTERS).load_state_dict(trained_set(model))
+    model = our_model()
     loaded = resident()
     ids, mask = texts(images * captions)
     start = time.perf_counter()

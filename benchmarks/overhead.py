@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import platform
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +19,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from base_size import ADAPTERS, RESULTS, load, texts
+from base_size import ADAPTERS, RESULTS, load, machine, texts
 from rerank import DTYPES, WORKS, visuals_of
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -37,9 +36,8 @@ def works(model: PreTrainedModel, name: str) -> dict[str, Callable[[], Tensor]]:
     """What is timed, by name."""
     work = WORKS[name]
     generator = torch.Generator().manual_seed(3)
-    pixels = torch.randn(
-        VISUALS // (4 if work.frames > 1 else 1), work.frames, 3, work.size, work.size, generator=generator
-    )
+    count = 1 if work.frames > 1 else VISUALS
+    pixels = torch.randn(count, work.frames, 3, work.size, work.size, generator=generator)
     encoded, visuals = encode_text(model, *texts(TEXTS)), visuals_of(work, VISUALS)
     pairs = torch.stack([torch.arange(TEXTS), torch.arange(TEXTS) % VISUALS], dim=1)
     return {
@@ -73,7 +71,7 @@ def compare(name: str, dtype: str, repeats: int) -> list[dict[str, Any]]:
             "slower_percent": round(100 * (ours / bare - 1), 1), "memory_ratio": None,
             "max_difference": float((outputs["ours"] - outputs["bare"]).abs().max()), "dtype": dtype,
             "seconds": ours, "peer_seconds": bare, "repeats": repeats, "torch": torch.__version__,
-            "device": f"{platform.machine()}, {torch.get_num_threads()} threads",
+            "device": machine(),
         })  # fmt: skip
         logger.info("%s", json.dumps(rows[-1]))
     return rows

@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import platform
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -23,15 +21,13 @@ from statistics import median
 from typing import Any
 
 import torch
-from base_size import ADAPTERS, RESULTS, load, peak, resident, texts, trained_set
+from base_size import ADAPTERS, RESULTS, add_peaks, our_model, peak, resident, strong_model, texts, usual_model
 from torch import Tensor
-from usual import Frames, Usual, attach, attach_strong
 
-from uniadapter.adapters import add_adapter
 from uniadapter.backbone import Texts, Visuals, encode_text
+from uniadapter.config import AdapterConfig
 from uniadapter.evaluation.recall import top_candidates
 from uniadapter.evaluation.rerank import rerank
-from uniadapter.inject import new_adapter_set
 
 BLOCKS = 6  # of each peer, between ours
 PAIRS = 32  # of a block, at least
@@ -56,6 +52,11 @@ class Work:
     frames: int
     captions: int
     candidates: tuple[int, ...]
+
+    @property
+    def adapters(self) -> AdapterConfig:
+        """Videos are weighed frame by frame."""
+        return replace(ADAPTERS, frame_aware=self.frames > 1)
 
     @property
     def patches(self) -> int:
@@ -87,25 +88,16 @@ class Peer:
     """
 
     def __init__(self, work: Work, strong: bool, dtype: torch.dtype) -> None:
-        model, self.frames, self.dtype = load(work.size), Frames(), dtype
-        config = replace(ADAPTERS, frame_aware=work.frames > 1)
-        if strong:
-            add_adapter(model, config).load_state_dict(trained_set(model, config))
-            attach_strong(model, self.frames)
-        else:
-            built = new_adapter_set(model, config)
-            built.load_state_dict(trained_set(model, config))
-            attach(model, built, self.frames)
-        self.work, self.usual = work, Usual(model, cut=strong)
+        self.work, self.dtype = work, dtype
+        self.usual = (strong_model if strong else usual_model)(None, work.size, work.adapters)
         self.seconds: list[float] = []
-        self.apart = 0.0
 
     @torch.no_grad()
     def score(self, encoded: Texts, ids: Tensor, mask: Tensor, visuals: Visuals, pairs: Tensor) -> Tensor:
         """Matching logits of pairs [P, 2], one visual's states repeated for each."""
         text, visual = pairs.unbind(1)
-        if self.work.frames > 1:
-            self.frames.weigh(encoded.feature[text], visuals.frames[visual], self.work.patches)
+        if self.usual.frames is not None:
+            self.usual.frames.weigh(encoded.feature[text], visuals.frames[visual], self.work.patches)
         with torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32):
             return self.usual.match(ids[text], mask[text], visuals.tokens[visual].flatten(1, 2))[:, 1].float()
 
@@ -125,9 +117,7 @@ def blocks_of(itc: Tensor, k: int) -> list[Tensor]:
 
 def compare(work: Work, k: int, dtype: str, count: int) -> list[dict[str, Any]]:
     """One gallery through ours, the peers between its blocks."""
-    model = load(work.size)
-    config = replace(ADAPTERS, frame_aware=work.frames > 1)
-    add_adapter(model, config).load_state_dict(trained_set(model, config))
+    model = our_model(work.size, work.adapters)
     peers = {"usual": Peer(work, False, torch.float32), "strong": Peer(work, True, DTYPES[dtype])}
     visuals = visuals_of(work, count)
     ids, mask = texts(count * work.captions)
@@ -175,10 +165,7 @@ def compare(work: Work, k: int, dtype: str, count: int) -> list[dict[str, Any]]:
 def peak_of(work: Work, k: int, dtype: str, who: str, count: int) -> float:
     """Peak above the loaded model in MB, the gallery's tokens included; run in a process of its own."""
     peer = None if who == "ours" else Peer(work, who == "strong", DTYPES[dtype] if who == "strong" else torch.float32)
-    model = load(work.size) if peer is None else peer.usual.model
-    if peer is None:
-        config = replace(ADAPTERS, frame_aware=work.frames > 1)
-        add_adapter(model, config).load_state_dict(trained_set(model, config))
+    model = our_model(work.size, work.adapters) if peer is None else peer.usual.model
     loaded = resident()
     visuals = visuals_of(work, count)
     ids, mask = texts(count * work.captions)
@@ -215,24 +202,8 @@ def main() -> None:
         for k in WORKS[name].candidates:
             for dtype in asked.dtypes:
                 found = compare(WORKS[name], k, dtype, asked.visuals)
-                peaks = {}
-                for who in ("ours", "usual", "strong"):
-                    command = [
-                        sys.executable,
-                        __file__,
-                        "--visuals",
-                        str(asked.visuals),
-                        "--peak",
-                        name,
-                        str(k),
-                        dtype,
-                        who,
-                    ]
-                    peaks[who] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-                for row in found:
-                    row["memory_ratio"] = round(peaks["ours"] / peaks[row["peer"]], 3)
-                    row["peak_mb"], row["peer_peak_mb"] = round(peaks["ours"]), round(peaks[row["peer"]])
-                    row["device"] = f"{platform.machine()}, {torch.get_num_threads()} threads"
+                one = ["--visuals", str(asked.visuals), "--peak", name, str(k), dtype]
+                add_peaks(found, __file__, ("ours", "usual", "strong"), one)
                 rows += found
                 asked.out.write_text(json.dumps(rows, indent=2) + "\n")
 

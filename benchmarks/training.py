@@ -12,26 +12,22 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from base_size import ADAPTERS, RESULTS, load, peak, resident, texts, trained_set
+from base_size import RESULTS, adapters_of, add_peaks, load, our_model, peak, resident, strong_model, texts, usual_model
 from lora import LoraPeer
 from rerank import DTYPES, WORKS, Work
 from torch import Tensor, nn
-from usual import Frames, Usual, attach, attach_strong, training_loss
+from usual import training_loss
 
-from uniadapter.adapters import adapter_set, add_adapter
+from uniadapter.adapters import adapter_set
 from uniadapter.config import ModelConfig, ObjectiveConfig
-from uniadapter.inject import new_adapter_set
 from uniadapter.memory import keep_freed_memory
 from uniadapter.objectives.contrastive import FeatureQueue
 from uniadapter.tasks.base import Moment
@@ -65,9 +61,7 @@ class Stepper:
         self.seconds: list[float] = []
 
     def _ours(self, work: Work) -> tuple[Callable[[], Losses], nn.Module, int]:
-        config = replace(ADAPTERS, frame_aware=work.frames > 1)
-        model = load(work.size)
-        add_adapter(model, config).load_state_dict(trained_set(model, config))
+        model = our_model(work.size, work.adapters)
         task = RetrievalTask(model, None, ModelConfig(), ObjectiveConfig(queue_size=QUEUE))
         task.training = True  # moves queue and momentum; there is no dropout to turn on
         own = torch.arange(BATCH)
@@ -79,29 +73,19 @@ class Stepper:
         return losses, adapter_set(model), 0
 
     def _peer(self, work: Work) -> tuple[Callable[[], Losses], nn.Module, int]:
-        online, momentum = (self._built(work) for _ in range(2))
+        build = strong_model if self.who == "strong" else usual_model
+        online, momentum = (build(None, work.size, work.adapters) for _ in range(2))
         momentum.model.requires_grad_(False)
         queue = FeatureQueue(QUEUE, momentum.model.config.image_text_hidden_size)
-        trained = online.model.adapters if hasattr(online.model, "adapters") else adapter_set(online.model)
         copy = sum(p.numel() for p in momentum.model.parameters()) * 4
-        return lambda: training_loss(online, momentum, queue, self.pixels, self.ids, self.mask, 0.4), trained, copy
-
-    def _built(self, work: Work) -> Usual:
-        config, frames, model = replace(ADAPTERS, frame_aware=work.frames > 1), Frames(), load(work.size)
-        strong = self.who == "strong"
-        if strong:
-            add_adapter(model, config).load_state_dict(trained_set(model, config))
-            attach_strong(model, frames)
-        else:
-            built = new_adapter_set(model, config)
-            built.load_state_dict(trained_set(model, config))
-            attach(model, built, frames)
-            model.add_module("adapters", built)
-            built.requires_grad_(True)
-        return Usual(model, cut=strong, frames=frames if work.frames > 1 else None)
+        return (
+            lambda: training_loss(online, momentum, queue, self.pixels, self.ids, self.mask, 0.4),
+            adapters_of(online),
+            copy,
+        )
 
     def _lora(self, work: Work) -> tuple[Callable[[], Losses], nn.Module, int]:
-        peer = LoraPeer(load(work.size), work.frames, QUEUE)
+        peer = LoraPeer(load(work.size), QUEUE)
         return lambda: peer.losses(self.pixels, self.ids, self.mask), peer, 0
 
     def step(self) -> tuple[list[float], list[Tensor]]:
@@ -177,14 +161,8 @@ def main() -> None:
     for name in asked.works:
         for dtype in asked.dtypes:
             found = compare(WORKS[name], dtype, asked.repeats)
-            peaks = {}
-            for who in PEERS:
-                command = [sys.executable, __file__, "--peak", name, dtype, who]
-                peaks[who] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            add_peaks(found, __file__, PEERS, ["--peak", name, dtype])
             for row in found:
-                row["memory_ratio"] = round(peaks["ours"] / peaks[row["peer"]], 3)
-                row["peak_mb"], row["peer_peak_mb"] = round(peaks["ours"]), round(peaks[row["peer"]])
-                row["device"] = f"{platform.machine()}, {torch.get_num_threads()} threads"
                 logger.info("%s", json.dumps(row))
             rows += found
             asked.out.write_text(json.dumps(rows, indent=2) + "\n")

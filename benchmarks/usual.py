@@ -167,17 +167,32 @@ def training_loss(
     online: Usual, momentum: Usual, queue: FeatureQueue, pixels: Tensor, ids: Tensor, mask: Tensor, alpha: float
 ) -> tuple[Tensor, Tensor]:
     """ITC and ITM of two visuals [2, T, 3, H, W], whose hard negatives are each other: no draw to differ by."""
-    states, visual, frames = online.video(pixels)
+    encoded = online.video(pixels)
     text = online.text(ids, mask)
     with torch.no_grad():
         for slow, fast in zip(momentum.model.parameters(), online.model.parameters(), strict=True):
             slow.mul_(0.995).add_(fast, alpha=0.005)
         _, slow_visual, _ = momentum.video(pixels)
         slow_text = momentum.text(ids, mask)
+    return pair_losses(online, encoded, text, (slow_visual, slow_text), queue, ids, mask, alpha)
+
+
+def pair_losses(
+    online: Usual,
+    encoded: tuple[Tensor, Tensor, Tensor],
+    text: Tensor,
+    slow: tuple[Tensor, Tensor],
+    queue: FeatureQueue,
+    ids: Tensor,
+    mask: Tensor,
+    alpha: float,
+) -> tuple[Tensor, Tensor]:
+    """ITC and ITM of what `video` and `text` gave, and of the momentum encoder's features of visuals and texts."""
+    states, visual, frames = encoded
     own = torch.arange(len(ids))
-    itc = contrastive_loss(visual, text, slow_visual, slow_text, queue, own, 0.07, alpha)
+    itc = contrastive_loss(visual, text, *slow, queue, own, 0.07, alpha)
     other = own.flip(0)
-    patches = states.shape[1] // pixels.shape[1]
+    patches = states.shape[1] // frames.shape[1]
     if online.frames is not None:
         online.frames.weigh(text, frames, patches)
     positive = online.match(ids, mask, states)

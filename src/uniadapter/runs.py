@@ -90,11 +90,12 @@ def train_split(
     return trainer
 
 
-def save_result(prepared: Prepared, config: RunConfig, folder: Path, extra: dict[str, Any] | None = None) -> int:
+def save_result(prepared: Prepared, config: RunConfig, folder: Path) -> int:
     """Save what was trained and return its size in bytes: an adapter folder, or a folder of transformers files."""
     if prepared.adapter is not None:
-        extra = {**(extra or {}), "frames": config.data.eval_frames or config.data.frames}
-        extra |= {"answers": prepared.answers} if prepared.answers else {}
+        extra: dict[str, Any] = {"frames": config.data.eval_frames or config.data.frames}
+        if prepared.answers:
+            extra["answers"] = prepared.answers
         save_adapter(prepared.model, folder / ADAPTER, prepared.adapter, config.model.base, config.task, extra)
         return (folder / ADAPTER / "adapter_model.safetensors").stat().st_size
     if config.model.method != "full":

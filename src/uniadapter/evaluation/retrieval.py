@@ -110,10 +110,8 @@ def evaluate_retrieval(
     visual_ranks = reranked_ranks(itc.T, ordered.visual_candidates.cpu(), ordered.visual_scores.cpu(), owned)
     order = rerank_order(itc, ordered.text_candidates.cpu(), ordered.text_scores.cpu())[:, :SHOWN]
     active = adopt(model).active
-    weights = torch.empty(len(order), order.shape[1], 0)
-    if config.k and active is not None and active.config.frame_aware:
-        found, seen = texts.feature.float().cpu(), frames.float().cpu()
-        weights = torch.stack([frame_weights(found, seen[column]) for column in order.T], dim=1)
+    weighed = bool(config.k) and active is not None and active.config.frame_aware
+    weights = _weights(texts.feature, frames, order) if weighed else torch.empty(*order.shape, 0)
     return RetrievalResult(
         _with_twins(retrieval_metrics(text_ranks), retrieval_metrics(ranks(itc, owners))),
         _with_twins(retrieval_metrics(visual_ranks), retrieval_metrics(ranks(itc.T, owned))),
@@ -123,6 +121,12 @@ def evaluate_retrieval(
         weights,
         ordered.pairs,
     )
+
+
+def _weights(text_feature: Tensor, frames: Tensor, order: Tensor) -> Tensor:
+    """What frame-aware attention gives the frames of each text's best visuals, [S, 10 or fewer, T]."""
+    found, seen = text_feature.float().cpu(), frames.float().cpu()
+    return torch.stack([frame_weights(found, seen[column]) for column in order.T], dim=1)
 
 
 def _with_twins(reranked: dict[str, float], plain: dict[str, float]) -> dict[str, float]:

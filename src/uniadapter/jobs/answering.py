@@ -90,15 +90,16 @@ def scored(split: QuestionSplit, found: list[Prediction]) -> tuple[dict[str, Any
         words = dict(exact.by_question_word)
         scores: dict[str, Any] = {"accuracy": exact.overall, "metric": "exact match", "by_question_word": words}
         scores["majority_answer"] = majority(wanted)
-        kinds = {
-            kind: [r for r, k in zip(exact.correct, split.kinds, strict=True) if k == kind] for kind in split.kinds
-        }
+        kinds: dict[str, list[int]] = {kind: [] for kind in sorted(set(split.kinds))}
+        for row, kind in enumerate(split.kinds):
+            kinds[kind].append(row)
         if set(kinds) != {""}:
-            scores["by_answer_type"] = {kind: 100 * sum(own) / len(own) for kind, own in sorted(kinds.items())}
-            typed = {kind: [w for w, k in zip(wanted, split.kinds, strict=True) if k == kind] for kind in sorted(kinds)}
-            scores["majority_by_answer_type"] = {kind: majority(own) for kind, own in typed.items()}
-            known = sum(scores["majority_by_answer_type"][kind] * len(own) for kind, own in typed.items())
-            scores["majority_of_answer_type"] = known / len(wanted)
+            most = {kind: majority([wanted[row] for row in rows]) for kind, rows in kinds.items()}
+            scores["by_answer_type"] = {
+                kind: 100 * sum(exact.correct[row] for row in rows) / len(rows) for kind, rows in kinds.items()
+            }
+            scores["majority_by_answer_type"] = most
+            scores["majority_of_answer_type"] = sum(most[k] * len(rows) for k, rows in kinds.items()) / len(wanted)
         return scores, torch.tensor(exact.correct).float(), f"accuracy {exact.overall:.2f} (exact match)"
     annotations = [
         Annotation(row, 0, split.question_types[row], split.kinds[row], own) for row, own in enumerate(split.annotators)
