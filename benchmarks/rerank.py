@@ -4,8 +4,9 @@
 
 Random weights (time does not depend on them), caption lengths as COCO's. Ours reranks whole galleries; between its
 blocks the peers score blocks of the same pairs, text by text and visual by visual, with candidates in both directions
-as their scripts have them; their time is the median a pair, extrapolated to all pairs they would score. Peaks of memory
-above the loaded model are read in processes of their own. Writes benchmarks/results/rerank.json.
+as their scripts have them; their time is the median a pair, extrapolated to all pairs they would score. Our gallery is
+read from a file (`evaluate.features: disk`), theirs is in memory, as their scripts keep it. Peaks of memory above the
+loaded model are read in processes of their own. Writes benchmarks/results/rerank.json.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import json
 import logging
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,8 +28,10 @@ from torch import Tensor
 
 from uniadapter.backbone import Texts, Visuals, encode_text
 from uniadapter.config import AdapterConfig
+from uniadapter.evaluation.features import TokensOnDisk
 from uniadapter.evaluation.recall import top_candidates
 from uniadapter.evaluation.rerank import rerank
+from uniadapter.memory import keep_freed_memory
 
 BLOCKS = 6  # of each peer, between ours
 PAIRS = 32  # of a block, at least
@@ -70,12 +74,20 @@ WORKS = {
 }
 
 
-def visuals_of(work: Work, count: int) -> Visuals:
-    """Random tokens and unit features: what a pair costs does not depend on them."""
+def tokens_of(work: Work, row: int) -> Tensor:
+    """Random tokens of one visual [T, N, d]: what a pair costs does not depend on them."""
+    return torch.randn(work.frames, work.patches, 768, generator=torch.Generator().manual_seed(1000 + row))
+
+
+def visuals_of(work: Work, count: int, file: Path | None = None) -> Visuals:
+    """A gallery, its tokens in memory or, one after the other, in a file."""
+    shape = (count, work.frames, work.patches, 768)
+    tokens = torch.empty(shape) if file is None else TokensOnDisk(file, shape, torch.float32)
+    for row in range(count):
+        tokens[row : row + 1] = tokens_of(work, row)[None]
     generator = torch.Generator().manual_seed(7)
-    tokens = torch.randn(count, work.frames, work.patches, 768, generator=generator)
     frames = torch.nn.functional.normalize(torch.randn(count, work.frames, 256, generator=generator), dim=-1)
-    return Visuals(tokens, torch.nn.functional.normalize(frames.mean(1), dim=-1), frames)
+    return Visuals(tokens, torch.nn.functional.normalize(frames.mean(1), dim=-1), frames)  # type: ignore[arg-type]
 
 
 class Peer:
@@ -115,11 +127,12 @@ def blocks_of(itc: Tensor, k: int) -> list[Tensor]:
     return found
 
 
-def compare(work: Work, k: int, dtype: str, count: int) -> list[dict[str, Any]]:
+def compare(work: Work, k: int, dtype: str, count: int, folder: Path) -> list[dict[str, Any]]:
     """One gallery through ours, the peers between its blocks."""
+    keep_freed_memory()
     model = our_model(work.size, work.adapters)
     peers = {"usual": Peer(work, False, torch.float32), "strong": Peer(work, True, DTYPES[dtype])}
-    visuals = visuals_of(work, count)
+    visuals, on_disk = visuals_of(work, count), visuals_of(work, count, folder / "tokens")
     ids, mask = texts(count * work.captions)
     with torch.no_grad():
         encoded = encode_text(model, ids, mask)
@@ -141,7 +154,7 @@ def compare(work: Work, k: int, dtype: str, count: int) -> list[dict[str, Any]]:
 
     clock["since"] = time.perf_counter()
     with torch.autocast("cpu", DTYPES[dtype], enabled=dtype != "float32"):
-        found = rerank(model, encoded, visuals, itc, k or itc.numel(), progress=between)
+        found = rerank(model, encoded, on_disk, itc, k or itc.numel(), progress=between)
     empty = torch.full_like(itc, torch.nan)
     ours = empty.scatter(1, found.text_candidates, found.text_scores)
     ours = torch.where(ours.isnan(), empty.T.scatter(1, found.visual_candidates, found.visual_scores).T, ours)
@@ -155,19 +168,20 @@ def compare(work: Work, k: int, dtype: str, count: int) -> list[dict[str, Any]]:
             "peer_dtype": "float32" if name == "usual" else dtype, "ratio": round(total / clock["ours"], 2),
             "max_difference": float(max(apart)), "pairs": found.pairs, "peer_pairs": directions,
             "seconds_a_pair": clock["ours"] / found.pairs, "peer_seconds_a_pair": median(peer.seconds),
-            "peer_blocks": BLOCKS, "peer_time_extrapolated": True, "torch": torch.__version__,
+            "features": "disk", "peer_blocks": BLOCKS, "peer_time_extrapolated": True, "torch": torch.__version__,
         })  # fmt: skip
         logger.info("%s", json.dumps(rows[-1]))
     return rows
 
 
 @torch.no_grad()
-def peak_of(work: Work, k: int, dtype: str, who: str, count: int) -> float:
-    """Peak above the loaded model in MB, the gallery's tokens included; run in a process of its own."""
+def peak_of(work: Work, k: int, dtype: str, who: str, count: int, folder: Path) -> float:
+    """Peak above the loaded model in MB; run in a process of its own."""
+    keep_freed_memory()
     peer = None if who == "ours" else Peer(work, who == "strong", DTYPES[dtype] if who == "strong" else torch.float32)
     model = our_model(work.size, work.adapters) if peer is None else peer.usual.model
     loaded = resident()
-    visuals = visuals_of(work, count)
+    visuals = visuals_of(work, count, folder / "tokens" if peer is None else None)
     ids, mask = texts(count * work.captions)
     encoded = Texts(
         ids, mask, torch.empty(len(ids), 0), torch.nn.functional.normalize(torch.randn(len(ids), 256), dim=-1)
@@ -177,7 +191,7 @@ def peak_of(work: Work, k: int, dtype: str, who: str, count: int) -> float:
         for pairs in blocks_of(itc, k)[:2]:
             peer.score(encoded, ids, mask, visuals, pairs)
         return peak() - loaded
-    first = Visuals(visuals.tokens[:4], visuals.feature[:4], visuals.frames[:4])
+    first = Visuals(visuals.tokens, visuals.feature[:4], visuals.frames[:4])  # four of the gallery will do
     with torch.autocast("cpu", DTYPES[dtype], enabled=dtype != "float32"):
         rerank(model, encoded, first, itc[:, :4], k or itc.numel())
     return peak() - loaded
@@ -195,13 +209,15 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if asked.peak:
         work, k, dtype, who = asked.peak
-        sys.stdout.write(str(peak_of(WORKS[work], int(k), dtype, who, asked.visuals)))
+        with tempfile.TemporaryDirectory() as folder:
+            sys.stdout.write(str(peak_of(WORKS[work], int(k), dtype, who, asked.visuals, Path(folder))))
         return
     rows: list[dict[str, Any]] = []
     for name in asked.works:
         for k in WORKS[name].candidates:
             for dtype in asked.dtypes:
-                found = compare(WORKS[name], k, dtype, asked.visuals)
+                with tempfile.TemporaryDirectory() as folder:
+                    found = compare(WORKS[name], k, dtype, asked.visuals, Path(folder))
                 one = ["--visuals", str(asked.visuals), "--peak", name, str(k), dtype]
                 add_peaks(found, __file__, ("ours", "usual", "strong"), one)
                 rows += found

@@ -12,10 +12,10 @@ from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval
 
 import naive
 from tiny import TASK_MODELS, randomise, tiny_config, tiny_model, tiny_texts
-from uniadapter import backbone
+from uniadapter import backbone, frame_attention
 from uniadapter.adapter import AdapterSet
 from uniadapter.adapters import add_adapter, disable_adapter
-from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, frame_weights, fuse, match
+from uniadapter.backbone import Texts, Visuals, begin_fusion, encode_text, encode_visual, frame_weights, fuse, match
 from uniadapter.config import AdapterConfig
 
 SHAPES = [
@@ -286,8 +286,29 @@ def test_frame_weighted_scores_can_be_cut_into_parts(monkeypatch: pytest.MonkeyP
     pairs = torch.cartesian_prod(torch.arange(5), torch.arange(3))
     with torch.no_grad():
         whole = fuse(model, texts, visuals, pairs)
-        monkeypatch.setattr(backbone, "SCORE_ELEMENTS", 1)
+        monkeypatch.setattr(frame_attention, "SCORE_ELEMENTS", 1)
         close(fuse(model, texts, visuals, pairs), whole, 1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_the_kernel_that_weighs_scores_equals_the_parts() -> None:
+    """FlexAttention runs on this device too, without its kernel and without gradients."""
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 2, 20, 16), torch.randn(3, 2, 28, 16), torch.randn(3, 2, 28, 16)
+    weights = torch.softmax(torch.randn(3, 4, 4), dim=-1) * 4  # R = 3 rows of G = 4 texts, four frames of seven tokens
+    parts = frame_attention.frame_weighted_attention(query, key, value, weights, 7)
+    close(frame_attention._by_kernel(frame_attention.flex_attention, query, key, value, weights, 7), parts, 1e-5)
+
+
+def test_begun_fusion_goes_on_to_the_same_scores() -> None:
+    model, texts, visuals = small()
+    pairs = torch.cartesian_prod(torch.arange(5), torch.arange(3))
+    with torch.no_grad():
+        begun = begin_fusion(model, texts)
+        assert begun.states.shape[0] == int(texts.mask.sum()), "no padding is kept"
+        close(match(model, texts, visuals, pairs, begun), match(model, texts, visuals, pairs), 1e-5)
+        real = texts.mask[pairs[:, 0]].bool()
+        close(fuse(model, texts, visuals, pairs, "all", begun)[real], fuse(model, texts, visuals, pairs)[real], 1e-5)
 
 
 def test_frame_weights_have_mean_one_favour_the_likely_frame_and_no_gradient() -> None:
@@ -482,7 +503,7 @@ def test_frame_weighted_attention_drops_too() -> None:
     weights = torch.ones(2, 3, 2)  # R = 2 rows of G = 3 texts of two tokens, two frames of three tokens
 
     def attend(dropout: float) -> Tensor:
-        return backbone.frame_weighted_attention(query, key, value, weights, 3, dropout)
+        return frame_attention.frame_weighted_attention(query, key, value, weights, 3, dropout)
 
     expected = torch.nn.functional.scaled_dot_product_attention(query, key, value)
     close(attend(0.0), expected, 1e-6)

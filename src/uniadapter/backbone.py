@@ -6,88 +6,20 @@ of one frame. `fuse` takes pairs, so that a visual's keys and values are project
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from uniadapter.encoded import Begun, Texts, Visuals
+from uniadapter.frame_attention import frame_weighted_attention, frame_weights
 from uniadapter.grouping import Groups, group_pairs, length_parts
 from uniadapter.inject import AdaptedTextLayer, adopt
 
 Read = Literal["all", "first"]
-Rows = TypeVar("Rows", "Visuals", "Texts")
 
-FRAME_TEMPERATURE = 4.0  # of the frame-aware attention's softmax, as released
-SCORE_ELEMENTS = 1 << 26  # frame-weighted scores held at once (256 MB of float32)
-
-
-class _RowBatch:
-    """Rows that can be selected, moved and concatenated field by field."""
-
-    def select(self: Rows, index: Tensor | Sequence[int] | slice) -> Rows:
-        """These rows, in this order."""
-        if not isinstance(index, (slice, Tensor)):
-            index = torch.tensor(list(index), dtype=torch.int64)  # also where there are none
-        return type(self)(**{f.name: getattr(self, f.name)[index] for f in fields(self)})  # type: ignore[arg-type]
-
-    def to(self: Rows, device: torch.device | str) -> Rows:
-        """The same on another device."""
-        return type(self)(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})  # type: ignore[arg-type]
-
-    def __len__(self) -> int:
-        return len(self.feature)  # type: ignore[attr-defined]
-
-
-@dataclass(frozen=True)
-class Visuals(_RowBatch):
-    """Encoded pictures or videos.
-
-    Args:
-        tokens: last states of the visual encoder, [V, T, N, d], a frame is [CLS, patches]; no temporal embedding.
-        feature: unit-length features for contrast, [V, e]; e = 0 in models without a projection.
-        frames: the same for each frame, [V, T, e].
-    """
-
-    tokens: Tensor
-    feature: Tensor
-    frames: Tensor
-
-    @staticmethod
-    def concatenate(parts: Sequence[Visuals]) -> Visuals:
-        """All rows of all parts; every part has the same number of frames."""
-        return Visuals(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Visuals)))
-
-
-@dataclass(frozen=True)
-class Texts(_RowBatch):
-    """Encoded texts.
-
-    Args:
-        ids: token ids, [S, L], starting with the tokenizer's own first token.
-        mask: 1 for tokens, 0 for padding, [S, L]; padding is on the right.
-        states: last states of the text alone, [S, L, d].
-        feature: unit-length features for contrast, [S, e].
-    """
-
-    ids: Tensor
-    mask: Tensor
-    states: Tensor
-    feature: Tensor
-
-    @staticmethod
-    def concatenate(parts: Sequence[Texts]) -> Texts:
-        """All rows of all parts, padded to the longest."""
-        longest = max(p.ids.shape[1] for p in parts)
-        pad = nn.functional.pad
-        return Texts(
-            torch.cat([pad(p.ids, (0, longest - p.ids.shape[1])) for p in parts]),
-            torch.cat([pad(p.mask, (0, longest - p.mask.shape[1])) for p in parts]),
-            torch.cat([pad(p.states, (0, 0, 0, longest - p.states.shape[1])) for p in parts]),
-            torch.cat([p.feature for p in parts]),
-        )
+_BEGUN_TEXTS = 256  # texts whose fusion is begun at once
 
 
 def _project(model: PreTrainedModel, head: str, states: Tensor) -> Tensor:
@@ -166,21 +98,47 @@ def enc_token_id(model: PreTrainedModel) -> int:
     return int(getattr(text, "enc_token_id", None) or text.bos_token_id + 1)
 
 
-def frame_weights(text_feature: Tensor, frames: Tensor) -> Tensor:
-    """Parameter-free frame-aware attention: softmax over frames of <text, frame> / 4, times T; no gradient.
+def begin_fusion(model: PreTrainedModel, texts: Texts) -> Begun:
+    """Compute once what depends on the texts alone, for `fuse` to be called many times with the same texts.
 
     Args:
-        text_feature: unit features [P, e] of the texts alone.
-        frames: unit frame features [P, T, e] of the videos they meet.
-
-    Returns:
-        The weight of each frame's patch keys, [P, T], mean 1.
+        model: a BLIP with a text encoder.
+        texts: S texts; their first token is replaced by [ENC].
     """
-    similarity = torch.einsum("pe,pte->pt", text_feature, frames).detach()
-    return torch.softmax(similarity / FRAME_TEMPERATURE, dim=-1) * frames.shape[1]
+    adopt(model)
+    lengths = texts.mask.sum(1)
+    parts = []
+    order = torch.argsort(lengths, stable=True)
+    for rows in order.split(_BEGUN_TEXTS):  # of about one length, so that padding is not computed
+        longest = int(lengths[rows].max())
+        ids, mask = texts.ids[rows, :longest], texts.mask[rows, :longest]
+        parts.append(_begin(model, ids, mask)[mask.bool()])
+    ends = torch.cumsum(lengths[order], 0)
+    return Begun(torch.cat(parts), torch.empty_like(ends).index_copy(0, order, ends - lengths[order]))
 
 
-def fuse(model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Tensor, read: Read = "all") -> Tensor:
+def _begin(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:
+    """Embeddings and the first layer's self-attention of texts that begin with [ENC], [S, L, d]."""
+    ids = ids.clone()
+    ids[:, 0] = enc_token_id(model)
+    hidden = model.text_encoder.embeddings(input_ids=ids)
+    first: AdaptedTextLayer = next(iter(model.text_encoder.encoder.layer))
+    return first.attend_self(hidden, _additive(mask, hidden.dtype))
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """What is added to scores of texts whose mask is [S, L]: [S, 1, 1, L]; None where nothing is padding."""
+    return None if bool(mask.all()) else (1.0 - mask[:, None, None].to(dtype)) * torch.finfo(dtype).min
+
+
+def fuse(
+    model: PreTrainedModel,
+    texts: Texts,
+    visuals: Visuals,
+    pairs: Tensor,
+    read: Read = "all",
+    begun: Begun | None = None,
+) -> Tensor:
     """Run the fused text encoder over pairs of texts and visuals.
 
     Each visual's keys and values are projected once a layer; the texts of one visual attend to them as one long query;
@@ -193,6 +151,7 @@ def fuse(model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Tensor, 
         visuals: V visuals, all of whose tokens are real.
         pairs: [P, 2] of (text row, visual row), in any order, repeats allowed.
         read: "all" states, or only those of the "first" token, for which the last layer computes nothing else.
+        begun: what `begin_fusion` made of the same texts; without it that is computed here.
 
     Returns:
         [P, L, d], or [P, d] for "first"; row p belongs to pairs[p].
@@ -206,23 +165,24 @@ def fuse(model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Tensor, 
         shape = (0, model.config.text_config.hidden_size)
         return texts.states.new_zeros(shape if read == "first" else (0, texts.ids.shape[1], shape[1]))
     if read == "all":
-        return _fuse_part(model, texts, visuals, pairs, read)
+        everything = torch.arange(len(texts), device=texts.ids.device)
+        start = None if begun is None else begun.take(everything, texts.ids.shape[1])
+        return _fuse_part(model, texts, visuals, pairs, read, start)
     lengths = texts.mask.sum(1)[pairs[:, 0]]
     parts = length_parts(lengths, pairs[:, 1], visuals.tokens.shape[1] * visuals.tokens.shape[2])
-    states = [_fuse_part(model, *_only(texts, visuals, pairs[part]), read=read) for part in parts]
+    states = []
+    for part in parts:  # with the texts that it names, without their common padding
+        rows, index = torch.unique(pairs[part, 0], return_inverse=True)
+        longest = int(texts.mask[rows].sum(1).max())
+        own = torch.stack([index, pairs[part, 1]], dim=1)
+        start = None if begun is None else begun.take(rows, longest)
+        states.append(_fuse_part(model, texts.select(rows).cut(longest), visuals, own, read, start))
     return torch.cat(states)[torch.argsort(torch.cat(parts))]
 
 
-def _only(texts: Texts, visuals: Visuals, pairs: Tensor) -> tuple[Texts, Visuals, Tensor]:
-    """The texts that pairs name, without their common padding, and the pairs in their rows."""
-    rows, index = torch.unique(pairs[:, 0], return_inverse=True)
-    named = texts.select(rows)
-    longest = int(named.mask.sum(1).max())
-    cut = Texts(named.ids[:, :longest], named.mask[:, :longest], named.states[:, :longest], named.feature)
-    return cut, visuals, torch.stack([index, pairs[:, 1]], dim=1)
-
-
-def _fuse_part(model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Tensor, read: Read) -> Tensor:
+def _fuse_part(
+    model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Tensor, read: Read, start: Tensor | None
+) -> Tensor:
     """`fuse` of pairs whose texts are of about one length."""
     groups = group_pairs(pairs, texts.ids.shape[1]).to(texts.ids.device)
     active = adopt(model).active
@@ -234,7 +194,8 @@ def _fuse_part(model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Te
         per_pair = frame_weights(texts.feature[groups.texts], visuals.frames[groups.pair_visuals])
         weights = groups.spread(per_pair)
     patches = visual.shape[2]
-    return _fused_layers(model, texts, visual.flatten(1, 2), groups, weights, patches, read)
+    start = _begin(model, texts.ids, texts.mask) if start is None else start
+    return _fused_layers(model, start, texts.mask, visual.flatten(1, 2), groups, weights, patches, read)
 
 
 def _check_pairs(pairs: Tensor, texts: int, visuals: int) -> None:
@@ -261,33 +222,30 @@ def _temporal(time: Tensor, frames: int) -> Tensor:
 
 def _fused_layers(
     model: PreTrainedModel,
-    texts: Texts,
+    states: Tensor,
+    text_mask: Tensor,
     visual: Tensor,
     groups: Groups,
     weights: Tensor | None,
     patches: int,
     read: Read,
 ) -> Tensor:
+    """The fused layers, from the first one's self-attention of texts [S, L, d] to the states of pairs."""
     encoder = model.text_encoder.encoder
-    ids = texts.ids.clone()
-    ids[:, 0] = enc_token_id(model)
-    hidden = model.text_encoder.embeddings(input_ids=ids)
-    lowest = torch.finfo(hidden.dtype).min
-    per_text = (1.0 - texts.mask[:, None, None].to(hidden.dtype)) * lowest
-    mask = None if bool(texts.mask.all()) else per_text
+    mask = _additive(text_mask, model.dtype)
     key_delta, value_delta = encoder.deltas(visual)
     last = len(encoder.layer) - 1
     for index, layer in enumerate(encoder.layer):
         first = read == "first" and index == last
-        attended = layer.attend_self(hidden, mask, first)
+        attended = layer.attend_self(states, mask, first) if index else states[:, :1] if first else states
         residual = layer.residual(attended)
         if index == 0:  # until here rows are texts; from here on they are pairs
             attended = attended[groups.texts]
             residual = None if residual is None else residual[groups.texts]
             mask = None if mask is None else mask[groups.texts]
         crossed = _cross(layer, attended, visual, key_delta, value_delta, groups, weights, patches)
-        hidden = layer.finish(crossed, residual, fused=True)
-    return groups.restore(hidden[:, 0] if read == "first" else hidden)
+        states = layer.finish(crossed, residual, fused=True)
+    return groups.restore(states[:, 0] if read == "first" else states)
 
 
 def _cross(
@@ -314,46 +272,11 @@ def _cross(
     return layer.crossattention.output(groups.unpack(packed, attended.shape[1]), attended)
 
 
-def frame_weighted_attention(
-    query: Tensor, key: Tensor, value: Tensor, weights: Tensor, patches: int, dropout: float = 0.0
-) -> Tensor:
-    """Attention whose scores on a frame's patches are multiplied by the text's weight for that frame.
-
-    q (w k) = w (q k), so the weights go onto the scores and keys stay shared between texts. CLS keys and all values
-    are left alone.
-
-    Args:
-        query: [R, H, G * L, d_h], G texts of L tokens behind one another.
-        key: [R, H, T * N, d_h].
-        value: [R, H, T * N, d_h].
-        weights: [R, G, T].
-        patches: N, tokens a frame with its CLS.
-        dropout: probability on the attention's weights.
-
-    Returns:
-        The context, [R, H, G * L, d_h].
-    """
-    rows, heads, length, _ = query.shape
-    group = weights.shape[1]
-    factor = weights[..., None].expand(-1, -1, -1, patches).clone()
-    factor[..., 0] = 1  # CLS
-    factor = (factor.flatten(2) * query.shape[-1] ** -0.5).to(query.dtype)  # [R, G, T * N]
-    step = max(1, SCORE_ELEMENTS // (heads * length * key.shape[2]))
-    parts = []
-    for start in range(0, rows, step):
-        part = slice(start, start + step)
-        scores = query[part] @ key[part].transpose(-1, -2)
-        scores = scores.unflatten(2, (group, -1)) * factor[part, None, :, None]
-        probabilities = nn.functional.dropout(torch.softmax(scores.flatten(2, 3), dim=-1), dropout)
-        parts.append(probabilities.to(value.dtype) @ value[part])
-    return torch.cat(parts)
-
-
-def match(model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Tensor) -> Tensor:
-    """Matching logits of pairs: [P, 2], column 1 for "they belong together" (the rerank score).
+def match(model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Tensor, begun: Begun | None = None) -> Tensor:
+    """Matching logits of pairs, see `fuse`: [P, 2], column 1 for "they belong together" (the rerank score).
 
     The head itself runs outside autocast: rounding its logits to 8 bits would make ties.
     """
-    states = fuse(model, texts, visuals, pairs, read="first")
+    states = fuse(model, texts, visuals, pairs, "first", begun)
     with torch.autocast(states.device.type, enabled=False):
         return model.itm_head(states.to(model.itm_head.weight.dtype))

@@ -263,7 +263,7 @@ class EvaluateConfig:
         shortest: the same, at least (5 in BLIP).
         batch_size: pictures or texts encoded at once.
         block: pairs fused at once; 0 takes what the device has room for.
-        features: where visual tokens are kept for reranking: "memory", "disk" (a memory-mapped file in the temporary
+        features: where visual tokens are kept for reranking: "memory", "disk" (a file in the temporary
             folder) or "auto", which takes the disk where they would fill more than half of the free memory.
         features_bf16: keep them in bfloat16, half the size; scores then differ in the third digit.
         precision: as in training.

@@ -21,7 +21,7 @@ from uniadapter.config import AdapterConfig, ConfigError, EvaluateConfig
 from uniadapter.data.batches import Batch
 from uniadapter.evaluation import features
 from uniadapter.evaluation.blocks import pair_blocks
-from uniadapter.evaluation.features import encoded_visuals
+from uniadapter.evaluation.features import TokensOnDisk, encoded_visuals
 from uniadapter.evaluation.rerank import rerank
 
 VISUALS, TEXTS, FRAMES = 7, 11, 3
@@ -109,7 +109,12 @@ def test_tokens_on_disk_are_those_in_memory_and_leave_nothing(
     ):
         with torch.no_grad(), encoded_visuals(model, batches(), VISUALS, config) as kept:
             assert bool(list(tmp_path.rglob("tokens"))) == (config.features == "disk")
-            assert torch.allclose(kept.tokens.float(), visuals.tokens, atol=tolerance, rtol=1e-2 if tolerance else 1e-5)
+            assert torch.allclose(
+                kept.tokens[torch.arange(VISUALS)].float(),
+                visuals.tokens,
+                atol=tolerance,
+                rtol=1e-2 if tolerance else 1e-5,
+            )
             assert torch.allclose(kept.feature, visuals.feature, atol=1e-6)
             found = rerank(model, texts, kept, itc, 99)
         assert torch.allclose(found.text_scores, expected.text_scores, atol=tolerance + 1e-5)
@@ -117,13 +122,25 @@ def test_tokens_on_disk_are_those_in_memory_and_leave_nothing(
 
 
 def test_tokens_go_to_disk_where_they_do_not_fit(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = {}
-    real = features.torch.from_file
-    monkeypatch.setattr(features.torch, "from_file", lambda *a, **k: kept.setdefault("disk", real(*a, **k)))
     for free in (10**12, 10**3):
         monkeypatch.setattr(features, "free_memory", lambda device, free=free: free)
-        with torch.no_grad(), encoded_visuals(model, batches(), VISUALS, EvaluateConfig()):
-            assert ("disk" in kept) == (free == 10**3)
+        with torch.no_grad(), encoded_visuals(model, batches(), VISUALS, EvaluateConfig()) as kept:
+            assert isinstance(kept.tokens, TokensOnDisk) == (free == 10**3)
+
+
+def test_tokens_on_disk_are_read_by_rows_in_any_order(tmp_path: Path) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        values = torch.randn(6, 2, 3, 8).to(dtype)
+        kept = TokensOnDisk(tmp_path / "tokens", (6, 2, 3, 8), dtype)
+        kept[0:4] = values[:4]
+        kept[4:6] = values[4:]
+        for rows in ([5, 0, 3], [2, 2], []):
+            index = torch.tensor(rows, dtype=torch.long)
+            assert torch.equal(kept[index], values[index])
+        os.truncate(tmp_path / "tokens", 10)
+        with pytest.raises(OSError, match="visual 1"):
+            kept[torch.tensor([1])]
+        kept.close()
 
 
 def test_a_full_disk_says_what_to_do(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:

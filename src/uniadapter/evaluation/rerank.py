@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from uniadapter.backbone import Texts, Visuals, match
+from uniadapter.backbone import Texts, Visuals, begin_fusion, match
 from uniadapter.distributed import gather_rows
 from uniadapter.evaluation.blocks import block_pairs, pair_blocks
 from uniadapter.evaluation.recall import top_candidates
@@ -73,10 +73,11 @@ def rerank(
     keys = torch.unique(torch.cat([wanted_by_texts.flatten(), wanted_by_visuals.flatten()]))
     own = keys[(keys >= first * count) & (keys < (first + len(visuals)) * count)]
     limit = block or block_pairs(model, float(texts.mask.sum()) / max(1, count))
+    begun = begin_fusion(model, texts)
     part_scores = torch.empty(len(own), device=itc.device)
     for part in pair_blocks(own // count, limit):
         pairs = torch.stack([own[part] % count, own[part] // count - first], dim=1)
-        part_scores[part] = match(model, texts, visuals, pairs)[:, 1].float()
+        part_scores[part] = match(model, texts, visuals, pairs, begun)[:, 1].float()
         if progress is not None:
             progress(part.stop, len(own))
     scores = gather_rows(part_scores) if len(visuals) < itc.shape[1] else part_scores

@@ -1,0 +1,98 @@
+"""Parameter-free frame-aware attention: a text weighs a video's frames, and the weights go onto its scores."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import flex_attention
+
+FRAME_TEMPERATURE = 4.0  # of the softmax over frames, as released
+SCORE_ELEMENTS = 1 << 23  # scores held at once where no kernel does without them (32 MB of float32)
+
+
+def frame_weights(text_feature: Tensor, frames: Tensor) -> Tensor:
+    """Parameter-free frame-aware attention: softmax over frames of <text, frame> / 4, times T; no gradient.
+
+    Args:
+        text_feature: unit features [P, e] of the texts alone.
+        frames: unit frame features [P, T, e] of the videos they meet.
+
+    Returns:
+        The weight of each frame's patch keys, [P, T], mean 1.
+    """
+    similarity = torch.einsum("pe,pte->pt", text_feature, frames).detach()
+    return torch.softmax(similarity / FRAME_TEMPERATURE, dim=-1) * frames.shape[1]
+
+
+def frame_weighted_attention(
+    query: Tensor, key: Tensor, value: Tensor, weights: Tensor, patches: int, dropout: float = 0.0
+) -> Tensor:
+    """Attention whose scores on a frame's patches are multiplied by the text's weight for that frame.
+
+    q (w k) = w (q k), so the weights go onto the scores and keys stay shared between texts. CLS keys and all values
+    are left alone.
+
+    Args:
+        query: [R, H, G * L, d_h], G texts of L tokens behind one another.
+        key: [R, H, T * N, d_h].
+        value: [R, H, T * N, d_h].
+        weights: [R, G, T].
+        patches: N, tokens a frame with its CLS.
+        dropout: probability on the attention's weights.
+
+    Returns:
+        The context, [R, H, G * L, d_h].
+    """
+    if query.is_cuda and not dropout:
+        return _by_kernel(_compiled_kernel(), query, key, value, weights, patches)
+    return _by_parts(query, key, value, weights, patches, dropout)
+
+
+def _by_parts(query: Tensor, key: Tensor, value: Tensor, weights: Tensor, patches: int, dropout: float) -> Tensor:
+    """A few texts of a row at a time, so that only their scores are held."""
+    rows, heads, length, width = query.shape
+    group = weights.shape[1]
+    tokens = length // group
+    step = max(1, SCORE_ELEMENTS // (heads * tokens * key.shape[2]))  # texts of a part
+    out = []
+    for row in range(rows):
+        factor = weights[row, :, :, None].repeat(1, 1, patches)
+        factor[..., 0] = 1  # CLS
+        factor = (factor.flatten(1) * width**-0.5).to(query.dtype)  # [G, T * N]
+        parts = []
+        for start in range(0, group, step):
+            some = query[row, :, start * tokens : (start + step) * tokens]
+            scores = some @ key[row].transpose(-1, -2)
+            by_text = scores.unflatten(1, (-1, tokens))
+            if scores.requires_grad:
+                scores = (by_text * factor[None, start : start + step, None]).flatten(1, 2)
+            else:
+                by_text.mul_(factor[None, start : start + step, None])
+            probabilities = nn.functional.dropout(torch.softmax(scores, dim=-1), dropout)
+            parts.append(probabilities.to(value.dtype) @ value[row])
+        out.append(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
+    return torch.stack(out)
+
+
+@functools.cache
+def _compiled_kernel() -> Callable[..., Tensor]:
+    """FlexAttention as one kernel; it is compiled when it is first called, once for all shapes."""
+    return torch.compile(flex_attention, dynamic=True)
+
+
+def _by_kernel(
+    attention: Callable[..., Any], query: Tensor, key: Tensor, value: Tensor, weights: Tensor, patches: int
+) -> Tensor:
+    """All at once where a kernel multiplies scores as it computes them and holds none."""
+    tokens = query.shape[2] // weights.shape[1]
+    weights = weights.to(query.dtype)
+
+    def weigh(score: Tensor, row: Tensor, head: Tensor, place: Tensor, seen: Tensor) -> Tensor:
+        weight = weights[row, place // tokens, seen // patches]
+        return torch.where(seen % patches == 0, score, score * weight)  # CLS as it is
+
+    return attention(query, key, value, score_mod=weigh)
