@@ -142,6 +142,15 @@ def add_peaks(rows: list[dict[str, Any]], script: str, who: Sequence[str], asked
         row["device"] = machine()
 
 
+def replace_rows(file: Path, found: list[dict[str, Any]]) -> None:
+    """Put rows into a result's list, in the place of those about the same work, candidates, peer and dtype."""
+    rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
+    key = ("work", "candidates", "peer", "dtype")
+    new = {tuple(row[name] for name in key) for row in found}
+    rows = [row for row in rows if tuple(row[name] for name in key) not in new] + found
+    file.write_text(json.dumps(rows, indent=2) + "\n")
+
+
 def machine() -> str:
     """What ran it."""
     return f"{platform.machine()}, {torch.get_num_threads()} threads"

@@ -23,7 +23,18 @@ from statistics import median
 from typing import Any
 
 import torch
-from base_size import ADAPTERS, RESULTS, add_peaks, our_model, peak, resident, strong_model, texts, usual_model
+from base_size import (
+    ADAPTERS,
+    RESULTS,
+    add_peaks,
+    our_model,
+    peak,
+    replace_rows,
+    resident,
+    strong_model,
+    texts,
+    usual_model,
+)
 from torch import Tensor
 
 from uniadapter.backbone import Texts, Visuals, encode_text
@@ -202,6 +213,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--works", nargs="+", choices=tuple(WORKS), default=list(WORKS))
     parser.add_argument("--dtypes", nargs="+", choices=tuple(DTYPES), default=list(DTYPES))
+    parser.add_argument("--candidates", nargs="+", choices=("some", "all"), default=["some", "all"])
     parser.add_argument("--visuals", type=int, default=64)
     parser.add_argument("--out", type=Path, default=RESULTS / "rerank.json")
     parser.add_argument("--peak", nargs=4, help="work, candidates, dtype and who: one peak, by this script itself")
@@ -212,16 +224,19 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             sys.stdout.write(str(peak_of(WORKS[work], int(k), dtype, who, asked.visuals, Path(folder))))
         return
-    rows: list[dict[str, Any]] = []
-    for name in asked.works:
-        for k in WORKS[name].candidates:
-            for dtype in asked.dtypes:
-                with tempfile.TemporaryDirectory() as folder:
-                    found = compare(WORKS[name], k, dtype, asked.visuals, Path(folder))
-                one = ["--visuals", str(asked.visuals), "--peak", name, str(k), dtype]
-                add_peaks(found, __file__, ("ours", "usual", "strong"), one)
-                rows += found
-                asked.out.write_text(json.dumps(rows, indent=2) + "\n")
+    todo = [
+        (name, k, dtype)
+        for name in asked.works
+        for k in WORKS[name].candidates
+        for dtype in asked.dtypes
+        if ("some" if k else "all") in asked.candidates
+    ]
+    for name, k, dtype in todo:
+        with tempfile.TemporaryDirectory() as folder:
+            found = compare(WORKS[name], k, dtype, asked.visuals, Path(folder))
+        one = ["--visuals", str(asked.visuals), "--peak", name, str(k), dtype]
+        add_peaks(found, __file__, ("ours", "usual", "strong"), one)
+        replace_rows(asked.out, found)
 
 
 if __name__ == "__main__":

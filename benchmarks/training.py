@@ -20,7 +20,19 @@ from statistics import median
 from typing import Any
 
 import torch
-from base_size import RESULTS, adapters_of, add_peaks, load, our_model, peak, resident, strong_model, texts, usual_model
+from base_size import (
+    RESULTS,
+    adapters_of,
+    add_peaks,
+    load,
+    our_model,
+    peak,
+    replace_rows,
+    resident,
+    strong_model,
+    texts,
+    usual_model,
+)
 from lora import LoraPeer
 from rerank import DTYPES, WORKS, Work
 from torch import Tensor, nn
@@ -157,15 +169,13 @@ def main() -> None:
         work, dtype, who = asked.peak
         sys.stdout.write(str(peak_of(WORKS[work], dtype, who)))
         return
-    rows: list[dict[str, Any]] = []
     for name in asked.works:
         for dtype in asked.dtypes:
             found = compare(WORKS[name], dtype, asked.repeats)
             add_peaks(found, __file__, PEERS, ["--peak", name, dtype])
             for row in found:
                 logger.info("%s", json.dumps(row))
-            rows += found
-            asked.out.write_text(json.dumps(rows, indent=2) + "\n")
+            replace_rows(asked.out, found)
 
 
 if __name__ == "__main__":
