@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from base_size import load, peak, resident, texts, trained_set
@@ -37,7 +38,7 @@ SETTINGS = {
 logger = logging.getLogger("frames")
 
 
-def step(name: str, batch: int, frames: int, repeats: int) -> dict[str, object]:
+def step(name: str, batch: int, frames: int, repeats: int) -> dict[str, Any]:
     """Training steps under one setting: seconds of each, MB above the loaded model, losses of the first."""
     settings = SETTINGS[name]
     model = load(224)
@@ -65,6 +66,15 @@ def step(name: str, batch: int, frames: int, repeats: int) -> dict[str, object]:
     return {"setting": name, "seconds": median(times), "peak_mb": peak() - loaded, "losses": losses}
 
 
+def measured(name: str, batch: int, frames: int, repeats: int) -> dict[str, Any]:
+    """`step` in a process of its own."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        numbers = ["--batch", str(batch), "--frames", str(frames), "--repeats", str(repeats)]
+        subprocess.run([sys.executable, __file__, "--setting", name, "--out", file.name, *numbers], check=True)
+        result: dict[str, Any] = json.loads(Path(file.name).read_text())
+        return result
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -82,11 +92,7 @@ def main() -> None:
         return
     rows = []
     for name in SETTINGS:
-        with tempfile.NamedTemporaryFile(suffix=".json") as file:
-            numbers = [f"--{key}={getattr(arguments, key)}" for key in ("batch", "frames", "repeats")]
-            command = [sys.executable, __file__, "--setting", name, "--out", file.name, *numbers]
-            subprocess.run(command, check=True)
-            rows.append(json.loads(Path(file.name).read_text()))
+        rows.append(measured(name, arguments.batch, arguments.frames, arguments.repeats))
         first = rows[0]
         rows[-1]["memory_ratio"] = rows[-1]["peak_mb"] / first["peak_mb"]
         rows[-1]["max_difference"] = max(abs(rows[-1]["losses"][key] - value) for key, value in first["losses"].items())
