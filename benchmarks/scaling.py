@@ -3,8 +3,8 @@
     python benchmarks/scaling.py
 
 Seconds of one `fuse` for the token that is read, medians; a line through the logarithms gives the exponent, 1 where
-cost is linear. Also the rate of a large matrix product, which is what the machine could do. Writes
-benchmarks/results/scaling.json and docs/scaling.png.
+cost is linear. Also what a single query costs, whose visuals no other text shares, and the rate of a large matrix
+product, which is what the machine could do. Writes benchmarks/results/scaling.json and docs/scaling.png.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 FACTORS = (1, 2, 4, 8, 16)
 # What is fused at factor 1: pairs of one visual, frames of 197 tokens, tokens of a text.
 START = {"pairs": 16, "frames": 1, "tokens": 4}
+ALONE = 8  # visuals that one text meets
 FIXED = {"pairs": 32, "frames": 1, "tokens": 13}
 
 
@@ -57,6 +58,25 @@ def fused(model: PreTrainedModel, pairs: int, frames: int, tokens: int, repeats:
     )
     wanted = torch.stack([torch.arange(pairs), torch.zeros(pairs, dtype=torch.long)], dim=1)
     return seconds(lambda: fuse(model, texts, visual, wanted, read="first"), repeats)
+
+
+def searched(model: PreTrainedModel) -> dict[str, Any]:
+    """One query: similarities to a million features, and pairs whose visuals no other text shares."""
+    features = torch.nn.functional.normalize(torch.randn(1_000_000, 256), dim=-1)
+    query, pairs = features[:1], torch.stack([torch.zeros(ALONE, dtype=torch.long), torch.arange(ALONE)], dim=1)
+    ids = torch.randint(1000, 30000, (1, FIXED["tokens"]))
+    texts = Texts(ids, torch.ones_like(ids), torch.empty(1, 0), query)
+    alone = {}
+    for name, shape in {"image 384 px": (1, 577), "video 8 x 224 px": (8, 197)}.items():
+        visuals = Visuals(
+            torch.randn(ALONE, *shape, 768), features[:ALONE], features[: ALONE * shape[0]].view(ALONE, -1, 256)
+        )
+        with torch.no_grad():
+            alone[name] = seconds(lambda v=visuals: fuse(model, texts, v, pairs, read="first"), 3) / ALONE
+    return {
+        "similarities_to_a_million_seconds": seconds(lambda: (features @ query.T).topk(128, dim=0), 5),
+        "seconds_a_pair_alone": alone,
+    }
 
 
 def gemm(dtype: torch.dtype) -> float:
@@ -113,7 +133,9 @@ def main() -> None:
         series[name] = {"points": points, "exponent": round(exponent(points, name), 3)}
     rates = {str(dtype).removeprefix("torch."): round(gemm(dtype), 1) for dtype in (torch.float32, torch.bfloat16)}
     machine = {"device": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    asked.out.write_text(json.dumps({**machine, "gemm_gflops": rates, "series": series}, indent=2) + "\n")
+    asked.out.write_text(
+        json.dumps({**machine, "gemm_gflops": rates, "series": series, "search": searched(model)}, indent=2) + "\n"
+    )
     plot(series, asked.plot)
 
 

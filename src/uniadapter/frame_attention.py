@@ -47,7 +47,7 @@ def frame_weighted_attention(
     Returns:
         The context, [R, H, G * L, d_h].
     """
-    if query.is_cuda and not dropout:
+    if query.is_cuda and not dropout and query.dtype != torch.float64:
         return _by_kernel(_compiled_kernel(), query, key, value, weights, patches)
     return _by_parts(query, key, value, weights, patches, dropout)
 
@@ -88,11 +88,12 @@ def _by_kernel(
     attention: Callable[..., Any], query: Tensor, key: Tensor, value: Tensor, weights: Tensor, patches: int
 ) -> Tensor:
     """All at once where a kernel multiplies scores as it computes them and holds none."""
-    tokens = query.shape[2] // weights.shape[1]
     weights = weights.to(query.dtype)
+    # As tensors: a number would be compiled in, and every length of text would be compiled anew.
+    text, frame = torch.tensor([query.shape[2] // weights.shape[1], patches], device=query.device).unbind()
 
     def weigh(score: Tensor, row: Tensor, head: Tensor, place: Tensor, seen: Tensor) -> Tensor:
-        weight = weights[row, place // tokens, seen // patches]
-        return torch.where(seen % patches == 0, score, score * weight)  # CLS as it is
+        weight = weights[row, place // text, seen // frame]
+        return torch.where(seen % frame == 0, score, score * weight)  # CLS as it is
 
     return attention(query, key, value, score_mod=weigh)
