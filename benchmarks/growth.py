@@ -26,7 +26,8 @@ def plot(series: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
     for axes, (name, settings) in zip(panels, series.items(), strict=True):
         for setting, points in settings.items():
             axes.plot([p[name] for p in points], [p["peak_mb"] / 1024 for p in points], marker="o", label=setting)
-        axes.set(xlabel="frames, batch of 2" if name == "frames" else "batch, 2 frames", ylim=(0, None))
+        axes.set(xlabel="frames, batch of 2" if name == "frames" else "batch, 2 frames")
+    panels[0].set_ylim(bottom=0)
     panels[0].set_ylabel("GB above the loaded model")
     panels[0].legend()
     figure.suptitle("Memory of a training step, BLIP-base, 224 px, float32")
