@@ -139,13 +139,10 @@ def rates(task: str) -> None:
     name = f"learning-rates{PROOFS[task].suffix}.json"
     recipes = {method: recipe(demo_config(task, method, seed=0)) for method in PROOFS[task].grids}
     before = json.loads((RESULTS / name).read_text()) if (RESULTS / name).exists() else {}
-    kept = before.get("rows", []) if before.get("recipes") == recipes else []
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = before.get("rows", []) if before.get("recipes") == recipes else []
     for method, grid in PROOFS[task].grids.items():
         for rate in grid:
-            done = [row for row in kept if (row["method"], row["lr"]) == (method, rate)]
-            if done:
-                rows += done
+            if any((row["method"], row["lr"]) == (method, rate) for row in rows):
                 continue
             config = demo_config(task, method, seed=0)
             config = replace(config, train=replace(config.train, lr=rate))
