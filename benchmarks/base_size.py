@@ -126,8 +126,11 @@ def resident() -> float:
 
 
 def peak() -> float:
-    """Largest resident memory so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Largest resident memory so far, in MB; `getrusage` would count what the parent had when it forked."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 
 def add_peaks(rows: list[dict[str, Any]], script: str, who: Sequence[str], asked: Sequence[str]) -> None:
