@@ -2,7 +2,7 @@
 
     python benchmarks/costs.py
 
-Rates come from results/rerank.json (seconds a pair, all candidates, float32) and results/overhead.json (seconds to
+Rates come from results/rerank.json (seconds a pair, float32, the last row of each work) and results/overhead.json (seconds to
 encode). Galleries are those of the benchmarks; pairs are an upper bound for ours, as if no pair were wanted by both
 directions. Writes benchmarks/results/costs.json and prints the table.
 """
@@ -51,7 +51,7 @@ GALLERIES = {
 
 
 def rate(rows: list[dict[str, Any]], work: str, peer: str) -> dict[str, Any]:
-    """The row of a work in float32, with as many candidates as were measured."""
+    """The last row of a work in float32."""
     return [r for r in rows if r["work"].startswith(work) and r["peer"] == peer and r["dtype"] == "float32"][-1]
 
 
