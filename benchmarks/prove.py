@@ -38,7 +38,7 @@ GRIDS = {
     "uniadapter": (3e-4, 1e-3, 3e-3, 1e-2),
     "full_fine_tuning": (3e-5, 1e-4, 4e-4, 1.2e-3),
 }
-# For tasks whose best rate stood at the upper edge of the first grid, or then at the lower; one rate more for either method.
+# For tasks whose best rate stood at an edge of the first grid: one rate more above, then one below, for either method.
 WIDER = {"uniadapter": (*GRIDS["uniadapter"], 3e-2), "full_fine_tuning": (*GRIDS["full_fine_tuning"], 4e-3)}
 WIDEST = {
     "uniadapter": (1e-4, *WIDER["uniadapter"]),
