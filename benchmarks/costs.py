@@ -3,8 +3,8 @@
     python benchmarks/costs.py
 
 Rates come from results/rerank.json (seconds a pair, float32, the last row of each work) and results/overhead.json
-(seconds to encode). Galleries are those of the benchmarks; pairs are an upper bound for ours, as if no pair were wanted by both
-directions. Writes benchmarks/results/costs.json and prints the table.
+(seconds to encode). Galleries are those of the benchmarks; pairs are an upper bound for ours, as if no pair were wanted
+by both directions. Writes benchmarks/results/costs.json and prints the table.
 """
 
 from __future__ import annotations
