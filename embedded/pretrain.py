@@ -259,7 +259,8 @@ class Objective:
         hook = attention.query.register_forward_hook(lambda _module, _inputs, output: queries.append(output))
         states = fuse(net, texts, visuals, pairs)
         hook.remove()
-        query = group_pairs(pairs, texts.ids.shape[1]).restore(queries[0])
+        groups = group_pairs(pairs, texts.mask.sum(1), texts.ids.shape[1])
+        query = groups.restore(groups.packing.pad(queries[0]))
         logits = net.itm_head(states[:, 0])
         return F.cross_entropy(logits, label), self.ground(batch, query, attention.key(visuals.tokens[:, 0]), pairs)
 

@@ -295,7 +295,8 @@ def test_the_kernel_that_weighs_scores_equals_the_parts() -> None:
     """FlexAttention runs on this device too, without its kernel and without gradients."""
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 2, 20, 16), torch.randn(3, 2, 28, 16), torch.randn(3, 2, 28, 16)
-    weights = torch.softmax(torch.randn(3, 4, 4), dim=-1) * 4  # R = 3 rows of G = 4 texts, four frames of seven tokens
+    weights = torch.softmax(torch.randn(3, 4, 4), dim=-1) * 4  # R = 3 rows of four texts, four frames of seven tokens
+    weights = weights.repeat_interleave(torch.tensor([3, 7, 9, 1]), dim=1)  # tokens of each text
     parts = frame_attention.frame_weighted_attention(query, key, value, weights, 7)
     close(frame_attention._by_kernel(frame_attention.flex_attention, query, key, value, weights, 7), parts, 1e-5)
 
@@ -500,7 +501,7 @@ def test_each_attention_of_a_fused_layer_drops_by_itself(part: str, frame_aware:
 def test_frame_weighted_attention_drops_too() -> None:
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 2, 4, 6, 8).unbind(0)
-    weights = torch.ones(2, 3, 2)  # R = 2 rows of G = 3 texts of two tokens, two frames of three tokens
+    weights = torch.ones(2, 6, 2)  # R = 2 rows of six tokens, two frames of three tokens
 
     def attend(dropout: float) -> Tensor:
         return frame_attention.frame_weighted_attention(query, key, value, weights, 3, dropout)

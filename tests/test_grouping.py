@@ -1,4 +1,4 @@
-"""How pairs are laid out: nothing lost, nothing doubled, everything back in its place."""
+"""How tokens are laid out: nothing lost, nothing doubled, everything back in its place."""
 
 from __future__ import annotations
 
@@ -6,92 +6,109 @@ import pytest
 import torch
 from torch import Tensor
 
-from uniadapter.grouping import Groups, group_pairs
+from uniadapter.grouping import Groups, Packing, Queries, group_pairs
 
 
-def random_pairs(seed: int) -> Tensor:
-    """Between 1 and 80 pairs, unordered, with repeats, of few or many visuals; the extremes are among them."""
+def drawn(seed: int) -> tuple[Tensor, Tensor]:
+    """Between 1 and 80 pairs, unordered, with repeats, of few or many visuals, and the lengths of their texts."""
     generator = torch.Generator().manual_seed(seed)
     count = int(torch.randint(1, 81, (), generator=generator))
     texts, visuals = (int(torch.randint(1, high, (), generator=generator)) for high in (20, (2, 6, 40)[seed % 3]))
-    return torch.stack([torch.randint(0, n, (count,), generator=generator) for n in (texts, visuals)], dim=1)
+    pairs = torch.stack([torch.randint(0, n, (count,), generator=generator) for n in (texts, visuals)], dim=1)
+    lengths = torch.randint(1, 10, (texts,), generator=generator) if seed % 4 else torch.full((texts,), 5)
+    return pairs, lengths
 
 
-CASES = [random_pairs(seed) for seed in range(30)] + [
-    torch.tensor([[0, 0]]),
-    torch.tensor([[3, 5]] * 7),  # one pair many times
-    torch.stack([torch.arange(130), torch.zeros(130, dtype=torch.int64)], dim=1),  # more texts than the widest row
-    torch.stack([torch.zeros(40, dtype=torch.int64), torch.arange(40)], dim=1).flip(0),  # one text, many visuals
-    torch.tensor([[0, 1]] + [[t, 0] for t in range(33)]),  # one lone pair beside a crowd
+CASES = [drawn(seed) for seed in range(30)] + [
+    (torch.tensor([[0, 0]]), torch.tensor([1])),
+    (torch.tensor([[3, 5]] * 7), torch.arange(2, 9)),  # one pair many times
+    (torch.stack([torch.arange(130), torch.zeros(130, dtype=torch.int64)], dim=1), torch.arange(130) % 7 + 1),
+    (torch.stack([torch.zeros(40, dtype=torch.int64), torch.arange(40)], dim=1).flip(0), torch.tensor([6])),
+    (torch.tensor([[0, 1]] + [[t, 0] for t in range(33)]), torch.arange(33) + 3),  # one lone pair beside a crowd
 ]
 
 
-def grouped(pairs: Tensor, length: int = 9) -> Groups:
-    """The layout of pairs whose texts have 9 tokens."""
-    return group_pairs(pairs, length)
+def naive_tokens(groups: Groups, lengths: Tensor) -> list[tuple[int, int]]:
+    """The specification: (sorted pair, place in its text) of every token, text behind text."""
+    return [(p, place) for p, text in enumerate(groups.texts.tolist()) for place in range(int(lengths[text]))]
 
 
-@pytest.mark.parametrize("pairs", CASES)
-def test_every_pair_has_exactly_one_place_in_a_row_of_its_visual(pairs: Tensor) -> None:
-    groups = grouped(pairs)
-    places, slots = groups.places, groups.slots
-    assert len(set(places.tolist())) == len(pairs)
-    assert set(places.tolist()) <= set(range(slots.numel()))
-    assert torch.equal(slots.flatten()[places], torch.arange(len(pairs)))
-    row_of_pair = places // slots.shape[1]
-    assert torch.equal(groups.visuals[groups.rows[row_of_pair]], groups.pair_visuals)
-    assert set(row_of_pair.tolist()) == set(range(len(groups.rows))), "a row without a pair"
+@pytest.mark.parametrize("case", CASES)
+def test_tokens_stand_text_behind_text(case: tuple[Tensor, Tensor]) -> None:
+    groups = group_pairs(*case)
+    found = list(zip(groups.pair_of_token.tolist(), groups.place_in_text.tolist(), strict=True))
+    assert found == naive_tokens(groups, case[1])
 
 
-@pytest.mark.parametrize("pairs", CASES)
-def test_empty_slots_repeat_a_pair_of_the_same_visual(pairs: Tensor) -> None:
-    groups = grouped(pairs)
-    row_visuals = groups.visuals[groups.rows][:, None].expand_as(groups.slots)
-    assert torch.equal(groups.pair_visuals[groups.slots], row_visuals)
+@pytest.mark.parametrize("case", CASES)
+def test_packing_undoes_padding_which_repeats_a_texts_first_token(case: tuple[Tensor, Tensor]) -> None:
+    packing = group_pairs(*case).packing
+    packed = torch.arange(int(packing.lengths.sum()) * 2.0).view(-1, 2)
+    padded = packing.pad(packed)
+    assert torch.equal(packing.pack(padded), packed)
+    start = 0
+    for row, length in zip(padded, packing.lengths.tolist(), strict=True):
+        assert torch.equal(row[:length], packed[start : start + length])
+        assert torch.equal(row[length:], packed[start].expand(len(row) - length, -1))
+        start += length
+    assert torch.equal(packed[packing.firsts], padded[:, 0])
+    mask = packing.mask(torch.float32)
+    seen = torch.arange(padded.shape[1]) < packing.lengths[:, None]
+    assert (mask is None) == bool(seen.all())
+    assert mask is None or torch.equal(mask[:, 0, 0] == 0, seen)
 
 
-@pytest.mark.parametrize("pairs", CASES)
-def test_order_is_a_permutation_and_restore_its_inverse(pairs: Tensor) -> None:
-    groups = grouped(pairs)
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("which", ["tokens", "firsts"])
+def test_every_query_has_exactly_one_place_in_a_row_of_its_visual(case: tuple[Tensor, Tensor], which: str) -> None:
+    groups = group_pairs(*case)
+    queries: Queries = getattr(groups, which)
+    visual_of = groups.pair_visuals if which == "firsts" else groups.pair_visuals[groups.pair_of_token]
+    places, slots = queries.places, queries.slots
+    assert len(set(places.tolist())) == len(visual_of)
+    assert torch.equal(slots.flatten()[places], torch.arange(len(visual_of)))
+    row_of = places // slots.shape[1]
+    assert torch.equal(groups.visuals[queries.rows[row_of]], visual_of)
+    assert set(row_of.tolist()) == set(range(len(queries.rows))), "a row without a query"
+    row_visuals = groups.visuals[queries.rows][:, None].expand_as(slots)
+    assert torch.equal(visual_of[slots], row_visuals), "an empty slot repeats a query of the same visual"
+    states = torch.arange(len(visual_of) * 2.0).view(-1, 2)
+    assert torch.equal(queries.pack(states), states[slots])
+    assert torch.equal(queries.unpack(queries.pack(states)), states)
+    assert torch.equal(queries.repeat(groups.visuals), groups.visuals[queries.rows])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_order_is_a_permutation_and_restore_its_inverse(case: tuple[Tensor, Tensor]) -> None:
+    pairs, groups = case[0], group_pairs(*case)
     assert torch.equal(torch.stack([groups.texts, groups.pair_visuals], dim=1), pairs[groups.order])
     assert torch.equal(groups.order.sort().values, torch.arange(len(pairs)))
     assert torch.equal(groups.restore(pairs[groups.order]), pairs)
     assert torch.equal(groups.visuals, pairs[:, 1].unique())
 
 
-@pytest.mark.parametrize("pairs", CASES)
-def test_unpack_undoes_pack(pairs: Tensor) -> None:
-    groups = grouped(pairs, 3)
-    states = torch.arange(len(pairs) * 3 * 2.0).view(len(pairs), 3, 2)
-    packed = groups.pack(states)
-    assert packed.shape == (len(groups.rows), groups.slots.shape[1] * 3, 2)
-    assert torch.equal(groups.unpack(packed, 3), states)
-    place = int(groups.places[-1])
-    row, slot = divmod(place, groups.slots.shape[1])
-    assert torch.equal(packed[row, slot * 3 : slot * 3 + 3], states[-1]), "the texts of a row stand behind one another"
+def test_no_copies_where_nothing_is_padded() -> None:
+    groups = group_pairs(torch.cartesian_prod(torch.arange(8), torch.arange(4)), torch.full((8,), 3))
+    states, visuals = torch.randn(32 * 3, 2), torch.randn(4, 2)
+    assert groups.tokens.repeat(visuals) is visuals
+    assert groups.tokens.slots.shape == (4, 24), "the texts of a visual are one row"
+    for laid in (groups.tokens.pack(states), groups.packing.pad(states), groups.packing.pack(states.view(32, 3, 2))):
+        assert laid.data_ptr() == states.data_ptr()
 
 
-@pytest.mark.parametrize("pairs", CASES)
-def test_spread_and_repeat_follow_the_rows(pairs: Tensor) -> None:
-    groups = grouped(pairs)
-    values = torch.arange(len(pairs)) * 10
-    assert torch.equal(groups.spread(values), groups.slots * 10)
-    assert torch.equal(groups.repeat(groups.visuals), groups.visuals[groups.rows])
+def test_a_lone_query_beside_a_crowd_does_not_pay_for_it() -> None:
+    queries = Queries.of(torch.tensor([2000, *[13] * 40]))
+    assert queries.slots.numel() <= 2 * 2520, "one row a visual would be 41 * 2000 slots for 2,520 tokens"
 
 
-def test_no_copies_where_every_visual_has_one_row() -> None:
-    groups = grouped(torch.cartesian_prod(torch.arange(8), torch.arange(4)))
-    states = torch.randn(4, 2)
-    assert groups.repeat(states) is states
-    assert groups.slots.numel() == 32, "8 texts for each of 4 visuals need no empty slot"
-
-
-def test_a_lone_pair_beside_a_crowd_does_not_pay_for_it() -> None:
-    crowd = [[t, 0] for t in range(64)]
-    groups = grouped(torch.tensor([*crowd, *([t, v] for t, v in enumerate(range(1, 41)))]), 30)
-    assert groups.slots.numel() <= 1.5 * 104, "one row a visual would be 41 * 64 slots for 104 pairs"
+def test_texts_can_be_padded_further_than_needed() -> None:
+    packing = Packing.of(torch.tensor([2, 3]), 5)
+    assert packing.pad(torch.randn(5, 1)).shape == (2, 5, 1)
 
 
 def test_to_moves_every_tensor() -> None:
-    moved = grouped(CASES[0]).to(torch.device("meta"))
-    assert all(tensor.device.type == "meta" for tensor in vars(moved).values())
+    moved = group_pairs(*CASES[0]).to(torch.device("meta"))
+    parts = [vars(moved), vars(moved.packing), vars(moved.tokens), vars(moved.firsts)]
+    found = [value for part in parts for value in part.values() if isinstance(value, Tensor)]
+    assert len(found) > 10
+    assert all(tensor.device.type == "meta" for tensor in found)

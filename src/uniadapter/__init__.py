@@ -14,6 +14,7 @@ from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, fuse
 from uniadapter.checkpoint import base_hash, load_adapter, save_adapter
 from uniadapter.config import AdapterConfig, RunConfig
 from uniadapter.loading import load_model, load_tokenizer
+from uniadapter.precision import round_frozen
 from uniadapter.predict import ask, caption, image_features, pair_scores, text_features
 from uniadapter.version import __version__
 
@@ -42,6 +43,7 @@ __all__ = [
     "match",
     "pair_scores",
     "remove_adapter",
+    "round_frozen",
     "save_adapter",
     "select_adapter",
     "text_features",

@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 
 from uniadapter.encoded import Begun, Texts, Visuals
 from uniadapter.frame_attention import frame_weighted_attention, frame_weights
-from uniadapter.grouping import Groups, group_pairs, length_parts
-from uniadapter.inject import AdaptedTextLayer, adopt
+from uniadapter.grouping import Groups, Packing, Queries, group_pairs
+from uniadapter.inject import AdaptedTextLayer, adopt, lowered
 
 Read = Literal["all", "first"]
 
@@ -72,8 +72,7 @@ def encode_text(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Texts:
         mask: [S, L], 1 for tokens, 0 for padding on the right; columns that are padding everywhere are cut.
 
     Returns:
-        `Texts`, of the longest text's length. Texts are encoded in parts of about one length, so states of padding
-        are those of the part's padding, or 0.
+        `Texts`, of the longest text's length. Padding is not computed; its states mean nothing.
 
     Raises:
         TypeError: the model has no text encoder.
@@ -81,15 +80,15 @@ def encode_text(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Texts:
     if not hasattr(model, "text_encoder"):
         raise TypeError(f"{type(model).__name__} has no text encoder")
     adopt(model)
-    lengths = mask.sum(1)
-    parts = length_parts(lengths)
-    encoded = []
-    for part in parts:
-        longest = int(lengths[part].max())
-        some, seen = ids[part, :longest], mask[part, :longest]
-        states = model.text_encoder(input_ids=some, attention_mask=seen).last_hidden_state
-        encoded.append(Texts(some, seen, states, _project(model, "text_proj", states[:, 0])))
-    return encoded[0] if len(parts) == 1 else Texts.concatenate(encoded).select(torch.argsort(torch.cat(parts)))
+    packing = Packing.of(mask.sum(1))
+    longest = packing.tokens.shape[1]
+    ids, mask = ids[:, :longest], mask[:, :longest]
+    hidden = packing.pack(model.text_encoder.embeddings(input_ids=ids))
+    padding = packing.mask(hidden.dtype)
+    for layer in model.text_encoder.encoder.layer:
+        attended = layer.attend_self(hidden, packing, padding)
+        hidden = layer.finish(attended, layer.residual(attended), fused=False)
+    return Texts(ids, mask, packing.pad(hidden), _project(model, "text_proj", hidden[packing.firsts]))
 
 
 def enc_token_id(model: PreTrainedModel) -> int:
@@ -107,28 +106,15 @@ def begin_fusion(model: PreTrainedModel, texts: Texts) -> Begun:
     """
     adopt(model)
     lengths = texts.mask.sum(1)
-    parts = []
-    order = torch.argsort(lengths, stable=True)
-    for rows in order.split(_BEGUN_TEXTS):  # of about one length, so that padding is not computed
-        longest = int(lengths[rows].max())
-        ids, mask = texts.ids[rows, :longest], texts.mask[rows, :longest]
-        parts.append(_begin(model, ids, mask)[mask.bool()])
-    ends = torch.cumsum(lengths[order], 0)
-    return Begun(torch.cat(parts), torch.empty_like(ends).index_copy(0, order, ends - lengths[order]))
-
-
-def _begin(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:
-    """Embeddings and the first layer's self-attention of texts that begin with [ENC], [S, L, d]."""
-    ids = ids.clone()
-    ids[:, 0] = enc_token_id(model)
-    hidden = model.text_encoder.embeddings(input_ids=ids)
     first: AdaptedTextLayer = next(iter(model.text_encoder.encoder.layer))
-    return first.attend_self(hidden, _additive(mask, hidden.dtype))
-
-
-def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
-    """What is added to scores of texts whose mask is [S, L]: [S, 1, 1, L]; None where nothing is padding."""
-    return None if bool(mask.all()) else (1.0 - mask[:, None, None].to(dtype)) * torch.finfo(dtype).min
+    states = []
+    for some, ids in zip(lengths.split(_BEGUN_TEXTS), texts.ids.split(_BEGUN_TEXTS), strict=True):
+        packing = Packing.of(some)
+        ids = ids[:, : packing.tokens.shape[1]].clone()
+        ids[:, 0] = enc_token_id(model)
+        hidden = packing.pack(model.text_encoder.embeddings(input_ids=ids))
+        states.append(first.attend_self(hidden, packing, packing.mask(hidden.dtype)))
+    return Begun(torch.cat(states), torch.cumsum(lengths, 0) - lengths)
 
 
 def fuse(
@@ -142,8 +128,8 @@ def fuse(
     """Run the fused text encoder over pairs of texts and visuals.
 
     Each visual's keys and values are projected once a layer; the texts of one visual attend to them as one long query;
-    what depends on a text alone (the first layer's self-attention and its query residual) is computed once a text. For
-    the first token alone, pairs are fused in parts of about one text length, so that padding is not computed.
+    the first layer's self-attention is computed once a text. Tokens of all texts stand behind one another, so that
+    padding is not computed.
 
     Args:
         model: a BLIP with a text encoder.
@@ -154,7 +140,7 @@ def fuse(
         begun: what `begin_fusion` made of the same texts; without it that is computed here.
 
     Returns:
-        [P, L, d], or [P, d] for "first"; row p belongs to pairs[p].
+        [P, L, d], or [P, d] for "first"; row p belongs to pairs[p]. States of padding mean nothing.
 
     Raises:
         ValueError: `pairs` has another shape or points outside.
@@ -164,38 +150,19 @@ def fuse(
     if not len(pairs):
         shape = (0, model.config.text_config.hidden_size)
         return texts.states.new_zeros(shape if read == "first" else (0, texts.ids.shape[1], shape[1]))
-    if read == "all":
-        everything = torch.arange(len(texts), device=texts.ids.device)
-        start = None if begun is None else begun.take(everything, texts.ids.shape[1])
-        return _fuse_part(model, texts, visuals, pairs, read, start)
-    lengths = texts.mask.sum(1)[pairs[:, 0]]
-    parts = length_parts(lengths, pairs[:, 1], visuals.tokens.shape[1] * visuals.tokens.shape[2])
-    states = []
-    for part in parts:  # with the texts that it names, without their common padding
-        rows, index = torch.unique(pairs[part, 0], return_inverse=True)
-        longest = int(texts.mask[rows].sum(1).max())
-        own = torch.stack([index, pairs[part, 1]], dim=1)
-        start = None if begun is None else begun.take(rows, longest)
-        states.append(_fuse_part(model, texts.select(rows).cut(longest), visuals, own, read, start))
-    return torch.cat(states)[torch.argsort(torch.cat(parts))]
-
-
-def _fuse_part(
-    model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Tensor, read: Read, start: Tensor | None
-) -> Tensor:
-    """`fuse` of pairs whose texts are of about one length."""
-    groups = group_pairs(pairs, texts.ids.shape[1]).to(texts.ids.device)
+    device = texts.ids.device
+    groups = group_pairs(pairs, texts.mask.sum(1), texts.ids.shape[1])
     active = adopt(model).active
     tokens = visuals.tokens  # which may be kept elsewhere: in a file, in less precision
-    tokens = tokens[groups.visuals.to(tokens.device)].to(texts.ids.device, model.dtype)
+    tokens = tokens[groups.visuals.to(tokens.device)].to(device, model.dtype)
+    groups = groups.to(device)
     visual = with_time(model, tokens)
     weights = None
     if active is not None and active.config.frame_aware:
-        per_pair = frame_weights(texts.feature[groups.texts], visuals.frames[groups.pair_visuals])
-        weights = groups.spread(per_pair)
-    patches = visual.shape[2]
-    start = _begin(model, texts.ids, texts.mask) if start is None else start
-    return _fused_layers(model, start, texts.mask, visual.flatten(1, 2), groups, weights, patches, read)
+        weights = frame_weights(texts.feature[groups.texts], visuals.frames[groups.pair_visuals])
+    begun = begin_fusion(model, texts) if begun is None else begun
+    states = begun.take(groups.texts[groups.pair_of_token], groups.place_in_text)
+    return _fused_layers(model, states, lowered(visual.flatten(1, 2)), groups, weights, visual.shape[2], read)
 
 
 def _check_pairs(pairs: Tensor, texts: int, visuals: int) -> None:
@@ -223,29 +190,30 @@ def _temporal(time: Tensor, frames: int) -> Tensor:
 def _fused_layers(
     model: PreTrainedModel,
     states: Tensor,
-    text_mask: Tensor,
     visual: Tensor,
     groups: Groups,
     weights: Tensor | None,
     patches: int,
     read: Read,
 ) -> Tensor:
-    """The fused layers, from the first one's self-attention of texts [S, L, d] to the states of pairs."""
-    encoder = model.text_encoder.encoder
-    mask = _additive(text_mask, model.dtype)
+    """The fused layers, from the first one's self-attention of all pairs' tokens [N, d] to the states of pairs."""
+    encoder, packing = model.text_encoder.encoder, groups.packing
+    padding = packing.mask(states.dtype)
     key_delta, value_delta = encoder.deltas(visual)
     last = len(encoder.layer) - 1
     for index, layer in enumerate(encoder.layer):
         first = read == "first" and index == last
-        attended = layer.attend_self(states, mask, first) if index else states[:, :1] if first else states
-        residual = layer.residual(attended)
-        if index == 0:  # until here rows are texts; from here on they are pairs
-            attended = attended[groups.texts]
-            residual = None if residual is None else residual[groups.texts]
-            mask = None if mask is None else mask[groups.texts]
-        crossed = _cross(layer, attended, visual, key_delta, value_delta, groups, weights, patches)
-        states = layer.finish(crossed, residual, fused=True)
-    return groups.restore(states[:, 0] if read == "first" else states)
+        if index:
+            attended = layer.attend_self(states, packing, padding, first)
+        else:
+            attended = states[packing.firsts] if first else states
+        queries = groups.firsts if first else groups.tokens
+        by_query = None
+        if weights is not None:
+            by_query = queries.pack(weights if first else weights[groups.pair_of_token])
+        crossed = _cross(layer, attended, visual, key_delta, value_delta, queries, by_query, patches)
+        states = layer.finish(crossed, layer.residual(attended), fused=True)
+    return groups.restore(states if read == "first" else packing.pad(states))
 
 
 def _cross(
@@ -254,22 +222,21 @@ def _cross(
     visual: Tensor,
     key_delta: Tensor | None,
     value_delta: Tensor | None,
-    groups: Groups,
+    queries: Queries,
     weights: Tensor | None,
     patches: int,
 ) -> Tensor:
-    """Cross-attention of pairs [P, L, d] to their visuals, residual and norm included; a group is one query."""
+    """Cross-attention of tokens [N, d] to their visuals, residual and norm included; a visual's are one query."""
     attention = layer.crossattention.self
     key, value = attention.keys_values(visual, key_delta, value_delta)
-    key, value = groups.repeat(key), groups.repeat(value)
-    query = attention.heads(groups.pack(attention.query(attended)))
+    key, value = queries.repeat(key), queries.repeat(value)
+    query = attention.heads(queries.pack(attention.query(attended)))
     dropout = attention.dropout.p if layer.training else 0.0
     if weights is None:
         context = nn.functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
     else:
         context = frame_weighted_attention(query, key, value, weights, patches, dropout)
-    packed = context.transpose(1, 2).flatten(2)
-    return layer.crossattention.output(groups.unpack(packed, attended.shape[1]), attended)
+    return layer.crossattention.output(queries.unpack(context.transpose(1, 2).flatten(2)), attended)
 
 
 def match(model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Tensor, begun: Begun | None = None) -> Tensor:

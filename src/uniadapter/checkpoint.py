@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from uniadapter.adapter import AdapterSet
 from uniadapter.adapters import adapter_set, add_adapter, remove_adapter, select_adapter
 from uniadapter.config import AdapterConfig, ConfigError
-from uniadapter.inject import HEADS, OWNER
+from uniadapter.inject import HEADS, OWNER, adopt
 from uniadapter.original import CheckpointError
 from uniadapter.version import __version__
 
@@ -58,7 +58,10 @@ def base_hash(model: PreTrainedModel) -> str:
     """A hash of the base's tensors that is the same from hub, folder and `.pth`.
 
     Over names, shapes and float32 values of everything but heads (an adapter file carries its own) and tied copies.
+    Of a base that was rounded (`precision.round_frozen`) it is the hash before.
     """
+    if OWNER in model._modules and adopt(model).base_sha256:
+        return str(adopt(model).base_sha256)
     digest = hashlib.sha256()
     seen: set[int] = set()
     for name, tensor in sorted(model.named_parameters(), key=lambda item: item[0]):

@@ -216,7 +216,8 @@ class TrainConfig:
         min_lr: the schedule's end.
         grad_clip: largest gradient norm; 0 does not clip.
         accumulate: batches whose gradients are added up before a step.
-        precision: "no" is float32; "bf16" and "fp16" are autocast.
+        precision: "no" is float32; "bf16" and "fp16" are autocast. Where evaluation has the same, the frozen base's
+            matrices are kept in it: half the memory, nothing to convert, the same outputs.
         seed: of every random draw.
         save_every: steps between checkpoints; 0 saves at the end of each epoch.
         evaluate_every: epochs between evaluations on the validation split; 0 evaluates only at the end.

@@ -87,23 +87,24 @@ class Projected:
         self.mask = None if everything else (1.0 - context.mask[:, None, None].to(context.states.dtype)) * lowest
 
     def cross(self, index: int, attended: Tensor, groups: Groups) -> Tensor:
-        """Cross-attention [P, L, d] of sorted texts in layer `index`, residual and norm included."""
-        layer = self.layers[index]
+        """Cross-attention [N, d] of sorted texts' tokens in layer `index`, residual and norm included."""
+        layer, queries = self.layers[index], groups.tokens
         attention = layer.crossattention.self
-        key, value = (groups.repeat(side[groups.visuals]) for side in self.sides[index])
-        mask = None if self.mask is None else groups.repeat(self.mask[groups.visuals])
-        query = attention.heads(groups.pack(attention.query(attended)))
+        key, value = (queries.repeat(side[groups.visuals]) for side in self.sides[index])
+        mask = None if self.mask is None else queries.repeat(self.mask[groups.visuals])
+        query = attention.heads(queries.pack(attention.query(attended)))
         dropout = attention.dropout.p if layer.training else 0.0
-        packed, _ = attend(query, key, value, mask, dropout, weights=False)
-        return layer.crossattention.output(groups.unpack(packed, attended.shape[1]), attended)
+        context, _ = attend(query, key, value, mask, dropout, weights=False)
+        return layer.crossattention.output(queries.unpack(context), attended)
 
 
-def grouped(rows: Tensor, length: int) -> Groups:
-    """How texts of one length are laid out, those of one context behind one another."""
-    return group_pairs(torch.stack([torch.arange(len(rows)), rows.cpu()], dim=1), length).to(rows.device)
+def grouped(rows: Tensor, lengths: Tensor, longest: int = 0) -> Groups:
+    """How texts of lengths [P] are laid out, those of one context behind one another."""
+    pairs = torch.stack([torch.arange(len(rows)), rows.cpu()], dim=1)
+    return group_pairs(pairs, lengths, longest).to(rows.device)
 
 
-def decode(model: PreTrainedModel, context: Context, rows: Tensor, ids: Tensor) -> Tensor:
+def decode(model: PreTrainedModel, context: Context, rows: Tensor, ids: Tensor, mask: Tensor | None = None) -> Tensor:
     """States of texts that a decoder reads, each given its context and what precedes in it.
 
     Args:
@@ -111,20 +112,22 @@ def decode(model: PreTrainedModel, context: Context, rows: Tensor, ids: Tensor) 
         context: of Q rows.
         rows: context of each text, [P].
         ids: token ids [P, L], first [DEC], padded on the right with anything.
+        mask: [P, L], 1 for tokens; None if there is no padding.
 
     Returns:
-        [P, L, d]; states of padding mean nothing.
+        [P, L, d]; padding is not computed, and its states mean nothing.
     """
-    projected = Projected(model, context)
-    groups = grouped(rows, ids.shape[1])
-    hidden = model.text_decoder.bert.embeddings(input_ids=ids[groups.texts])
-    length, lowest = ids.shape[1], torch.finfo(hidden.dtype).min
-    causal = torch.full((length, length), lowest, dtype=hidden.dtype, device=hidden.device).triu(1)
+    projected, length = Projected(model, context), ids.shape[1]
+    lengths = torch.full((len(ids),), length) if mask is None else mask.sum(1)
+    groups = grouped(rows, lengths, length)
+    packing = groups.packing
+    hidden = packing.pack(model.text_decoder.bert.embeddings(input_ids=ids[groups.texts]))
+    causal = torch.full((length, length), torch.finfo(hidden.dtype).min, dtype=hidden.dtype, device=hidden.device)
+    causal = causal.triu(1)  # hides the padding behind a text too
     for index, layer in enumerate(projected.layers):
-        attended = layer.attend_self(hidden, causal)
-        residual = layer.residual(attended)
-        hidden = layer.finish(projected.cross(index, attended, groups), residual, fused=True)
-    return groups.restore(hidden)
+        attended = layer.attend_self(hidden, packing, causal)
+        hidden = layer.finish(projected.cross(index, attended, groups), layer.residual(attended), fused=True)
+    return groups.restore(packing.pad(hidden))
 
 
 def text_nll(
@@ -140,7 +143,7 @@ def text_nll(
         mask: [P, L], 1 for tokens.
         given: tokens at the start that are not predicted: [DEC], and the prompt's.
     """
-    states = decode(model, context, rows, ids)[:, given - 1 : -1]
+    states = decode(model, context, rows, ids, mask)[:, given - 1 : -1]
     target, keep = ids[:, given:], mask[:, given:].bool()
     logits = token_logits(model, states[keep])
     with torch.autocast(states.device.type, enabled=False):

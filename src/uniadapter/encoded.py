@@ -65,10 +65,6 @@ class Texts(_RowBatch):
     states: Tensor
     feature: Tensor
 
-    def cut(self, longest: int) -> Texts:
-        """Without the columns behind `longest`."""
-        return Texts(self.ids[:, :longest], self.mask[:, :longest], self.states[:, :longest], self.feature)
-
     @staticmethod
     def concatenate(parts: Sequence[Texts]) -> Texts:
         """All rows of all parts, padded to the longest."""
@@ -94,7 +90,6 @@ class Begun:
     states: Tensor
     starts: Tensor
 
-    def take(self, rows: Tensor, longest: int) -> Tensor:
-        """States [R, longest, d] of these texts; behind a text's end stand others', which its mask hides."""
-        index = self.starts[rows, None] + torch.arange(longest, device=rows.device)
-        return self.states[index.clamp_(max=len(self.states) - 1)]
+    def take(self, texts: Tensor, places: Tensor) -> Tensor:
+        """States [N, d] of tokens: the text of each, [N], and its place in it, [N]."""
+        return self.states.index_select(0, self.starts[texts] + places)

@@ -37,15 +37,15 @@ def frame_weighted_attention(
     are left alone.
 
     Args:
-        query: [R, H, G * L, d_h], G texts of L tokens behind one another.
+        query: [R, H, Q, d_h], tokens of texts behind one another.
         key: [R, H, T * N, d_h].
         value: [R, H, T * N, d_h].
-        weights: [R, G, T].
+        weights: of each query's text, [R, Q, T].
         patches: N, tokens a frame with its CLS.
         dropout: probability on the attention's weights.
 
     Returns:
-        The context, [R, H, G * L, d_h].
+        The context, [R, H, Q, d_h].
     """
     if query.is_cuda and not dropout and query.dtype != torch.float64:
         return _by_kernel(_compiled_kernel(), query, key, value, weights, patches)
@@ -53,25 +53,18 @@ def frame_weighted_attention(
 
 
 def _by_parts(query: Tensor, key: Tensor, value: Tensor, weights: Tensor, patches: int, dropout: float) -> Tensor:
-    """A few texts of a row at a time, so that only their scores are held."""
+    """A few queries of a row at a time, so that only their scores are held."""
     rows, heads, length, width = query.shape
-    group = weights.shape[1]
-    tokens = length // group
-    step = max(1, SCORE_ELEMENTS // (heads * tokens * key.shape[2]))  # texts of a part
+    step = max(1, SCORE_ELEMENTS // (heads * key.shape[2]))  # queries of a part
     out = []
     for row in range(rows):
-        factor = weights[row, :, :, None].repeat(1, 1, patches)
-        factor[..., 0] = 1  # CLS
-        factor = (factor.flatten(1) * width**-0.5).to(query.dtype)  # [G, T * N]
         parts = []
-        for start in range(0, group, step):
-            some = query[row, :, start * tokens : (start + step) * tokens]
-            scores = some @ key[row].transpose(-1, -2)
-            by_text = scores.unflatten(1, (-1, tokens))
-            if scores.requires_grad:
-                scores = (by_text * factor[None, start : start + step, None]).flatten(1, 2)
-            else:
-                by_text.mul_(factor[None, start : start + step, None])
+        for start in range(0, length, step):
+            factor = weights[row, start : start + step, :, None].repeat(1, 1, patches)
+            factor[..., 0] = 1  # CLS
+            factor = (factor.flatten(1) * width**-0.5).to(query.dtype)  # [Q, T * N]
+            scores = query[row, :, start : start + step] @ key[row].transpose(-1, -2)
+            scores = scores * factor if scores.requires_grad else scores.mul_(factor)
             probabilities = nn.functional.dropout(torch.softmax(scores, dim=-1), dropout)
             parts.append(probabilities.to(value.dtype) @ value[row])
         out.append(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
@@ -89,11 +82,10 @@ def _by_kernel(
 ) -> Tensor:
     """All at once where a kernel multiplies scores as it computes them and holds none."""
     weights = weights.to(query.dtype)
-    # As tensors: a number would be compiled in, and every length of text would be compiled anew.
-    text, frame = torch.tensor([query.shape[2] // weights.shape[1], patches], device=query.device).unbind()
+    frame = torch.tensor(patches, device=query.device)  # a number would be compiled in
 
     def weigh(score: Tensor, row: Tensor, head: Tensor, place: Tensor, seen: Tensor) -> Tensor:
-        weight = weights[row, place // text, seen // frame]
+        weight = weights[row, place, seen // frame]
         return torch.where(seen % frame == 0, score, score * weight)  # CLS as it is
 
     return attention(query, key, value, score_mod=weigh)

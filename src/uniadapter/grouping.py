@@ -1,123 +1,195 @@
-"""How pairs are laid out so that the texts of one visual become one long query."""
+"""How tokens are laid out: texts behind one another without padding, and the texts of one visual as one long query."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-_WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-_TEXT_WORK, _VISUAL_WORK = 14, 2  # products of d x d a layer for a text token; for a visual token (its key and value)
-_PART_TOKENS = 128  # what a further part costs in calls, in text tokens
-_COPY_TOKENS = 12  # what copying one visual's keys and values costs, in query tokens; only shifts a choice of layout
+_WIDTHS = tuple(2**power for power in range(20))
+_COPY_TOKENS = 64  # what copying one visual's keys and values costs, in query tokens; only shifts a choice of layout
+
+Movable = TypeVar("Movable", bound="_OnDevice")
+
+
+class _OnDevice:
+    """Tensors that move together."""
+
+    def to(self: Movable, device: torch.device) -> Movable:
+        """The same on another device."""
+        found = {n: v.to(device) for n, v in vars(self).items() if isinstance(v, (Tensor, _OnDevice))}
+        return replace(self, **found)  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)
-class Groups:
-    """P pairs, sorted by visual, as R rows of G slots.
+class Packing(_OnDevice):
+    """S texts of up to L tokens, their N tokens behind one another: only attention among them sees padding.
+
+    Args:
+        lengths: tokens of each text, [S].
+        places: where each token stands among the S * L padded places, [N].
+        tokens: which token stands in each place, [S, L]; padding repeats the text's first, so that it stays finite.
+    """
+
+    lengths: Tensor
+    places: Tensor
+    tokens: Tensor
+
+    @classmethod
+    def of(cls, lengths: Tensor, longest: int = 0) -> Packing:
+        """Of texts with these lengths, [S], padded to `longest`, or as far as needed."""
+        longest = longest or int(lengths.max())
+        position = torch.arange(longest, device=lengths.device)
+        real = position < lengths[:, None]
+        starts = torch.cumsum(lengths, 0) - lengths
+        tokens = starts[:, None] + torch.where(real, position, 0)
+        return cls(lengths, torch.nonzero(real.flatten())[:, 0], tokens)
+
+    @property
+    def firsts(self) -> Tensor:
+        """Each text's first token, [S]."""
+        return self.tokens[:, 0]
+
+    @property
+    def padded(self) -> bool:
+        """Whether there is any padding."""
+        return len(self.places) < self.tokens.numel()
+
+    def pad(self, packed: Tensor) -> Tensor:
+        """[N, d] to [S, L, d]."""
+        if not self.padded:
+            return packed.unflatten(0, self.tokens.shape)
+        return packed.index_select(0, self.tokens.flatten()).unflatten(0, self.tokens.shape)
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """[S, L, d] to [N, d]."""
+        flat = padded.flatten(0, 1)
+        return flat.index_select(0, self.places) if self.padded else flat
+
+    def mask(self, dtype: torch.dtype) -> Tensor | None:
+        """What is added to scores so that padding is not attended to, [S, 1, 1, L]; None where there is none."""
+        if not self.padded:
+            return None
+        seen = torch.arange(self.tokens.shape[1], device=self.lengths.device) < self.lengths[:, None]
+        return (1.0 - seen[:, None, None].to(dtype)) * torch.finfo(dtype).min
+
+
+@dataclass(frozen=True)
+class Queries(_OnDevice):
+    """N query tokens, sorted by what they attend to, as R rows of W slots.
+
+    Args:
+        rows: which visual each row attends to, [R].
+        slots: token in each slot, [R, W]; an empty slot repeats the row's first, so that padding stays finite.
+        places: where each token stands among the R * W slots, [N].
+        shared: every visual has one row, in order.
+    """
+
+    rows: Tensor
+    slots: Tensor
+    places: Tensor
+    shared: bool
+
+    @classmethod
+    def of(cls, counts: Tensor) -> Queries:
+        """Of so many tokens for each visual, [V'].
+
+        The width is the one that wastes least: empty slots cost attention, a visual that needs several rows costs a
+        copy of its keys and values.
+        """
+
+        def cost(width: int) -> int:
+            rows = int(((counts + width - 1) // width).sum())
+            return rows * (width + (_COPY_TOKENS if rows > len(counts) else 0))
+
+        largest = int(counts.max())
+        width = min({w for w in _WIDTHS if w < largest} | {largest}, key=cost)
+        rows_of = (counts + width - 1) // width
+        rows = torch.repeat_interleave(torch.arange(len(counts)), rows_of)
+        starts = torch.cumsum(counts, 0) - counts  # first token of each visual
+        visual = torch.repeat_interleave(torch.arange(len(counts)), counts)
+        within = torch.arange(len(visual)) - starts[visual]
+        first_row = torch.cumsum(rows_of, 0) - rows_of
+        places = (first_row[visual] + within // width) * width + within % width
+        slots = starts[rows][:, None].repeat(1, width).flatten()
+        slots[places] = torch.arange(len(visual))
+        return cls(rows, slots.view(-1, width), places, len(rows) == len(counts))
+
+    def repeat(self, states: Tensor) -> Tensor:
+        """[V', ...] to [R, ...]; nothing is copied where every visual has one row."""
+        return states if self.shared else states[self.rows]
+
+    def pack(self, states: Tensor) -> Tensor:
+        """[N, ...] to [R, W, ...]."""
+        if self.slots.numel() == len(self.places):
+            return states.unflatten(0, self.slots.shape)
+        return states.index_select(0, self.slots.flatten()).unflatten(0, self.slots.shape)
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """[R, W, ...] back to [N, ...]."""
+        flat = packed.flatten(0, 1)
+        return flat if self.slots.numel() == len(self.places) else flat.index_select(0, self.places)
+
+
+@dataclass(frozen=True)
+class Groups(_OnDevice):
+    """P pairs, sorted by visual.
 
     Args:
         order: position of each sorted pair among the pairs given, [P].
         texts: text row of each sorted pair, [P].
         pair_visuals: visual row of each sorted pair, [P].
         visuals: the different visual rows that occur, [V'].
-        rows: for each of the R rows, which of `visuals` it attends to, [R].
-        slots: sorted pair in each slot, [R, G]; an empty slot repeats the row's first pair, so padding stays finite.
-        places: where each sorted pair stands among the R * G slots, [P].
+        packing: of the sorted pairs' texts.
+        pair_of_token: sorted pair that each of the N tokens belongs to, [N].
+        place_in_text: where in its text it stands, [N].
+        tokens: all N tokens as queries.
+        firsts: the first token of each sorted pair as queries.
     """
 
     order: Tensor
     texts: Tensor
     pair_visuals: Tensor
     visuals: Tensor
-    rows: Tensor
-    slots: Tensor
-    places: Tensor
-
-    def to(self, device: torch.device) -> Groups:
-        """The same on another device."""
-        return replace(self, **{name: tensor.to(device) for name, tensor in vars(self).items()})
-
-    def repeat(self, states: Tensor) -> Tensor:
-        """[V', ...] to [R, ...]; nothing is copied where every visual has one row."""
-        return states if len(self.rows) == len(self.visuals) else states[self.rows]
-
-    def spread(self, values: Tensor) -> Tensor:
-        """[P, ...] of sorted pairs to [R, G, ...]."""
-        return values[self.slots]
-
-    def pack(self, states: Tensor) -> Tensor:
-        """[P, L, d] of sorted pairs to [R, G * L, d]: the texts of a row behind one another."""
-        if self.slots.numel() == len(states):
-            return states.reshape(len(self.rows), -1, states.shape[-1])
-        return states[self.slots].flatten(1, 2)
-
-    def unpack(self, packed: Tensor, length: int) -> Tensor:
-        """[R, G * L, d] back to [P, L, d]."""
-        flat = packed.reshape(-1, length, packed.shape[-1])
-        return flat if self.slots.numel() == len(self.places) else flat[self.places]
+    packing: Packing
+    pair_of_token: Tensor
+    place_in_text: Tensor
+    tokens: Queries
+    firsts: Queries
 
     def restore(self, states: Tensor) -> Tensor:
         """[P, ...] of sorted pairs to the order in which they were given."""
-        out = torch.empty_like(self.order)
-        out[self.order] = torch.arange(len(out), device=out.device)
-        return states[out]
+        return states[torch.argsort(self.order)]
 
 
-def group_pairs(pairs: Tensor, length: int) -> Groups:
-    """Lay out pairs [P, 2] of (text row, visual row) for texts of `length` tokens.
+def group_pairs(pairs: Tensor, lengths: Tensor, longest: int = 0) -> Groups:
+    """Lay out pairs.
 
-    The number of slots a row is the one that wastes least: empty slots cost queries, a visual that needs several
-    rows costs a copy of its keys and values.
+    Args:
+        pairs: [P, 2] of (text row, visual row), at least one.
+        lengths: tokens of each text, [S].
+        longest: what texts are padded to; 0 is as far as needed.
+
+    Returns:
+        The layout, on the CPU.
     """
-    pairs = pairs.detach().cpu()
+    pairs, lengths = pairs.detach().cpu(), lengths.detach().cpu()
     order = torch.argsort(pairs[:, 1], stable=True)
     texts, pair_visuals = pairs[order].unbind(1)
     visuals, inverse, counts = torch.unique_consecutive(pair_visuals, return_inverse=True, return_counts=True)
-
-    def cost(width: int) -> int:
-        rows = int(((counts + width - 1) // width).sum())
-        return rows * (width * length + (_COPY_TOKENS if rows > len(counts) else 0))
-
-    largest = int(counts.max())
-    width = min({w for w in _WIDTHS if w < largest} | {largest}, key=cost)
-    rows_of = (counts + width - 1) // width
-    rows = torch.repeat_interleave(torch.arange(len(counts)), rows_of)
-    starts = torch.cumsum(counts, 0) - counts  # first sorted pair of each visual
-    within = torch.arange(len(order)) - starts[inverse]
-    first_row = torch.cumsum(rows_of, 0) - rows_of
-    places = (first_row[inverse] + within // width) * width + within % width
-    slots = starts[rows][:, None].repeat(1, width).flatten()
-    slots[places] = torch.arange(len(order))
-    return Groups(order, texts, pair_visuals, visuals, rows, slots.view(-1, width), places)
-
-
-def length_parts(lengths: Tensor, visuals: Tensor | None = None, visual_tokens: int = 0) -> list[Tensor]:
-    """Split texts or pairs by text length where that saves more padding than it costs.
-
-    Args:
-        lengths: tokens of each text, or of each pair's text, [P].
-        visuals: visual row of each pair, [P]; a visual whose pairs are split has its keys and values projected twice.
-        visual_tokens: tokens of a visual.
-
-    Returns:
-        Positions of the texts or pairs of each part; together every position once.
-    """
-    lengths = lengths.detach().cpu()
-    visuals = torch.zeros_like(lengths) if visuals is None else visuals.detach().cpu()
-
-    def cost(part: Tensor) -> int:
-        text = int(lengths[part].max()) * len(part) * _TEXT_WORK
-        return text + len(torch.unique(visuals[part])) * visual_tokens * _VISUAL_WORK
-
-    def split(part: Tensor) -> list[Tensor]:
-        best, chosen = cost(part), None
-        for limit in torch.unique(lengths[part])[:-1]:
-            short = lengths[part] <= limit
-            total = cost(part[short]) + cost(part[~short])
-            if total + _PART_TOKENS * _TEXT_WORK < best:
-                best, chosen = total, short
-        return [part] if chosen is None else split(part[chosen]) + split(part[~chosen])
-
-    return split(torch.arange(len(lengths)))
+    own = lengths[texts]
+    packing = Packing.of(own, longest)
+    tokens = torch.zeros_like(counts).index_add_(0, inverse, own)
+    return Groups(
+        order,
+        texts,
+        pair_visuals,
+        visuals,
+        packing,
+        torch.repeat_interleave(torch.arange(len(own)), own),
+        packing.places % packing.tokens.shape[1],
+        Queries.of(tokens),
+        Queries.of(counts),
+    )

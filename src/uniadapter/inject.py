@@ -18,6 +18,7 @@ from transformers.models.blip.modeling_blip_text import BlipTextEncoder, BlipTex
 
 from uniadapter.adapter import AdapterSet, BackboneShape, UniAdapter, Use
 from uniadapter.config import AdapterConfig
+from uniadapter.grouping import Packing
 
 Role = Literal["vision", "encoder", "decoder"]
 
@@ -34,6 +35,7 @@ class Link:
     def __init__(self, sets: nn.ModuleDict) -> None:
         self.sets = sets
         self.name: str | None = None
+        self.base_sha256: str | None = None  # of the base as it was loaded, where its weights were rounded since
 
     @property
     def active(self) -> AdapterSet | None:
@@ -86,6 +88,14 @@ def attend(
         probabilities = None
         context = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
     return context.transpose(1, 2).flatten(2), probabilities
+
+
+def lowered(states: Tensor) -> Tensor:
+    """States in the dtype that autocast's products take, so that not each of several converts them for itself."""
+    kind = states.device.type
+    if not torch.is_autocast_enabled(kind) or states.dtype == torch.float64:
+        return states
+    return states.to(torch.get_autocast_dtype(kind))
 
 
 class AdaptedVisionAttention(_Linked, BlipAttention):
@@ -169,14 +179,24 @@ class AdaptedTextLayer(_Linked, BlipTextLayer):
     FFN(c) + A(a, text) + A(c, cross); the first delta is the paper's query residual.
     """
 
-    def attend_self(self, hidden: Tensor, mask: Tensor | None, first: bool = False) -> Tensor:
-        """Self-attention with its residual and norm; `first` computes the first token alone ([B, 1, d])."""
+    def attend_self(self, hidden: Tensor, packing: Packing, mask: Tensor | None, first: bool = False) -> Tensor:
+        """Self-attention with its residual and norm.
+
+        Args:
+            hidden: states of N tokens of S texts, [N, d].
+            packing: how they stand.
+            mask: additive, broadcastable to [S, 1, L, L], or None.
+            first: compute the first token of each text alone, [S, d].
+        """
         attention: AdaptedTextAttention = self.attention.self
-        query = hidden[:, :1] if first else hidden
-        key, value = attention.keys_values(hidden)
+        asking = hidden[packing.firsts] if first else hidden
+        once = lowered(hidden)
+        key, value = (attention.heads(packing.pad(part(once))) for part in (attention.key, attention.value))
+        query = attention.query(lowered(asking) if first else once)
+        query = attention.heads(query[:, None] if first else packing.pad(query))
         dropout = attention.dropout.p if self.training else 0.0
-        context, _ = attend(attention.heads(attention.query(query)), key, value, mask, dropout, weights=False)
-        return self.attention.output(context, query)
+        context, _ = attend(query, key, value, mask, dropout, weights=False)
+        return self.attention.output(context[:, 0] if first else packing.pack(context), asking)
 
     def residual(self, attended: Tensor) -> Tensor | None:
         """A(a, text) for self-attention outputs [..., d], or None without that adapter."""

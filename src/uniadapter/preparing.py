@@ -15,7 +15,9 @@ from uniadapter.checkpoint import load_adapter, read_adapter_file
 from uniadapter.config import RunConfig
 from uniadapter.inject import adopt
 from uniadapter.loading import check_config, load_model, load_tokenizer
+from uniadapter.precision import round_frozen
 
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 logger = logging.getLogger(__name__)
 
 
@@ -66,6 +68,8 @@ def prepare(config: RunConfig, adapter_folder: Path | None = None) -> Prepared:
     else:
         adopt(model)
         model.requires_grad_(settings.method == "full")
+    if config.train.precision == config.evaluate.precision in DTYPES and settings.method != "full":
+        round_frozen(model, DTYPES[config.evaluate.precision])
     if settings.checkpoint_vision:  # the non-reentrant kind: the other loses the adapters' gradients over a frozen base
         model.vision_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if config.train.compile_vision:
@@ -80,5 +84,4 @@ def image_size(prepared: Prepared, config: RunConfig) -> int:
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
     """A context for evaluation in this precision."""
-    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    return torch.autocast(device.type, kinds.get(precision, torch.bfloat16), enabled=precision in kinds)
+    return torch.autocast(device.type, DTYPES.get(precision, torch.bfloat16), enabled=precision in DTYPES)

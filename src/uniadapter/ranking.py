@@ -110,7 +110,7 @@ class _Walk:
         self, rows: Tensor, ids: Tensor, depth: int, above: _Level | None, parents: Tensor | None
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """States [N, d] of tokens at one depth, with keys and values of their whole beginnings."""
-        groups = grouped(rows, 1)
+        groups = grouped(rows, torch.ones(len(rows), dtype=torch.long))
         position = torch.full((len(ids), 1), depth, device=ids.device)
         hidden = self.model.text_decoder.bert.embeddings(input_ids=ids[groups.texts, None], position_ids=position)
         keys, values = [], []
@@ -124,7 +124,8 @@ class _Walk:
             context, _ = attend(attention.heads(attention.query(hidden)), key, value, None, 0.0, weights=False)
             attended = layer.attention.output(context, hidden)
             residual = layer.residual(attended)
-            hidden = layer.finish(self.projected.cross(index, attended, groups), residual, fused=True)
+            crossed = self.projected.cross(index, attended[:, 0], groups)
+            hidden = layer.finish(crossed[:, None], residual, fused=True)
             keys.append(groups.restore(key))
             values.append(groups.restore(value))
         return groups.restore(hidden)[:, 0], keys, values
