@@ -43,6 +43,7 @@ from uniadapter.evaluation.features import TokensOnDisk
 from uniadapter.evaluation.recall import top_candidates
 from uniadapter.evaluation.rerank import rerank
 from uniadapter.memory import keep_freed_memory
+from uniadapter.precision import round_frozen
 
 BLOCKS = 6  # of each peer, between ours
 PAIRS = 32  # of a block, at least
@@ -147,6 +148,8 @@ def compare(work: Work, k: int, dtype: str, count: int, folder: Path) -> list[di
     ids, mask = texts(count * work.captions)
     with torch.no_grad():
         encoded = encode_text(model, ids, mask)
+    if dtype != "float32":
+        round_frozen(model, DTYPES[dtype])
     itc = encoded.feature @ visuals.feature.T
     blocks = blocks_of(itc, k)
     theirs: list[dict[str, Tensor]] = []
@@ -188,9 +191,11 @@ def compare(work: Work, k: int, dtype: str, count: int, folder: Path) -> list[di
 @torch.no_grad()
 def peak_of(work: Work, k: int, dtype: str, who: str, count: int, folder: Path) -> float:
     """Peak above the loaded model in MB; run in a process of its own."""
-    keep_freed_memory()
     peer = None if who == "ours" else Peer(work, who == "strong", DTYPES[dtype] if who == "strong" else torch.float32)
     model = our_model(work.size, work.adapters) if peer is None else peer.usual.model
+    if peer is None and dtype != "float32":
+        round_frozen(model, DTYPES[dtype])
+    keep_freed_memory()  # only now, or what rounding freed would count as room
     loaded = resident()
     visuals = visuals_of(work, count, folder / "tokens" if peer is None else None)
     ids, mask = texts(count * work.captions)

@@ -42,6 +42,7 @@ from uniadapter.adapters import adapter_set
 from uniadapter.config import ModelConfig, ObjectiveConfig
 from uniadapter.memory import keep_freed_memory
 from uniadapter.objectives.contrastive import FeatureQueue
+from uniadapter.precision import round_frozen
 from uniadapter.tasks.base import Moment
 from uniadapter.tasks.retrieval import RetrievalTask
 from uniadapter.tokens import TokenBatch
@@ -74,6 +75,8 @@ class Stepper:
 
     def _ours(self, work: Work) -> tuple[Callable[[], Losses], nn.Module, int]:
         model = our_model(work.size, work.adapters)
+        if self.dtype != torch.float32:
+            round_frozen(model, self.dtype)
         task = RetrievalTask(model, None, ModelConfig(), ObjectiveConfig(queue_size=QUEUE))
         task.training = True  # moves queue and momentum; there is no dropout to turn on
         own = torch.arange(BATCH)
@@ -118,6 +121,7 @@ class Stepper:
 
 def compare(work: Work, dtype: str, repeats: int) -> list[dict[str, Any]]:
     """All peers in turn; the first round is compared and, as a warm-up, not timed."""
+    keep_freed_memory()
     steppers = {who: Stepper(work, who, dtype) for who in PEERS}
     first = {who: stepper.step() for who, stepper in steppers.items()}
     for stepper in steppers.values():
@@ -147,8 +151,8 @@ def compare(work: Work, dtype: str, repeats: int) -> list[dict[str, Any]]:
 
 def peak_of(work: Work, dtype: str, who: str) -> float:
     """Peak above the loaded model in MB; a second copy of the backbone is memory that a peer needs."""
-    keep_freed_memory()
     stepper = Stepper(work, who, dtype)
+    keep_freed_memory()  # only now, or what rounding freed would count as room
     loaded = resident() - stepper.copies / 2**20
     for _ in range(2):
         stepper.step()

@@ -57,17 +57,19 @@ def _by_parts(query: Tensor, key: Tensor, value: Tensor, weights: Tensor, patche
     rows, heads, length, width = query.shape
     step = max(1, SCORE_ELEMENTS // (heads * key.shape[2]))  # queries of a part
     out = []
-    for row in range(rows):
-        parts = []
-        for start in range(0, length, step):
-            factor = weights[row, start : start + step, :, None].repeat(1, 1, patches)
-            factor[..., 0] = 1  # CLS
-            factor = (factor.flatten(1) * width**-0.5).to(query.dtype)  # [Q, T * N]
-            scores = query[row, :, start : start + step] @ key[row].transpose(-1, -2)
-            scores = scores * factor if scores.requires_grad else scores.mul_(factor)
-            probabilities = nn.functional.dropout(torch.softmax(scores, dim=-1), dropout)
-            parts.append(probabilities.to(value.dtype) @ value[row])
-        out.append(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
+    # Autocast would convert all scores for the softmax, which computes in float32 inside anyway, and back.
+    with torch.autocast(query.device.type, enabled=False):
+        for row in range(rows):
+            parts = []
+            for start in range(0, length, step):
+                factor = weights[row, start : start + step, :, None].repeat(1, 1, patches)
+                factor[..., 0] = 1  # CLS
+                factor = (factor.flatten(1) * width**-0.5).to(query.dtype)  # [Q, T * N]
+                scores = query[row, :, start : start + step] @ key[row].transpose(-1, -2)
+                scores = scores * factor if scores.requires_grad else scores.mul_(factor)
+                probabilities = nn.functional.dropout(torch.softmax(scores, dim=-1), dropout)
+                parts.append(probabilities @ value[row])
+            out.append(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
     return torch.stack(out)
 
 
