@@ -15,7 +15,10 @@ from tiny import tiny_config
 from uniadapter import commands
 from uniadapter.checkpoint import read_adapter_file
 from uniadapter.cli import main
+from uniadapter.data.batches import Batch
 from uniadapter.predict import image_features
+from uniadapter.tasks.answering import AnswerTask
+from uniadapter.tasks.base import Moment
 from world import COLOURS, save_pictures, save_tokenizer
 
 
@@ -158,6 +161,36 @@ def test_captions_are_learnt_and_scored(
     capsys.readouterr()
     assert main(["caption", str(tmp_path / "pictures" / names[0]), "--adapter", str(tmp_path / "run/adapter")]) == 0
     assert capsys.readouterr().out.strip()
+
+
+def test_questions_of_one_picture_train_together(
+    tmp_path: Path, bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = save_pictures(tmp_path / "pictures")
+    rows = [row for row in vqa_rows(names, "a square") for _ in range(4)]
+    train = dump(tmp_path / "train.json", [{**row, "question_id": number} for number, row in enumerate(rows)])
+    run = run_file(tmp_path, bases["vqa"], "vqa", {"train": train, "test": train, "together": 3})
+    seen: list[tuple[int, int]] = []
+    forward = AnswerTask.forward
+
+    def spy(task: AnswerTask, batch: Batch, moment: Moment) -> dict[str, torch.Tensor]:
+        seen.append((len(batch), len(batch.frames)))
+        return forward(task, batch, moment)
+
+    monkeypatch.setattr(AnswerTask, "forward", spy)
+    assert main(["train", str(run), "--train.epochs", "30"]) == 0
+    assert len(seen) == 30 * 4
+    assert {samples for samples, _ in seen} == {8}
+    assert 16 * 30 <= sum(visuals for _, visuals in seen) <= (16 + 3) * 30  # a batch's end cuts one group at most
+    before, after = json.loads((tmp_path / "run/metrics.json").read_text())["rows"]
+    assert after["accuracy"] > before["accuracy"] + 30
+    assert "together: 3\n" in (tmp_path / "run/config.yaml").read_text()
+    capsys.readouterr()
+    assert main(["train", str(run), "--task", "retrieval"]) == 2
+    error = "error: data.together is 3: retrieval's batches want different visuals; leave it at 1"
+    assert capsys.readouterr().err.strip().splitlines()[-1] == error
+    assert main(["train", str(run), "--data.together", "0"]) == 2
+    assert "data.together is 0: it must be at least 1" in capsys.readouterr().err
 
 
 def test_what_cannot_be_answered_is_one_line(

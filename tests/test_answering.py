@@ -42,7 +42,8 @@ def adapted(cls: type[torch.nn.Module], seed: int = 0) -> torch.nn.Module:
 def batch(texts: list[str], rows: list[int], seed: int = 0, frames: int = 1) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randn(len(texts), frames, 3, 32, 32, generator=generator)
-    return Batch(pixels, texts, torch.arange(len(texts)), torch.tensor(rows))
+    own = torch.arange(len(texts))
+    return Batch(pixels, texts, own, torch.tensor(rows), own)
 
 
 @pytest.mark.parametrize("frames", [1, 3])
@@ -91,14 +92,46 @@ def test_the_caption_loss_is_the_one_of_transformers(tokenizer: PreTrainedTokeni
     assert torch.allclose(loss, out.loss, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["answers", "captions"])
+def test_samples_of_one_visual_learn_as_from_copies_of_it(tokenizer: PreTrainedTokenizerBase, kind: str) -> None:
+    texts = ["the picture", "a square of red", "the red square", "a blue picture of a square", "grey"]
+    rows, about = torch.tensor([4, 0, 2, 1, 3]), torch.tensor([0, 0, 1, 2, 2])
+    answers = [{"red": 1.0}, {}, {"a red square": 0.7, "blue": 0.3}, {"grey": 0.5}, {"the picture of a square": 1.0}]
+    pixels = batch([""] * 3, [0, 1, 2], frames=2).frames
+    encoded: list[int] = []
+
+    def learn(given: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        task: AnswerTask | CaptionTask
+        if kind == "answers":
+            task = AnswerTask(adapted(BlipForQuestionAnswering), tokenizer, ModelConfig(), answers)
+        else:
+            task = CaptionTask(adapted(BlipForConditionalGeneration), tokenizer, ModelConfig(), "a picture of ")
+        task.requires_grad_(True)
+        task.model.vision_model.register_forward_pre_hook(
+            lambda _, args, kwargs: encoded.append(len(kwargs["pixel_values"])), with_kwargs=True
+        )
+        loss = task(given, MOMENT)["loss"]
+        loss.backward()
+        return loss.detach(), {name: p.grad for name, p in task.named_parameters() if p.grad is not None}
+
+    loss, gradients = learn(Batch(pixels, texts, about, rows, about))
+    expected, copied = learn(Batch(pixels[about], texts, about, rows, torch.arange(5)))
+    assert encoded == [6, 10]
+    assert torch.allclose(loss, expected, atol=1e-6)
+    assert gradients.keys() == copied.keys()
+    assert sum("vision_model" in name for name in gradients) > 10
+    for name, gradient in gradients.items():
+        assert torch.allclose(gradient, copied[name], atol=1e-6 + 1e-5 * float(gradient.abs().max())), name
+
+
 def test_a_whole_split_is_answered_as_one_question_at_a_time(tokenizer: PreTrainedTokenizerBase) -> None:
     model = adapted(BlipForQuestionAnswering, seed=1)
     questions = [f"the {colour} picture" + " of a square" * (n % 3) for n, colour in enumerate(COLOURS)]
     owners = [2, 0, 1, 0, 2, 1, 0, 1]
     split = RetrievalSplit("test", visuals=[Path()] * 3, texts=questions, text_visual=owners)
     pixels = batch([""] * 3, [0, 1, 2], frames=2).frames
-    parts = [Batch(pixels[:2], [], torch.tensor([0, 1]), torch.tensor([0, 1])),
-             Batch(pixels[2:], [], torch.tensor([2]), torch.tensor([2]))]  # fmt: skip
+    two, one = torch.arange(2), torch.tensor([2])
+    parts = [Batch(pixels[:2], [], two, two, two), Batch(pixels[2:], [], one, one, torch.tensor([0]))]
     answers = AnswerList([*ANSWERS, "red"], tokenizer, model)
     assert answers.answers == ANSWERS
     config = EvaluateConfig(k=4, block=7, batch_size=3)

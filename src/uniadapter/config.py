@@ -137,6 +137,8 @@ class DataConfig:
         max_words: captions are cut to this many words; how many were is said in the log.
         on_error: "raise" stops at a record that cannot be read, "skip" leaves it out and counts it.
         workers: processes that load pictures or videos; 0 loads in the main process.
+        together: samples of one visual that stand in a batch behind one another, for which it is loaded, augmented and
+            encoded once (questions and captions; 1 mixes all samples).
     """
 
     train: str | None = None
@@ -158,9 +160,10 @@ class DataConfig:
     max_words: int = 30
     on_error: OnError = "raise"
     workers: int = 2
+    together: int = 1
 
     def __post_init__(self) -> None:
-        for name, low in (("frames", 1), ("eval_frames", 0), ("max_words", 1)):
+        for name, low in (("frames", 1), ("eval_frames", 0), ("max_words", 1), ("together", 1)):
             if getattr(self, name) < low:
                 raise ConfigError(f"data.{name} is {getattr(self, name)}: it must be at least {low}")
 
@@ -305,3 +308,9 @@ class RunConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    def __post_init__(self) -> None:
+        if self.task == "retrieval" and self.data.together > 1:
+            raise ConfigError(
+                f"data.together is {self.data.together}: retrieval's batches want different visuals; leave it at 1"
+            )

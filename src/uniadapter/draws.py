@@ -13,7 +13,7 @@ import torch
 _MASK = (1 << 64) - 1
 
 # Names of the streams, so that two kinds of draw for one sample never share their bits.
-ORDER, AUGMENT, CAPTION, NEGATIVE_VISUAL, NEGATIVE_TEXT, FRAMES = range(6)
+ORDER, AUGMENT, CAPTION, NEGATIVE_VISUAL, NEGATIVE_TEXT, FRAMES, GROUPS = range(7)
 
 
 def draw_seed(*parts: int) -> int:

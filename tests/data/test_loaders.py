@@ -25,7 +25,7 @@ Write = Callable[[str, Any], Path]
 
 
 def indices(batches: EpochBatches) -> list[list[int]]:
-    return [[index for _, index in batch] for batch in batches]
+    return [[row for load in batch for row in load.group[load.start : load.stop]] for batch in batches]
 
 
 @pytest.mark.parametrize("count, size", [(10, 4), (12, 4), (13, 4), (3, 8), (100, 7)])
@@ -61,8 +61,8 @@ def test_resuming_is_skipping_and_epochs_differ() -> None:
     assert list(batches) == []
     assert len(batches) == 0
     batches.set_epoch(2)
-    assert [epoch for batch in batches for epoch, _ in batch] == [2] * 20
-    assert indices(batches) != [[index for _, index in batch] for batch in whole]
+    assert [load.epoch for batch in batches for load in batch] == [2] * 20
+    assert indices(batches) != [[load.group[0] for load in batch] for batch in whole]
     assert indices(EpochBatches(20, 3, seed=9, epoch=2)) != indices(batches)
 
 
@@ -102,6 +102,7 @@ def same(one: Batch, other: Batch) -> bool:
         and one.captions == other.captions
         and torch.equal(one.ids, other.ids)
         and torch.equal(one.sample_ids, other.sample_ids)
+        and torch.equal(one.rows, other.rows)
     )
 
 
@@ -112,6 +113,7 @@ def test_a_training_batch(split: RetrievalSplit) -> None:
     assert first.frames.shape == (5, 1, 3, 24, 24)
     assert first.frames.dtype == torch.float32
     assert first.ids.dtype == first.sample_ids.dtype == torch.int64
+    assert first.rows.tolist() == list(range(5))
     assert first.captions == [split.texts[row] for row in first.sample_ids]
     assert first.ids.tolist() == [split.text_visual[row] for row in first.sample_ids]
     assert first.to("cpu").captions == first.captions
@@ -204,6 +206,7 @@ def test_evaluation_pictures(coco: Path, workers: int) -> None:
     batches = list(visual_loader(split, config, size=16, batch_size=2))
     assert [batch.ids.tolist() for batch in batches] == [[0, 1], [2]]
     assert batches[0].captions == []
+    assert [batch.rows.tolist() for batch in batches] == [[0, 1], [0]]
     expected = torch.stack([EvaluationTransform(16)(load_picture(image)) for image in split.visuals])
     assert torch.equal(torch.cat([batch.frames for batch in batches])[:, 0], expected)
     ranks = [list(visual_loader(split, config, size=16, batch_size=2, rank=rank, world=2)) for rank in range(2)]

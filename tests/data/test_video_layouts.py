@@ -399,7 +399,7 @@ def test_the_published_configs_are_complete_and_sourced() -> None:
             commented = line.lstrip().startswith("#")
 
 
-@pytest.mark.parametrize("name", ["frames", "eval_frames", "max_words"])
+@pytest.mark.parametrize("name", ["frames", "eval_frames", "max_words", "together"])
 def test_numbers_of_frames_and_words_are_checked(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"data\.{name} is -1: it must be at least"):
         DataConfig(**{name: -1})

@@ -40,7 +40,7 @@ def frames() -> Tensor:
 
 def batches() -> Iterator[Batch]:
     for part in torch.arange(VISUALS).split(3):
-        yield Batch(frames()[part], [], part, part)
+        yield Batch(frames()[part], [], part, part, torch.arange(len(part)))
 
 
 @pytest.fixture(scope="module")

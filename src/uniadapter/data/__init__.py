@@ -1,6 +1,6 @@
 """Data: annotation files to splits, splits to batches."""
 
-from uniadapter.data.batches import Batch, EpochBatches, OrderedBatches, share
+from uniadapter.data.batches import Batch, EpochBatches, Load, OrderedBatches, share
 from uniadapter.data.images import (
     DatasetPicture,
     EvaluationTransform,
@@ -25,6 +25,7 @@ __all__ = [
     "EpochBatches",
     "EvaluationTransform",
     "EvaluationVisuals",
+    "Load",
     "OrderedBatches",
     "Problems",
     "Record",

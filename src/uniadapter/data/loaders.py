@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -20,7 +21,7 @@ from uniadapter.config import DataConfig
 from uniadapter.data.batches import Batch, EpochBatches, OrderedBatches
 from uniadapter.data.images import EvaluationTransform, TrainTransform
 from uniadapter.data.records import DataError, Problems
-from uniadapter.data.samples import EvaluationVisuals, Sample, TrainRows
+from uniadapter.data.samples import EvaluationVisuals, Shown, TrainRows
 from uniadapter.data.splits import RetrievalSplit
 
 
@@ -128,7 +129,7 @@ def train_loader(
 
     Args:
         split: the visuals and captions.
-        config: `frames`, `scale`, `flip`, `augment`, `blank`, `on_error` and `workers` are used.
+        config: `frames`, `scale`, `flip`, `augment`, `blank`, `on_error`, `workers` and `together` are used.
         size: side of the frames in pixels.
         batch_size: samples of a step over all processes.
         seed: of order and augmentation.
@@ -139,8 +140,9 @@ def train_loader(
         pin_memory: hand over batches in page-locked memory.
     """
     batches = EpochBatches(
-        len(split.texts), batch_size, seed, epoch=epoch, rank=rank, world=world, start_batch=start_batch
-    )
+        len(split.texts), batch_size, seed, epoch=epoch, rank=rank, world=world, start_batch=start_batch,
+        owners=split.text_visual, together=config.together,
+    )  # fmt: skip
     transform = TrainTransform.from_config(config, size)
     rows = TrainRows(split, transform, seed, config.on_error, config.frames, config.blank)
     workers = _bounded(config.workers, batches.batches_per_epoch)
@@ -172,19 +174,19 @@ def visual_loader(
     frames = config.eval_frames or config.frames
     visuals = EvaluationVisuals(split, EvaluationTransform(size), frames, config.blank)
     workers = _bounded(config.workers, len(batches))
-    return VisualLoader(_loader(visuals, batches, _visual_batch, workers, pin_memory))
+    return VisualLoader(_loader(visuals, batches, _collate, workers, pin_memory))
 
 
 def _loader(
-    dataset: Dataset[Sample],
+    dataset: Dataset[Any],
     batches: EpochBatches | OrderedBatches,
-    collate: Callable[[list[Sample]], Fetched],
+    collate: Callable[[list[Any]], Fetched],
     workers: int,
     pin_memory: bool,
 ) -> DataLoader[Any]:
     return DataLoader(
         dataset,
-        batch_sampler=cast(Sampler[list[int]], batches),  # torch's types know no index with an epoch
+        batch_sampler=cast(Sampler[list[int]], batches),  # torch's types know no index but a number
         collate_fn=collate,
         num_workers=workers,
         worker_init_fn=_one_thread,
@@ -195,23 +197,20 @@ def _loader(
     )
 
 
-def _training_batch(samples: list[Sample]) -> Fetched:
-    return _collate(samples, [sample.caption for sample in samples])
+def _training_batch(loads: list[list[Shown]]) -> Fetched:
+    return _collate(list(chain.from_iterable(loads)))
 
 
-def _visual_batch(samples: list[Sample]) -> Fetched:
-    return _collate(samples, [])
-
-
-def _collate(samples: list[Sample], captions: list[str]) -> Fetched:
-    """B samples to frames [B, T, 3, H, W]."""
-    faults = [fault for sample in samples for fault in sample.faults]
-    pixels = [sample.pixels for sample in samples if sample.pixels is not None]
-    if len(pixels) < len(samples):
+def _collate(visuals: list[Shown]) -> Fetched:
+    """V visuals to frames [V, T, 3, H, W], and their B samples behind one another."""
+    faults = [fault for shown in visuals for fault in shown.faults]
+    pixels = [shown.pixels for shown in visuals if shown.pixels is not None]
+    if len(pixels) < len(visuals):
         return Fetched(None, faults)
-    ids = torch.tensor([sample.visual for sample in samples])
-    rows = torch.tensor([sample.row for sample in samples])
-    return Fetched(Batch(torch.stack(pixels), captions, ids, rows), faults)
+    captions = [caption for shown in visuals for caption in shown.captions]
+    samples = [(shown.visual, row, place) for place, shown in enumerate(visuals) for row in shown.rows]
+    ids, sample_ids, rows = torch.tensor(samples).unbind(1)
+    return Fetched(Batch(torch.stack(pixels), captions, ids, sample_ids, rows), faults)
 
 
 def _one_thread(worker: int) -> None:

@@ -1,14 +1,16 @@
-"""One sample of a split: a caption with its picture or the frames of its video, and the faults met on the way."""
+"""A picture or the frames of a video with the captions that go with it, and the faults met on the way."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from uniadapter.config import OnError
+from uniadapter.data.batches import Load
 from uniadapter.data.images import EvaluationTransform, TrainTransform
 from uniadapter.data.records import DataError
 from uniadapter.data.splits import RetrievalSplit
@@ -20,32 +22,33 @@ _TRIES = 64
 
 
 @dataclass
-class Sample:
-    """One loaded sample.
+class Shown:
+    """One loaded visual and its samples.
 
     Args:
         pixels: float32 [T, 3, H, W]; None if it could not be had.
-        caption: cleaned text.
-        visual: index of the picture.
-        row: index of the sample.
-        faults: pictures that failed on the way to this one.
+        visual: its index.
+        rows: index of each sample.
+        captions: cleaned text of each; empty where only visuals were asked for.
+        faults: visuals that failed on the way to this one.
     """
 
     pixels: Tensor | None
-    caption: str
     visual: int
-    row: int
+    rows: list[int]
+    captions: list[str] = field(default_factory=list)
     faults: list[DataError] = field(default_factory=list)
 
 
-class TrainRows(Dataset[Sample]):
-    """Training samples: a caption with its visual, augmented as a function of (seed, epoch, sample).
+class TrainRows(Dataset[list[Shown]]):
+    """Training samples: captions with their visual, augmented as a function of (seed, epoch, first of the group).
 
     Args:
         split: the visuals and captions.
         transform: RGB to pixels; all frames of a video are given the same draws.
         seed: of the augmentation and of a video's moments.
-        on_error: "skip" puts the next readable sample in the place of one whose visual cannot be read.
+        on_error: "skip" puts the next readable samples in the place of a group whose visual cannot be read, as many
+            as it has, each with its visual as if it stood alone; where there are too few, they are repeated.
         frames: of a video.
         blank: hide what is to be seen.
     """
@@ -66,30 +69,49 @@ class TrainRows(Dataset[Sample]):
         """Number of captions."""
         return len(self.split.texts)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """The sample for (epoch, index)."""
-        epoch, row = key
-        split, faults = self.split, dict[int, DataError]()
-        for _ in range(len(self)):
-            visual = split.text_visual[row]
-            if visual not in faults:
-                try:
-                    draw = rng(self.seed, FRAMES, epoch, row)
-                    clip = load_frames(
-                        split.visuals[visual], split.origins[visual], self.frames, self.transform.at_least, draw
-                    )
-                    pixels = torch.stack([self.transform(f, rng(self.seed, AUGMENT, epoch, row)) for f in clip])
-                    pixels = _hidden(pixels) if self.blank else pixels
-                    return Sample(pixels, split.texts[row], visual, row, list(faults.values()))
-                except DataError as error:
-                    faults[visual] = error
-                if self.on_error == "raise" or len(faults) == _TRIES:
-                    break
-            row = (row + 1) % len(self)
-        return Sample(None, "", -1, row, list(faults.values()))
+    def __getitem__(self, load: Load) -> list[Shown]:
+        """The samples of a load: one visual, or those that take the place of one that cannot be read."""
+        faults: dict[int, DataError] = {}
+        lead, wanted = load.group[0], slice(load.start, load.stop)
+        shown = self._shown(load.epoch, lead, load.group[wanted], faults)
+        if shown is not None:
+            return [shown]
+        # Of the whole group, so that both sides of one that was cut agree which of them is whose.
+        found = self._next(load.epoch, lead, len(load.group), faults) if self.on_error == "skip" else []
+        if not found:
+            return [Shown(None, -1, [], faults=list(faults.values()))]
+        every = [found[place % len(found)] for place in range(len(load.group))][wanted]
+        return [replace(every[0], faults=list(faults.values())), *every[1:]]
+
+    def _next(self, epoch: int, row: int, count: int, faults: dict[int, DataError]) -> list[Shown]:
+        """The readable samples that follow a row, round the end, up to `count`."""
+        found: list[Shown] = []
+        for step in range(1, len(self)):
+            if len(found) == count or len(faults) == _TRIES:
+                break
+            after = (row + step) % len(self)
+            shown = self._shown(epoch, after, (after,), faults)
+            if shown is not None:
+                found.append(shown)
+        return found
+
+    def _shown(self, epoch: int, lead: int, rows: Sequence[int], faults: dict[int, DataError]) -> Shown | None:
+        """The visual of these samples, drawn for `lead`; None with its fault noted if it cannot be read."""
+        split, visual = self.split, self.split.text_visual[lead]
+        if visual in faults:
+            return None
+        try:
+            draw = rng(self.seed, FRAMES, epoch, lead)
+            clip = load_frames(split.visuals[visual], split.origins[visual], self.frames, self.transform.at_least, draw)
+            pixels = torch.stack([self.transform(f, rng(self.seed, AUGMENT, epoch, lead)) for f in clip])
+        except DataError as error:
+            faults[visual] = error
+            return None
+        pixels = _hidden(pixels) if self.blank else pixels
+        return Shown(pixels, visual, list(rows), [split.texts[row] for row in rows])
 
 
-class EvaluationVisuals(Dataset[Sample]):
+class EvaluationVisuals(Dataset[Shown]):
     """The visuals of a split, once each, in order.
 
     Args:
@@ -108,16 +130,16 @@ class EvaluationVisuals(Dataset[Sample]):
         """Number of visuals."""
         return len(self.split.visuals)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Shown:
         """One visual."""
         try:
             clip = load_frames(
                 self.split.visuals[index], self.split.origins[index], self.frames, self.transform.at_least
             )
         except DataError as error:
-            return Sample(None, "", index, index, [error])
+            return Shown(None, index, [index], faults=[error])
         pixels = torch.stack([self.transform(frame) for frame in clip])
-        return Sample(_hidden(pixels) if self.blank else pixels, "", index, index)
+        return Shown(_hidden(pixels) if self.blank else pixels, index, [index])
 
 
 def _hidden(pixels: Tensor) -> Tensor:

@@ -53,8 +53,7 @@ class AnswerTask(_DecoderTask):
         device = batch.frames.device
         questions = tokenize(self.tokenizer, batch.captions, self.settings.max_tokens)
         visuals = encode_visual(self.model, batch.frames, self.settings.frame_chunk)
-        own = torch.arange(len(batch), device=device)
-        context = question_context(self.model, visuals, questions.ids.to(device), questions.mask.to(device), own)
+        context = question_context(self.model, visuals, questions.ids.to(device), questions.mask.to(device), batch.rows)
         given = [self.answers[row] for row in batch.sample_ids.tolist()]
         texts = [text for answers in given for text in answers]
         weights = torch.tensor([weight for answers in given for weight in answers.values()], device=device)
@@ -93,7 +92,6 @@ class CaptionTask(_DecoderTask):
         texts = [self.prompt + caption for caption in batch.captions]
         tokens = decoder_tokens(self.tokenizer, self.model, texts, self.settings.max_tokens)
         ids, mask = tokens.ids.to(device), tokens.mask.to(device)
-        own = torch.arange(len(batch), device=device)
-        nll = text_nll(self.model, visual_context(self.model, visuals), own, ids, mask, self.given)
+        nll = text_nll(self.model, visual_context(self.model, visuals), batch.rows, ids, mask, self.given)
         count = int(mask[:, self.given :].sum())
         return {"loss": nll.sum() / max(1, count) * share(count, device).weight}
