@@ -12,7 +12,7 @@ from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval
 
 import naive
 from tiny import TASK_MODELS, randomise, tiny_config, tiny_model, tiny_texts
-from uniadapter import backbone, frame_attention
+from uniadapter import attention, backbone, frame_attention
 from uniadapter.adapter import AdapterSet
 from uniadapter.adapters import add_adapter, disable_adapter
 from uniadapter.backbone import Texts, Visuals, begin_fusion, encode_text, encode_visual, frame_weights, fuse, match
@@ -286,7 +286,7 @@ def test_frame_weighted_scores_can_be_cut_into_parts(monkeypatch: pytest.MonkeyP
     pairs = torch.cartesian_prod(torch.arange(5), torch.arange(3))
     with torch.no_grad():
         whole = fuse(model, texts, visuals, pairs)
-        monkeypatch.setattr(frame_attention, "SCORE_ELEMENTS", 1)
+        monkeypatch.setattr(attention, "SCORE_ELEMENTS", 1)
         close(fuse(model, texts, visuals, pairs), whole, 1e-6)
 
 

@@ -23,7 +23,7 @@ from transformers.models.blip import modeling_blip, modeling_blip_text
 from tiny import TASK_MODELS, randomise, tiny_model, tiny_texts
 from uniadapter.adapters import add_adapter, disable_adapter
 from uniadapter.config import AdapterConfig
-from uniadapter.inject import adopt, attend, backbone_shape, restore
+from uniadapter.inject import adopt, attend_to, backbone_shape, restore
 
 CONFIG = AdapterConfig(bottleneck=4, key_value=4)
 SHAPES = [{}, {"vision_layers": 4}, {"vision_layers": 1, "text_layers": 3}, {"width": 48, "text_width": 32}]
@@ -237,7 +237,7 @@ def test_a_row_that_is_masked_throughout_stays_finite_in_half_precision() -> Non
     mask = torch.full((1, 1, 3, 3), torch.finfo(torch.float32).min)
     mask[..., 1:, 0] = 0
     for weights in (False, True):
-        context, _ = attend(query, key, value, mask, 0.0, weights)
+        context, _ = attend_to(query, key, value, mask, 0.0, weights)
         assert torch.isfinite(context).all()
         assert differ([context[:, 1].float()], [value[:, :, 0].flatten(1).float()]) < 1e-2
 
@@ -247,8 +247,8 @@ def test_attend_without_weights_is_attend_with_weights() -> None:
     query, key, value = torch.randn(2, 4, 3, 8), torch.randn(2, 4, 6, 8), torch.randn(2, 4, 6, 8)
     mask = (torch.rand(2, 1, 3, 6) < 0.3) * -1e9
     for given in (None, mask):
-        fast, none = attend(query, key, value, given, 0.0, weights=False)
-        slow, weights = attend(query, key, value, given, 0.0, weights=True)
+        fast, none = attend_to(query, key, value, given, 0.0, weights=False)
+        slow, weights = attend_to(query, key, value, given, 0.0, weights=True)
         assert none is None
         assert weights is not None
         assert weights.shape == (2, 4, 3, 6)

@@ -118,7 +118,10 @@ class KeyValueAdapter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The delta of the keys or values [..., width_out] for states x [..., width_in]."""
-        return self.up(self.down(x)) * self.scale
+        delta = self.up(self.down(x))
+        return delta * self.scale.to(
+            delta.dtype
+        )  # else autocast's deltas, and with them all keys, became float32 again
 
 
 @dataclass(frozen=True)

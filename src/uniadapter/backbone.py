@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from uniadapter.attention import attend
 from uniadapter.encoded import Begun, Texts, Visuals
 from uniadapter.frame_attention import frame_weighted_attention, frame_weights
 from uniadapter.grouping import Groups, Packing, Queries, group_pairs
@@ -233,7 +234,7 @@ def _cross(
     query = attention.heads(queries.pack(attention.query(attended)))
     dropout = attention.dropout.p if layer.training else 0.0
     if weights is None:
-        context = nn.functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        context = attend(query, key, value, dropout=dropout)
     else:
         context = frame_weighted_attention(query, key, value, weights, patches, dropout)
     return layer.crossattention.output(queries.unpack(context.transpose(1, 2).flatten(2)), attended)

@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser
 from uniadapter.config import ConfigError
 from uniadapter.data.records import DataError
 from uniadapter.display import say, set_up_logging
+from uniadapter.distributed import leave
 from uniadapter.memory import keep_freed_memory
 from uniadapter.original import CheckpointError
 from uniadapter.parsing import Parser, UsageError, parse_run
@@ -156,6 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
         if command is None:
             raise UsageError(f"there is no command {arguments[0]!r}; there is {', '.join(COMMANDS)}")
         command(arguments[1:])
+        leave()
     except (ConfigError, DataError, CheckpointError, UsageError, FloatingPointError, OSError, ImportError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from uniadapter.backbone import Texts, Visuals, fuse, with_time
 from uniadapter.grouping import Groups, group_pairs
-from uniadapter.inject import AdaptedTextLayer, adopt, attend, text_stacks
+from uniadapter.inject import AdaptedTextLayer, adopt, attend_to, text_stacks
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Projected:
         mask = None if self.mask is None else queries.repeat(self.mask[groups.visuals])
         query = attention.heads(queries.pack(attention.query(attended)))
         dropout = attention.dropout.p if layer.training else 0.0
-        context, _ = attend(query, key, value, mask, dropout, weights=False)
+        context, _ = attend_to(query, key, value, mask, dropout)
         return layer.crossattention.output(queries.unpack(context), attended)
 
 

@@ -40,6 +40,12 @@ def barrier() -> None:
         dist.barrier()
 
 
+def leave() -> None:
+    """Leave the process group, if there is one; its threads would abort a process that ends while they run."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
 @dataclass(frozen=True)
 class Share:
     """How many rows each process holds, and this process's place among them.

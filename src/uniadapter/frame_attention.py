@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 
+from uniadapter.attention import by_parts
+
 FRAME_TEMPERATURE = 4.0  # of the softmax over frames, as released
-SCORE_ELEMENTS = 1 << 23  # scores held at once where no kernel does without them (32 MB of float32)
 
 
 def frame_weights(text_feature: Tensor, frames: Tensor) -> Tensor:
@@ -53,24 +54,15 @@ def frame_weighted_attention(
 
 
 def _by_parts(query: Tensor, key: Tensor, value: Tensor, weights: Tensor, patches: int, dropout: float) -> Tensor:
-    """A few queries of a row at a time, so that only their scores are held."""
-    rows, heads, length, width = query.shape
-    step = max(1, SCORE_ELEMENTS // (heads * key.shape[2]))  # queries of a part
-    out = []
-    # Autocast would convert all scores for the softmax, which computes in float32 inside anyway, and back.
-    with torch.autocast(query.device.type, enabled=False):
-        for row in range(rows):
-            parts = []
-            for start in range(0, length, step):
-                factor = weights[row, start : start + step, :, None].repeat(1, 1, patches)
-                factor[..., 0] = 1  # CLS
-                factor = (factor.flatten(1) * width**-0.5).to(query.dtype)  # [Q, T * N]
-                scores = query[row, :, start : start + step] @ key[row].transpose(-1, -2)
-                scores = scores * factor if scores.requires_grad else scores.mul_(factor)
-                probabilities = nn.functional.dropout(torch.softmax(scores, dim=-1), dropout)
-                parts.append(probabilities @ value[row])
-            out.append(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
-    return torch.stack(out)
+    """A few queries of a row at a time."""
+
+    def weighed(scores: Tensor, row: int, part: slice) -> Tensor:
+        factor = weights[row, part, :, None].repeat(1, 1, patches)
+        factor[..., 0] = 1  # CLS
+        factor = (factor.flatten(1) * query.shape[-1] ** -0.5).to(query.dtype)  # [Q, T * N]
+        return scores * factor if scores.requires_grad else scores.mul_(factor)
+
+    return by_parts(query, key, value, weighed, dropout)
 
 
 @functools.cache

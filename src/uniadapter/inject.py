@@ -17,6 +17,7 @@ from transformers.models.blip.modeling_blip import BlipAttention, BlipEncoderLay
 from transformers.models.blip.modeling_blip_text import BlipTextEncoder, BlipTextLayer, BlipTextSelfAttention
 
 from uniadapter.adapter import AdapterSet, BackboneShape, UniAdapter, Use
+from uniadapter.attention import attend
 from uniadapter.config import AdapterConfig
 from uniadapter.grouping import Packing
 
@@ -60,10 +61,10 @@ class _Linked:
         return None if active is None else active.adapter(self.role, self.index, use)
 
 
-def attend(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, weights: bool
+def attend_to(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, weights: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """Scaled dot-product attention; the eager way only where the weights themselves are asked for.
+    """Attention of a layer; the eager way only where the weights themselves are asked for.
 
     Args:
         query: [B, H, Q, d_h].
@@ -77,16 +78,16 @@ def attend(
         The context [B, Q, H * d_h], and the weights [B, H, Q, K] or None.
     """
     if mask is not None:
-        # SDPA wants the query's dtype, which autocast may have changed; float32's lowest would become -inf in it,
-        # and a row that is masked throughout NaN.
-        mask = mask.clamp(min=torch.finfo(query.dtype).min).to(query.dtype)
+        # In the query's dtype, which autocast may have changed. Float32's lowest would become -inf in it, as would its
+        # own lowest with a negative score, and a row that is masked throughout NaN.
+        mask = mask.clamp(min=torch.finfo(query.dtype).min / 2).to(query.dtype)
     if weights:
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
         probabilities = torch.softmax(scores if mask is None else scores + mask, dim=-1)
         context = nn.functional.dropout(probabilities, dropout) @ value
     else:
         probabilities = None
-        context = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        context = attend(query, key, value, mask, dropout)
     return context.transpose(1, 2).flatten(2), probabilities
 
 
@@ -106,7 +107,7 @@ class AdaptedVisionAttention(_Linked, BlipAttention):
         batch, length, _ = hidden_states.shape
         qkv = self.qkv(hidden_states).view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         dropout = self.dropout.p if self.training else 0.0
-        context, weights = attend(qkv[0], qkv[1], qkv[2], None, dropout, _wants_weights(self, kwargs))
+        context, weights = attend_to(qkv[0], qkv[1], qkv[2], None, dropout, _wants_weights(self, kwargs))
         return self.projection(context), weights
 
 
@@ -156,7 +157,7 @@ class AdaptedTextAttention(_Linked, BlipTextSelfAttention):
             key, value = self._cached(past_key_values, cross, states, key_delta, value_delta)
         dropout = self.dropout.p if self.training else 0.0
         mask = encoder_attention_mask if cross else attention_mask
-        return attend(self.heads(self.query(hidden_states)), key, value, mask, dropout, _wants_weights(self, kwargs))
+        return attend_to(self.heads(self.query(hidden_states)), key, value, mask, dropout, _wants_weights(self, kwargs))
 
     def _cached(
         self, cache: Any, cross: bool, states: Tensor, key_delta: Tensor | None, value_delta: Tensor | None
@@ -195,7 +196,7 @@ class AdaptedTextLayer(_Linked, BlipTextLayer):
         query = attention.query(lowered(asking) if first else once)
         query = attention.heads(query[:, None] if first else packing.pad(query))
         dropout = attention.dropout.p if self.training else 0.0
-        context, _ = attend(query, key, value, mask, dropout, weights=False)
+        context, _ = attend_to(query, key, value, mask, dropout)
         return self.attention.output(context[:, 0] if first else packing.pack(context), asking)
 
     def residual(self, attended: Tensor) -> Tensor | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from uniadapter.decoder import Context, Projected, grouped, smoothing, token_logits
-from uniadapter.inject import attend
+from uniadapter.inject import attend_to
 
 LOGIT_ELEMENTS = 1 << 25  # logits held at once (128 MB of float32)
 
@@ -121,7 +121,7 @@ class _Walk:
                 behind = parents[groups.texts]
                 key = torch.cat([above.keys[index][behind], key], dim=2)
                 value = torch.cat([above.values[index][behind], value], dim=2)
-            context, _ = attend(attention.heads(attention.query(hidden)), key, value, None, 0.0, weights=False)
+            context, _ = attend_to(attention.heads(attention.query(hidden)), key, value, None, 0.0)
             attended = layer.attention.output(context, hidden)
             residual = layer.residual(attended)
             crossed = self.projected.cross(index, attended[:, 0], groups)

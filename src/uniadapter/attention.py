@@ -1,0 +1,75 @@
+"""Scaled dot-product attention by whatever is fastest and holds no more scores than it must."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+SCORE_ELEMENTS = 1 << 22  # scores held at once where they are held at all (16 MB of float32)
+_HALF = (torch.bfloat16, torch.float16)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+    """Softmax of q k / sqrt(d_h), times v.
+
+    Torch's fused attention, but for half precision on a CPU: there its kernel takes 1.5 times (forward) to twice (with
+    the backward pass) as long as the products one after the other (docs/log.md, 2026-11-25).
+
+    Args:
+        query: [B, H, Q, d_h].
+        key: [B, H, K, d_h].
+        value: [B, H, K, d_h].
+        mask: additive, broadcastable to [B, H, Q, K], in the query's dtype, or None.
+        dropout: probability on the attention's weights.
+
+    Returns:
+        The context, [B, H, Q, d_h].
+    """
+    if query.device.type != "cpu" or query.dtype not in _HALF:
+        return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+    query = query * query.shape[-1] ** -0.5
+    with torch.autocast("cpu", enabled=False):  # it would convert all scores for the softmax, and back
+        if torch.is_grad_enabled() or query.shape[:3].numel() * key.shape[2] <= SCORE_ELEMENTS:
+            scores = query @ key.transpose(-1, -2)
+            return _weights(scores if mask is None else scores + mask, dropout) @ value
+    seen = None if mask is None else mask.expand(len(query), -1, query.shape[2], -1)
+
+    def masked(scores: Tensor, row: int, part: slice) -> Tensor:
+        return scores if seen is None else scores.add_(seen[row, :, part])
+
+    return by_parts(query, key, value, masked, dropout)
+
+
+def by_parts(
+    query: Tensor, key: Tensor, value: Tensor, change: Callable[[Tensor, int, slice], Tensor], dropout: float = 0.0
+) -> Tensor:
+    """Attention with scores that a function changes, of a few queries at a time, so that only theirs are held.
+
+    Args:
+        query: [B, H, Q, d_h], scaled.
+        key: [B, H, K, d_h].
+        value: [B, H, K, d_h].
+        change: from scores [H, q, K], their row among B and their slice of the Q queries, to other scores.
+        dropout: probability on the attention's weights.
+
+    Returns:
+        The context, [B, H, Q, d_h].
+    """
+    step = max(1, SCORE_ELEMENTS // (query.shape[1] * key.shape[2]))
+    out = []
+    with torch.autocast(query.device.type, enabled=False):
+        for row in range(len(query)):
+            parts = []
+            for start in range(0, query.shape[2], step):
+                part = slice(start, start + step)
+                scores = change(query[row, :, part] @ key[row].transpose(-1, -2), row, part)
+                parts.append(_weights(scores, dropout) @ value[row])
+            out.append(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
+    return torch.stack(out)
+
+
+def _weights(scores: Tensor, dropout: float) -> Tensor:
+    """Softmax, which computes in float32 inside, and dropout."""
+    return nn.functional.dropout(torch.softmax(scores, dim=-1), dropout)
