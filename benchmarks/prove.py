@@ -100,7 +100,7 @@ PROOFS = {
         },
     ),
     "vqa": Proof("-vqa", range(3), {}),
-    "videoqa": Proof("-videoqa", range(3), {}, WIDEST),
+    "videoqa": Proof("-videoqa", range(3), {}),
     "easy_vqa": Proof("-easy-vqa", range(3), {}, WIDER),
     "caption": Proof("-caption", range(3), {}, WIDER),
 }
@@ -127,7 +127,8 @@ def write(name: str, values: dict[str, Any]) -> None:
 def recipe(config: RunConfig) -> str:
     """Hash of all that a rate's run depends on but the rate: config, base, data."""
     plain = asdict(replace(config, output="", train=replace(config.train, lr=0.0)))
-    plain["data"] = [Path(p).name for p in (config.data.train, config.data.val) if p] + [config.data.frames]
+    plain["data"] = [Path(p).name for p in (config.data.train, config.data.val) if p]
+    plain["data"] += [config.data.frames, *([config.data.together] if config.data.together > 1 else [])]
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
     for file in sorted(asset("backbone").glob("*.safetensors")):
         digest.update(file.read_bytes())

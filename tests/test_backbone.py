@@ -14,9 +14,20 @@ import naive
 from tiny import TASK_MODELS, randomise, tiny_config, tiny_model, tiny_texts
 from uniadapter import attention, backbone, frame_attention
 from uniadapter.adapter import AdapterSet
-from uniadapter.adapters import add_adapter, disable_adapter
-from uniadapter.backbone import Texts, Visuals, begin_fusion, encode_text, encode_visual, frame_weights, fuse, match
+from uniadapter.adapters import add_adapter, disable_adapter, select_adapter
+from uniadapter.backbone import (
+    Texts,
+    Visuals,
+    begin_fusion,
+    encode_text,
+    encode_visual,
+    frame_weights,
+    fuse,
+    match,
+    visual_feature,
+)
 from uniadapter.config import AdapterConfig
+from uniadapter.vision import visual_stem
 
 SHAPES = [
     {},
@@ -526,3 +537,36 @@ def test_the_mean_of_many_dropped_fusions_is_near_the_undropped_one() -> None:
         model.train()
         mean = torch.stack([fuse(model, texts, visuals, pairs, read="first") for _ in range(300)]).mean(0)
     assert (mean - expected).abs().mean() < 0.05 * expected.abs().mean()
+
+
+# What contrast alone reads, and what two encoders share
+
+
+@pytest.mark.parametrize("seed", range(0, 32, 3))
+def test_the_feature_alone_is_the_feature(seed: int) -> None:
+    case = scene(seed)
+    with torch.no_grad():
+        for chunk in (0, 2):
+            close(visual_feature(case.model, case.frames, chunk), encode_visual(case.model, case.frames).feature)
+
+
+@pytest.mark.parametrize("chunk", [0, 2])
+def test_a_stem_serves_every_adapter_set(chunk: int) -> None:
+    model = tiny_model(vision_layers=3).double()
+    for name, seed in (("one", 1), ("two", 2)):
+        randomise(add_adapter(model, AdapterConfig(bottleneck=4), name), seed=seed)
+    frames = pixels(3, 2).double()
+    stem = visual_stem(model, frames, chunk)
+    assert not stem.out.requires_grad
+    found = []
+    for name in ("one", "two"):
+        select_adapter(model, name)
+        trained = [p for p in model.uniadapters[name].parameters() if p.requires_grad]
+        losses = [encode_visual(model, frames, chunk, given).tokens.square().mean() for given in (stem, None)]
+        for ours, theirs in zip(*(torch.autograd.grad(x, trained, allow_unused=True) for x in losses), strict=True):
+            assert (ours is None) == (theirs is None)
+            assert ours is None or torch.allclose(ours, theirs, atol=1e-12)
+        close(*losses)
+        close(visual_feature(model, frames, chunk, stem), encode_visual(model, frames).feature)
+        found.append(losses[0])
+    assert (found[0] - found[1]).abs() > 1e-6, "the sets differ"

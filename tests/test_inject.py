@@ -22,8 +22,9 @@ from transformers.models.blip import modeling_blip, modeling_blip_text
 
 from tiny import TASK_MODELS, randomise, tiny_model, tiny_texts
 from uniadapter.adapters import add_adapter, disable_adapter
+from uniadapter.attention import attend_to
 from uniadapter.config import AdapterConfig
-from uniadapter.inject import adopt, attend_to, backbone_shape, restore
+from uniadapter.inject import adopt, backbone_shape, restore
 
 CONFIG = AdapterConfig(bottleneck=4, key_value=4)
 SHAPES = [{}, {"vision_layers": 4}, {"vision_layers": 1, "text_layers": 3}, {"width": 48, "text_width": 32}]

@@ -42,6 +42,44 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     return by_parts(query, key, value, masked, dropout)
 
 
+def attend_to(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, weights: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Attention of a layer; the eager way only where the weights themselves are asked for.
+
+    Args:
+        query: [B, H, Q, d_h].
+        key: [B, H, K, d_h].
+        value: [B, H, K, d_h].
+        mask: additive, broadcastable to [B, H, Q, K], or None.
+        dropout: probability on the weights.
+        weights: return the weights too.
+
+    Returns:
+        The context [B, Q, H * d_h], and the weights [B, H, Q, K] or None.
+    """
+    if mask is not None:
+        # In the query's dtype, which autocast may have changed. Float32's lowest would become -inf in it, as would its
+        # own lowest with a negative score, and a row that is masked throughout NaN.
+        mask = mask.clamp(min=torch.finfo(query.dtype).min / 2).to(query.dtype)
+    if weights:
+        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+        probabilities = torch.softmax(scores if mask is None else scores + mask, dim=-1)
+        context = nn.functional.dropout(probabilities, dropout) @ value
+    else:
+        probabilities = None
+        context = attend(query, key, value, mask, dropout)
+    return context.transpose(1, 2).flatten(2), probabilities
+
+
+def lowered(states: Tensor) -> Tensor:
+    """States in the dtype that autocast's products take, so that not each of several converts them for itself."""
+    kind = states.device.type
+    if not torch.is_autocast_enabled(kind) or states.dtype == torch.float64:
+        return states
+    return states.to(torch.get_autocast_dtype(kind))
+
+
 def by_parts(
     query: Tensor, key: Tensor, value: Tensor, change: Callable[[Tensor, int, slice], Tensor], dropout: float = 0.0
 ) -> Tensor:

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from uniadapter.attention import attend
+from uniadapter.attention import attend, lowered
 from uniadapter.encoded import Begun, Texts, Visuals
 from uniadapter.frame_attention import frame_weighted_attention, frame_weights
 from uniadapter.grouping import Groups, Packing, Queries, group_pairs
-from uniadapter.inject import AdaptedTextLayer, adopt, lowered
+from uniadapter.inject import AdaptedTextLayer, adopt
+from uniadapter.vision import Stem, all_tokens, class_tokens
 
 Read = Literal["all", "first"]
 
@@ -33,7 +34,7 @@ def _project(model: PreTrainedModel, head: str, states: Tensor) -> Tensor:
     return nn.functional.normalize(projected, dim=-1)
 
 
-def encode_visual(model: PreTrainedModel, frames: Tensor, chunk: int = 0) -> Visuals:
+def encode_visual(model: PreTrainedModel, frames: Tensor, chunk: int = 0, stem: Stem | None = None) -> Visuals:
     """Encode pictures or videos.
 
     Args:
@@ -41,6 +42,7 @@ def encode_visual(model: PreTrainedModel, frames: Tensor, chunk: int = 0) -> Vis
         frames: normalised pixels [B, T, 3, H, W]; an image is T = 1. Sizes other than the model's interpolate its
             position embeddings, as BLIP does.
         chunk: frames that go through the visual encoder at once; 0 means all.
+        stem: what `visual_stem` made of the same frames; without it that is computed here.
 
     Returns:
         `Visuals`; the feature of a video is the projected, normalised mean of its frames' CLS states.
@@ -48,20 +50,21 @@ def encode_visual(model: PreTrainedModel, frames: Tensor, chunk: int = 0) -> Vis
     Raises:
         ValueError: `frames` has another shape.
     """
-    if frames.ndim != 5 or frames.shape[2] != 3:
-        raise ValueError(f"frames must be [B, T, 3, H, W] (an image is T = 1), not {list(frames.shape)}")
-    adopt(model)
-    batch, count = frames.shape[:2]
-    size = model.config.vision_config.image_size
-    other_size = frames.shape[-2:] != (size, size)
-    flat = frames.flatten(0, 1)
-    parts = flat.split(chunk) if chunk else (flat,)
-    states = torch.cat(
-        [model.vision_model(pixel_values=p, interpolate_pos_encoding=other_size).last_hidden_state for p in parts]
-    )
-    tokens = states.unflatten(0, (batch, count))
+    _check_frames(frames)
+    tokens = all_tokens(model, frames, chunk, stem)
     cls = tokens[:, :, 0]
     return Visuals(tokens, _project(model, "vision_proj", cls.mean(1)), _project(model, "vision_proj", cls))
+
+
+def visual_feature(model: PreTrainedModel, frames: Tensor, chunk: int = 0, stem: Stem | None = None) -> Tensor:
+    """`encode_visual`'s feature alone, [B, e]: in the last layer nothing is computed but what it reads."""
+    _check_frames(frames)
+    return _project(model, "vision_proj", class_tokens(model, frames, chunk, stem).mean(1))
+
+
+def _check_frames(frames: Tensor) -> None:
+    if frames.ndim != 5 or frames.shape[2] != 3:
+        raise ValueError(f"frames must be [B, T, 3, H, W] (an image is T = 1), not {list(frames.shape)}")
 
 
 def encode_text(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Texts:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from uniadapter.attention import attend_to
 from uniadapter.backbone import Texts, Visuals, fuse, with_time
 from uniadapter.grouping import Groups, group_pairs
-from uniadapter.inject import AdaptedTextLayer, adopt, attend_to, text_stacks
+from uniadapter.inject import AdaptedTextLayer, adopt, text_stacks
 
 
 @dataclass(frozen=True)

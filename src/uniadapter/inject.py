@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.models.blip.modeling_blip import BlipAttention, BlipEncoderLayer
 from transformers.models.blip.modeling_blip_text import BlipTextEncoder, BlipTextLayer, BlipTextSelfAttention
 
 from uniadapter.adapter import AdapterSet, BackboneShape, UniAdapter, Use
-from uniadapter.attention import attend
+from uniadapter.attention import attend_to, lowered
 from uniadapter.config import AdapterConfig
 from uniadapter.grouping import Packing
 
@@ -61,54 +60,28 @@ class _Linked:
         return None if active is None else active.adapter(self.role, self.index, use)
 
 
-def attend_to(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, weights: bool = False
-) -> tuple[Tensor, Tensor | None]:
-    """Attention of a layer; the eager way only where the weights themselves are asked for.
-
-    Args:
-        query: [B, H, Q, d_h].
-        key: [B, H, K, d_h].
-        value: [B, H, K, d_h].
-        mask: additive, broadcastable to [B, H, Q, K], or None.
-        dropout: probability on the weights.
-        weights: return the weights too.
-
-    Returns:
-        The context [B, Q, H * d_h], and the weights [B, H, Q, K] or None.
-    """
-    if mask is not None:
-        # In the query's dtype, which autocast may have changed. Float32's lowest would become -inf in it, as would its
-        # own lowest with a negative score, and a row that is masked throughout NaN.
-        mask = mask.clamp(min=torch.finfo(query.dtype).min / 2).to(query.dtype)
-    if weights:
-        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-        probabilities = torch.softmax(scores if mask is None else scores + mask, dim=-1)
-        context = nn.functional.dropout(probabilities, dropout) @ value
-    else:
-        probabilities = None
-        context = attend(query, key, value, mask, dropout)
-    return context.transpose(1, 2).flatten(2), probabilities
-
-
-def lowered(states: Tensor) -> Tensor:
-    """States in the dtype that autocast's products take, so that not each of several converts them for itself."""
-    kind = states.device.type
-    if not torch.is_autocast_enabled(kind) or states.dtype == torch.float64:
-        return states
-    return states.to(torch.get_autocast_dtype(kind))
-
-
 class AdaptedVisionAttention(_Linked, BlipAttention):
-    """BLIP's visual self-attention, through SDPA."""
+    """BLIP's visual self-attention, through fused attention."""
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """As `BlipAttention`: states [B, N, d] to states [B, N, d] and the weights, if asked for."""
-        batch, length, _ = hidden_states.shape
-        qkv = self.qkv(hidden_states).view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = self._heads(self.qkv(hidden_states))
         dropout = self.dropout.p if self.training else 0.0
-        context, weights = attend_to(qkv[0], qkv[1], qkv[2], None, dropout, _wants_weights(self, kwargs))
+        context, weights = attend_to(query, key, value, None, dropout, _wants_weights(self, kwargs))
         return self.projection(context), weights
+
+    def first(self, hidden_states: Tensor) -> Tensor:
+        """What `forward` gives for the class token alone, [B, d]; nobody else asks."""
+        hidden, width = lowered(hidden_states), hidden_states.shape[-1]
+        weight, bias = self.qkv.weight, self.qkv.bias
+        (query,) = self._heads(nn.functional.linear(hidden[:, :1], weight[:width], bias[:width]))
+        key, value = self._heads(nn.functional.linear(hidden, weight[width:], bias[width:]))
+        context, _ = attend_to(query, key, value, None, self.dropout.p if self.training else 0.0)
+        return self.projection(context[:, 0])
+
+    def _heads(self, states: Tensor) -> Tensor:
+        """[B, N, k d] to [k, B, H, N, d_h]."""
+        return states.unflatten(-1, (-1, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
 
 
 class AdaptedVisionLayer(_Linked, BlipEncoderLayer):
@@ -116,10 +89,22 @@ class AdaptedVisionLayer(_Linked, BlipEncoderLayer):
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
         """As `BlipEncoderLayer`: x <- x + mlp(norm2 x) + A(x, vision), [B, N, d]."""
+        return self.adapt(*self.base(hidden_states, **kwargs))
+
+    def base(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """What no adapter of this layer changes: x after the attention, and x + mlp(norm2 x)."""
         x = hidden_states + self.self_attn(self.layer_norm1(hidden_states), **kwargs)[0]
-        out = x + self.mlp(self.layer_norm2(x))
+        return x, x + self.mlp(self.layer_norm2(x))
+
+    def adapt(self, x: Tensor, out: Tensor) -> Tensor:
+        """Of `base`'s, the layer's output."""
         adapter = self._adapter("vision")
         return out if adapter is None else out + adapter(x, "vision")
+
+    def first(self, hidden_states: Tensor) -> Tensor:
+        """What `forward` gives for the class token alone, [B, d]."""
+        x = hidden_states[:, 0] + self.self_attn.first(self.layer_norm1(hidden_states))
+        return self.adapt(x, x + self.mlp(self.layer_norm2(x)))
 
 
 class AdaptedTextAttention(_Linked, BlipTextSelfAttention):

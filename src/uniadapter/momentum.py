@@ -10,7 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from uniadapter.adapters import active_adapter, adapter_set, add_momentum, update_momentum
-from uniadapter.backbone import encode_text, encode_visual
+from uniadapter.backbone import encode_text, visual_feature
+from uniadapter.vision import Stem, visual_stem
 
 
 class Momentum(Protocol):
@@ -19,7 +20,12 @@ class Momentum(Protocol):
     def update(self) -> None:
         """Move towards the online weights, once a step."""
 
-    def features(self, frames: Tensor, ids: Tensor, mask: Tensor, chunk: int = 0) -> tuple[Tensor, Tensor]:
+    def stem(self, frames: Tensor, chunk: int = 0) -> Stem | None:
+        """What online and momentum encoder compute alike for these visuals, to be computed once; None if nothing."""
+
+    def features(
+        self, frames: Tensor, ids: Tensor, mask: Tensor, chunk: int = 0, stem: Stem | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Unit features of visuals [B, e] and texts [B, e], without gradient."""
 
     def state(self) -> dict[str, Tensor]:
@@ -48,11 +54,18 @@ class AdapterMomentum:
         """See `Momentum`."""
         update_momentum(self.model, self.decay, self.source, self.name)
 
+    def stem(self, frames: Tensor, chunk: int = 0) -> Stem | None:
+        """See `Momentum`; where attention drops out, each encoder draws for itself."""
+        drops = self.model.training and self.model.config.vision_config.attention_dropout > 0
+        return None if drops else visual_stem(self.model, frames, chunk)
+
     @torch.no_grad()
-    def features(self, frames: Tensor, ids: Tensor, mask: Tensor, chunk: int = 0) -> tuple[Tensor, Tensor]:
+    def features(
+        self, frames: Tensor, ids: Tensor, mask: Tensor, chunk: int = 0, stem: Stem | None = None
+    ) -> tuple[Tensor, Tensor]:
         """See `Momentum`."""
         with active_adapter(self.model, self.name):
-            return encode_visual(self.model, frames, chunk).feature, encode_text(self.model, ids, mask).feature
+            return visual_feature(self.model, frames, chunk, stem), encode_text(self.model, ids, mask).feature
 
     def state(self) -> dict[str, Tensor]:
         """See `Momentum`."""
@@ -81,11 +94,16 @@ class ModelMomentum:
         online = [p.detach() for p in self.model.parameters()]
         torch._foreach_lerp_(list(self.twin.parameters()), online, 1 - self.decay)
 
+    def stem(self, frames: Tensor, chunk: int = 0) -> None:
+        """See `Momentum`; two models have nothing in common."""
+
     @torch.no_grad()
-    def features(self, frames: Tensor, ids: Tensor, mask: Tensor, chunk: int = 0) -> tuple[Tensor, Tensor]:
+    def features(
+        self, frames: Tensor, ids: Tensor, mask: Tensor, chunk: int = 0, stem: Stem | None = None
+    ) -> tuple[Tensor, Tensor]:
         """See `Momentum`."""
         self.twin.train(self.model.training)
-        return encode_visual(self.twin, frames, chunk).feature, encode_text(self.twin, ids, mask).feature
+        return visual_feature(self.twin, frames, chunk), encode_text(self.twin, ids, mask).feature
 
     def state(self) -> dict[str, Tensor]:
         """See `Momentum`."""

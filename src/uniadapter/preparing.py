@@ -73,7 +73,8 @@ def prepare(config: RunConfig, adapter_folder: Path | None = None) -> Prepared:
     if settings.checkpoint_vision:  # the non-reentrant kind: the other loses the adapters' gradients over a frozen base
         model.vision_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if config.train.compile_vision:
-        model.vision_model.compile()
+        for layer in model.vision_model.encoder.layers:  # one by one: compiled once for all
+            layer.compile()
     return Prepared(model, tokenizer, name, count_parameters(model), answers)
 
 

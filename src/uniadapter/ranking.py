@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from uniadapter.attention import attend_to
 from uniadapter.decoder import Context, Projected, grouped, smoothing, token_logits
-from uniadapter.inject import attend_to
 
 LOGIT_ELEMENTS = 1 << 25  # logits held at once (128 MB of float32)
 

@@ -16,6 +16,7 @@ from uniadapter.objectives.contrastive import FeatureQueue, contrastive_loss, ra
 from uniadapter.objectives.matching import draw_negatives, matching_loss, matching_pairs, negative_uniforms
 from uniadapter.tasks.base import Moment, Task
 from uniadapter.tokens import TokenBatch, tokenize
+from uniadapter.vision import Stem
 
 TEMPERATURE_RANGE = (0.001, 0.5)  # BLIP's clamp
 
@@ -85,13 +86,15 @@ class RetrievalTask(Task):
         """
         with torch.no_grad():
             self.temperature.clamp_(*TEMPERATURE_RANGE)
-        visuals = encode_visual(self.model, frames, self.settings.frame_chunk)
+        chunk = self.settings.frame_chunk
+        stem = self.momentum.stem(frames, chunk) if self.momentum and self.objective.contrastive else None
+        visuals = encode_visual(self.model, frames, chunk, stem)
         texts = encode_text(self.model, tokens.ids, tokens.mask)
         rows = share(len(ids), ids.device)
         all_ids = gather_rows(ids)
         parts: dict[str, Tensor] = {}
         if self.objective.contrastive:
-            contrastive = self._contrastive(frames, tokens, visuals, texts, ids, all_ids, rows, moment)
+            contrastive = self._contrastive(frames, stem, tokens, visuals, texts, ids, all_ids, rows, moment)
             parts["contrastive"] = contrastive * rows.weight
         if self.objective.matching:
             parts["matching"] = self._matching(visuals, texts, ids, all_ids, sample_ids, rows, moment)
@@ -100,6 +103,7 @@ class RetrievalTask(Task):
     def _contrastive(
         self,
         frames: Tensor,
+        stem: Stem | None,
         tokens: TokenBatch,
         visuals: Visuals,
         texts: Texts,
@@ -114,7 +118,7 @@ class RetrievalTask(Task):
         else:
             if self.training:
                 momentum.update()
-            visual, text = momentum.features(frames, tokens.ids, tokens.mask, self.settings.frame_chunk)
+            visual, text = momentum.features(frames, tokens.ids, tokens.mask, self.settings.frame_chunk, stem)
             visual, text = gather_rows(visual), gather_rows(text)
             alpha = ramped_alpha(self.objective.alpha, moment.epoch, moment.batch, moment.batches)
         loss = contrastive_loss(
