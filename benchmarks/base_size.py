@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import platform
 import resource
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from typing import Any
 
 import psutil
 import torch
+from device import processor
 from torch import Tensor
 from transformers import BlipConfig, BlipForImageTextRetrieval
 from usual import LONGEST, Frames, Usual, attach, attach_strong, training_loss
@@ -156,7 +156,7 @@ def replace_rows(file: Path, found: list[dict[str, Any]]) -> None:
 
 def machine() -> str:
     """What ran it."""
-    return f"{platform.machine()}, {torch.get_num_threads()} threads"
+    return f"{processor()}, {torch.get_num_threads()} threads"
 
 
 def pixels(count: int) -> Tensor:
@@ -314,7 +314,7 @@ def main() -> None:
         child(arguments)
         return
     settings = {k: v for k, v in vars(arguments).items() if k not in ("work", "peer", "out")}
-    machine = {"device": platform.processor() or platform.machine(), "torch": torch.__version__}
+    machine = {"device": processor(), "torch": torch.__version__}
     RESULTS.mkdir(exist_ok=True)
     written = {"settings": settings, **machine, "rows": compare(arguments)}
     (RESULTS / "base_size.json").write_text(json.dumps(written, indent=2) + "\n")

@@ -26,6 +26,7 @@ from typing import Any
 
 import av
 import numpy as np
+from device import processor
 from PIL import Image
 
 from uniadapter.data.video import frame_places, load_clip
@@ -48,12 +49,6 @@ def real_clips(folder: Path | None, scratch: Path) -> list[Path]:
     if not clips:
         raise SystemExit(f"{folder} has no .mp4")
     return clips
-
-
-def machine() -> str:
-    """Where the numbers come from."""
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return models[0].split(":")[1].strip() if models else platform.processor() or platform.machine()
 
 
 def ours(clip: Path) -> list[Image.Image]:
@@ -114,7 +109,7 @@ def rows(clip: Path, repeats: int) -> list[dict[str, Any]]:
             "frames_per_second": round(COUNT / spent["ours"], 1),
             "peer_frames_per_second": round(COUNT / spent[name], 1),
             "repeats": repeats,
-            "device": machine(),
+            "device": processor(),
         }
         for name in peers
     ]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import platform
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from typing import Any
 
 import torch
 from base_size import load, peak, resident, texts, trained_set
+from device import processor
 
 from uniadapter.adapters import adapter_set, add_adapter
 from uniadapter.config import AdapterConfig, ModelConfig, ObjectiveConfig
@@ -98,7 +98,7 @@ def main() -> None:
         rows[-1]["max_difference"] = max(abs(rows[-1]["losses"][key] - value) for key, value in first["losses"].items())
         logger.info("%s", json.dumps(rows[-1]))
     work = {"batch": arguments.batch, "frames": arguments.frames, "pixels": 224, "dtype": "float32"}
-    written = {**work, "device": platform.machine(), "threads": torch.get_num_threads(), "rows": rows}
+    written = {**work, "device": processor(), "threads": torch.get_num_threads(), "rows": rows}
     (RESULTS / "frames.json").write_text(json.dumps(written, indent=2) + "\n")
 
 

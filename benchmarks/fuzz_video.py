@@ -30,7 +30,8 @@ from typing import Any
 
 import av
 import numpy as np
-from decode import COUNT, RESULTS, machine, real_clips
+from decode import COUNT, RESULTS, real_clips
+from device import processor
 from PIL import Image
 
 from uniadapter.data import libav
@@ -264,7 +265,7 @@ def main() -> None:
         scratch = Path(folder)
         clips = real_clips(arguments.clips, scratch) + encode_clips(scratch)
         found = fuzz(clips, arguments.copies, arguments.workers, arguments.seed, scratch)
-    versions = {"av": av.__version__, "python": platform.python_version(), "device": machine()}
+    versions = {"av": av.__version__, "python": platform.python_version(), "device": processor()}
     result = {**versions, "seed": arguments.seed, "limit_seconds": LIMIT, **summary(found)}
     arguments.out.parent.mkdir(exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=2) + "\n")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from device import processor
 
 from uniadapter.config import RunConfig
 from uniadapter.data.batches import Batch
@@ -86,7 +86,7 @@ def main() -> None:
         both = meter.train(islice(meter.loader(workers), asked.steps))
         found[f"workers_{workers}"] = {"loading_alone": meter.load(workers, asked.steps), "training": both}
     rounded = json.loads(json.dumps(found), parse_float=lambda text: round(float(text), 1))
-    machine = {"device": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    machine = {"device": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     recipe = {"frames": meter.config.data.frames, "batch": meter.config.train.batch_size, "steps": asked.steps}
     asked.out.write_text(json.dumps({**machine, **recipe, "samples_per_second": rounded}, indent=2) + "\n")
 

@@ -15,7 +15,6 @@ import argparse
 import hashlib
 import json
 import logging
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from device import processor
 
 from uniadapter.assets import asset
 from uniadapter.config import RunConfig
@@ -111,7 +111,7 @@ def machine(task: str) -> dict[str, Any]:
     made_from = DEMOS[task].assets
     listing = (asset(made_from) / "SPLIT_SHA256").read_text().splitlines() if made_from else []
     return {
-        "device": platform.machine(),
+        "device": processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "split_sha256": {name: digest for digest, name in map(str.split, listing) if name.endswith(".jsonl")},

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import platform
 import random
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from statistics import median
 
 import torch
 from base_size import base_config
+from device import processor
 from torch import Tensor
 from transformers import BlipForQuestionAnswering
 
@@ -100,7 +100,7 @@ def main() -> None:
     written = {
         "work": "all answers of one question", "answers": len(tree), "longest": int(tree.lengths.max()),
         "tree_nodes": int(tree.nodes.max()) + 1, "tiled_tokens": tree.ids.numel(), "dtype": "float32",
-        "device": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__,
+        "device": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__,
         "seconds": seconds, "ratio_to_usual": seconds["usual"] / seconds["ours"],
         "ratio_to_sdpa": seconds["sdpa"] / seconds["ours"],
         "max_difference": float((by_answer[0] - by_answer[1]).abs().max()),

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
-from base_size import ADAPTERS, RESULTS, load
+from base_size import ADAPTERS, RESULTS, load, machine
 from transformers import PreTrainedModel
 
 from uniadapter.adapters import add_adapter
@@ -132,9 +131,9 @@ def main() -> None:
             points.append({**size, "seconds": fused(model, **size, repeats=asked.repeats)})
         series[name] = {"points": points, "exponent": round(exponent(points, name), 3)}
     rates = {str(dtype).removeprefix("torch."): round(gemm(dtype), 1) for dtype in (torch.float32, torch.bfloat16)}
-    machine = {"device": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    ran = {"device": machine(), "torch": torch.__version__}
     asked.out.write_text(
-        json.dumps({**machine, "gemm_gflops": rates, "series": series, "search": searched(model)}, indent=2) + "\n"
+        json.dumps({**ran, "gemm_gflops": rates, "series": series, "search": searched(model)}, indent=2) + "\n"
     )
     plot(series, asked.plot)
 

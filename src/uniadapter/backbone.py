@@ -16,7 +16,8 @@ from uniadapter.attention import attend, lowered
 from uniadapter.encoded import Begun, Texts, Visuals
 from uniadapter.frame_attention import frame_weighted_attention, frame_weights
 from uniadapter.grouping import Groups, Packing, Queries, group_pairs
-from uniadapter.inject import AdaptedTextLayer, adopt
+from uniadapter.inject import adopt
+from uniadapter.inject.layers import AdaptedTextLayer
 from uniadapter.vision import Stem, all_tokens, class_tokens
 
 Read = Literal["all", "first"]

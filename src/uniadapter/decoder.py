@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from uniadapter.attention import attend_to
 from uniadapter.backbone import Texts, Visuals, fuse, with_time
 from uniadapter.grouping import Groups, group_pairs
-from uniadapter.inject import AdaptedTextLayer, adopt, text_stacks
+from uniadapter.inject import adopt, text_stacks
+from uniadapter.inject.layers import AdaptedTextLayer
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from uniadapter.inject import AdaptedVisionLayer, adopt
+from uniadapter.inject import adopt
+from uniadapter.inject.layers import AdaptedVisionLayer
 
 
 @dataclass(frozen=True)

@@ -1,29 +1,18 @@
-"""The seam: the only file that knows the insides of transformers' BLIP layers.
-
-Injecting re-types the existing layers to the subclasses below. Their weights stay where they are, so the base's
-state-dict keys do not change; adapters are owned by the model under one name each and reached by unregistered links.
-"""
+"""Transformers' BLIP layers with adapters: what `inject` re-types the existing layers to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.models.blip.modeling_blip import BlipAttention, BlipEncoderLayer
 from transformers.models.blip.modeling_blip_text import BlipTextEncoder, BlipTextLayer, BlipTextSelfAttention
 
-from uniadapter.adapter import AdapterSet, BackboneShape, UniAdapter, Use
+from uniadapter.adapter import AdapterSet, UniAdapter, Use
 from uniadapter.attention import attend_to, lowered
-from uniadapter.config import AdapterConfig
 from uniadapter.grouping import Packing
 
 Role = Literal["vision", "encoder", "decoder"]
-
-OWNER = "uniadapters"  # attribute of the model that owns the sets; its keys are never saved with the base
-HEADS = ("vision_proj", "text_proj", "itm_head")
 
 
 class Link:
@@ -257,114 +246,3 @@ class AdaptedHead(_Linked, nn.Linear):
         if active is not None and self.name in active.heads:
             return active.heads[self.name](input)
         return super().forward(input)
-
-
-def text_stacks(model: nn.Module) -> dict[Role, BlipTextEncoder]:
-    """The model's text stacks by role: `encoder`, `decoder`, or both."""
-    stacks: dict[Role, BlipTextEncoder] = {}
-    if hasattr(model, "text_encoder"):
-        stacks["encoder"] = model.text_encoder.encoder
-    if hasattr(model, "text_decoder"):
-        stacks["decoder"] = model.text_decoder.bert.encoder
-    return stacks
-
-
-def backbone_shape(model: PreTrainedModel) -> BackboneShape:
-    """The sizes an adapter set is built from; a model that is no BLIP raises `TypeError`."""
-    if not hasattr(model, "vision_model") or not text_stacks(model):
-        raise TypeError(
-            f"{type(model).__name__} is not one of transformers' BLIP task models: use BlipForImageTextRetrieval, "
-            "BlipForQuestionAnswering or BlipForConditionalGeneration"
-        )
-    vision, text = model.config.vision_config, model.config.text_config
-    stacks = text_stacks(model)
-    source = 0
-    if "decoder" in stacks:  # an answer decoder reads the question's states, a caption decoder the picture's
-        source = text.hidden_size if "encoder" in stacks else vision.hidden_size
-    return BackboneShape(
-        vision_layers=vision.num_hidden_layers,
-        vision_width=vision.hidden_size,
-        text_layers=text.num_hidden_layers,
-        text_width=text.hidden_size,
-        encoder="encoder" in stacks,
-        decoder_source=source,
-    )
-
-
-def _retype(module: nn.Module, cls: type[nn.Module], link: Link, role: Role, index: int = 0) -> None:
-    module.__class__ = cls
-    module.link, module.role, module.index = link, role, index  # type: ignore[assignment]
-
-
-def adopt(model: PreTrainedModel) -> Link:
-    """Re-type the model's layers, once; no weight moves, and without a set the outputs are the base's.
-
-    Even a model without adapters gains by it: SDPA, and cross-attention masks that are obeyed.
-    """
-    if OWNER in model._modules:
-        return model._uniadapter_link  # type: ignore[return-value]
-    backbone_shape(model)
-    sets = nn.ModuleDict()
-    link = Link(sets)
-    for index, layer in enumerate(model.vision_model.encoder.layers):
-        _retype(layer, AdaptedVisionLayer, link, "vision", index)
-        _retype(layer.self_attn, AdaptedVisionAttention, link, "vision", index)
-    for role, stack in text_stacks(model).items():
-        _retype(stack, AdaptedTextEncoder, link, role)
-        for index, layer in enumerate(stack.layer):
-            _retype(layer, AdaptedTextLayer, link, role, index)
-            _retype(layer.attention.self, AdaptedTextAttention, link, role, index)
-            _retype(layer.crossattention.self, AdaptedTextAttention, link, role, index)
-    for name, head in base_heads(model).items():
-        _retype(head, AdaptedHead, link, "vision")
-        head.name = name  # type: ignore[assignment]
-    setattr(model, OWNER, sets)
-    model._uniadapter_link = link
-    return link
-
-
-_ORIGINAL: dict[type[nn.Module], type[nn.Module]] = {
-    AdaptedVisionLayer: BlipEncoderLayer,
-    AdaptedVisionAttention: BlipAttention,
-    AdaptedTextEncoder: BlipTextEncoder,
-    AdaptedTextLayer: BlipTextLayer,
-    AdaptedTextAttention: BlipTextSelfAttention,
-    AdaptedHead: nn.Linear,
-}
-
-
-def restore(model: PreTrainedModel) -> None:
-    """Undo `adopt`: every layer has its original type again and no trace is left."""
-    for module in model.modules():
-        if type(module) in _ORIGINAL:
-            module.__class__ = _ORIGINAL[type(module)]
-            for name in ("link", "role", "index", "name"):
-                module.__dict__.pop(name, None)
-    if OWNER in model._modules:
-        delattr(model, OWNER)
-        del model._uniadapter_link
-
-
-def base_heads(model: nn.Module) -> dict[str, nn.Linear]:
-    """The base's own heads by name: projections and matching head, where the task model has them."""
-    return {name: getattr(model, name) for name in HEADS if isinstance(getattr(model, name, None), nn.Linear)}
-
-
-@contextmanager
-def active_adapter(model: PreTrainedModel, name: str | None) -> Iterator[None]:
-    """Within the block the set `name` is in use (None: the bare base); what is trainable does not change."""
-    link = adopt(model)
-    if name is not None and name not in link.sets:
-        raise KeyError(f"no adapter named {name!r}: there is {', '.join(link.sets) or 'none'}")
-    before, link.name = link.name, name
-    try:
-        yield
-    finally:
-        link.name = before if before in link.sets else None  # it may have been removed meanwhile
-
-
-def new_adapter_set(model: PreTrainedModel, config: AdapterConfig) -> AdapterSet:
-    """A fresh set for this model, on the device and in the dtype of its weights, not yet injected."""
-    reference = model.vision_model.post_layernorm.weight
-    built = AdapterSet(config, backbone_shape(model), base_heads(model))
-    return built.to(device=reference.device, dtype=reference.dtype)
