@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from uniadapter.absorbed import absorbed_attention, pays
 from uniadapter.attention import attend, lowered
 from uniadapter.encoded import Begun, Texts, Visuals
-from uniadapter.frame_attention import frame_weighted_attention, frame_weights
+from uniadapter.frame_attention import by_token, frame_weighted_attention, frame_weights
 from uniadapter.grouping import Groups, Packing, Queries, group_pairs
 from uniadapter.inject import adopt
 from uniadapter.inject.layers import AdaptedTextLayer
@@ -233,14 +234,20 @@ def _cross(
 ) -> Tensor:
     """Cross-attention of tokens [N, d] to their visuals, residual and norm included; a visual's are one query."""
     attention = layer.crossattention.self
-    key, value = attention.keys_values(visual, key_delta, value_delta)
-    key, value = queries.repeat(key), queries.repeat(value)
     query = attention.heads(queries.pack(attention.query(attended)))
     dropout = attention.dropout.p if layer.training else 0.0
-    if weights is None:
-        context = attend(query, key, value, dropout=dropout)
+    _, heads, width, _ = query.shape
+    if not (torch.is_grad_enabled() or dropout) and pays(width, visual.shape[1], visual.shape[2], heads):
+        weigh = None if weights is None else lambda scores: scores * by_token(weights, patches)[:, None]
+        deltas = tuple(None if delta is None else queries.repeat(delta) for delta in (key_delta, value_delta))
+        linears = attention.key, attention.value
+        context = absorbed_attention(query, queries.repeat(visual), *linears, deltas, weigh)
     else:
-        context = frame_weighted_attention(query, key, value, weights, patches, dropout)
+        key, value = map(queries.repeat, attention.keys_values(visual, key_delta, value_delta))
+        if weights is None:
+            context = attend(query, key, value, dropout=dropout)
+        else:
+            context = frame_weighted_attention(query, key, value, weights, patches, dropout)
     return layer.crossattention.output(queries.unpack(context.transpose(1, 2).flatten(2)), attended)
 
 

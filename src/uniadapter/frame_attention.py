@@ -29,6 +29,13 @@ def frame_weights(text_feature: Tensor, frames: Tensor) -> Tensor:
     return torch.softmax(similarity / FRAME_TEMPERATURE, dim=-1) * frames.shape[1]
 
 
+def by_token(weights: Tensor, patches: int) -> Tensor:
+    """Weights of frames [..., T] as those of their tokens' keys, [..., T * N]; CLS has 1."""
+    weights = weights[..., None].repeat(*[1] * weights.ndim, patches)
+    weights[..., 0] = 1
+    return weights.flatten(-2)
+
+
 def frame_weighted_attention(
     query: Tensor, key: Tensor, value: Tensor, weights: Tensor, patches: int, dropout: float = 0.0
 ) -> Tensor:
@@ -57,9 +64,7 @@ def _by_parts(query: Tensor, key: Tensor, value: Tensor, weights: Tensor, patche
     """A few queries of a row at a time."""
 
     def weighed(scores: Tensor, row: int, part: slice) -> Tensor:
-        factor = weights[row, part, :, None].repeat(1, 1, patches)
-        factor[..., 0] = 1  # CLS
-        factor = (factor.flatten(1) * query.shape[-1] ** -0.5).to(query.dtype)  # [Q, T * N]
+        factor = (by_token(weights[row, part], patches) * query.shape[-1] ** -0.5).to(query.dtype)
         return scores * factor if scores.requires_grad else scores.mul_(factor)
 
     return by_parts(query, key, value, weighed, dropout)

@@ -63,6 +63,18 @@ def test_blocks_cover_every_pair_once_and_keep_visuals_whole(seed: int) -> None:
         assert len(touching) == -(-len(places) // limit)
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_blocks_hold_no_more_visuals_than_they_may(seed: int) -> None:
+    rng = random.Random(seed)
+    limit, most = rng.randint(2, 12), rng.randint(1, 4)
+    visuals = torch.tensor(sorted(rng.randrange(30) for _ in range(60)))
+    blocks = pair_blocks(visuals, limit, most)
+    assert [row for block in blocks for row in range(block.start, block.stop)] == list(range(60))
+    held = [len(visuals[block].unique()) for block in blocks]
+    assert max(held) <= most
+    assert most > 1 or len(held) >= len(visuals.unique())
+
+
 def test_no_pairs_are_no_blocks() -> None:
     assert pair_blocks(torch.tensor([], dtype=torch.long), 4) == []
 

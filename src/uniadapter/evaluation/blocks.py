@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 _CPU_TOKENS = 2048  # text tokens of a block: more brings nothing on a CPU, and costs memory
+_CPU_VISUAL_TOKENS = 16384  # of a block's visuals, at most: 50 MB of BLIP-base's, and twice that of keys and values
 _SHARE = 0.25  # of a GPU's free memory that a block's states may take
 
 
@@ -36,12 +37,26 @@ def block_pairs(model: PreTrainedModel, tokens: float) -> int:
     return max(1, int(fitting / max(tokens, 1.0)))
 
 
-def pair_blocks(visuals: Tensor, limit: int) -> list[slice]:
+def block_visuals(model: PreTrainedModel, tokens: int) -> int:
+    """Visuals of a block that the device has room for.
+
+    Args:
+        model: a BLIP with a text encoder.
+        tokens: of a visual.
+    """
+    if model.device.type == "cpu":
+        return max(1, _CPU_VISUAL_TOKENS // tokens)
+    states = 3 * 4 * model.config.vision_config.hidden_size  # tokens, keys and values
+    return max(1, int(_SHARE * free_memory(model.device) / (states * tokens)))
+
+
+def pair_blocks(visuals: Tensor, limit: int, most: int = 0) -> list[slice]:
     """Cut sorted pairs into blocks of at most `limit`.
 
     Args:
         visuals: visual row of each pair, ascending, [P].
         limit: pairs of a block.
+        most: visuals of a block; 0 is any number.
 
     Returns:
         Slices that cover every pair once. A visual's pairs stay together unless they are more than `limit`; then they
@@ -49,15 +64,16 @@ def pair_blocks(visuals: Tensor, limit: int) -> list[slice]:
     """
     counts = torch.unique_consecutive(visuals.cpu(), return_counts=True)[1].tolist()
     blocks: list[slice] = []
-    start = end = 0
+    start = end = held = 0
     for count in counts:
-        if end > start and end - start + count > limit:
+        if end > start and (end - start + count > limit or held == most):
             blocks.append(slice(start, end))
-            start = end
+            start, held = end, 0
         end += count
+        held += 1
         parts = -(-count // limit)
         if parts > 1:  # it begins a block of its own, since nothing fitted beside it
             bounds = [start + part * count // parts for part in range(parts + 1)]
             blocks += [slice(low, high) for low, high in itertools.pairwise(bounds)]
-            start = end
+            start, held = end, 0
     return [*blocks, slice(start, end)] if end > start else blocks

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from uniadapter.backbone import Texts, Visuals, begin_fusion, match
 from uniadapter.distributed import gather_rows
-from uniadapter.evaluation.blocks import block_pairs, pair_blocks
+from uniadapter.evaluation.blocks import block_pairs, block_visuals, pair_blocks
 from uniadapter.evaluation.recall import top_candidates
 
 Progress = Callable[[int, int], None]  # pairs done, pairs in all
@@ -75,7 +75,8 @@ def rerank(
     limit = block or block_pairs(model, float(texts.mask.sum()) / max(1, count))
     begun = begin_fusion(model, texts)
     part_scores = torch.empty(len(own), device=itc.device)
-    for part in pair_blocks(own // count, limit):
+    most = block_visuals(model, visuals.tokens.shape[1] * visuals.tokens.shape[2])
+    for part in pair_blocks(own // count, limit, most):
         pairs = torch.stack([own[part] % count, own[part] // count - first], dim=1)
         part_scores[part] = match(model, texts, visuals, pairs, begun)[:, 1].float()
         if progress is not None:
