@@ -2,8 +2,8 @@
 
 A visual's keys and values cost two products of its K tokens with d x d weights, whoever asks. With q (W x + b) =
 (q W) x + q b they can be left out: each head's queries are taken to the visual's space and meet its tokens themselves.
-That costs each query H times as much on the K tokens, so it pays for few queries a visual: a search whose one text meets
-many candidates.
+That costs each query H times as much on the K tokens, so it pays for few queries a visual: a search whose one text
+meets many candidates.
 """
 
 from __future__ import annotations
