@@ -13,9 +13,10 @@ from tiny import randomise, tiny_model, tiny_texts
 from uniadapter.adapters import add_adapter, add_momentum, count_parameters
 from uniadapter.backbone import encode_text, encode_visual, match
 from uniadapter.checkpoint import base_hash, load_adapter, save_adapter
-from uniadapter.config import AdapterConfig
+from uniadapter.config import AdapterConfig, EvaluateConfig, ModelConfig, RunConfig, TrainConfig
 from uniadapter.decoder import question_context, text_nll
 from uniadapter.precision import round_frozen
+from uniadapter.preparing import prepare
 
 PAIRS = torch.cartesian_prod(torch.arange(5), torch.arange(3))
 
@@ -81,3 +82,24 @@ def test_adapter_files_name_the_base_before_it_was_rounded(tmp_path: Path) -> No
     load_adapter(tiny_model(), tmp_path / "adapter")  # refuses another base
     linear = next(m for m in model.vision_model.modules() if isinstance(m, nn.Linear))
     assert linear.weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("method", "train", "evaluate", "rounded"),
+    [
+        ("uniadapter", "bf16", "bf16", True),
+        ("uniadapter", "bf16", "no", False),  # evaluation would want float32
+        ("uniadapter", "no", "bf16", False),
+        ("uniadapter", "no", "no", False),
+        ("none", "no", "bf16", True),  # measured only
+        ("full", "bf16", "bf16", False),
+    ],
+)
+def test_a_run_rounds_where_nothing_wants_more(method: str, train: str, evaluate: str, rounded: bool) -> None:
+    config = RunConfig(
+        model=ModelConfig(method=method),  # type: ignore[arg-type]
+        train=TrainConfig(precision=train),  # type: ignore[arg-type]
+        evaluate=EvaluateConfig(precision=evaluate),  # type: ignore[arg-type]
+    )
+    weight = prepare(config).model.vision_model.encoder.layers[0].self_attn.qkv.weight
+    assert (weight.dtype == torch.bfloat16) == rounded

@@ -68,8 +68,10 @@ def prepare(config: RunConfig, adapter_folder: Path | None = None) -> Prepared:
     else:
         adopt(model)
         model.requires_grad_(settings.method == "full")
-    if config.train.precision == config.evaluate.precision in DTYPES and settings.method != "full":
-        round_frozen(model, DTYPES[config.evaluate.precision])
+    precision = config.evaluate.precision
+    trained = settings.method != "none"  # else it is measured only, whatever training would take
+    if precision in DTYPES and settings.method != "full" and not (trained and config.train.precision != precision):
+        round_frozen(model, DTYPES[precision])
     if settings.checkpoint_vision:  # the non-reentrant kind: the other loses the adapters' gradients over a frozen base
         model.vision_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if config.train.compile_vision:
