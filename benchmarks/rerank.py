@@ -27,6 +27,7 @@ from base_size import (
     ADAPTERS,
     RESULTS,
     add_peaks,
+    forget_peak,
     our_model,
     peak,
     replace_rows,
@@ -196,6 +197,7 @@ def peak_of(work: Work, k: int, dtype: str, who: str, count: int, folder: Path) 
     if peer is None and dtype != "float32":
         round_frozen(model, DTYPES[dtype])
     keep_freed_memory()  # only now, or what rounding freed would count as room
+    forget_peak()
     loaded = resident()
     visuals = visuals_of(work, count, folder / "tokens" if peer is None else None)
     ids, mask = texts(count * work.captions)

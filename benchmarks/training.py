@@ -24,6 +24,7 @@ from base_size import (
     RESULTS,
     adapters_of,
     add_peaks,
+    forget_peak,
     load,
     our_model,
     peak,
@@ -153,6 +154,7 @@ def peak_of(work: Work, dtype: str, who: str) -> float:
     """Peak above the loaded model in MB; a second copy of the backbone is memory that a peer needs."""
     stepper = Stepper(work, who, dtype)
     keep_freed_memory()  # only now, or what rounding freed would count as room
+    forget_peak()
     loaded = resident() - stepper.copies / 2**20
     for _ in range(2):
         stepper.step()

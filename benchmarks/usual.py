@@ -93,7 +93,7 @@ def attach_strong(model: BlipForImageTextRetrieval, frames: Frames) -> None:
     def weighed(inner: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
         def keys_values(states: Tensor, *deltas: Tensor | None) -> tuple[Tensor, Tensor]:
             key, value = inner(states, *deltas)
-            return key if frames.factor is None else key * frames.factor[:, None], value
+            return key if frames.factor is None else key * frames.factor[:, None].to(key.dtype), value
 
         return keys_values
 

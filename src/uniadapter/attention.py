@@ -30,6 +30,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     if query.device.type != "cpu" or query.dtype not in _HALF:
         return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
     query = query * query.shape[-1] ** -0.5
+    key, value = key.to(query.dtype), value.to(query.dtype)  # as autocast does for the fused one
     with torch.autocast("cpu", enabled=False):  # it would convert all scores for the softmax, and back
         if torch.is_grad_enabled() or query.shape[:3].numel() * key.shape[2] <= SCORE_ELEMENTS:
             scores = query @ key.transpose(-1, -2)
@@ -86,7 +87,7 @@ def by_parts(
     """Attention with scores that a function changes, of a few queries at a time, so that only theirs are held.
 
     Args:
-        query: [B, H, Q, d_h], scaled.
+        query: [B, H, Q, d_h], scaled unless `change` scales.
         key: [B, H, K, d_h].
         value: [B, H, K, d_h].
         change: from scores [H, q, K], their row among B and their slice of the Q queries, to other scores.
