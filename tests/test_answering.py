@@ -107,9 +107,7 @@ def test_samples_of_one_visual_learn_as_from_copies_of_it(tokenizer: PreTrainedT
         else:
             task = CaptionTask(adapted(BlipForConditionalGeneration), tokenizer, ModelConfig(), "a picture of ")
         task.requires_grad_(True)
-        task.model.vision_model.register_forward_pre_hook(
-            lambda _, args, kwargs: encoded.append(len(kwargs["pixel_values"])), with_kwargs=True
-        )
+        task.model.vision_model.embeddings.register_forward_pre_hook(lambda _, args: encoded.append(len(args[0])))
         loss = task(given, MOMENT)["loss"]
         loss.backward()
         return loss.detach(), {name: p.grad for name, p in task.named_parameters() if p.grad is not None}
