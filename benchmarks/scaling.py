@@ -2,8 +2,9 @@
 
     python benchmarks/scaling.py
 
-Seconds of one `fuse` for the token that is read, medians; a line through the logarithms gives the exponent, 1 where
-cost is linear. Also what a single query costs, whose visuals no other text shares, and the rate of a large matrix
+Seconds of one `fuse` for the token that is read, medians. A straight line through them says what one more costs and
+what there is beside it (more frames do not make the texts longer); a line through the logarithms gives the exponent, at
+most 1 where cost is linear. Also what a single query costs, whose visuals no other text shares, and the rate of a large
 product, which is what the machine could do. Writes benchmarks/results/scaling.json and docs/scaling.png.
 """
 
@@ -12,10 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -43,7 +44,7 @@ def seconds(call: Callable[[], Any], repeats: int) -> float:
         start = time.perf_counter()
         call()
         spent.append(time.perf_counter() - start)
-    return median(spent)
+    return statistics.median(spent)
 
 
 @torch.no_grad()
@@ -93,6 +94,13 @@ def exponent(points: list[dict[str, float]], name: str) -> float:
     return sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True)) / sum((a - mx) ** 2 for a in x)
 
 
+def straight(points: list[dict[str, float]], name: str) -> dict[str, float]:
+    """A straight line through seconds over size: what one more costs, what there is beside it, and how well it fits."""
+    x, y = [point[name] for point in points], [point["seconds"] for point in points]
+    slope, start = statistics.linear_regression(x, y)
+    return {"seconds_each": slope, "seconds_beside": start, "r2": round(statistics.correlation(x, y) ** 2, 4)}
+
+
 def plot(series: dict[str, Any], file: Path) -> None:
     """Cost over factor, both logarithmic, beside a line of slope 1."""
     figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
@@ -129,7 +137,7 @@ def main() -> None:
         for factor in FACTORS:
             size = {**FIXED, name: start * factor}
             points.append({**size, "seconds": fused(model, **size, repeats=asked.repeats)})
-        series[name] = {"points": points, "exponent": round(exponent(points, name), 3)}
+        series[name] = {"points": points, "exponent": round(exponent(points, name), 3), "line": straight(points, name)}
     rates = {str(dtype).removeprefix("torch."): round(gemm(dtype), 1) for dtype in (torch.float32, torch.bfloat16)}
     ran = {"device": machine(), "torch": torch.__version__}
     asked.out.write_text(
