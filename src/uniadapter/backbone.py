@@ -23,7 +23,7 @@ from uniadapter.vision import Stem, all_tokens, class_tokens
 
 Read = Literal["all", "first"]
 
-_BEGUN_TEXTS = 256  # texts whose fusion is begun at once
+_BEGUN_TEXTS = 64  # texts whose fusion is begun at once: more brings nothing, and a whole gallery would need its memory
 
 
 def _project(model: PreTrainedModel, head: str, states: Tensor) -> Tensor:
