@@ -29,7 +29,7 @@ def against(row: dict[str, Any] | None) -> str:
     if row is None:
         return "-"
     memory = "" if row["memory_ratio"] is None else f", {row['memory_ratio']:.2f}"
-    return f"{row['ratio']:.1f}{memory}"
+    return f"{row['ratio']:.{1 if row['ratio'] >= 10 else 2}f}{memory}"
 
 
 def reranked() -> list[str]:
