@@ -119,9 +119,8 @@ class KeyValueAdapter(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The delta of the keys or values [..., width_out] for states x [..., width_in]."""
         delta = self.up(self.down(x))
-        return delta * self.scale.to(
-            delta.dtype
-        )  # else autocast's deltas, and with them all keys, became float32 again
+        # In its own dtype, or autocast's deltas, and with them all keys, became float32 again.
+        return delta * self.scale.to(delta.dtype)
 
 
 @dataclass(frozen=True)

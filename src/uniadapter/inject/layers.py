@@ -97,7 +97,7 @@ class AdaptedVisionLayer(_Linked, BlipEncoderLayer):
 
 
 class AdaptedTextAttention(_Linked, BlipTextSelfAttention):
-    """BLIP's text attention, self or cross, through SDPA; cross-attention obeys its mask, which the original loses."""
+    """BLIP's text attention, self or cross, fused; cross-attention obeys its mask, which the original loses."""
 
     def heads(self, states: Tensor) -> Tensor:
         """Split [B, L, d] into [B, H, L, d_h]."""
