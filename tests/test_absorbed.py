@@ -33,7 +33,7 @@ def test_it_is_attention_to_keys_and_values(with_deltas: bool, weighed: bool) ->
         scores = query @ keys.transpose(2, 3) * size**-0.5 * factor
         expected = torch.softmax(scores, dim=-1) @ values
         change = (lambda s: s * factor) if weighed else None
-        found = absorbed_attention(query, visual, key, value, deltas, change)
+        found = absorbed_attention(query, visual, (key.weight, key.bias), (value.weight, value.bias), deltas, change)
     assert (found - expected).abs().max() < 1e-12
 
 

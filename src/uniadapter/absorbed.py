@@ -13,6 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+Projection = tuple[Tensor, Tensor]  # weight and bias
+
 
 def pays(queries: int, tokens: int, width: int, heads: int) -> bool:
     """Whether projecting the queries is the lesser work.
@@ -31,20 +33,22 @@ def pays(queries: int, tokens: int, width: int, heads: int) -> bool:
 def absorbed_attention(
     query: Tensor,
     visual: Tensor,
-    key: nn.Linear,
-    value: nn.Linear,
+    key: Projection,
+    value: Projection,
     deltas: tuple[Tensor | None, Tensor | None] = (None, None),
     change: Callable[[Tensor], Tensor] | None = None,
+    dropout: float = 0.0,
 ) -> Tensor:
-    """Attention to the keys and values that two linears would make of visual tokens, without making them.
+    """Attention to the keys and values that two projections would make of visual tokens, without making them.
 
     Args:
         query: [R, H, W, d_h].
         visual: tokens attended to, [R, K, d].
-        key: their key projection, d to H * d_h.
-        value: their value projection.
+        key: weight [H * d_h, d] and bias of their key projection.
+        value: of their value projection.
         deltas: what is added to keys and to values, [R, K, H * d_h] each, or None.
         change: from scores [R, H, W, K] to other scores, before the softmax.
+        dropout: probability on the attention's weights.
 
     Returns:
         The context, [R, H, W, d_h].
@@ -52,16 +56,17 @@ def absorbed_attention(
     rows, heads, width, size = query.shape
     query = query * size**-0.5
     by_head = query.transpose(0, 1).flatten(1, 2)  # [H, R * W, d_h]
-    asked = (by_head @ key.weight.view(heads, size, -1).to(query.dtype)).unflatten(1, (rows, width)).transpose(0, 1)
+    asked = (by_head @ key[0].view(heads, size, -1).to(query.dtype)).unflatten(1, (rows, width)).transpose(0, 1)
     scores = asked.flatten(1, 2) @ visual.transpose(1, 2)  # [R, H * W, K]
     scores = scores.view(rows, heads, width, -1)
-    scores += (query * key.bias.view(heads, 1, size).to(query.dtype)).sum(-1, keepdim=True)
+    scores += (query * key[1].view(heads, 1, size).to(query.dtype)).sum(-1, keepdim=True)
     if deltas[0] is not None:
         scores += query @ _split(deltas[0], heads).transpose(2, 3)
     probabilities = torch.softmax(scores if change is None else change(scores), dim=-1).to(visual.dtype)
+    probabilities = nn.functional.dropout(probabilities, dropout)
     seen = (probabilities.flatten(1, 2) @ visual).view(rows, heads, width, -1).transpose(0, 1).flatten(1, 2)
-    context = seen @ value.weight.view(heads, size, -1).transpose(1, 2).to(seen.dtype)  # [H, R * W, d_h]
-    context = context.unflatten(1, (rows, width)).transpose(0, 1) + value.bias.view(heads, 1, size).to(seen.dtype)
+    context = seen @ value[0].view(heads, size, -1).transpose(1, 2).to(seen.dtype)  # [H, R * W, d_h]
+    context = context.unflatten(1, (rows, width)).transpose(0, 1) + value[1].view(heads, 1, size).to(seen.dtype)
     return context if deltas[1] is None else context + probabilities @ _split(deltas[1], heads)
 
 

@@ -240,8 +240,8 @@ def _cross(
     if not (torch.is_grad_enabled() or dropout) and pays(width, visual.shape[1], visual.shape[2], heads):
         weigh = None if weights is None else lambda scores: scores * by_token(weights, patches)[:, None]
         deltas = tuple(None if delta is None else queries.repeat(delta) for delta in (key_delta, value_delta))
-        linears = attention.key, attention.value
-        context = absorbed_attention(query, queries.repeat(visual), *linears, deltas, weigh)
+        key, value = ((part.weight, part.bias) for part in (attention.key, attention.value))
+        context = absorbed_attention(query, queries.repeat(visual), key, value, deltas, weigh)
     else:
         key, value = map(queries.repeat, attention.keys_values(visual, key_delta, value_delta))
         if weights is None:

@@ -26,6 +26,7 @@ from uniadapter.inject.layers import (
     Link,
     Role,
 )
+from uniadapter.products import BaseLinear
 
 OWNER = "uniadapters"  # attribute of the model that owns the sets; its keys are never saved with the base
 HEADS = ("vision_proj", "text_proj", "itm_head")
@@ -87,6 +88,10 @@ def adopt(model: PreTrainedModel) -> Link:
             _retype(layer, AdaptedTextLayer, link, role, index)
             _retype(layer.attention.self, AdaptedTextAttention, link, role, index)
             _retype(layer.crossattention.self, AdaptedTextAttention, link, role, index)
+    for stack in (model.vision_model.encoder, *text_stacks(model).values()):
+        for module in stack.modules():
+            if type(module) is nn.Linear:
+                module.__class__ = BaseLinear
     for name, head in base_heads(model).items():
         _retype(head, AdaptedHead, link, "vision")
         head.name = name  # type: ignore[assignment]
@@ -102,6 +107,7 @@ _ORIGINAL: dict[type[nn.Module], type[nn.Module]] = {
     AdaptedTextLayer: BlipTextLayer,
     AdaptedTextAttention: BlipTextSelfAttention,
     AdaptedHead: nn.Linear,
+    BaseLinear: nn.Linear,
 }
 
 

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from transformers.models.blip.modeling_blip import BlipAttention, BlipEncoderLayer
 from transformers.models.blip.modeling_blip_text import BlipTextEncoder, BlipTextLayer, BlipTextSelfAttention
 
+from uniadapter.absorbed import absorbed_attention
 from uniadapter.adapter import AdapterSet, UniAdapter, Use
 from uniadapter.attention import attend_to, lowered
 from uniadapter.grouping import Packing
+from uniadapter.products import product
 
 Role = Literal["vision", "encoder", "decoder"]
 
@@ -60,13 +62,12 @@ class AdaptedVisionAttention(_Linked, BlipAttention):
         return self.projection(context), weights
 
     def first(self, hidden_states: Tensor) -> Tensor:
-        """What `forward` gives for the class token alone, [B, d]; nobody else asks."""
+        """What `forward` gives for the class token alone, [B, d]; nobody else asks, so nothing else is projected."""
         hidden, width = lowered(hidden_states), hidden_states.shape[-1]
-        weight, bias = self.qkv.weight, self.qkv.bias
-        (query,) = self._heads(nn.functional.linear(hidden[:, :1], weight[:width], bias[:width]))
-        key, value = self._heads(nn.functional.linear(hidden, weight[width:], bias[width:]))
-        context, _ = attend_to(query, key, value, None, self.dropout.p if self.training else 0.0)
-        return self.projection(context[:, 0])
+        (asks, *attended) = zip(self.qkv.weight.split(width), self.qkv.bias.split(width), strict=True)
+        (query,) = self._heads(product(hidden[:, :1], *asks))
+        context = absorbed_attention(query, hidden, *attended, dropout=self.dropout.p if self.training else 0.0)
+        return self.projection(context.flatten(1))
 
     def _heads(self, states: Tensor) -> Tensor:
         """[B, N, k d] to [k, B, H, N, d_h]."""

@@ -1,0 +1,106 @@
+"""Products by oneDNN equal torch's own, with gradients, and are taken for frozen float32 on a CPU alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tiny import tiny_model
+from uniadapter import products
+from uniadapter.adapters import add_adapter
+from uniadapter.inject import adopt, restore
+from uniadapter.products import BaseLinear, product
+
+pytestmark = pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="torch without oneDNN")
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """As on a processor where oneDNN is preferred; the shapes of states that it was called for."""
+    calls: list[tuple[int, ...]] = []
+    real = products._by_onednn
+
+    def spied(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        calls.append(tuple(states.shape))
+        return real(states, weight, bias)
+
+    monkeypatch.setattr(products, "prefers_onednn", lambda: True)
+    monkeypatch.setattr(products, "_by_onednn", spied)
+    return calls
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 24), (7, 24), (3, 5, 24), (2, 3, 5, 24)])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_it_is_torchs_linear_and_its_gradient(shape: tuple[int, ...], with_bias: bool, taken: list) -> None:
+    torch.manual_seed(0)
+    width = shape[-1]
+    weight, bias = torch.randn(17, width), torch.randn(17) if with_bias else None
+    outputs, gradients = [], []
+    for way in (product, nn.functional.linear):
+        states = torch.randn(shape, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        out = way(states, weight, bias)
+        (out * torch.arange(17)).sum().backward()
+        outputs.append(out.detach())
+        gradients.append(states.grad)
+    assert outputs[0].shape == (*shape[:-1], 17)
+    assert torch.allclose(*outputs, atol=1e-5)
+    assert torch.allclose(*gradients, atol=1e-4)
+    assert len(taken) == 2, "once forward, once backward"
+
+
+def test_slices_and_transposed_states(taken: list) -> None:
+    torch.manual_seed(0)
+    states, weight, bias = torch.randn(24, 2, 6).permute(1, 2, 0)[:, ::2], torch.randn(30, 24)[5:20], torch.randn(15)
+    assert torch.allclose(product(states, weight, bias), nn.functional.linear(states, weight, bias), atol=1e-5)
+    assert taken
+
+
+def test_a_gradient_of_a_gradient(taken: list) -> None:
+    states, weight = torch.randn(3, 4, requires_grad=True), torch.randn(5, 4)
+    (first,) = torch.autograd.grad(product(states, weight).pow(2).sum(), states, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), states)
+    assert torch.allclose(second, (2 * weight.t() @ weight).sum(0).expand(3, 4), atol=1e-5)
+
+
+def test_what_is_left_to_torch(taken: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    states, weight, bias = torch.randn(3, 4), torch.randn(5, 4), torch.randn(5)
+    product(states.double(), weight.double(), bias.double())
+    product(states[:0], weight, bias)
+    product(states, weight.clone().requires_grad_(), bias)
+    product(states, weight, bias.clone().requires_grad_())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert product(states, weight, bias).dtype == torch.bfloat16
+    monkeypatch.setattr(products, "prefers_onednn", lambda: False)
+    product(states, weight, bias)
+    assert not taken
+
+
+def test_weights_that_are_trained_get_their_gradient(taken: list) -> None:
+    model = tiny_model()
+    adopt(model)
+    layer = model.vision_model.encoder.layers[0].mlp.fc1
+    layer(torch.randn(2, 32)).sum().backward()
+    assert layer.weight.grad is not None
+    assert not taken
+
+
+def test_the_bases_linears_go_that_way_and_come_back(taken: list) -> None:
+    model = tiny_model()
+    add_adapter(model)
+    layer = model.vision_model.encoder.layers[0]
+    linears = (layer.mlp.fc1, layer.mlp.fc2, layer.self_attn.qkv, layer.self_attn.projection)
+    assert all(type(one) is BaseLinear for one in linears)
+    layer(torch.randn(1, 5, 32))
+    assert len(taken) == 4
+    restore(model)
+    assert all(type(one) is nn.Linear for one in linears)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("vendor_id : AuthenticAMD", True), ("vendor_id : GenuineIntel", False)]
+)
+def test_which_processors(text: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_processor", lambda: text)
+    asked = products.prefers_onednn.__wrapped__()
+    assert asked == (expected and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available())
