@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from transformers.models.blip.modeling_blip import BlipAttention, BlipEncoderLayer
 from transformers.models.blip.modeling_blip_text import BlipTextEncoder, BlipTextLayer, BlipTextSelfAttention
@@ -46,6 +47,7 @@ class _Linked:
     role: Role
     index: int
 
+    @torch.compiler.disable
     def _adapter(self, use: Use) -> UniAdapter | None:
         active = self.link.active
         return None if active is None else active.adapter(self.role, self.index, use)
