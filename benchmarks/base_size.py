@@ -142,12 +142,16 @@ def peak() -> float:
     return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 
-def add_peaks(rows: list[dict[str, Any]], script: str, who: Sequence[str], asked: Sequence[str]) -> None:
-    """Run a script's `--peak … WHO` for ours and each peer, in a process each, and put the peaks into their rows."""
-    peaks = {}
-    for name in who:
+def add_peaks(
+    rows: list[dict[str, Any]], script: str, who: Sequence[str], asked: Sequence[str], times: int = 1
+) -> None:
+    """Run a script's `--peak … WHO` for ours and each peer, in processes of their own; the medians go into the rows."""
+
+    def once(name: str) -> float:
         done = subprocess.run([sys.executable, script, *asked, name], check=True, capture_output=True, text=True)
-        peaks[name] = float(done.stdout)
+        return float(done.stdout)
+
+    peaks = {name: median(once(name) for _ in range(times)) for name in who}
     for row in rows:
         row["memory_ratio"] = round(peaks["ours"] / peaks[row["peer"]], 3)
         row["peak_mb"], row["peer_peak_mb"] = round(peaks["ours"]), round(peaks[row["peer"]])

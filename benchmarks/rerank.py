@@ -222,6 +222,7 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", choices=tuple(DTYPES), default=list(DTYPES))
     parser.add_argument("--candidates", nargs="+", choices=("some", "all"), default=["some", "all"])
     parser.add_argument("--visuals", type=int, default=64)
+    parser.add_argument("--peaks", type=int, default=3, help="processes that a peak is the median of")
     parser.add_argument("--out", type=Path, default=RESULTS / "rerank.json")
     parser.add_argument("--peak", nargs=4, help="work, candidates, dtype and who: one peak, by this script itself")
     asked = parser.parse_args()
@@ -242,7 +243,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             found = compare(WORKS[name], k, dtype, asked.visuals, Path(folder))
         one = ["--visuals", str(asked.visuals), "--peak", name, str(k), dtype]
-        add_peaks(found, __file__, ("ours", "usual", "strong"), one)
+        add_peaks(found, __file__, ("ours", "usual", "strong"), one, asked.peaks)
         replace_rows(asked.out, found)
 
 

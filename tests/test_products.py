@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers.activations import GELUActivation
 
 from tiny import tiny_model
 from uniadapter import products
 from uniadapter.adapters import add_adapter
 from uniadapter.inject import adopt, restore
-from uniadapter.products import BaseLinear, product
+from uniadapter.products import BaseLinear, activated, product
 
 pytestmark = pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="torch without oneDNN")
 
@@ -21,9 +24,9 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     calls: list[tuple[int, ...]] = []
     real = products._by_onednn
 
-    def spied(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def spied(states: Tensor, *rest: Any) -> Tensor:
         calls.append(tuple(states.shape))
-        return real(states, weight, bias)
+        return real(states, *rest)
 
     monkeypatch.setattr(products, "prefers_onednn", lambda: True)
     monkeypatch.setattr(products, "_by_onednn", spied)
@@ -104,3 +107,33 @@ def test_which_processors(text: str, expected: bool, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(products, "_processor", lambda: text)
     asked = products.prefers_onednn.__wrapped__()
     assert asked == (expected and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_activation_is_applied_where_it_is_computed(dtype: torch.dtype, taken: list) -> None:
+    torch.manual_seed(0)
+    states, linear = torch.randn(3, 5, 24), BaseLinear(24, 17).requires_grad_(False).to(dtype)
+    with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        out = activated(states, linear, GELUActivation())
+        expected = nn.functional.gelu(linear(states).float())
+    assert out.dtype == dtype
+    assert out.shape == (3, 5, 17)
+    assert torch.allclose(out.float(), expected, atol=1e-5 if dtype == torch.float32 else 2e-2)
+    assert len(taken) == 1 + (dtype == torch.float32)  # in half precision torch's own linear goes there by itself
+
+
+def test_an_activation_apart(taken: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a gradient, in float64, without oneDNN, or if it is no exact GELU."""
+    linear = BaseLinear(24, 17).requires_grad_(False)
+    states = torch.randn(3, 24)
+    expected = nn.functional.gelu(nn.functional.linear(states, linear.weight, linear.bias))
+    assert torch.allclose(activated(states, linear, GELUActivation()), expected, atol=1e-5)
+    with torch.no_grad():
+        assert torch.allclose(activated(states, linear, nn.ReLU()), linear(states).relu(), atol=1e-5)
+        double = activated(states.double(), linear.double(), GELUActivation())
+        assert torch.allclose(double.float(), expected, atol=1e-5)
+        monkeypatch.setattr(products, "has_onednn", lambda: False)
+        lower = BaseLinear(24, 17).requires_grad_(False).bfloat16()
+        before = len(taken)
+        activated(states.bfloat16(), lower, GELUActivation())
+    assert len(taken) == before

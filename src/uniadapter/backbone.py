@@ -210,15 +210,17 @@ def _fused_layers(
     for index, layer in enumerate(encoder.layer):
         first = read == "first" and index == last
         if index:
-            attended = layer.attend_self(states, packing, padding, first)
-        else:
-            attended = states[packing.firsts] if first else states
+            states = layer.attend_self(states, packing, padding, first)
+        elif first:
+            states = states[packing.firsts]
         queries = groups.firsts if first else groups.tokens
         by_query = None
         if weights is not None:
             by_query = queries.pack(weights if first else weights[groups.pair_of_token])
-        crossed = _cross(layer, attended, visual, key_delta, value_delta, queries, by_query, patches)
-        states = layer.finish(crossed, layer.residual(attended), fused=True)
+        crossed = _cross(layer, states, visual, key_delta, value_delta, queries, by_query, patches)
+        residual = layer.residual(states)
+        del states  # or it lived on beside the feed-forward's wide states
+        states = layer.finish(crossed, residual, fused=True)
     return groups.restore(states if read == "first" else packing.pad(states))
 
 

@@ -11,8 +11,13 @@ from contextlib import contextmanager
 
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.models.blip.modeling_blip import BlipAttention, BlipEncoderLayer
-from transformers.models.blip.modeling_blip_text import BlipTextEncoder, BlipTextLayer, BlipTextSelfAttention
+from transformers.models.blip.modeling_blip import BlipAttention, BlipEncoderLayer, BlipMLP
+from transformers.models.blip.modeling_blip_text import (
+    BlipTextEncoder,
+    BlipTextIntermediate,
+    BlipTextLayer,
+    BlipTextSelfAttention,
+)
 
 from uniadapter.adapter import AdapterSet, BackboneShape
 from uniadapter.config import AdapterConfig
@@ -23,6 +28,8 @@ from uniadapter.inject.layers import (
     AdaptedTextLayer,
     AdaptedVisionAttention,
     AdaptedVisionLayer,
+    LeanIntermediate,
+    LeanMLP,
     Link,
     Role,
 )
@@ -90,8 +97,7 @@ def adopt(model: PreTrainedModel) -> Link:
             _retype(layer.crossattention.self, AdaptedTextAttention, link, role, index)
     for stack in (model.vision_model.encoder, *text_stacks(model).values()):
         for module in stack.modules():
-            if type(module) is nn.Linear:
-                module.__class__ = BaseLinear
+            module.__class__ = _LEAN.get(type(module), type(module))
     for name, head in base_heads(model).items():
         _retype(head, AdaptedHead, link, "vision")
         head.name = name  # type: ignore[assignment]
@@ -100,6 +106,11 @@ def adopt(model: PreTrainedModel) -> Link:
     return link
 
 
+_LEAN: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Linear: BaseLinear,
+    BlipMLP: LeanMLP,
+    BlipTextIntermediate: LeanIntermediate,
+}
 _ORIGINAL: dict[type[nn.Module], type[nn.Module]] = {
     AdaptedVisionLayer: BlipEncoderLayer,
     AdaptedVisionAttention: BlipAttention,
@@ -107,7 +118,7 @@ _ORIGINAL: dict[type[nn.Module], type[nn.Module]] = {
     AdaptedTextLayer: BlipTextLayer,
     AdaptedTextAttention: BlipTextSelfAttention,
     AdaptedHead: nn.Linear,
-    BaseLinear: nn.Linear,
+    **{lean: original for original, lean in _LEAN.items()},
 }
 
 

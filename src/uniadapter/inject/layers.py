@@ -6,14 +6,19 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers.models.blip.modeling_blip import BlipAttention, BlipEncoderLayer
-from transformers.models.blip.modeling_blip_text import BlipTextEncoder, BlipTextLayer, BlipTextSelfAttention
+from transformers.models.blip.modeling_blip import BlipAttention, BlipEncoderLayer, BlipMLP
+from transformers.models.blip.modeling_blip_text import (
+    BlipTextEncoder,
+    BlipTextIntermediate,
+    BlipTextLayer,
+    BlipTextSelfAttention,
+)
 
 from uniadapter.absorbed import absorbed_attention
 from uniadapter.adapter import AdapterSet, UniAdapter, Use
 from uniadapter.attention import attend_to, lowered
 from uniadapter.grouping import Packing
-from uniadapter.products import product
+from uniadapter.products import activated, product
 
 Role = Literal["vision", "encoder", "decoder"]
 
@@ -216,6 +221,22 @@ class AdaptedTextLayer(_Linked, BlipTextLayer):
             **kwargs,
         )
         return self.finish(self.crossattention.output(context, attended), residual, fused=True)
+
+
+class LeanMLP(BlipMLP):
+    """BLIP's visual feed-forward, whose wide states are written once where no gradient is wanted."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """As `BlipMLP`, [..., d] to [..., d]."""
+        return self.fc2(activated(hidden_states, self.fc1, self.activation_fn))
+
+
+class LeanIntermediate(BlipTextIntermediate):
+    """The wide half of BLIP's textual feed-forward, likewise."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """As `BlipTextIntermediate`, [..., d] to [..., 4 d]."""
+        return activated(hidden_states, self.dense, self.intermediate_act_fn)
 
 
 class AdaptedTextEncoder(_Linked, BlipTextEncoder):
