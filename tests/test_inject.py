@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo.testing
 from torch import Tensor, nn
 from transformers import (
     BlipForConditionalGeneration,
@@ -355,6 +356,22 @@ def test_the_visual_encoder_compiles(backend: str) -> None:
 
 
 @pytest.mark.slow
+def test_layers_that_are_compiled_one_by_one_are_compiled_once_for_all() -> None:
+    """Torch gives up on a function after eight compilations and runs it as it is; BLIP-base has twelve layers."""
+    counts = []
+    for layers in (3, 12):
+        torch._dynamo.reset()
+        model = adapted(vision_layers=layers)
+        expected = model.vision_model(pixel_values=pixels()).last_hidden_state
+        counter = torch._dynamo.testing.CompileCounter()
+        for layer in model.vision_model.encoder.layers:
+            layer.compile(backend=counter)
+        assert differ([model.vision_model(pixel_values=pixels()).last_hidden_state], [expected]) < 2e-5
+        counts.append(counter.frame_count)
+    torch._dynamo.reset()
+    assert counts[0] == counts[1] > 0
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 def test_the_visual_encoder_compiles_with_inductor() -> None:
     model = adapted(vision_layers=1)
