@@ -2,10 +2,10 @@
 
     python benchmarks/costs.py
 
-Rates come from results/rerank.json (seconds a pair, float32, of all pairs: there a visual meets 320 or 64 texts, in these
-galleries at least as many) and results/overhead.json (seconds to encode). Galleries are those of the benchmarks; pairs
-are an upper bound for ours, as if no pair were wanted by both directions. Writes benchmarks/results/costs.json and
-prints the table.
+Rates come from results/rerank.json (seconds a pair, float32, of all pairs: there a visual meets 320 or 64 texts, in
+these galleries at least as many) and results/overhead.json (seconds to encode). Galleries are those of the benchmarks;
+pairs are an upper bound for ours, as if no pair were wanted by both directions. Writes benchmarks/results/costs.json
+and prints the table.
 """
 
 from __future__ import annotations
