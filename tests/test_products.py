@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import GELUActivation
 
-from tiny import tiny_model
+import uniadapter.backbone
+from tiny import tiny_model, tiny_texts
 from uniadapter import products
 from uniadapter.adapters import add_adapter
+from uniadapter.backbone import encode_text, encode_visual, fuse, visual_feature
+from uniadapter.config import AdapterConfig
 from uniadapter.inject import adopt, restore
 from uniadapter.products import BaseLinear, activated, product
 
@@ -137,3 +140,37 @@ def test_an_activation_apart(taken: list, monkeypatch: pytest.MonkeyPatch) -> No
         before = len(taken)
         activated(states.bfloat16(), lower, GELUActivation())
     assert len(taken) == before
+
+
+class Doubled(BaseLinear):
+    """What PEFT does to a layer: another one in its place, whose `weight` is not all that it does."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Twice the base's."""
+        return 2 * super().forward(input)
+
+
+@pytest.mark.parametrize("frame_aware", [False, True])
+@pytest.mark.parametrize("part", ["vision.fc1", "vision.qkv", "text.intermediate", "text.key", "text.value"])
+def test_a_layer_put_in_the_place_of_the_bases_is_obeyed(
+    part: str, frame_aware: bool, taken: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No shortcut reads the weights of a layer that does more than they do."""
+    model = tiny_model()
+    add_adapter(model, AdapterConfig(bottleneck=4, frame_aware=frame_aware))
+    model.requires_grad_(False)
+    vision, text = model.vision_model.encoder.layers[-1], model.text_encoder.encoder.layer[0]
+    layer = {
+        "vision.fc1": vision.mlp.fc1, "vision.qkv": vision.self_attn.qkv, "text.intermediate": text.intermediate.dense,
+        "text.key": text.crossattention.self.key, "text.value": text.crossattention.self.value,
+    }[part]  # fmt: skip
+    layer.__class__ = Doubled
+    frames, pairs = torch.randn(2, 2, 3, 32, 32), torch.tensor([[0, 0], [1, 1]])
+    monkeypatch.setattr(uniadapter.backbone, "pays", lambda *_: True)
+    fused = []
+    for shortcuts in (True, False):
+        with torch.set_grad_enabled(not shortcuts):
+            visuals, texts = encode_visual(model, frames), encode_text(model, *tiny_texts(2))
+            fused.append(fuse(model, texts, visuals, pairs, "first"))
+    assert torch.allclose(*fused, atol=1e-4)
+    assert torch.allclose(visual_feature(model, frames), visuals.feature, atol=1e-5)

@@ -19,6 +19,7 @@ from uniadapter.frame_attention import by_token, frame_weighted_attention, frame
 from uniadapter.grouping import Groups, Packing, Queries, group_pairs
 from uniadapter.inject import adopt
 from uniadapter.inject.layers import AdaptedTextLayer
+from uniadapter.products import is_plain
 from uniadapter.vision import Stem, all_tokens, class_tokens
 
 Read = Literal["all", "first"]
@@ -239,7 +240,8 @@ def _cross(
     query = attention.heads(queries.pack(attention.query(attended)))
     dropout = attention.dropout.p if layer.training else 0.0
     _, heads, width, _ = query.shape
-    if not (torch.is_grad_enabled() or dropout) and pays(width, visual.shape[1], visual.shape[2], heads):
+    lean = not (torch.is_grad_enabled() or dropout) and is_plain(attention.key) and is_plain(attention.value)
+    if lean and pays(width, visual.shape[1], visual.shape[2], heads):
         weigh = None if weights is None else lambda scores: scores * by_token(weights, patches)[:, None]
         deltas = tuple(None if delta is None else queries.repeat(delta) for delta in (key_delta, value_delta))
         key, value = ((part.weight, part.bias) for part in (attention.key, attention.value))

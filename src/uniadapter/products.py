@@ -19,8 +19,6 @@ from transformers.activations import GELUActivation
 
 from uniadapter.attention import lowered
 
-_HALF = (torch.bfloat16, torch.float16)
-
 
 class BaseLinear(nn.Linear):
     """A linear layer of the base."""
@@ -59,22 +57,30 @@ def activated(states: Tensor, linear: nn.Linear, activation: nn.Module) -> Tenso
     Returns:
         [..., out].
     """
-    if type(activation) is GELUActivation and not torch.is_grad_enabled() and linear.bias is not None:
+    if type(activation) is GELUActivation and is_plain(linear) and not torch.is_grad_enabled():
         lower = lowered(states)
-        if _suits(lower, linear.weight, linear.bias) or _half(lower, linear.weight):
+        if _suits(lower, linear.weight, linear.bias) or _both_bfloat16(lower, linear.weight):
             return _by_onednn(lower, linear.weight, linear.bias, "gelu")
     return activation(linear(states))
 
 
-def _half(states: Tensor, weight: Tensor) -> bool:
-    """Both in the same half precision on a CPU that has oneDNN."""
+def is_plain(linear: nn.Module) -> bool:
+    """Whether a layer is the base's own, with no hook, so that its weights may stand for it.
+
+    Somebody may have put another layer in its place, LoRA or a quantised one, whose `weight` is not all that it does.
+    """
+    return type(linear) is BaseLinear and not (linear._forward_hooks or linear._forward_pre_hooks)
+
+
+def _both_bfloat16(states: Tensor, weight: Tensor) -> bool:
+    """On a CPU whose bfloat16 products oneDNN has."""
     return (
         not torch.compiler.is_compiling()
-        and states.dtype == weight.dtype
-        and states.dtype in _HALF
+        and states.dtype == weight.dtype == torch.bfloat16
         and states.device.type == "cpu"
         and states.numel() > 0
         and has_onednn()
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-_CPU_TOKENS = 1536  # text tokens of a block: more brings nothing on a CPU, and costs memory
+_CPU_TOKENS = 1536  # text tokens of a block: more brings little on a CPU, and costs memory
 _CPU_VISUAL_TOKENS = 16384  # of a block's visuals, at most: 50 MB of BLIP-base's, and twice that of keys and values
 _SHARE = 0.25  # of a GPU's free memory that a block's states may take
 

@@ -18,7 +18,7 @@ from uniadapter.absorbed import absorbed_attention
 from uniadapter.adapter import AdapterSet, UniAdapter, Use
 from uniadapter.attention import attend_to, lowered
 from uniadapter.grouping import Packing
-from uniadapter.products import activated, product
+from uniadapter.products import activated, is_plain, product
 
 Role = Literal["vision", "encoder", "decoder"]
 
@@ -70,6 +70,8 @@ class AdaptedVisionAttention(_Linked, BlipAttention):
 
     def first(self, hidden_states: Tensor) -> Tensor:
         """What `forward` gives for the class token alone, [B, d]; nobody else asks, so nothing else is projected."""
+        if not is_plain(self.qkv):
+            return self(hidden_states)[0][:, 0]
         hidden, width = lowered(hidden_states), hidden_states.shape[-1]
         (asks, *attended) = zip(self.qkv.weight.split(width), self.qkv.bias.split(width), strict=True)
         (query,) = self._heads(product(hidden[:, :1], *asks))
