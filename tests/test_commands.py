@@ -146,6 +146,8 @@ def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path,
         (["train", "RUN", "--model.base", "/nowhere/at/all"], ["/nowhere/at/all"]),
         (["evaluate", "RUN", "--adapter", "/nowhere"], ["/nowhere", "adapter_config.json"]),
         (["evaluate", "RUN", "--split", "dev"], ["dev"]),
+        (["evaluate", "RUN", "--evaluate.k", "-3"], ["evaluate.k is -3"]),
+        (["evaluate", "RUN", "--evaluate.shortest", "50"], ["evaluate.shortest", "evaluate.longest"]),
         (["frobnicate"], ["frobnicate"]),
     ],
 )

@@ -286,6 +286,13 @@ class EvaluateConfig:
     features_bf16: bool = False
     precision: Precision = "no"
 
+    def __post_init__(self) -> None:
+        for name, low in (("k", 0), ("beams", 1), ("longest", 1), ("shortest", 0), ("batch_size", 1), ("block", 0)):
+            if getattr(self, name) < low:
+                raise ConfigError(f"evaluate.{name} is {getattr(self, name)}: it must be at least {low}")
+        if self.shortest > self.longest:
+            raise ConfigError(f"evaluate.shortest is {self.shortest}, more than evaluate.longest, {self.longest}")
+
 
 @dataclass
 class RunConfig:
