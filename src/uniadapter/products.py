@@ -1,7 +1,7 @@
 """Products with the base's matrices on a CPU, by the faster of the two libraries that torch was built with.
 
-For float32 torch takes MKL, which is tuned for Intel's processors; on AMD's its other library, oneDNN, needs 7 to 25%
-less time for BLIP-base's shapes, forward and backward (benchmarks/products.py). Half precision goes to oneDNN anyway.
+For float32 torch takes MKL, which is tuned for Intel's processors; on AMD's its other library, oneDNN, is 5 to 26%
+faster for BLIP-base's shapes, forward and backward (benchmarks/products.py). Half precision goes to oneDNN anyway.
 Where no gradient is wanted, oneDNN applies the activation to what it has just computed, and the wide states of a
 feed-forward are written once. On a GPU nothing changes.
 """
