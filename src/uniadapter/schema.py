@@ -1,0 +1,138 @@
+"""Content of files checked against the dataclass it should be, before anything else looks at it.
+
+JSON and YAML that parse may still be of any shape: lists for objects, floats for integers, null for a text, a
+document of ten thousand levels, an alias that unfolds to gigabytes. Everything read from a file goes through
+`read_json` or `read_yaml` and, where the project says what it should hold, through `checked`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+T = TypeVar("T")
+
+MAX_LEVELS = 100  # of nesting: no file of ours has ten
+MAX_NODES = 1_000_000  # of a YAML document once its aliases are unfolded
+MAX_MESSAGE = 300  # characters of an error
+
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class SchemaError(ValueError):
+    """Content that is not what it should be: one line of at most 300 characters, naming the place."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(message))
+
+
+def shortened(text: str, longest: int = MAX_MESSAGE) -> str:
+    """A text in one line of at most `longest` characters; what is cut away is marked by an ellipsis."""
+    line = " ".join(text.split())
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def read_json(file: Path | str) -> Any:
+    """The content of a JSON file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        SchemaError: it is not JSON, has half a surrogate pair, or nests too deep.
+        OSError: it cannot be read.
+    """
+    try:
+        content = json.loads(Path(file).read_text(encoding="utf-8-sig"))
+        _check_shape(content)
+    except RecursionError:
+        raise SchemaError(f"{file}: nests deeper than {MAX_LEVELS} levels") from None
+    except ValueError as error:  # UnicodeDecodeError is one too
+        raise SchemaError(f"{file}: not JSON ({error}); is it complete?") from None
+    return content
+
+
+def read_yaml(file: Path | str) -> Any:
+    """The content of a YAML file in UTF-8, loaded safely.
+
+    Raises:
+        SchemaError: it is not YAML, nests too deep, or unfolds to more than a million values.
+        OSError: it cannot be read.
+    """
+    try:
+        content = yaml.safe_load(Path(file).read_text(encoding="utf-8-sig"))
+        _check_shape(content, MAX_NODES)
+    except RecursionError:
+        raise SchemaError(f"{file}: nests deeper than {MAX_LEVELS} levels") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise SchemaError(f"{file}: not YAML ({error})") from None
+    except (MemoryError, OverflowError) as error:
+        raise SchemaError(f"{file}: holds a value that cannot be represented ({error})") from None
+    return content
+
+
+def checked(values: object, kind: type[T], where: str) -> T:
+    """Plain values as a dataclass (or any type that pydantic knows), strictly: no coercion, no unknown key.
+
+    Args:
+        values: as a file or a caller gave them.
+        kind: what they should be; ranges stand in its annotations (`Annotated[int, Field(ge=1)]`).
+        where: what is being read, for the error: "adapter/adapter_config.json", say.
+
+    Returns:
+        An instance of `kind`.
+
+    Raises:
+        SchemaError: names the key and says what it should be.
+    """
+    try:
+        # In JSON's mode strictness is of the kind meant here: an object for a dataclass, a list for a tuple, but no
+        # text for a number; in Python's own it would ask for instances.
+        return cast(T, _adapter_of(cast(Any, kind)).validate_json(json.dumps(values)))
+    except (TypeError, RecursionError) as error:
+        raise SchemaError(f"{where}: holds a value that JSON cannot hold ({error})") from None
+    except ValidationError as error:
+        raise SchemaError(f"{where}: {first_fault(error)}") from None
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first thing that is wrong, in words: "train.epochs is 0: it should be greater than or equal to 1"."""
+    faults = error.errors(include_url=False, include_context=False)
+    fault = faults[0]
+    key = ".".join(str(part) for part in fault["loc"]) or "its content"
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    kind, message = fault["type"], fault["msg"].removeprefix("Value error, ")
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"unknown key {key!r}{more}"
+    if kind in ("missing", "missing_argument"):
+        return f"no key {key!r}{more}"
+    given = shortened(repr(fault["input"]), 60)
+    return f"{key} is {given}: {message[:1].lower()}{message[1:]}{more}"
+
+
+@functools.cache
+def _adapter_of(kind: Any) -> TypeAdapter[Any]:
+    if hasattr(kind, "__dataclass_fields__") and not hasattr(kind, "__pydantic_config__"):
+        kind.__pydantic_config__ = _STRICT  # how pydantic is told of a plain dataclass
+        return TypeAdapter(kind)
+    return TypeAdapter(kind, config=None if hasattr(kind, "__pydantic_config__") else _STRICT)
+
+
+def _check_shape(content: object, most: float = math.inf) -> None:
+    """Raise for what nests too deep or holds more values than `most`, aliases unfolded; without recursing."""
+    waiting: list[tuple[object, int]] = [(content, 1)]
+    nodes = 0
+    while waiting:
+        value, level = waiting.pop()
+        if not isinstance(value, (dict, list)):
+            continue
+        if level > MAX_LEVELS:
+            raise RecursionError
+        inner = value.values() if isinstance(value, dict) else value
+        nodes += len(inner)
+        if nodes > most:
+            raise ValueError(f"it holds more than {MAX_NODES:,} values once its aliases are unfolded")
+        waiting.extend((one, level + 1) for one in inner if isinstance(one, (dict, list)))
