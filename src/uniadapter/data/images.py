@@ -24,21 +24,12 @@ from uniadapter.config import DataConfig
 from uniadapter.data.augment import rand_augment, random_flip, random_resized_crop
 from uniadapter.data.files import missing_visual
 from uniadapter.data.records import DataError
+from uniadapter.data.rgb import to_rgb
 
 # CLIP's, which BLIP took over.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
-_ORIENTATION_TAG = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 # What Pillow's decoders raise on broken files.
 _BROKEN = (
     OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, OverflowError,
@@ -172,7 +163,7 @@ class TrainTransform:
 
 def _decode(value: object, at_least: int) -> Image.Image:
     if isinstance(value, Image.Image):
-        return _upright(value)
+        return to_rgb(value, at_least)
     if isinstance(value, Mapping):
         content = value.get("bytes")
         value = io.BytesIO(content) if content is not None else value.get("path")
@@ -181,24 +172,4 @@ def _decode(value: object, at_least: int) -> Image.Image:
     with Image.open(value) as picture:
         if at_least:
             picture.draft(None, (at_least, at_least))
-        return _upright(picture)
-
-
-def _upright(picture: Image.Image) -> Image.Image:
-    picture.load()  # before the metadata: some formats have theirs after the pixels
-    try:
-        turn = _UPRIGHT.get(picture.getexif().get(_ORIENTATION_TAG, 1))
-    except _BROKEN:  # broken metadata beside sound pixels
-        turn = None
-    rgb = _to_rgb(picture)
-    return rgb if turn is None else rgb.transpose(turn)
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I;16"):  # Pillow would clip 16 bits to white
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    if not picture.has_transparency_data:
-        return picture.convert("RGB")
-    layers = picture.convert("RGBA")
-    white = Image.new("RGBA", layers.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, layers).convert("RGB")
+        return to_rgb(picture, at_least)
