@@ -1,22 +1,47 @@
-"""UniAdapter inside transformers' BLIP: adapt a pre-trained vision-language model with 1-2% of its parameters."""
+"""UniAdapter inside transformers' BLIP: adapt a pre-trained vision-language model with 1-2% of its parameters.
 
-from uniadapter.adapters import (
-    active_adapter,
-    adapter_names,
-    adapter_set,
-    add_adapter,
-    count_parameters,
-    disable_adapter,
-    remove_adapter,
-    select_adapter,
-)
-from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, fuse, match
-from uniadapter.checkpoint import base_hash, load_adapter, save_adapter
-from uniadapter.config import AdapterConfig, RunConfig
-from uniadapter.loading import load_model, load_tokenizer
-from uniadapter.precision import round_frozen
-from uniadapter.predict import ask, caption, image_features, pair_scores, text_features
-from uniadapter.version import __version__
+Names are imported when they are first asked for, so that neither `import uniadapter` nor `uniadapter --help` waits for
+torch. A public name stands below twice: for type checkers and editors, and in `_HOMES`, where it is found at run time.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from uniadapter.adapters import (
+        active_adapter,
+        adapter_names,
+        adapter_set,
+        add_adapter,
+        count_parameters,
+        disable_adapter,
+        remove_adapter,
+        select_adapter,
+    )
+    from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, fuse, match
+    from uniadapter.checkpoint import base_hash, load_adapter, save_adapter
+    from uniadapter.config import AdapterConfig, RunConfig
+    from uniadapter.loading import load_model, load_tokenizer
+    from uniadapter.precision import round_frozen
+    from uniadapter.predict import ask, caption, image_features, pair_scores, text_features
+    from uniadapter.version import __version__
+
+_HOMES = {
+    "adapters": (
+        "active_adapter", "adapter_names", "adapter_set", "add_adapter", "count_parameters", "disable_adapter",
+        "remove_adapter", "select_adapter",
+    ),
+    "backbone": ("Texts", "Visuals", "encode_text", "encode_visual", "fuse", "match"),
+    "checkpoint": ("base_hash", "load_adapter", "save_adapter"),
+    "config": ("AdapterConfig", "RunConfig"),
+    "loading": ("load_model", "load_tokenizer"),
+    "precision": ("round_frozen",),
+    "predict": ("ask", "caption", "image_features", "pair_scores", "text_features"),
+    "version": ("__version__",),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AdapterConfig",
@@ -48,3 +73,16 @@ __all__ = [
     "select_adapter",
     "text_features",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, from the module that has it."""
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,14 +9,10 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from uniadapter.config import ConfigError
-from uniadapter.data.records import DataError
 from uniadapter.display import say, set_up_logging
-from uniadapter.distributed import leave
+from uniadapter.errors import CheckpointError, ConfigError, DataError, Interrupted, UsageError
 from uniadapter.memory import keep_freed_memory
-from uniadapter.original import CheckpointError
-from uniadapter.parsing import Parser, UsageError, parse_run
-from uniadapter.trainer import Interrupted
+from uniadapter.parsing import Parser, parse_run
 from uniadapter.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -38,12 +34,13 @@ vqav2, msrvtt_qa, coco_caption, scenes, clips, vqa, videoqa, caption).
 
 def train(arguments: list[str]) -> None:
     """`uniadapter train`."""
-    from uniadapter.commands import run_training
 
     def options(parser: ArgumentParser) -> None:
         parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
 
     config, chosen = parse_run("train", arguments, options)
+    from uniadapter.commands import run_training
+
     command = f"uniadapter train {' '.join(a for a in arguments if a != '--resume')} --resume"
     try:
         run_training(config, bool(chosen.resume))
@@ -54,20 +51,19 @@ def train(arguments: list[str]) -> None:
 
 def evaluate(arguments: list[str]) -> None:
     """`uniadapter evaluate`."""
-    from uniadapter.commands import run_evaluation
 
     def options(parser: ArgumentParser) -> None:
         parser.add_argument("--adapter", type=str, default=None, help="adapter folder; without one, zero-shot")
         parser.add_argument("--split", type=str, default="test", help="train, val, test or a further test set")
 
     config, chosen = parse_run("evaluate", arguments, options)
+    from uniadapter.commands import run_evaluation
+
     run_evaluation(config, Path(chosen.adapter) if chosen.adapter else None, chosen.split)
 
 
 def convert(arguments: list[str]) -> None:
     """`uniadapter convert`."""
-    from uniadapter.commands import run_conversion
-
     parser = Parser(prog="uniadapter convert", description="original checkpoints to folders that load here")
     parser.add_argument("file", help="a .pth of the UniAdapter authors or of BLIP")
     parser.add_argument("output", help="the folder to write")
@@ -79,27 +75,29 @@ def convert(arguments: list[str]) -> None:
     parser.add_argument("--text_heads", type=int, default=0, help="the same for text")
     chosen = parser.parse_args(arguments)
     heads = {"vision_heads": chosen.vision_heads, "text_heads": chosen.text_heads}
+    from uniadapter.commands import run_conversion
+
     run_conversion(Path(chosen.file), Path(chosen.output), chosen.kind, chosen.frame_aware, heads)
 
 
 def ask(arguments: list[str]) -> None:
     """`uniadapter ask`."""
-    from uniadapter.commands import run_prediction
-
     parser = _predicting("ask", "answer questions about a picture or video")
     parser.add_argument("questions", nargs="+", help="in quotes")
     parser.add_argument("--answers", default=None, help="JSON list of answers to choose from; else the adapter's own")
     chosen = parser.parse_args(arguments)
     adapter, answers = (Path(path) if path else None for path in (chosen.adapter, chosen.answers))
+    from uniadapter.commands import run_prediction
+
     run_prediction("vqa", Path(chosen.file), chosen.questions, chosen.base, adapter, answers, chosen.frames)
 
 
 def caption(arguments: list[str]) -> None:
     """`uniadapter caption`."""
-    from uniadapter.commands import run_prediction
-
     chosen = _predicting("caption", "write a caption for a picture or video").parse_args(arguments)
     adapter = Path(chosen.adapter) if chosen.adapter else None
+    from uniadapter.commands import run_prediction
+
     run_prediction("caption", Path(chosen.file), [], chosen.base, adapter, None, chosen.frames)
 
 
@@ -157,7 +155,10 @@ def main(arguments: list[str] | None = None) -> int:
         if command is None:
             raise UsageError(f"there is no command {arguments[0]!r}; there is {', '.join(COMMANDS)}")
         command(arguments[1:])
-        leave()
+        if "torch" in sys.modules:
+            from uniadapter.distributed import leave
+
+            leave()
     except (ConfigError, DataError, CheckpointError, UsageError, FloatingPointError, OSError, ImportError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -7,13 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from uniadapter.evaluation.rerank import Progress as PairProgress
-from uniadapter.trainer import Tick
+if TYPE_CHECKING:
+    from uniadapter.evaluation.rerank import Progress as PairProgress
+    from uniadapter.trainer import Tick
 
 LOG = "train.log"
 console = Console(width=None if sys.stdout.isatty() else 110)  # logs and pipes get the whole table

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import BlipConfig
 
 from uniadapter.config import AdapterConfig
+from uniadapter.errors import CheckpointError
 
 _VISION = (
     (r"^visual_encoder\.cls_token$", "vision_model.embeddings.class_embedding"),
@@ -49,10 +50,6 @@ _TIME = "text_encoder.encoder.time_embed"
 # A shared adapter stands in the authors' files again under every layer that uses it.
 _COPY = re.compile(rf"\.({'|'.join(_MODULES)})\.(weight|bias)$")
 _MOMENTUM = re.compile(r"^(adapters_m|visual_encoder_m|text_encoder_m|vision_proj_m|text_proj_m)\b")
-
-
-class CheckpointError(ValueError):
-    """A file of weights that cannot be used: says which, why, and what to do."""
 
 
 @dataclass

@@ -10,11 +10,8 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
 
 from uniadapter.assets import shipped
-from uniadapter.config import ConfigError, RunConfig
-
-
-class UsageError(ValueError):
-    """A command line that cannot be understood."""
+from uniadapter.config import RunConfig
+from uniadapter.errors import ConfigError, UsageError
 
 
 class Parser(ArgumentParser):

@@ -7,11 +7,14 @@ document of ten thousand levels, an alias that unfolds to gigabytes. Everything 
 
 from __future__ import annotations
 
+import difflib
 import functools
 import json
 import math
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_type_hints
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -95,22 +98,94 @@ def checked(values: object, kind: type[T], where: str) -> T:
     except (TypeError, RecursionError) as error:
         raise SchemaError(f"{where}: holds a value that JSON cannot hold ({error})") from None
     except ValidationError as error:
-        raise SchemaError(f"{where}: {first_fault(error)}") from None
+        raise SchemaError(f"{where}: {first_fault(error, kind)}") from None
 
 
-def first_fault(error: ValidationError) -> str:
-    """The first thing that is wrong, in words: "train.epochs is 0: it should be greater than or equal to 1"."""
-    faults = error.errors(include_url=False, include_context=False)
+def first_fault(error: ValidationError, kind: Any = None, within: str = "") -> str:
+    """The first thing that is wrong, in words: "train.epochs is 0: it must be at least 1".
+
+    Args:
+        error: pydantic's.
+        kind: the dataclass that was wanted; an unknown key is then answered by the most similar known one.
+        within: what the keys start with: "train".
+    """
+    faults = error.errors(include_url=False)
     fault = faults[0]
-    key = ".".join(str(part) for part in fault["loc"]) or "its content"
+    start = [within] if within else []
+    key = shortened(".".join(str(part) for part in [*start, *fault["loc"]]), 80) or "its content"
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    kind, message = fault["type"], fault["msg"].removeprefix("Value error, ")
-    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"unknown key {key!r}{more}"
-    if kind in ("missing", "missing_argument"):
-        return f"no key {key!r}{more}"
-    given = shortened(repr(fault["input"]), 60)
-    return f"{key} is {given}: {message[:1].lower()}{message[1:]}{more}"
+    sort, given = fault["type"], _shown(fault["input"])
+    if sort in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = [".".join(map(str, [*start, *fault["loc"][:-1], name])) for name in _keys(kind, fault["loc"][:-1])]
+        return f"unknown key {key!r}{did_you_mean(key, known)}{more}"
+    if sort in ("missing", "missing_argument"):
+        return f"{key} is missing{more}" if isinstance(fault["loc"][-1], int) else f"no key {key!r}{more}"
+    if sort == "value_error":  # of a dataclass's own check, which names its keys itself, or of a single value's
+        said = fault["msg"].removeprefix("Value error, ")
+        return f"{said}{more}" if is_dataclass(_kind_at(kind, fault["loc"])) else f"{key} is {given}: {said}{more}"
+    return f"{key} is {given}: {_wanted(sort, fault)}{more}"
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Advice, "; did you mean …?", with the most similar of what is known; nothing where none is similar."""
+    near = difflib.get_close_matches(given[:80], known, 1, 0.6)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+_WANTED = {
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "finite_number": "a finite number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing_size": "a whole number of fewer digits",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "string_unicode": "a text of whole characters",
+    "list_type": "a list",
+    "dict_type": "an object of keys and values",
+    "dataclass_type": "an object of keys and values",
+    "dataclass_exact_type": "a {class_name}",
+    "string_too_short": "at least {min_length} character long",
+    "string_too_long": "at most {max_length} characters long",
+    "tuple_type": "a list",
+    "none_required": "null",
+}
+
+
+def _wanted(sort: str, fault: Any) -> str:
+    """What a value must be, in words."""
+    context = {key: f"{value:g}" if isinstance(value, float) else value for key, value in fault.get("ctx", {}).items()}
+    if sort == "literal_error":
+        choices = str(context["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
+        return f"it must be one of {', '.join(choices)}{did_you_mean(str(fault['input']), choices)}"
+    if sort in _WANTED:
+        return f"it must be {_WANTED[sort].format(**context)}"
+    return f"{fault['msg'][:1].lower()}{fault['msg'][1:]}"
+
+
+def _shown(value: object) -> str:
+    """A value as it stands in a file, cut to what is read."""
+    names: dict[object, str] = {None: "null", True: "true", False: "false"}
+    return names[value] if value is None or isinstance(value, bool) else shortened(repr(value), 60)
+
+
+def _kind_at(kind: Any, place: Sequence[Any]) -> Any:
+    """The type of the field that a path of keys leads to; None where it leads nowhere that is known."""
+    for part in place:
+        if not is_dataclass(kind):
+            return None
+        kind = get_type_hints(kind).get(part)
+    return kind
+
+
+def _keys(kind: Any, place: Sequence[Any]) -> list[str]:
+    """The names of the fields of the dataclass that a path of keys leads to."""
+    found = _kind_at(kind, place)
+    return [one.name for one in fields(found)] if is_dataclass(found) else []
 
 
 @functools.cache

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from uniadapter.config import TrainConfig
 from uniadapter.data.loaders import TrainLoader
+from uniadapter.errors import Interrupted
 from uniadapter.original import CheckpointError, first_line
 from uniadapter.tasks.base import Moment, Task
 
@@ -28,14 +29,6 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.jsonl"
-
-
-class Interrupted(Exception):
-    """The run was stopped by Ctrl-C after saving; `folder` is where it can be taken up."""
-
-    def __init__(self, folder: Path, step: int) -> None:
-        super().__init__(f"stopped at step {step}; everything is saved in {folder}")
-        self.folder, self.step = folder, step
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from uniadapter.config import OnError
+from uniadapter.errors import DataError
 
 logger = logging.getLogger(__name__)
 
@@ -24,19 +25,6 @@ Row = Mapping[str, Any]
 Required = tuple[str | tuple[str, ...], ...]
 _JSON_SUFFIXES = {".json", ".jsonl", ".ndjson"}
 _HEAD = 1 << 20  # characters of a JSON list that hold its first row
-
-
-class DataError(ValueError):
-    """Data that cannot be used; one line that says what is wrong, where, and what to do.
-
-    Args:
-        message: the line.
-        kind: a few words that the same fault of another record shares; skipped records are counted by it.
-    """
-
-    def __init__(self, message: str, kind: str = "unusable data") -> None:
-        super().__init__(" ".join(message.split()))
-        self.kind = kind
 
 
 class Problems:

@@ -1,0 +1,91 @@
+"""Where the data are, and what is done to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from uniadapter.config.checks import Count, File, Interval, check, require
+from uniadapter.schema import did_you_mean
+
+OnError = Literal["raise", "skip"]
+Layout = Literal["auto", "pairs", "alpro", "msrvtt", "didemo"]
+SPLITS = ("train", "val", "test")
+
+
+@dataclass
+class DataConfig:
+    """Where the pictures or videos and the captions are, and what is done to them.
+
+    Args:
+        train: annotation file of the training split, in one of the layouts below, or `embedded:TASK/SPLIT` for
+            one that comes with this package.
+        val: annotation file of the validation split.
+        test: annotation file of the test split; read once, by the final evaluation.
+        extra_tests: further test sets, name to annotation file; each becomes rows with that `test_set`.
+        captions: file of the captions, where an annotation file only lists videos (`MSRVTT_data.json` beside
+            `MSRVTT_train.9k.csv`).
+        annotations: official files of VQA's answers, split to file, where `train`, `val` and `test` are official files
+            of questions.
+        answer_list: file of the answers that are ranked; null takes those of the training split.
+        answer_count: of these, as many of the most frequent; 0 takes all.
+        layout: of the annotation files. "pairs": rows of `image` or `video` and `caption`, a text or a list of texts
+            (Karpathy JSON, LAVIS, UMT, VindLU, one's own JSONL or CSV); "alpro": lines of `clip_name` and `caption`
+            (ALPRO, BLIP); "msrvtt": lists of `video_id`, with `sentence` or `captions`; "didemo": the sentences about
+            a video are joined into one text. "auto" tells by the first row.
+        root: folder that relative paths of pictures and videos start from; null means the annotation file's own
+            folder.
+        frames: frames of a video, in training and, unless `eval_frames` says another number, in evaluation; pictures
+            have 1.
+        eval_frames: frames of a video in evaluation; 0 means as many as in training.
+        scale: area range of RandomResizedCrop.
+        flip: horizontal flips; never for captions that speak of left and right.
+        augment: the published RandAugment (N = 2, M = 5).
+        blank: show a blank picture in the place of every picture and frame, in training and evaluation: the baseline
+            that answers by the question alone.
+        max_words: captions are cut to this many words; how many were is said in the log.
+        on_error: "raise" stops at a record that cannot be read, "skip" leaves it out and counts it.
+        workers: processes that load pictures or videos; 0 loads in the main process.
+        together: samples of one visual that stand in a batch behind one another, for which it is loaded, augmented and
+            encoded once (questions and captions; 1 mixes all samples).
+    """
+
+    train: File | None = None
+    val: File | None = None
+    test: File | None = None
+    extra_tests: dict[str, File] = field(default_factory=dict)
+    captions: File | None = None
+    annotations: dict[str, File] = field(default_factory=dict)
+    answer_list: File | None = None
+    answer_count: Count = 0
+    layout: Layout = "auto"
+    root: File | None = None
+    frames: Annotated[int, Field(ge=1, le=1024)] = 1
+    eval_frames: Annotated[int, Field(ge=0, le=1024)] = 0
+    scale: Interval = (0.5, 1.0)
+    flip: bool = True
+    augment: bool = True
+    blank: bool = False
+    max_words: Annotated[int, Field(ge=1, le=100_000)] = 30
+    on_error: OnError = "raise"
+    workers: Annotated[int, Field(ge=0, le=256)] = 2
+    together: Annotated[int, Field(ge=1, le=65_536)] = 1
+
+    def __post_init__(self) -> None:
+        check(self, "data")
+        low, high = self.scale
+        require(low <= high, f"data.scale is [{low}, {high}]: the smaller area comes first")
+        for name in self.extra_tests:
+            require(
+                name not in SPLITS, f"data.extra_tests: a further test set cannot be called {name!r}; that is a split"
+            )
+            plain = 0 < len(name) <= 60 and name.isprintable() and not set(name) & set("/\\:")
+            require(
+                plain, f"data.extra_tests: {name[:60]!r} is no name for a test set: up to 60 letters, digits, - and _"
+            )
+        known = [*SPLITS, *self.extra_tests]
+        for name in self.annotations:
+            advice = did_you_mean(name, known) or f"; there is {', '.join(known)}"
+            require(name in known, f"data.annotations: there is no split {name[:60]!r}{advice}")

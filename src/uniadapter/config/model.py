@@ -1,0 +1,103 @@
+"""What is adapted, and the adapters' shape."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from uniadapter.config.checks import Count, File, Text, check, require
+from uniadapter.errors import ConfigError
+from uniadapter.schema import did_you_mean
+
+Init = Literal["identity", "released"]
+Method = Literal["uniadapter", "full", "none"]
+Width = Annotated[int, Field(ge=0, le=16384)]
+
+
+@dataclass
+class AdapterConfig:
+    """The shape of one named set of adapters; saved as `adapter_config.json` beside its weights.
+
+    Args:
+        bottleneck: r, the width between down- and up-projection (128 or 512 in the paper).
+        scale: s, the factor on every adapter's output (0.1 in the paper and the released code).
+        init: "identity" starts at exactly the base model; "released" draws as the authors' code does,
+            where only the text up-projection is zero.
+        vision: adapters in the visual encoder.
+        text: adapters after the feed-forward of the text encoder (the fused passes' query residual).
+        cross: adapters on the cross-attention's output, sharing the text up-projection.
+        key_value: width of the low-rank adapters on the keys and values of every cross-attention layer
+            (64 in the released configs); 0 leaves them out.
+        frame_aware: parameter-free frame-aware attention (paper, video).
+        temporal_frames: length of the learned temporal embedding; 0 leaves it out.
+        decoder: "shared" lets an answer decoder use the encoder's adapters (as released), "separate" gives it
+            its own.
+        heads: train a copy of the task's heads (projections, matching head) with the adapters.
+    """
+
+    bottleneck: Annotated[int, Field(ge=1, le=16384)] = 128
+    scale: Annotated[float, Field(gt=0, le=1000)] = 0.1
+    init: Init = "identity"
+    vision: bool = True
+    text: bool = True
+    cross: bool = True
+    key_value: Width = 64
+    frame_aware: bool = False
+    temporal_frames: Annotated[int, Field(ge=0, le=1024)] = 0
+    decoder: Literal["shared", "separate"] = "shared"
+    heads: bool = True
+
+    def __post_init__(self) -> None:
+        check(self, "adapter")
+        some = self.vision or self.text or self.cross or self.key_value > 0
+        require(some, "adapter: vision, text, cross and key_value are all off, so nothing would be adapted")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as written to `adapter_config.json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> AdapterConfig:
+        """The config from plain values; an unknown key raises `ConfigError`."""
+        known = [one.name for one in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise ConfigError(f"unknown adapter setting {name!r}{did_you_mean(str(name), known)}")
+        return cls(**values)
+
+
+@dataclass
+class ModelConfig:
+    """What is adapted, and how.
+
+    Args:
+        base: hub id, folder of transformers files, one of BLIP's `.pth` files, or `embedded`, the small BLIP
+            that comes with this package.
+        method: "uniadapter" trains adapters on a frozen base, "full" trains every weight, "none" trains nothing
+            (zero-shot).
+        adapter: the adapters' shape.
+        image_size: side of the square pictures in pixels; null takes the base model's.
+        max_tokens: texts are padded or cut to at most this many tokens.
+        prompt: what the caption decoder starts with.
+        checkpoint_vision: recompute the visual layers in the backward pass instead of keeping their activations.
+        frame_chunk: frames that go through the visual encoder at once; 0 means all.
+    """
+
+    base: File = "embedded"
+    method: Method = "uniadapter"
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    image_size: Annotated[int, Field(ge=1, le=4096)] | None = None
+    max_tokens: Annotated[int, Field(ge=2, le=8192)] = 35
+    prompt: Text = "a picture of "
+    checkpoint_vision: bool = False
+    frame_chunk: Count = 0
+
+    def __post_init__(self) -> None:
+        check(self, "model")
+
+    @property
+    def method_name(self) -> str:
+        """The method as `metrics.json` calls it."""
+        return {"uniadapter": "uniadapter", "full": "full_fine_tuning", "none": "zero_shot"}[self.method]

@@ -1,0 +1,94 @@
+"""The training loss and the optimisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from uniadapter.config.checks import Count, check, require
+
+Precision = Literal["no", "bf16", "fp16"]
+Schedule = Literal["epoch_cosine", "cosine", "linear", "constant"]
+Size = Annotated[int, Field(ge=1, le=65_536)]
+
+
+@dataclass
+class ObjectiveConfig:
+    """The training loss: ITC + ITM, each switchable.
+
+    Args:
+        contrastive: image-text contrastive loss.
+        matching: image-text matching loss with hard negatives.
+        queue_size: momentum features kept from earlier batches; 0 keeps none.
+        momentum: decay of the momentum set (0.995 released); 0 turns the momentum encoder off, and the batch's
+            own features are the gallery.
+        alpha: weight of the momentum encoder's soft targets, ramped up over the first epoch.
+        temperature: of the contrastive softmax (0.07).
+        train_temperature: let the temperature learn; it is then counted and saved.
+        negatives: where hard negatives come from: this process's batch, or the batches of all processes.
+    """
+
+    contrastive: bool = True
+    matching: bool = True
+    queue_size: Annotated[int, Field(ge=0, le=1_000_000)] = 57600
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.4
+    temperature: Annotated[float, Field(ge=0.001, le=100)] = 0.07
+    train_temperature: bool = False
+    negatives: Literal["batch", "all"] = "all"
+
+    def __post_init__(self) -> None:
+        check(self, "objective")
+        some = self.contrastive or self.matching
+        require(some, "objective: contrastive and matching are both off, so there is nothing to train")
+        kept = self.queue_size == 0 or self.momentum > 0
+        require(kept, "objective.queue_size needs momentum features: set objective.momentum, or queue_size 0")
+
+
+@dataclass
+class TrainConfig:
+    """The optimisation.
+
+    Args:
+        epochs: passes over the training set.
+        max_steps: stop after this many optimiser steps; 0 means after the epochs.
+        batch_size: pairs a step, over all processes.
+        lr: peak learning rate.
+        weight_decay: AdamW's, not applied to biases and norms.
+        warmup_steps: steps of linear warm-up.
+        schedule: "epoch_cosine" (released: constant within an epoch), "cosine" per step, "linear" or "constant".
+        min_lr: the schedule's end.
+        grad_clip: largest gradient norm; 0 does not clip.
+        accumulate: batches whose gradients are added up before a step.
+        precision: "no" is float32; "bf16" and "fp16" are autocast. Where evaluation has the same, the frozen base's
+            matrices are kept in it: half the memory, nothing to convert, the same outputs.
+        seed: of every random draw.
+        save_every: steps between checkpoints; 0 saves at the end of each epoch.
+        evaluate_every: epochs between evaluations on the validation split; 0 evaluates only at the end.
+        log_every: steps between log lines.
+        compile_vision: run the visual encoder through torch.compile.
+    """
+
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 6
+    max_steps: Count = 0
+    batch_size: Size = 32
+    lr: Annotated[float, Field(gt=0, le=100)] = 1e-5
+    weight_decay: Annotated[float, Field(ge=0, le=100)] = 0.05
+    warmup_steps: Count = 0
+    schedule: Schedule = "epoch_cosine"
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
+    grad_clip: Annotated[float, Field(ge=0)] = 0.0
+    accumulate: Size = 1
+    precision: Precision = "no"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    save_every: Count = 0
+    evaluate_every: Count = 0
+    log_every: Annotated[int, Field(ge=1)] = 10
+    compile_vision: bool = False
+
+    def __post_init__(self) -> None:
+        check(self, "train")
+        falling = self.min_lr <= self.lr
+        require(falling, f"train.min_lr is {self.min_lr}, more than train.lr, {self.lr}: the rate falls to it")
