@@ -16,7 +16,7 @@ from uniadapter.absorbed import absorbed_attention, pays
 from uniadapter.attention import attend, lowered
 from uniadapter.encoded import Begun, Texts, Visuals
 from uniadapter.frame_attention import by_token, frame_weighted_attention, frame_weights
-from uniadapter.grouping import Groups, Packing, Queries, group_pairs
+from uniadapter.grouping import Groups, Packing, Queries, group_pairs, left_aligned, refuse_padding_before
 from uniadapter.inject import adopt
 from uniadapter.inject.layers import AdaptedTextLayer
 from uniadapter.products import is_plain
@@ -76,17 +76,24 @@ def encode_text(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Texts:
     Args:
         model: a BLIP with a text encoder.
         ids: token ids [S, L].
-        mask: [S, L], 1 for tokens, 0 for padding on the right; columns that are padding everywhere are cut.
+        mask: [S, L], 1 for tokens, 0 for padding. Padding on the left is moved to the right; columns that are padding
+            everywhere are cut.
 
     Returns:
         `Texts`, of the longest text's length. Padding is not computed; its states mean nothing.
 
     Raises:
         TypeError: the model has no text encoder.
+        ValueError: a mask has holes, is no mask, or a text has no token or more than the model has positions.
     """
     if not hasattr(model, "text_encoder"):
         raise TypeError(f"{type(model).__name__} has no text encoder")
     adopt(model)
+    text = model.config.text_config
+    ids, mask = left_aligned(ids, mask, text.max_position_embeddings)
+    if not len(ids):
+        none = model.text_encoder.embeddings.word_embeddings.weight.new_zeros((0, 0, text.hidden_size))
+        return Texts(ids, mask, none, _project(model, "text_proj", none[:, :1].sum(1)))
     packing = Packing.of(mask.sum(1))
     longest = packing.tokens.shape[1]
     ids, mask = ids[:, :longest], mask[:, :longest]
@@ -110,8 +117,12 @@ def begin_fusion(model: PreTrainedModel, texts: Texts) -> Begun:
     Args:
         model: a BLIP with a text encoder.
         texts: S texts; their first token is replaced by [ENC].
+
+    Raises:
+        ValueError: the texts are not padded on the right.
     """
     adopt(model)
+    refuse_padding_before(texts.mask)
     lengths = texts.mask.sum(1)
     first: AdaptedTextLayer = next(iter(model.text_encoder.encoder.layer))
     states = []

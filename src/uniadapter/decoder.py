@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from uniadapter.attention import attend_to
 from uniadapter.backbone import Texts, Visuals, fuse, with_time
-from uniadapter.grouping import Groups, group_pairs
+from uniadapter.grouping import Groups, group_pairs, left_aligned, refuse_padding_before
 from uniadapter.inject import adopt, text_stacks
 from uniadapter.inject.layers import AdaptedTextLayer
 
@@ -46,12 +46,13 @@ def question_context(model: PreTrainedModel, visuals: Visuals, ids: Tensor, mask
         model: a BLIP with question encoder and answer decoder.
         visuals: V pictures or videos.
         ids: token ids of questions [Q, L]; the first is replaced by [ENC].
-        mask: [Q, L], 1 for tokens, 0 for padding on the right.
+        mask: [Q, L], 1 for tokens, 0 for padding; padding on the left is moved to the right.
         rows: visual of each question, [Q].
 
     Returns:
         The questions' states, [Q, L, d], and their mask: padding is never attended to (transformers' own does).
     """
+    ids, mask = left_aligned(ids, mask, model.config.text_config.max_position_embeddings)
     longest = int(mask.sum(1).max())
     ids, mask = ids[:, :longest], mask[:, :longest]
     empty = visuals.tokens.new_zeros((*ids.shape, 0))
@@ -119,6 +120,8 @@ def decode(model: PreTrainedModel, context: Context, rows: Tensor, ids: Tensor, 
     Returns:
         [P, L, d]; padding is not computed, and its states mean nothing.
     """
+    if mask is not None:
+        refuse_padding_before(mask)
     projected, length = Projected(model, context), ids.shape[1]
     lengths = torch.full((len(ids),), length) if mask is None else mask.sum(1)
     groups = grouped(rows, lengths, length)
@@ -145,6 +148,7 @@ def text_nll(
         mask: [P, L], 1 for tokens.
         given: tokens at the start that are not predicted: [DEC], and the prompt's.
     """
+    ids, mask = left_aligned(ids, mask, model.config.text_config.max_position_embeddings)
     states = decode(model, context, rows, ids, mask)[:, given - 1 : -1]
     target, keep = ids[:, given:], mask[:, given:].bool()
     logits = token_logits(model, states[keep])

@@ -28,8 +28,13 @@ class _RowBatch:
     def __len__(self) -> int:
         return len(self.feature)  # type: ignore[attr-defined]
 
+    def __repr__(self) -> str:
+        feature: Tensor = self.feature  # type: ignore[attr-defined]
+        shapes = ", ".join(f"{f.name}={list(getattr(self, f.name).shape)}" for f in fields(self))  # type: ignore[arg-type]
+        return f"{type(self).__name__}({shapes}, {str(feature.dtype).removeprefix('torch.')} on {feature.device})"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Visuals(_RowBatch):
     """Encoded pictures or videos.
 
@@ -49,7 +54,7 @@ class Visuals(_RowBatch):
         return Visuals(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Visuals)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Texts(_RowBatch):
     """Encoded texts.
 

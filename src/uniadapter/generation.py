@@ -32,8 +32,14 @@ def generate_texts(
 
     Returns:
         Q texts.
+
+    Raises:
+        ValueError: the prompt leaves no room for a text, or a number is out of its range.
     """
     text = model.config.text_config
+    _check_lengths(tokenizer, prompt, beams, longest, shortest, text.max_position_embeddings)
+    if not len(context):
+        return []
     start = decoder_tokens(tokenizer, model, [prompt.strip()], longest).ids[:, :-1]  # without [SEP]
     ids = model.text_decoder.generate(
         input_ids=start.expand(len(context), -1).to(context.states.device),
@@ -47,3 +53,22 @@ def generate_texts(
         pad_token_id=text.pad_token_id,
     )
     return [one.strip() for one in tokenizer.batch_decode(ids[:, start.shape[1] :], skip_special_tokens=True)]
+
+
+def _check_lengths(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, beams: int, longest: int, shortest: int, positions: int
+) -> None:
+    """Refuse what would silently write nothing, or fail in the depths of the search."""
+    given = 1 + len(tokenizer(prompt.strip(), add_special_tokens=False)["input_ids"])
+    for name, value, low in (("beams", beams, 1), ("longest", longest, 1), ("shortest", shortest, 0)):
+        if value < low:
+            raise ValueError(f"{name} is {value}: it must be at least {low}")
+    if longest > positions:
+        raise ValueError(f"longest is {longest}: the decoder takes {positions} tokens")
+    if longest <= given:
+        raise ValueError(
+            f"the prompt with its start takes {given} tokens, and longest is {longest}: no room is left for a text; "
+            "raise longest, or shorten the prompt"
+        )
+    if shortest > longest:
+        raise ValueError(f"shortest is {shortest}, more than longest, {longest}")

@@ -23,6 +23,53 @@ class _OnDevice:
         return replace(self, **found)  # type: ignore[type-var]
 
 
+def left_aligned(ids: Tensor, mask: Tensor, positions: int) -> tuple[Tensor, Tensor]:
+    """Texts whose tokens stand at the left, as everything below reads them; padding on the left is moved to the right.
+
+    Args:
+        ids: token ids [S, L].
+        mask: [S, L], 1 for tokens, 0 for padding.
+        positions: tokens that the model takes.
+
+    Returns:
+        Ids and mask [S, L].
+
+    Raises:
+        ValueError: the mask is no mask of these ids, has holes, or a text has no token or too many.
+    """
+    if ids.ndim != 2 or ids.shape != mask.shape:
+        raise ValueError(f"ids and mask must both be [S, L], not {list(ids.shape)} and {list(mask.shape)}")
+    if not len(ids):
+        return ids, mask.long()
+    if not ids.shape[1]:
+        raise ValueError("a text mask leaves a text without any token")
+    real = mask.bool()
+    lengths = real.sum(1)
+    starts = real.long().argmax(1)
+    place = torch.arange(ids.shape[1], device=ids.device)
+    whole = (place >= starts[:, None]) & (place < (starts + lengths)[:, None])
+    checks = (mask == real).all(), (whole == real).all(), lengths.min() > 0, lengths.max() <= positions
+    binary, filled, some, fitting, aligned = torch.stack([*checks, (starts == 0).all()]).tolist()
+    if not binary:
+        raise ValueError("a text mask must be 1 for tokens and 0 for padding")
+    if not some:
+        raise ValueError("a text mask leaves a text without any token")
+    if not filled:
+        raise ValueError("a text mask has holes: padding must stand at one end, not between tokens")
+    if not fitting:
+        raise ValueError(f"a text has {int(lengths.max())} tokens: the model takes {positions}; cut it")
+    if not aligned:
+        order = (place + starts[:, None]) % ids.shape[1]
+        ids, real = ids.gather(1, order), real.gather(1, order)
+    return ids, real.long()
+
+
+def refuse_padding_before(mask: Tensor) -> None:
+    """Raise `ValueError` where a mask [S, L] has padding before a token."""
+    if mask.shape[1] > 1 and bool((mask[:, 1:] > mask[:, :-1]).any()):
+        raise ValueError("texts must be padded on the right: encode_text gives such, whatever the tokenizer's side")
+
+
 @dataclass(frozen=True)
 class Packing(_OnDevice):
     """S texts of up to L tokens, their N tokens behind one another: only attention among them sees padding.

@@ -1,12 +1,15 @@
-"""One call each for a user: features of pictures, videos and texts, scores of pairs, answers and captions."""
+"""One call each for a user: features of pictures, videos and texts, scores of pairs, answers and captions.
+
+Whatever mode the model is in, predictions are made in evaluation mode and without gradients, and leave it as it was.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import logging
+import sys
+from collections.abc import Callable, Sequence
 
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -15,66 +18,94 @@ from uniadapter.config import EvaluateConfig, ModelConfig
 from uniadapter.data.images import EvaluationTransform
 from uniadapter.data.records import DataError
 from uniadapter.data.text import clean_caption, clean_question
-from uniadapter.data.video import load_frames
 from uniadapter.decoder import visual_context
 from uniadapter.evaluation.answering import AnswerList, Prediction, answer_questions
+from uniadapter.evaluation.mode import evaluating
 from uniadapter.evaluation.retrieval import encode_texts
 from uniadapter.generation import generate_texts
+from uniadapter.inject import require_task
+from uniadapter.inputs import Picture, Pictures, as_clips, as_texts, clip_length
+from uniadapter.tokens import warn_of_cuts
 
-Picture = str | Path | Image.Image
+logger = logging.getLogger(__name__)
 
 _BATCH = 64
 _BLOCK = 512
+_CAPTION_WORDS, _QUESTION_WORDS = 30, 50  # as the files' are cut
 
 
-@torch.no_grad()
-def image_features(model: PreTrainedModel, images: Sequence[Picture], frames: int = 1) -> Visuals:
+def image_features(model: PreTrainedModel, images: Pictures, frames: int | None = None) -> Visuals:
     """Encode pictures or videos for search, for `pair_scores`, `ask` and `caption`.
 
     Args:
         model: a BLIP, with or without an adapter.
-        images: files or Pillow images; each is resized to the model's square.
-        frames: of a video, the middles of as many equal segments; a picture among videos stands still.
+        images: one, or a list, of files, Pillow images, arrays or tensors; each is resized to the model's square. Files
+            may be videos, and a list (or an array of four dimensions) within the list is a video by its frames. See
+            `uniadapter.inputs` and `uniadapter.pixels` for shapes and ranges.
+        frames: of a video, the middles of as many equal segments; a picture among videos stands still. None takes
+            all frames of videos that are given by their frames, and 1 of a file.
 
     Returns:
-        `Visuals`; `.feature` [V, e] has unit rows, so an inner product is a cosine similarity.
+        `Visuals`; `.feature` [V, e] has unit rows, so an inner product is a cosine similarity. V may be 0.
 
     Raises:
         DataError: a file is missing or broken; names it.
+        TypeError: something is no picture.
+        ValueError: `frames` is less than 1, or an array is no picture.
     """
+    clips = as_clips(images)
+    length = clip_length(clips, frames)
     transform = EvaluationTransform(model.config.vision_config.image_size)
-    batch, parts = max(1, _BATCH // frames), []
-    for start in range(0, len(images), batch):
-        clips = []
-        for image in images[start : start + batch]:
-            source = image if isinstance(image, Image.Image) else Path(image)
-            shown = [source.convert("RGB")] * frames if isinstance(source, Image.Image) else _frames(source, frames)
-            clips.append(torch.stack([transform(frame) for frame in shown]))
-        parts.append(encode_visual(model, torch.stack(clips).to(model.device)))
+    batch, parts = max(1, _BATCH // length), []
+    with evaluating(model):
+        for start in range(0, max(1, len(clips)), batch):
+            read = [torch.stack([transform(f) for f in c.read(length)]) for c in clips[start : start + batch]]
+            pixels = torch.stack(read) if read else torch.empty(0, length, 3, transform.size, transform.size)
+            parts.append(encode_visual(model, pixels.to(model.device)))
     return Visuals.concatenate(parts)
 
 
-def _frames(path: Path, frames: int) -> list[Image.Image]:
-    return load_frames(path, "", frames, at_least=0)
-
-
 def text_features(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int = 35
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: str | Sequence[str], max_tokens: int = 35
 ) -> Texts:
     """Encode texts, cleaned as captions are in training.
 
+    Args:
+        model: a BLIP with a text encoder and projections.
+        tokenizer: the base's.
+        texts: one, or a list.
+        max_tokens: longer texts are cut to so many; how many were is said in the log.
+
     Returns:
-        `Texts`; `.feature` [S, e] has unit rows.
+        `Texts`; `.feature` [S, e] has unit rows. S may be 0.
+
+    Raises:
+        TypeError: something is no text, or the model is of another task.
+        ValueError: a text cannot be encoded, or the model has not so many positions.
     """
-    return encode_texts(model, tokenizer, [clean_caption(text) for text in texts], max_tokens, 4 * _BATCH)
+    require_task(model, "retrieval", "text_features")
+    cleaned = _cleaned(as_texts(texts), clean_caption, _CAPTION_WORDS, "texts")
+    positions = model.config.text_config.max_position_embeddings
+    if max_tokens > positions:
+        raise ValueError(f"max_tokens is {max_tokens}: the model takes {positions}")
+    with evaluating(model):
+        return encode_texts(model, tokenizer, cleaned, max_tokens, 4 * _BATCH)
 
 
-@torch.no_grad()
+def _cleaned(texts: list[str], clean: Callable[[str, int], str], words: int, noun: str) -> list[str]:
+    """Texts as training reads them; how many lose their end by that is said in the log."""
+    whole = [clean(text, sys.maxsize).split() for text in texts]
+    cut = sum(len(text) > words for text in whole)
+    if cut:
+        logger.warning("%d of %d %s are longer than %d words and lose their end", cut, len(texts), noun, words)
+    return [" ".join(text[:words]) for text in whole]
+
+
 def pair_scores(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    images: Sequence[Picture] | Visuals,
-    texts: Sequence[str] | Texts,
+    images: Pictures | Visuals,
+    texts: str | Sequence[str] | Texts,
     pairs: Tensor | Sequence[tuple[int, int]] | None = None,
 ) -> Tensor:
     """How well texts and pictures match, by the fused encoder.
@@ -88,67 +119,88 @@ def pair_scores(
 
     Returns:
         Probabilities that they belong together: [P] for pairs, [texts, images] for all.
+
+    Raises:
+        TypeError: something is no picture or text, or the model is of another task.
+        ValueError: `pairs` has another shape or points outside.
     """
+    require_task(model, "retrieval", "pair_scores")
     visuals = images if isinstance(images, Visuals) else image_features(model, images)
     encoded = texts if isinstance(texts, Texts) else text_features(model, tokenizer, texts)
-    if pairs is None:
-        rows = torch.cartesian_prod(torch.arange(len(encoded)), torch.arange(len(visuals)))
-    else:
-        rows = torch.as_tensor(pairs).reshape(-1, 2)
+    rows = _rows(pairs, len(encoded), len(visuals))
     # By visual, so that blocks share keys and values.
     order = torch.argsort(rows[:, 1], stable=True)
     scores = torch.empty(len(rows))
-    for start in range(0, len(rows), _BLOCK):
-        part = order[start : start + _BLOCK]
-        logits = match(model, encoded, visuals, rows[part].to(model.device))
-        scores[part] = logits.float().softmax(-1)[:, 1].cpu()
+    with evaluating(model):
+        for start in range(0, len(rows), _BLOCK):
+            part = order[start : start + _BLOCK]
+            logits = match(model, encoded, visuals, rows[part].to(model.device))
+            scores[part] = logits.float().softmax(-1)[:, 1].cpu()
     return scores.view(len(encoded), len(visuals)) if pairs is None else scores
 
 
-@torch.no_grad()
+def _rows(pairs: Tensor | Sequence[tuple[int, int]] | None, texts: int, visuals: int) -> Tensor:
+    """(text, image) rows [P, 2]."""
+    if pairs is None:
+        return torch.cartesian_prod(torch.arange(texts), torch.arange(visuals)).view(-1, 2)
+    rows = torch.as_tensor(pairs).cpu()
+    if not rows.numel():
+        return torch.empty(0, 2, dtype=torch.long)
+    if rows.is_floating_point() or rows.shape[-1] != 2 or rows.ndim > 2:
+        raise ValueError(f"pairs must be whole numbers [P, 2] of (text, image), not {rows.dtype} {list(rows.shape)}")
+    return rows.reshape(-1, 2).long()
+
+
 def ask(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    image: Picture | Visuals,
-    questions: Sequence[str],
+    image: Picture | Sequence[Picture] | Visuals,
+    questions: str | Sequence[str],
     answers: Sequence[str] | AnswerList | None = None,
-    frames: int = 1,
+    frames: int | None = None,
 ) -> list[Prediction]:
     """Answer questions about one picture or video.
 
     Args:
         model: a `BlipForQuestionAnswering`, with or without an adapter.
         tokenizer: the base's.
-        image: a file or a Pillow image, or what `image_features` made of one.
-        questions: texts.
+        image: one picture or video as `image_features` takes them, a list being a video's frames; or what
+            `image_features` made of one.
+        questions: one, or a list.
         answers: the list to choose from, all of it ranked; None lets the decoder write.
-        frames: of a video.
+        frames: of a video, see `image_features`.
 
     Returns:
         An answer a question, with its runners-up and their probabilities where it was chosen from a list.
 
     Raises:
         DataError: the file is missing or broken, or a question is empty.
-        ValueError: an answer of the list cannot be ranked.
+        TypeError: something is no picture or text, or the model is of another task.
+        ValueError: an answer of the list cannot be ranked, or there are several pictures.
     """
-    texts = [clean_question(question) for question in questions]
+    require_task(model, "vqa", "ask")
+    texts = _cleaned(as_texts(questions, "questions"), clean_question, _QUESTION_WORDS, "questions")
     if not all(texts):
         number = texts.index("") + 1
         raise DataError(f"question {number} is empty once cleaned: write one, or leave it out", "empty question")
-    visuals = image if isinstance(image, Visuals) else image_features(model, [image], frames)
-    listed = answers if answers is None or isinstance(answers, AnswerList) else AnswerList(answers, tokenizer, model)
-    return answer_questions(
-        model, tokenizer, visuals, texts, [0] * len(texts), ModelConfig(), EvaluateConfig(k=0), listed
-    )
+    visuals = image if isinstance(image, Visuals) else image_features(model, [image], frames)  # type: ignore[list-item]
+    if len(visuals) != 1:
+        raise ValueError(f"ask is about one picture, and was given {len(visuals)}: call it for each")
+    listed = answers
+    if answers is not None and not isinstance(answers, AnswerList):
+        listed = AnswerList(as_texts(answers, "answers"), tokenizer, model)
+    about, settings, config = [0] * len(texts), ModelConfig(), EvaluateConfig(k=0)
+    warn_of_cuts(tokenizer, texts, settings.max_tokens, "questions")
+    with evaluating(model):
+        return answer_questions(model, tokenizer, visuals, texts, about, settings, config, listed)  # type: ignore[arg-type]
 
 
-@torch.no_grad()
 def caption(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    images: Sequence[Picture] | Visuals,
+    images: Pictures | Visuals,
     prompt: str = "a picture of ",
-    frames: int = 1,
+    frames: int | None = None,
     beams: int = 3,
     longest: int = 20,
     shortest: int = 5,
@@ -158,15 +210,23 @@ def caption(
     Args:
         model: a `BlipForConditionalGeneration`, with or without an adapter.
         tokenizer: the base's.
-        images: files or Pillow images, or what `image_features` made of them.
+        images: as `image_features` takes them, or what it made of them.
         prompt: what captions start with; not in what is returned.
-        frames: of a video.
+        frames: of a video, see `image_features`.
         beams: of the search.
         longest: tokens with the prompt, at most.
         shortest: the same, at least.
 
+    Returns:
+        A caption a picture, in their order; a single picture gives a list of one.
+
     Raises:
         DataError: a file is missing or broken.
+        TypeError: something is no picture, or the model is of another task.
+        ValueError: the prompt leaves no room for a caption, or a number is out of its range.
     """
+    require_task(model, "caption", "caption")
+    (prompt,) = as_texts(prompt, "prompt")
     visuals = images if isinstance(images, Visuals) else image_features(model, images, frames)
-    return generate_texts(model, tokenizer, visual_context(model, visuals), prompt, beams, longest, shortest)
+    with evaluating(model):
+        return generate_texts(model, tokenizer, visual_context(model, visuals), prompt, beams, longest, shortest)

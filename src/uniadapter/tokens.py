@@ -2,24 +2,57 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+_AT_ONCE = 4096  # texts
 
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Tokenised texts: ids [B, L] and mask [B, L]."""
+    """Tokenised texts: ids [B, L], and mask [B, L], 1 for tokens, 0 for padding on the right."""
 
     ids: Tensor
     mask: Tensor
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str], longest: int) -> TokenBatch:
-    """Tokenise texts, padded to the longest of them and cut to `longest` tokens."""
-    out = tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
+    """Tokenise texts, padded on the right to the longest of them and cut to `longest` tokens.
+
+    Raises:
+        ValueError: `longest` leaves no room for a text between the first token and the last.
+    """
+    _check(longest)
+    if not texts:
+        return TokenBatch(*torch.zeros((2, 0, 0), dtype=torch.long))
+    out = tokenizer(texts, padding=True, padding_side="right", truncation=True, max_length=longest, return_tensors="pt")
     return TokenBatch(out["input_ids"], out["attention_mask"])
+
+
+def warn_of_cuts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], longest: int, noun: str = "texts") -> int:
+    """Say in the log how many texts have more than `longest` tokens, and so lose their end; return how many."""
+    _check(longest)
+    cut = 0
+    for start in range(0, len(texts), _AT_ONCE):
+        lengths = tokenizer(list(texts[start : start + _AT_ONCE]), return_length=True, verbose=False)["length"]
+        cut += sum(length > longest for length in lengths)
+    if cut:
+        logger.warning(
+            "%d of %d %s are longer than %d tokens and lose their end: raise max_tokens", cut, len(texts), noun, longest
+        )
+    return cut
+
+
+def _check(longest: int) -> None:
+    if longest < 3:
+        raise ValueError(f"max_tokens is {longest}: it must be at least 3, for a text and the tokens around it")
 
 
 def decoder_tokens(

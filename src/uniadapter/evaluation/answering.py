@@ -18,7 +18,7 @@ from uniadapter.decoder import Context, question_context
 from uniadapter.evaluation.mode import evaluating
 from uniadapter.generation import generate_texts
 from uniadapter.ranking import AnswerTree, rank_answers
-from uniadapter.tokens import tokenize
+from uniadapter.tokens import tokenize, warn_of_cuts
 
 RUNNERS_UP = 5  # likeliest answers that a prediction keeps, the chosen one among them
 ANSWER_TOKENS = 10  # of a written answer
@@ -151,6 +151,7 @@ def evaluate_answers(
         progress: told how many questions are done, and of how many.
     """
     owned, found = split.visual_texts(), dict[int, Prediction]()
+    warn_of_cuts(tokenizer, split.texts, settings.max_tokens, "questions")
     with evaluating(model, autocast):
         for batch in batches:
             visuals = encode_visual(model, batch.frames.to(model.device), settings.frame_chunk)

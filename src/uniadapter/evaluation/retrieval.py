@@ -20,7 +20,7 @@ from uniadapter.evaluation.mode import evaluating
 from uniadapter.evaluation.recall import dual_softmax, ranks, rerank_order, reranked_ranks, retrieval_metrics
 from uniadapter.evaluation.rerank import Progress, rerank
 from uniadapter.inject import adopt
-from uniadapter.tokens import tokenize
+from uniadapter.tokens import tokenize, warn_of_cuts
 
 SHOWN = 10  # best visuals of a text that a result keeps
 
@@ -53,9 +53,10 @@ class RetrievalResult:
 def encode_texts(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], max_tokens: int, batch_size: int
 ) -> Texts:
-    """Encode any number of texts in batches, on the model's device."""
+    """Encode any number of texts in batches, on the model's device; none give a `Texts` without rows."""
+    warn_of_cuts(tokenizer, texts, max_tokens)
     parts = []
-    for start in range(0, len(texts), batch_size):
+    for start in range(0, max(1, len(texts)), batch_size):
         tokens = tokenize(tokenizer, texts[start : start + batch_size], max_tokens)
         parts.append(encode_text(model, tokens.ids.to(model.device), tokens.mask.to(model.device)))
     return Texts.concatenate(parts)

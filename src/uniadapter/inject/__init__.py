@@ -71,6 +71,34 @@ def backbone_shape(model: PreTrainedModel) -> BackboneShape:
     )
 
 
+# What tells the three task classes apart, whatever is wrapped around them: stacks and heads that they must have.
+_TASKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "retrieval": ("BlipForImageTextRetrieval", ("text_encoder", "text_proj", "itm_head"), ()),
+    "vqa": ("BlipForQuestionAnswering", ("text_encoder", "text_decoder"), ()),
+    "caption": ("BlipForConditionalGeneration", ("text_decoder",), ("text_encoder",)),
+}
+
+
+def require_task(model: nn.Module, task: str, what: str) -> None:
+    """Refuse a model of another task.
+
+    Args:
+        model: any model.
+        task: "retrieval", "vqa" or "caption".
+        what: the function that needs it.
+
+    Raises:
+        TypeError: names the class that is needed and how to load it.
+    """
+    needed, parts, without = _TASKS[task]
+    if all(hasattr(model, part) for part in parts) and not any(hasattr(model, part) for part in without):
+        return
+    base = getattr(getattr(model, "config", None), "name_or_path", "") or "BASE"
+    raise TypeError(
+        f"{what} needs a {needed}, not a {type(model).__name__}: load it by load_model({str(base)[-100:]!r}, {task!r})"
+    )
+
+
 def _retype(module: nn.Module, cls: type[nn.Module], link: Link, role: Role, index: int = 0) -> None:
     module.__class__ = cls
     module.link, module.role, module.index = link, role, index  # type: ignore[assignment]

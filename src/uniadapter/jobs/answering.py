@@ -19,6 +19,7 @@ from uniadapter.evaluation.vqa import exact_match, vqa_accuracy
 from uniadapter.jobs.base import Result, visuals_of
 from uniadapter.preparing import Prepared, autocast
 from uniadapter.tasks.answering import AnswerTask
+from uniadapter.tokens import warn_of_cuts
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class AnswerJob:
 
     def task(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> AnswerTask:
         """The training loss; the list of answers is settled with it."""
+        warn_of_cuts(prepared.tokenizer, split.texts, config.model.max_tokens, "questions")
         assert isinstance(split, QuestionSplit)
         prepared.answers = answer_list(prepared, config, split)
         return AnswerTask(prepared.model, prepared.tokenizer, config.model, split.answers)

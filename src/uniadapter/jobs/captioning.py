@@ -16,6 +16,7 @@ from uniadapter.generation import generate_texts
 from uniadapter.jobs.base import Result, visuals_of
 from uniadapter.preparing import Prepared, autocast
 from uniadapter.tasks.answering import CaptionTask
+from uniadapter.tokens import warn_of_cuts
 
 
 class CaptionJob:
@@ -27,6 +28,7 @@ class CaptionJob:
 
     def task(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> CaptionTask:
         """The training loss; what would fail after training, for want of a package, fails now."""
+        warn_of_cuts(prepared.tokenizer, split.texts, config.model.max_tokens, "captions")
         if config.data.test or config.data.val:
             require_scorer()
         return CaptionTask(prepared.model, prepared.tokenizer, config.model, config.model.prompt)

@@ -10,6 +10,7 @@ from uniadapter.evaluation.retrieval import evaluate_retrieval
 from uniadapter.jobs.base import Result, visuals_of
 from uniadapter.preparing import Prepared, autocast
 from uniadapter.tasks.retrieval import RetrievalTask
+from uniadapter.tokens import warn_of_cuts
 
 
 class RetrievalJob:
@@ -21,6 +22,7 @@ class RetrievalJob:
 
     def task(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> RetrievalTask:
         """The training loss."""
+        warn_of_cuts(prepared.tokenizer, split.texts, config.model.max_tokens, "captions")
         return RetrievalTask(
             prepared.model, prepared.tokenizer, config.model, config.objective, prepared.adapter, config.train.seed
         )
