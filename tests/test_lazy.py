@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,24 @@ def test_public_names_are_one_list() -> None:
         assert getattr(uniadapter, name) is not None
     with pytest.raises(AttributeError, match="nothing_of_ours"):
         uniadapter.nothing_of_ours  # noqa: B018
+
+
+def test_help_of_every_command_imports_nothing_heavy() -> None:
+    """In one process of its own, and so for the list of verbs, what is misspelt, and `import uniadapter`."""
+    script = """
+import sys, time
+import uniadapter
+from uniadapter.cli import COMMANDS, main
+for command in [["--help"], ["--version"], ["trian"], ["train", "scenes", "--train.lrr", "1"],
+                *([name, "--help"] for name in COMMANDS)]:
+    try:
+        main(command)
+    except SystemExit as end:
+        assert end.code == 0, command
+print("loaded:", *sorted({name.partition(".")[0] for name in sys.modules}))
+print("seconds:", time.process_time())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    loaded, seconds = (line.split()[1:] for line in done.stdout.splitlines()[-2:])
+    assert not HEAVY & set(loaded)
+    assert float(seconds[0]) < 2  # all of them together; one takes a quarter of a second

@@ -1,21 +1,19 @@
-"""The commands: train, evaluate, convert, demo."""
+"""The commands: train, evaluate, convert, ask, caption, demo. Nothing here waits for torch before it has to."""
 
 from __future__ import annotations
 
-import logging
+import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
-from uniadapter.display import say, set_up_logging
+from uniadapter.arguments import Parser, a_path, names_like, whole
 from uniadapter.errors import CheckpointError, ConfigError, DataError, Interrupted, UsageError
-from uniadapter.memory import keep_freed_memory
-from uniadapter.parsing import Parser, parse_run
+from uniadapter.files import usable_folder
+from uniadapter.parsing import parse_run
+from uniadapter.schema import SchemaError, shortened
 from uniadapter.version import __version__
-
-logger = logging.getLogger(__name__)
 
 USAGE = """usage: uniadapter COMMAND …
 
@@ -27,36 +25,53 @@ USAGE = """usage: uniadapter COMMAND …
   demo [TASK] [--output FOLDER] [--seed N]         an embedded task, the methods side by side: scenes, video, vqa,
                                                    videoqa, caption, or easy_vqa
 
-CONFIG is a YAML file or the name of one that comes with the package (coco, flickr30k, msrvtt, didemo,
-vqav2, msrvtt_qa, coco_caption, scenes, clips, vqa, videoqa, caption).
-`uniadapter COMMAND --help` explains each field; every field of the YAML can be given on the command line."""
+CONFIG is a YAML file or the name of one that comes with the package: pictures, videos, questions, captions for data
+of one's own; coco, flickr30k, msrvtt, didemo, vqav2, msrvtt_qa, coco_caption; scenes, clips, vqa, videoqa, caption.
+`uniadapter COMMAND --help` explains each field; every field of the YAML can be given on the command line.
+"""
+
+# What each demo shows, and how long it takes on one or two cores of a desktop (results/demo*.json).
+DEMOS = {
+    "scenes": "scenes of emoji and their captions; about 5 minutes, nothing else to install",
+    "video": "clips and what follows what in them; about 6 minutes, nothing else to install",
+    "vqa": "questions about scenes; about 8 minutes, nothing else to install",
+    "videoqa": "questions about clips; about 11 minutes, nothing else to install",
+    "easy_vqa": "questions that others made about shapes; about 16 minutes, needs pip install 'uniadapter[easy-vqa]'",
+    "caption": "captions of scenes, scored; about 9 minutes, needs pip install 'uniadapter[caption]'",
+}
 
 
 def train(arguments: list[str]) -> None:
     """`uniadapter train`."""
 
-    def options(parser: ArgumentParser) -> None:
+    def options(parser: Parser) -> None:
         parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
 
     config, chosen = parse_run("train", arguments, options)
+    usable_folder(config.output)
+    _begin()
     from uniadapter.commands import run_training
 
-    command = f"uniadapter train {' '.join(a for a in arguments if a != '--resume')} --resume"
     try:
         run_training(config, bool(chosen.resume))
     except Interrupted as stop:
-        say(f"{stop}; go on with:\n  {command}")
+        from uniadapter.display import say
+
+        given = [one for one in arguments if one not in ("--resume", "--overwrite")]
+        say(f"{stop}; go on with:\n  {shlex.join(['uniadapter', 'train', *given, '--resume'])}")
         raise SystemExit(130) from None
 
 
 def evaluate(arguments: list[str]) -> None:
     """`uniadapter evaluate`."""
 
-    def options(parser: ArgumentParser) -> None:
-        parser.add_argument("--adapter", type=str, default=None, help="adapter folder; without one, zero-shot")
-        parser.add_argument("--split", type=str, default="test", help="train, val, test or a further test set")
+    def options(parser: Parser) -> None:
+        parser.add_argument("--adapter", type=a_path, metavar="FOLDER", help="adapter folder; without one, the base")
+        parser.add_argument("--split", default="test", help="train, val, test or a further test set (default: test)")
 
     config, chosen = parse_run("evaluate", arguments, options)
+    usable_folder(config.output)
+    _begin()
     from uniadapter.commands import run_evaluation
 
     run_evaluation(config, Path(chosen.adapter) if chosen.adapter else None, chosen.split)
@@ -65,28 +80,32 @@ def evaluate(arguments: list[str]) -> None:
 def convert(arguments: list[str]) -> None:
     """`uniadapter convert`."""
     parser = Parser(prog="uniadapter convert", description="original checkpoints to folders that load here")
-    parser.add_argument("file", help="a .pth of the UniAdapter authors or of BLIP")
-    parser.add_argument("output", help="the folder to write")
+    parser.add_argument("file", type=a_path, help="a .pth of the UniAdapter authors or of BLIP")
+    parser.add_argument("output", type=a_path, help="the folder to write")
     parser.add_argument("--kind", choices=("auto", "uniadapter", "blip"), default="auto", help="what the file is")
     parser.add_argument(
         "--frame_aware", action="store_true", help="it was trained with frame-aware attention; the file does not tell"
     )
-    parser.add_argument("--vision_heads", type=int, default=0, help="attention heads; 0 means width / 64, BLIP's")
-    parser.add_argument("--text_heads", type=int, default=0, help="the same for text")
+    heads = whole(0, 1024)
+    parser.add_argument("--vision_heads", type=heads, default=0, help="attention heads; 0 means width / 64, BLIP's")
+    parser.add_argument("--text_heads", type=heads, default=0, help="the same for text")
     chosen = parser.parse_args(arguments)
-    heads = {"vision_heads": chosen.vision_heads, "text_heads": chosen.text_heads}
+    usable_folder(chosen.output)
+    counts = {"vision_heads": chosen.vision_heads, "text_heads": chosen.text_heads}
+    _begin()
     from uniadapter.commands import run_conversion
 
-    run_conversion(Path(chosen.file), Path(chosen.output), chosen.kind, chosen.frame_aware, heads)
+    run_conversion(Path(chosen.file), Path(chosen.output), chosen.kind, chosen.frame_aware, counts)
 
 
 def ask(arguments: list[str]) -> None:
     """`uniadapter ask`."""
     parser = _predicting("ask", "answer questions about a picture or video")
     parser.add_argument("questions", nargs="+", help="in quotes")
-    parser.add_argument("--answers", default=None, help="JSON list of answers to choose from; else the adapter's own")
+    parser.add_argument("--answers", type=a_path, help="JSON list of answers to choose from; else the adapter's own")
     chosen = parser.parse_args(arguments)
     adapter, answers = (Path(path) if path else None for path in (chosen.adapter, chosen.answers))
+    _begin()
     from uniadapter.commands import run_prediction
 
     run_prediction("vqa", Path(chosen.file), chosen.questions, chosen.base, adapter, answers, chosen.frames)
@@ -96,6 +115,7 @@ def caption(arguments: list[str]) -> None:
     """`uniadapter caption`."""
     chosen = _predicting("caption", "write a caption for a picture or video").parse_args(arguments)
     adapter = Path(chosen.adapter) if chosen.adapter else None
+    _begin()
     from uniadapter.commands import run_prediction
 
     run_prediction("caption", Path(chosen.file), [], chosen.base, adapter, None, chosen.frames)
@@ -103,30 +123,28 @@ def caption(arguments: list[str]) -> None:
 
 def _predicting(command: str, description: str) -> Parser:
     parser = Parser(prog=f"uniadapter {command}", description=description)
-    parser.add_argument("file", help="a picture, a video, or a folder of frames")
-    parser.add_argument("--adapter", default=None, help="adapter folder; without one, the bare base")
-    parser.add_argument("--base", default=None, help="base model; without it the adapter's, or the embedded one")
-    parser.add_argument("--frames", type=int, default=None, help="of a video; without it as the adapter was trained")
+    parser.add_argument("file", type=a_path, help="a picture, a video, or a folder of frames")
+    parser.add_argument("--adapter", type=a_path, help="adapter folder; without one, the bare base")
+    parser.add_argument("--base", type=a_path, help="base model; without it the adapter's, or the embedded one")
+    parser.add_argument("--frames", type=whole(1, 1024), help="of a video; without it as the adapter was trained")
     return parser
 
 
 def demo(arguments: list[str]) -> None:
     """`uniadapter demo`."""
-    from uniadapter.demo import DEMOS, run_demo
-
-    parser = Parser(prog="uniadapter demo", description="adapt the embedded BLIP to an embedded task, three ways")
-    parser.add_argument(
-        "task",
-        nargs="?",
-        choices=tuple(DEMOS),
-        default="scenes",
-        help="pictures, clips, questions about either, or captions",
-    )
-    parser.add_argument("--output", default=None, help="folder of the run; without it runs/demo or runs/demo-TASK")
-    parser.add_argument("--seed", type=int, default=0, help="of every random draw")
+    tasks = [one for one in arguments[:1] if one in DEMOS] or list(DEMOS)
+    about = "; ".join(f"{name}: {DEMOS[name]}" if len(tasks) > 1 else DEMOS[name] for name in tasks)
+    parser = Parser(prog="uniadapter demo", description=f"adapt the embedded BLIP to an embedded task: {about}")
+    parser.add_argument("task", nargs="?", choices=tuple(DEMOS), default="scenes", help="which one (default: scenes)")
+    parser.add_argument("--output", type=a_path, help="folder of the run; without it runs/demo or runs/demo-TASK")
+    parser.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, help="of every random draw")
     chosen = parser.parse_args(arguments)
-    usual = "runs/demo" if chosen.task == "scenes" else f"runs/demo-{chosen.task}"
-    run_demo(chosen.task, Path(chosen.output or usual), chosen.seed)
+    output = chosen.output or ("runs/demo" if chosen.task == "scenes" else f"runs/demo-{chosen.task}")
+    usable_folder(output)
+    _begin()
+    from uniadapter.demo import run_demo
+
+    run_demo(chosen.task, Path(output), chosen.seed)
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
@@ -143,26 +161,57 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; what a user can mend is one line on standard error and exit status 2."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        say(USAGE)
+        sys.stdout.write(USAGE)
         return 0 if arguments else 2
     if arguments[0] in ("-V", "--version"):
-        say(__version__)
+        sys.stdout.write(f"{__version__}\n")
         return 0
-    command = COMMANDS.get(arguments[0])
-    set_up_logging()
-    keep_freed_memory()
     try:
-        if command is None:
-            raise UsageError(f"there is no command {arguments[0]!r}; there is {', '.join(COMMANDS)}")
-        command(arguments[1:])
-        if "torch" in sys.modules:
-            from uniadapter.distributed import leave
-
-            leave()
-    except (ConfigError, DataError, CheckpointError, UsageError, FloatingPointError, OSError, ImportError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+        if arguments[0] not in COMMANDS:
+            name = shortened(arguments[0], 60)
+            raise UsageError(f"there is no command {name!r}{names_like(name, COMMANDS)}")
+        COMMANDS[arguments[0]](arguments[1:])
+        _leave()
+    except BrokenPipeError:  # who read the output has gone, `head` say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         return 130
+    except Exception as error:
+        line = mendable(error)
+        if line is None:
+            raise  # our mistake: whoever reports it needs every line of it
+        sys.stderr.write(f"error: {line}\n")
+        return 2
     return 0
+
+
+def mendable(error: Exception) -> str | None:
+    """What a user can mend, in one line of at most 300 characters; None for a mistake of ours."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return shortened(f"{shortened(os.fsdecode(error.filename), 200)}: {error.strerror}")
+    kinds = (ConfigError, DataError, CheckpointError, UsageError, SchemaError, FloatingPointError, OSError, ImportError)
+    if isinstance(error, kinds):
+        return shortened(str(error) or type(error).__name__)
+    out = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if out or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
+        advice = "smaller train.batch_size, evaluate.batch_size, model.image_size or data.frames need less"
+        return shortened(f"the memory is full; {advice} ({shortened(str(error), 100)})")
+    return None
+
+
+def _begin() -> None:
+    """What is set up before the work starts, and not for a page of help or an error in the command line."""
+    from uniadapter.display import set_up_logging
+    from uniadapter.memory import keep_freed_memory
+
+    set_up_logging()
+    keep_freed_memory()
+
+
+def _leave() -> None:
+    if "torch" in sys.modules:
+        from uniadapter.distributed import leave
+
+        leave()

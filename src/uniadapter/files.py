@@ -86,6 +86,31 @@ def clear_leftovers(folder: Path | str) -> list[Path]:
     return removed
 
 
+def usable_folder(path: Path | str) -> Path:
+    """Return the folder that results will go to, known now, before hours of work, to be one that can be written.
+
+    It is not made yet.
+
+    Raises:
+        WriteError: something that is no folder stands there or above, or it cannot be written.
+    """
+    path = Path(path)
+    try:
+        for place in (path, *path.absolute().parents):
+            if place.is_dir():
+                if not os.access(place, os.W_OK | os.X_OK):
+                    raise WriteError(f"{path}: nothing can be written there ({place} is read-only for this user)")
+                break
+            if place.exists() or place.is_symlink():
+                raise WriteError(f"{path}: cannot be the folder of results, {place} is a file; name another")
+    except WriteError:
+        raise
+    except (OSError, ValueError) as error:  # too long a name, a null byte
+        reason = _reason(error) if isinstance(error, OSError) else error
+        raise WriteError(f"{str(path)[:200]}: cannot be the folder of results ({reason})") from None
+    return path
+
+
 def file_hash(path: Path | str) -> str:
     """SHA-256 of a file's bytes, in hex."""
     digest = hashlib.sha256()

@@ -11,6 +11,7 @@ import difflib
 import functools
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -59,22 +60,80 @@ def read_json(file: Path | str) -> Any:
 
 
 def read_yaml(file: Path | str) -> Any:
-    """The content of a YAML file in UTF-8, loaded safely.
+    """The content of a YAML file in UTF-8; see `parse_yaml`.
 
     Raises:
-        SchemaError: it is not YAML, nests too deep, or unfolds to more than a million values.
+        SchemaError: as there.
         OSError: it cannot be read.
     """
     try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8-sig"))
+        text = Path(file).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SchemaError(f"{file}: not YAML ({error})") from None
+    return parse_yaml(text, str(file))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The content of a YAML text, of plain values only, by YAML 1.2's rules: 1e-5 is a number, and "no" is a text.
+
+    Raises:
+        SchemaError: it is not YAML, says a key twice, nests too deep, or unfolds to more than a million values.
+    """
+    try:
+        content = yaml.load(text, Loader=_Loader)
         _check_shape(content, MAX_NODES)
     except RecursionError:
-        raise SchemaError(f"{file}: nests deeper than {MAX_LEVELS} levels") from None
+        raise SchemaError(f"{where}: nests deeper than {MAX_LEVELS} levels") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise SchemaError(f"{file}: not YAML ({error})") from None
+        raise SchemaError(f"{where}: not YAML ({error})") from None
     except (MemoryError, OverflowError) as error:
-        raise SchemaError(f"{file}: holds a value that cannot be represented ({error})") from None
+        raise SchemaError(f"{where}: holds a value that cannot be represented ({error})") from None
     return content
+
+
+def write_yaml(content: Any) -> str:
+    """Plain values as YAML that `parse_yaml`, and YAML 1.1, read back as the same."""
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's plain values: no dates, no base 60, no yes and no, no merging of keys; a key stands once."""
+
+    # The reader's time grows with the square of the levels, so that it must not come to the end of ten thousand.
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        """Raise for brackets in too many brackets."""
+        if self.flow_level >= MAX_LEVELS:
+            raise RecursionError
+        super().fetch_flow_collection_start(TokenClass)
+
+    def add_indent(self, column: int) -> bool:
+        """Raise for blocks in too many blocks."""
+        if len(self.indents) > MAX_LEVELS:
+            raise RecursionError
+        return super().add_indent(column)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Raise for a key that stands twice, where YAML's reader would keep the last."""
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands twice", key.start_mark
+                )
+            seen.add(getattr(key, "value", None) if isinstance(key, yaml.ScalarNode) else id(key))
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _kind, _pattern, _starts in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?\d+", list("-+0123456789")),
+    ("float", r"[-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+     list("-+.0123456789")),
+):  # fmt: skip
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), _starts)
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value)))
 
 
 def checked(values: object, kind: type[T], where: str) -> T:
@@ -83,7 +142,7 @@ def checked(values: object, kind: type[T], where: str) -> T:
     Args:
         values: as a file or a caller gave them.
         kind: what they should be; ranges stand in its annotations (`Annotated[int, Field(ge=1)]`).
-        where: what is being read, for the error: "adapter/adapter_config.json", say.
+        where: what is being read, for the error: "adapter/adapter_config.json", say; "" for a command line.
 
     Returns:
         An instance of `kind`.
@@ -91,14 +150,15 @@ def checked(values: object, kind: type[T], where: str) -> T:
     Raises:
         SchemaError: names the key and says what it should be.
     """
+    start = f"{where}: " if where else ""
     try:
         # In JSON's mode strictness is of the kind meant here: an object for a dataclass, a list for a tuple, but no
         # text for a number; in Python's own it would ask for instances.
         return cast(T, _adapter_of(cast(Any, kind)).validate_json(json.dumps(values)))
     except (TypeError, RecursionError) as error:
-        raise SchemaError(f"{where}: holds a value that JSON cannot hold ({error})") from None
+        raise SchemaError(f"{start}holds a value that JSON cannot hold ({error})") from None
     except ValidationError as error:
-        raise SchemaError(f"{where}: {first_fault(error, kind)}") from None
+        raise SchemaError(f"{start}{first_fault(error, kind)}") from None
 
 
 def first_fault(error: ValidationError, kind: Any = None, within: str = "") -> str:

@@ -13,7 +13,8 @@ from uniadapter.errors import ConfigError
 from uniadapter.schema import first_fault, shortened
 
 
-def _path(name: str) -> str:
+def as_path(name: str) -> str:
+    """A path with one's home in the place of `~`; ValueError for what no path can hold."""
     if "\0" in name:
         raise ValueError("no path has a null byte")
     return os.path.expanduser(name)
@@ -30,7 +31,7 @@ def _as_tuple(values: Any) -> Any:
 
 Text: TypeAlias = Annotated[str, Field(max_length=2000), AfterValidator(_writable)]
 File: TypeAlias = Annotated[
-    str, Field(min_length=1, max_length=4000), AfterValidator(_writable), AfterValidator(_path)
+    str, Field(min_length=1, max_length=4000), AfterValidator(_writable), AfterValidator(as_path)
 ]  # `~` is one's home
 Part: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 Interval: TypeAlias = Annotated[tuple[Part, Part], BeforeValidator(_as_tuple)]
