@@ -142,12 +142,14 @@ class Counts:
         adapter: the same without heads.
         total: every parameter of the task model without adapters and without any momentum copy.
         embeddings: of these, the token embeddings.
+        trainable_embeddings: of the token embeddings, those with gradients.
     """
 
     trainable: int
     adapter: int
     total: int
     embeddings: int
+    trainable_embeddings: int = 0
 
     @property
     def trainable_percent(self) -> float:
@@ -161,8 +163,8 @@ class Counts:
 
     @property
     def trainable_percent_without_embeddings(self) -> float:
-        """Trainable in percent of the base without its token embeddings."""
-        return 100 * self.trainable / (self.total - self.embeddings)
+        """Trainable in percent of the base, both without the base's token embeddings."""
+        return 100 * (self.trainable - self.trainable_embeddings) / (self.total - self.embeddings)
 
     def __str__(self) -> str:
         return (
@@ -179,10 +181,11 @@ def count_parameters(model: PreTrainedModel) -> Counts:
     heads = {id(p) for s in (owner.values() if isinstance(owner, nn.ModuleDict) else ()) for p in s.heads.parameters()}  # type: ignore[union-attr]
     parameters = list(model.parameters())
     tokens = [m.weight for m in model.modules() if isinstance(m, nn.Embedding) and m.padding_idx is not None]
-    unique_tokens = {id(w): w.numel() for w in tokens}
+    unique_tokens = {id(w): w for w in tokens}
     return Counts(
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
         adapter=sum(p.numel() for p in parameters if p.requires_grad and id(p) in of_sets and id(p) not in heads),
         total=sum(p.numel() for p in parameters if id(p) not in of_sets),
-        embeddings=sum(unique_tokens.values()),
+        embeddings=sum(w.numel() for w in unique_tokens.values()),
+        trainable_embeddings=sum(w.numel() for w in unique_tokens.values() if w.requires_grad),
     )

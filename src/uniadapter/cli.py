@@ -17,7 +17,7 @@ from uniadapter.version import __version__
 
 USAGE = """usage: uniadapter COMMAND …
 
-  train CONFIG [--resume] [--FIELD VALUE …]        adapt a BLIP as a config says, measure it, write a run folder
+  train CONFIG [--resume | --overwrite] [--FIELD …] adapt a BLIP as a config says, measure it, write a run folder
   evaluate CONFIG [--adapter FOLDER] [--FIELD …]   measure a base, or a base with an adapter
   ask FILE QUESTION … [--adapter FOLDER]           answer questions about a picture or video
   caption FILE [--adapter FOLDER]                  write a caption for it
@@ -46,20 +46,24 @@ def train(arguments: list[str]) -> None:
 
     def options(parser: Parser) -> None:
         parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
+        parser.add_argument("--overwrite", action="store_true", help="replace the run that is in the output folder")
 
     config, chosen = parse_run("train", arguments, options)
     usable_folder(config.output)
     _begin()
     from uniadapter.commands import run_training
+    from uniadapter.distributed import is_main
 
     try:
-        run_training(config, bool(chosen.resume))
+        run_training(config, bool(chosen.resume), bool(chosen.overwrite))
     except Interrupted as stop:
         from uniadapter.display import say
 
         given = [one for one in arguments if one not in ("--resume", "--overwrite")]
-        say(f"{stop}; go on with:\n  {shlex.join(['uniadapter', 'train', *given, '--resume'])}")
-        raise SystemExit(130) from None
+        more = f"; go on with:\n  {shlex.join(['uniadapter', 'train', *given, '--resume'])}"
+        if is_main():
+            say(f"{stop}{more if stop.folder is not None else ''}")
+        raise SystemExit(stop.exit_code) from None
 
 
 def evaluate(arguments: list[str]) -> None:
@@ -175,6 +179,9 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # who read the output has gone, `head` say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Interrupted as stop:
+        sys.stderr.write(f"{stop}\n")
+        return stop.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         return 130

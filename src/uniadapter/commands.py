@@ -6,7 +6,9 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from uniadapter.data.questions import QuestionSplit, read_answer_list
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.data.vqa_files import write_results
 from uniadapter.display import TrainingBar, console, logged_to, pair_bar, say
+from uniadapter.distributed import first_decides
 from uniadapter.evaluation.answering import Prediction
 from uniadapter.examples import examples_of
 from uniadapter.jobs import Result
@@ -28,6 +31,7 @@ from uniadapter.original import read_pth
 from uniadapter.predict import ask, caption, image_features
 from uniadapter.preparing import Prepared, prepare
 from uniadapter.report.metrics import write_atomically
+from uniadapter.run_folder import check_unused, locked
 from uniadapter.runs import (
     evaluate_split,
     load_split,
@@ -39,69 +43,91 @@ from uniadapter.runs import (
     write_config,
     zero_shot,
 )
-from uniadapter.trainer import CHECKPOINT, HISTORY, make_accelerator
+from uniadapter.stopping import interruptible
+from uniadapter.trainer import CHECKPOINT, make_accelerator
 
 logger = logging.getLogger(__name__)
 
 
-def run_training(config: RunConfig, resume: bool = False) -> dict[str, Any]:
-    """Train, save, measure and report one run.
+def run_training(config: RunConfig, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
+    """Train, save, measure and report one run; every process of a launch calls it and shares the work.
 
     Args:
         config: the run; `data.test` may be missing, then nothing is measured at the end.
         resume: go on from the checkpoint in `config.output`.
+        overwrite: a run that stands in `config.output` may be replaced: each of its files once there is a new one.
 
     Returns:
-        The run's `metrics.json`.
+        The run's `metrics.json`; on all processes but the first an empty one.
 
     Raises:
         ConfigError, DataError, CheckpointError: one line that says what to mend.
-        Interrupted: Ctrl-C came; everything is saved.
+        Interrupted: a signal came; what was trained is saved.
     """
     if config.model.method == "none":
         raise ConfigError("model.method is none, which trains nothing: use `evaluate`, or set uniadapter or full")
+    if config.train.keep == "best" and not config.data.val:
+        raise ConfigError("train.keep is best, which the validation split decides: set data.val, or train.keep last")
     folder = Path(config.output)
     accelerator = make_accelerator(config.train)
-    if not accelerator.is_main_process:  # the others train along and leave talking, writing and measuring to the first
-        logging.getLogger("uniadapter").setLevel(logging.ERROR)
-        config = replace(config, data=resolve_data(config.data))
-        train_split(prepare(config), load_split(config, "train"), config, folder, resume, accelerator=accelerator)
-        return {}
-    if not resume and (folder / CHECKPOINT).exists():
-        logger.warning("%s holds an earlier run, which this one replaces (--resume would go on with it)", folder)
-        (folder / CHECKPOINT).unlink()
-        (folder / HISTORY).unlink(missing_ok=True)
-    with logged_to(folder):
-        write_config(config, folder / "config.yaml")
-        return _train_and_measure(replace(config, data=resolve_data(config.data)), folder, resume, accelerator)
+    with ExitStack() as held, interruptible(folder, folder / CHECKPOINT):
+
+        def take() -> None:
+            check_unused(folder, resume, overwrite)
+            held.enter_context(locked(folder))
+            check_unused(folder, resume, overwrite)  # the run that held it may have ended meanwhile
+
+        first_decides(take)
+        if accelerator.is_main_process:
+            held.enter_context(logged_to(folder))
+        else:  # the others leave talking and writing to the first
+            logging.getLogger("uniadapter").setLevel(logging.ERROR)
+        return _train_and_measure(config, folder, resume, overwrite, accelerator)
 
 
-def _train_and_measure(config: RunConfig, folder: Path, resume: bool, accelerator: Accelerator) -> dict[str, Any]:
-    """What the first process does in `run_training`."""
+def _train_and_measure(
+    config: RunConfig, folder: Path, resume: bool, overwrite: bool, accelerator: Accelerator
+) -> dict[str, Any]:
+    """What `run_training` does in a folder that is its own."""
+    started = time.perf_counter()
+    write = partial(write_config, config, folder / "config.yaml")
+    if accelerator.is_main_process and not (resume or overwrite):
+        write()
+    config = replace(config, data=resolve_data(config.data))
     train = load_split(config, "train")
     tests = test_splits(config) if config.data.test else {}
-    val = load_split(config, "val") if config.data.val and config.train.evaluate_every else None
-    started = time.perf_counter()
+    val = load_split(config, "val") if config.data.val else None
     prepared = prepare(config)
-    say(str(prepared.counts))
+    prepared.together = accelerator.num_processes > 1
 
-    def on_epoch(epoch: int) -> None:
-        if val is not None and epoch % config.train.evaluate_every == 0:
-            _log_validation(prepared, val, config, epoch)
+    def validate(epoch: int) -> float:
+        assert val is not None
+        found = evaluate_split(prepared, val, config)
+        logger.info("epoch %d validation %s", epoch, found.headline)
+        return found.main
 
-    with TrainingBar(config.model.method) as bar:
-        trainer = train_split(prepared, train, config, folder, resume, bar, on_epoch, accelerator)
-    size = save_result(prepared, config, folder)
-    logger.info("saved to %s (%.2f MB)", folder, size / 1e6)
+    with TrainingBar(config.model.method) if accelerator.is_main_process else nullcontext() as bar:
+        if bar is not None:
+            say(str(prepared.counts))
+        trainer = train_split(
+            prepared, train, config, folder, resume, bar, accelerator=accelerator, started=started,
+            validate=validate if val is not None else None, on_first_write=write,
+        )  # fmt: skip
+    started -= trainer.seconds_before
+    size = save_result(prepared, config, folder) if accelerator.is_main_process else 0
     metrics: dict[str, Any] = {"task": config.task, "seed": config.train.seed, "base": config.model.base,
-               "splits": summaries(train, *tests.values()), "rows": []}  # fmt: skip
+               "splits": summaries(train, *tests.values()), "kept": trainer.kept, "rows": []}  # fmt: skip
     examples: list[report.QueryExample | report.TextExample] = []
     name = config.model.method_name
+    logger.info("saved to %s (%.2f MB), the weights after step %d", folder, size / 1e6, trainer.kept["step"])
     if tests:
         with pair_bar("reranking") as progress:
             after = measure(prepared, config, tests, name, started, size, trainer.history, progress)
             before = zero_shot(_base_of(prepared, config), config, tests, progress)
         metrics["rows"] = [*before.rows, *after.rows]
+    if not accelerator.is_main_process:
+        return {}
+    if tests:
         examples = examples_of(tests["test"], before.result, after.result)
     finish_report(folder, metrics, {name: trainer.history}, examples, str(prepared.counts))
     return metrics
@@ -119,11 +145,8 @@ def _base_of(prepared: Prepared, config: RunConfig) -> Prepared:
     bare = replace(config, model=replace(config.model, method="none"))
     fresh = prepare(bare)
     fresh.model.to(device=prepared.model.device)  # type: ignore[call-arg]
+    fresh.together = prepared.together
     return fresh
-
-
-def _log_validation(prepared: Prepared, split: RetrievalSplit, config: RunConfig, epoch: int) -> None:
-    logger.info("epoch %d validation %s", epoch, evaluate_split(prepared, split, config).headline)
 
 
 def finish_report(

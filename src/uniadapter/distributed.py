@@ -8,7 +8,9 @@ the one mean over all rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,6 +19,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 T = TypeVar("T")
+
+_LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed? ?out|process group|rank", re.I)
+
+
+class PeerLost(ConnectionError):
+    """Another process of the run has ended, so that this one cannot go on."""
 
 
 def world_size() -> int:
@@ -44,6 +52,43 @@ def leave() -> None:
     """Leave the process group, if there is one; its threads would abort a process that ends while they run."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+
+
+@contextmanager
+def losing_peers() -> Iterator[None]:
+    """Within the block a connection that breaks because another process ended is said as that, in one line.
+
+    Raises:
+        PeerLost: it broke.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if world_size() == 1 or not _LOST.search(str(error)):
+            raise
+        reason = str(error).strip().splitlines()[0][:100]
+        raise PeerLost(
+            f"process {rank()} of {world_size()} lost the others, of which one has ended ({reason}); "
+            "what was saved last is whole: go on with --resume"
+        ) from error
+
+
+def first_decides(check: Callable[[], None]) -> None:
+    """Let the first process check something; where it raises, all end, and the first one says why.
+
+    Raises:
+        SystemExit: with status 2, on the others.
+    """
+    failed: list[Exception] = []
+    if is_main():
+        try:
+            check()
+        except Exception as error:
+            failed = [error]
+    if any(gather_list([bool(failed)])):
+        if failed:
+            raise failed[0]
+        raise SystemExit(2)
 
 
 @dataclass(frozen=True)
@@ -115,6 +160,20 @@ def gather_list(values: Sequence[T]) -> list[T]:
     every: list[Any] = [None] * world_size()
     dist.all_gather_object(every, list(values))
     return [value for part in every for value in part]
+
+
+def greatest(values: Sequence[float], device: torch.device | str = "cpu") -> list[float]:
+    """For each value the greatest that any process has.
+
+    Args:
+        values: as many on every process.
+        device: one that the process group can talk over.
+    """
+    if world_size() == 1:
+        return list(values)
+    tensor = torch.tensor(values, dtype=torch.float32, device=device)
+    dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return [float(value) for value in tensor.tolist()]
 
 
 def _gather(tensor: Tensor, sizes: Share) -> Tensor:

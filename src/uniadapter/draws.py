@@ -1,7 +1,8 @@
 """Random draws that depend on what is drawn, never on who draws it.
 
 Order, augmentation, frames, captions and hard negatives are each a function of (seed, epoch, sample id), so that a
-resumed run and a run on several processes draw exactly what one uninterrupted process would.
+resumed run and a run on several processes draw exactly what one uninterrupted process would. Dropout alone depends on
+who draws it, on (seed, epoch, batch, process): a resumed run draws it again, several processes each draw their own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 _MASK = (1 << 64) - 1
 
 # Names of the streams, so that two kinds of draw for one sample never share their bits.
-ORDER, AUGMENT, CAPTION, NEGATIVE_VISUAL, NEGATIVE_TEXT, FRAMES, GROUPS = range(7)
+ORDER, AUGMENT, CAPTION, NEGATIVE_VISUAL, NEGATIVE_TEXT, FRAMES, GROUPS, DROPOUT = range(8)
 
 
 def draw_seed(*parts: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 
@@ -30,9 +31,26 @@ class UsageError(ValueError):
     """A command line that cannot be understood."""
 
 
-class Interrupted(Exception):
-    """The run was stopped by Ctrl-C after saving; `folder` is where it can be taken up."""
+class NotFinite(FloatingPointError, ValueError):
+    """A value computed from the weights is NaN or infinite: training has diverged, or the weights are broken."""
 
-    def __init__(self, folder: Path, step: int) -> None:
-        super().__init__(f"stopped at step {step}; everything is saved in {folder}")
-        self.folder, self.step = folder, step
+
+class Interrupted(Exception):
+    """The run was stopped by a signal.
+
+    Args:
+        folder: where it can be taken up; None if nothing was saved.
+        step: optimiser steps done; None outside training.
+        signum: the signal.
+    """
+
+    def __init__(self, folder: Path | None, step: int | None = None, signum: int = signal.SIGINT) -> None:
+        where = "stopped" if step is None else f"stopped at step {step}"
+        saved = "nothing was saved" if folder is None else f"everything is saved in {folder}"
+        super().__init__(f"{where}; {saved}")
+        self.folder, self.step, self.signum = folder, step, signum
+
+    @property
+    def exit_code(self) -> int:
+        """128 and the signal's number, as shells have it."""
+        return 128 + self.signum

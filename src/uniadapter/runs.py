@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from accelerate import Accelerator
 
@@ -18,14 +17,18 @@ from uniadapter.checkpoint import save_adapter, written_atomically
 from uniadapter.config import ConfigError, DataConfig, RunConfig
 from uniadapter.data.loaders import train_loader
 from uniadapter.data.splits import RetrievalSplit
+from uniadapter.divergence import Diverged
 from uniadapter.embedded import resolve
 from uniadapter.evaluation.rerank import Progress
+from uniadapter.files import write_text
 from uniadapter.jobs import Result, job_of
 from uniadapter.preparing import Prepared, image_size
+from uniadapter.resuming import made_with
 from uniadapter.trainer import Tick, Trainer, make_accelerator
 
 logger = logging.getLogger(__name__)
 
+SPLITS = ("train", "val", "test")  # names that a further test set cannot have
 ADAPTER = "adapter"  # folders below a run's
 MODEL = "model"
 
@@ -42,7 +45,7 @@ def resolve_data(config: DataConfig) -> DataConfig:
 
 def load_split(config: RunConfig, which: str) -> RetrievalSplit:
     """A split by its field ("train", "val", "test") or by the name of a further test set."""
-    path = config.data.extra_tests.get(which) or getattr(config.data, which, None)
+    path = getattr(config.data, which) if which in SPLITS else config.data.extra_tests.get(which)
     if path is None:
         raise ConfigError(f"data.{which} is not set: name an annotation file in the config or with --data.{which}")
     return job_of(config).load(path, config.data, which)
@@ -64,11 +67,18 @@ def train_split(
     on_tick: Callable[[Tick], None] | None = None,
     on_epoch: Callable[[int], None] | None = None,
     accelerator: Accelerator | None = None,
+    validate: Callable[[int], float] | None = None,
+    started: float | None = None,
+    on_first_write: Callable[[], None] | None = None,
 ) -> Trainer:
-    """Train what `prepare` made trainable on a split."""
+    """Train what `prepare` made trainable on a split; see `Trainer`.
+
+    Raises:
+        Diverged: the samples of the step are in the folder's `diverged.json`.
+    """
     accelerator = accelerator or make_accelerator(config.train)
-    torch.manual_seed(config.train.seed + accelerator.process_index)  # dropout; all else is drawn by sample
     prepared.model.to(accelerator.device)
+    made = made_with(config, split, prepared.model) if folder is not None else {}
     task = job_of(config).task(prepared, split, config)
     loader = train_loader(
         split,
@@ -80,9 +90,18 @@ def train_split(
         world=accelerator.num_processes,
         pin_memory=accelerator.device.type == "cuda",
     )
-    trainer = Trainer(task, loader, config.train, folder, accelerator, on_tick, on_epoch)
+    left_out = len(split.texts) - loader.samples_per_epoch
+    if left_out:
+        logger.warning("the last %d samples of each epoch are left out: fewer than processes", left_out)
+    trainer = Trainer(
+        task, loader, config.train, folder, accelerator, on_tick, on_epoch, validate, made, started, on_first_write
+    )
     try:
         trainer.train(resume)
+    except Diverged as error:
+        if folder is not None and error.seen:
+            raise error.with_file(error.write(folder, split)) from error
+        raise
     finally:
         loader.close()
     if loader.skipped:
@@ -196,5 +215,4 @@ def write_config(config: RunConfig, file: Path) -> None:
     """Write a config as YAML that `train` reads back."""
     values = asdict(config)
     values["data"]["scale"] = list(config.data.scale)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(values, sort_keys=False))
+    write_text(file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))

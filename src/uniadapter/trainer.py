@@ -1,103 +1,52 @@
-"""The training loop, on Accelerate: precision, accumulation, processes, saving, exact resuming, stopping by Ctrl-C."""
+"""The training loop, on Accelerate: precision, accumulation, processes, saving, exact resuming, stopping."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
-from torch import Tensor, nn
+from torch import Tensor
 
+from uniadapter.checkpointing import CHECKPOINT, CheckpointFile, read_checkpoint, take_up
 from uniadapter.config import TrainConfig
+from uniadapter.data.batches import Batch
 from uniadapter.data.loaders import TrainLoader
-from uniadapter.errors import Interrupted
-from uniadapter.original import CheckpointError, first_line
+from uniadapter.distributed import gather_list, greatest, losing_peers
+from uniadapter.divergence import Diverged, Seen, first_unusable, gradient_norm, samples_of
+from uniadapter.draws import DROPOUT, draw_seed
+from uniadapter.errors import CheckpointError, Interrupted
+from uniadapter.history import HISTORY, Record, Records, Tick, Window
+from uniadapter.keeping import Validations, snapshot
+from uniadapter.optimisation import parameter_groups, schedule
+from uniadapter.original import first_line
+from uniadapter.resuming import check_same
+from uniadapter.stopping import Stopping
 from uniadapter.tasks.base import Moment, Task
+
+__all__ = ["CHECKPOINT", "HISTORY", "Interrupted", "Tick", "Trainer", "make_accelerator", "schedule"]
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT = "checkpoint.pt"
-HISTORY = "history.jsonl"
-
-
-@dataclass(frozen=True)
-class Tick:
-    """What is known after a step, for progress displays and the history.
-
-    Args:
-        step: optimiser steps done.
-        steps: of the run.
-        epoch: counted from 0.
-        losses: mean over the steps since the last tick.
-        lr: learning rate.
-        samples_per_second: over all processes, since the last tick.
-    """
-
-    step: int
-    steps: int
-    epoch: int
-    losses: dict[str, float]
-    lr: float
-    samples_per_second: float
-
-    def record(self) -> dict[str, float | int]:
-        """The line of the history."""
-        rates = {"lr": self.lr, "samples_per_second": round(self.samples_per_second, 2)}
-        return {"step": self.step, "epoch": self.epoch, **self.losses, **rates}
-
-
-def schedule(config: TrainConfig, steps: int, steps_per_epoch: int) -> Callable[[int], float]:
-    """The learning rate of a step as a factor on the peak.
-
-    Args:
-        config: schedule, warmup_steps, epochs, lr and min_lr are used.
-        steps: of the run.
-        steps_per_epoch: optimiser steps in an epoch.
-    """
-    floor = config.min_lr / config.lr
-
-    def factor(step: int) -> float:
-        if step < config.warmup_steps:
-            return (step + 1) / config.warmup_steps
-        if config.schedule == "constant":
-            return 1.0
-        if config.schedule == "epoch_cosine":  # BLIP's: constant within an epoch, warm-up steps not subtracted
-            done = (step // steps_per_epoch) / config.epochs
-        else:
-            done = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
-        left = 1 - done if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
-        return floor + (1 - floor) * left
-
-    return factor
-
-
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters, with weight decay on matrices alone: not on biases, norms and scales."""
-    trainable = [p for p in module.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
-    ]
-
 
 def make_accelerator(config: TrainConfig, cpu: bool = False) -> Accelerator:
-    """Processes and precision as the run asks; unused parameters are allowed, since a loss may leave some out."""
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    """Processes and precision as the run asks."""
+    # A loss may leave parameters out. Buffers (the queue) are alike on all processes by construction: not sent around.
+    wrapping = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
     return Accelerator(
         mixed_precision=config.precision,
         gradient_accumulation_steps=config.accumulate,
-        kwargs_handlers=[unused],
+        kwargs_handlers=[wrapping],
         cpu=cpu,
     )
 
@@ -106,24 +55,35 @@ def make_accelerator(config: TrainConfig, cpu: bool = False) -> Accelerator:
 class Trainer:
     """Runs a task over a loader.
 
+    After every step comes, as far as it is due, a tick, a checkpoint and a validation, in that order; after the last
+    step all three are due. Processes agree after every step on whether to stop, so that none is left waiting.
+
     Args:
         task: its forward gives the losses of a batch.
         loader: training batches, already dealt out to the processes.
         config: the optimisation.
         folder: where history and checkpoints go; None keeps neither.
         accelerator: from `make_accelerator`; one for this process if None.
-        on_tick: told every `log_every` steps.
-        on_epoch: called after each epoch, with its number.
+        on_tick: told every `log_every` steps, on the first process.
+        on_epoch: called after each epoch and after the last step, with the number of epochs done or begun.
+        validate: measures the validation split on all processes and gives its main figure, higher is better; called
+            every `evaluate_every` epochs and after the last step. None validates nothing.
+        made_with: what the run is made with (`resuming.made_with`), kept in the checkpoint and compared when resuming.
+        started: when the run began, by `time.perf_counter`; now if None.
+        on_first_write: called on the first process before anything is written into the folder.
     """
 
     task: Task
     loader: TrainLoader
     config: TrainConfig
     folder: Path | None = None
-    accelerator: Accelerator | None = None
+    accelerator: Accelerator = None  # type: ignore[assignment]  # made below where none is given
     on_tick: Callable[[Tick], None] | None = None
     on_epoch: Callable[[int], None] | None = None
-    history: list[dict[str, float | int]] = field(default_factory=list)
+    validate: Callable[[int], float] | None = None
+    made_with: dict[str, Any] = field(default_factory=dict)
+    started: float | None = None
+    on_first_write: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         accelerator = self.accelerator = self.accelerator or make_accelerator(self.config)
@@ -132,9 +92,8 @@ class Trainer:
         if not any(group["params"] for group in groups):
             raise ValueError("nothing to train: add an adapter, or make the model's weights trainable")
         self.optimizer = torch.optim.AdamW(groups, lr=self.config.lr)
-        batches = len(self.loader)
-        self.steps_per_epoch = max(1, math.ceil(batches / self.config.accumulate))
-        self.batches = batches
+        self.batches = len(self.loader)
+        self.steps_per_epoch = max(1, math.ceil(self.batches / self.config.accumulate))
         self.steps = self.config.epochs * self.steps_per_epoch
         if self.config.max_steps:
             self.steps = min(self.steps, self.config.max_steps)
@@ -142,162 +101,235 @@ class Trainer:
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
         self.module, self.optimizer = accelerator.prepare(self.task, self.optimizer)
         self.step = self.epoch = self.batch = 0
-        self._stop = False
+        self.seconds_before = 0.0  # that earlier parts of a resumed run took
+        self.started = time.perf_counter() if self.started is None else self.started
+        self.stopping, self.window = Stopping(), Window()
+        own = self.folder if accelerator.is_main_process else None  # where this process writes
+        self.records = Records(own / HISTORY if own is not None else None)
+        self.checkpoint = CheckpointFile(own / CHECKPOINT) if own is not None else None
+        self.validations = Validations(self.folder, accelerator.is_main_process, self.config.keep == "best")
+        self._stop = False  # set by who wants the run to stop after the step, as Ctrl-C does
+
+    @property
+    def history(self) -> list[Record]:
+        """The ticks of the whole run."""
+        return self.records.lines
 
     def train(self, resume: bool = False) -> None:
-        """Train to the end, or take up a checkpoint first.
+        """Train to the end, or take up a checkpoint first; the weights are then those that `config.keep` names.
 
         Raises:
-            Interrupted: Ctrl-C came; the state is saved.
-            CheckpointError: there is nothing to resume, or it cannot be read or written.
-            FloatingPointError: the loss is no longer a number; the last checkpoint stays.
+            Interrupted: a signal came; the state is saved.
+            CheckpointError: there is nothing to resume, or it cannot be read or written, or was made otherwise.
+            Diverged: a loss, gradient or weight is no longer a number; the last checkpoint stays.
+            PeerLost: another process of the run has ended.
         """
-        if resume:
-            self.load()
-        self.task.train()
-        with self._stopping_politely():
-            while self.step < self.steps:
-                self._one_epoch()
-                if self.step >= self.steps:
-                    break
+        device = self.accelerator.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), losing_peers(), self.stopping:
+            if resume:
+                self.load()
+                self._validate()  # if the run did not come to it
+            self.task.train()
+            self.window.since = time.perf_counter()
+            try:
+                while self.step < self.steps:
+                    self._one_epoch()
+            except Diverged:
+                if self.checkpoint is not None:
+                    self.checkpoint.unproven()
+                raise
+        if self.checkpoint is not None:
+            self.checkpoint.proven()
         self.task.eval()
+        if self.validations.keep_best and self.validations.best is not None:
+            self.validations.restore_best(snapshot(self.task))
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """Which weights the trained model has, for `metrics.json`: "last" or "best", their step and validation."""
+        return self.validations.kept(self.step)
 
     def _one_epoch(self) -> None:
-        assert self.accelerator is not None
         self.loader.set_epoch(self.epoch, self.batch)
-        sums: dict[str, Tensor] = {}
-        samples, since, started = 0, 0, time.perf_counter()
-        for batch in self.loader:
-            moment = Moment(self.config.seed, self.epoch, self.batch, self.batches)
-            last = self.batch + 1 == self.batches
-            losses = self._step(batch.to(self.accelerator.device), moment, last)
-            for name, value in losses.items():
-                sums[name] = sums.get(name, torch.zeros_like(value)) + value
-            samples, since = samples + len(batch) * self.accelerator.num_processes, since + 1
-            self.batch += 1
-            stepped = self.accelerator.sync_gradients
-            if stepped and (self.step % self.config.log_every == 0 or self.step == self.steps):
-                self._tick(sums, since, samples / (time.perf_counter() - started))
-                sums, samples, since, started = {}, 0, 0, time.perf_counter()
-            if stepped and self.config.save_every and self.step % self.config.save_every == 0:
-                self.save()
-            if self._stop:
-                self.save()
-                raise Interrupted(self.folder or Path(), self.step)
-            if self.step >= self.steps:
-                return
-        self.epoch, self.batch = self.epoch + 1, 0
-        if not self.config.save_every and self.folder is not None:
-            self.save()
-        if self.on_epoch is not None:
-            self.on_epoch(self.epoch)
+        batches = iter(self.loader)
+        epoch = self.epoch
+        while self.epoch == epoch and self.step < self.steps:
+            # The last, perhaps incomplete group of accumulated batches of an epoch still makes a step.
+            size = min(self.config.accumulate, self.batches - self.batch)
+            self._step(islice(batches, size), size)
+            if self.batch >= self.batches:
+                self.epoch, self.batch = self.epoch + 1, 0
+            self._after_step()
 
-    def _step(self, batch: Any, moment: Moment, last: bool) -> dict[str, Tensor]:
+    def _step(self, batches: Iterator[Batch], size: int) -> None:
+        """One optimiser step over `size` batches."""
+        finite = torch.ones((), dtype=torch.bool, device=self.accelerator.device)
+        seen: list[Seen] = []
+        for place, batch in enumerate(batches):
+            last = place == size - 1
+            moment = Moment(self.config.seed, self.epoch, self.batch, self.batches, place == 0, last)
+            seen += samples_of(batch)
+            losses = self._accumulate(batch.to(self.accelerator.device), moment, size, seen)
+            finite &= torch.isfinite(losses["loss"])
+            self.window.add(losses, len(batch) * self.accelerator.num_processes)
+            self.batch += 1
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if self.config.grad_clip:
+            norm = self.accelerator.clip_grad_norm_(parameters, self.config.grad_clip)
+        else:
+            norm = gradient_norm(parameters)
+        if self.accelerator.scaler is None:  # which meets infinite gradients as a matter of course, and skips the step
+            finite &= torch.isfinite(torch.as_tensor(norm, device=finite.device))
+        self._agree_on_finite(bool(finite), "the loss or its gradient is not a finite number", seen)
+        if self.checkpoint is not None:
+            self.checkpoint.proven()
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+
+    def _accumulate(self, batch: Batch, moment: Moment, size: int, seen: list[Seen]) -> dict[str, Tensor]:
+        """The losses of one batch, their gradients added up."""
         accelerator = self.accelerator
-        assert accelerator is not None
-        # The last, perhaps incomplete group of accumulated batches of an epoch still makes a step.
-        sync = (self.batch + 1) % self.config.accumulate == 0 or last
-        accelerator.gradient_state._set_sync_gradients(sync)
-        with accelerator.autocast():
-            losses = self.module(batch, moment)
-        value = losses["loss"].detach()
-        if not torch.isfinite(value):
-            raise FloatingPointError(f"the loss is {float(value)} at step {self.step}: try a lower train.lr")
-        accelerator.backward(losses["loss"])
-        if sync:
-            if self.config.grad_clip:
-                accelerator.clip_grad_norm_(self.task.parameters(), self.config.grad_clip)
-            self.optimizer.step()
-            self.scheduler.step()
-            self.optimizer.zero_grad(set_to_none=True)
-            self.step += 1
+        # Dropout, the one draw that is not a function of the sample.
+        own = draw_seed(moment.seed, DROPOUT, moment.epoch, moment.batch, accelerator.process_index)
+        torch.manual_seed(own >> 1)
+        accelerator.gradient_state._set_sync_gradients(moment.last)
+        with nullcontext() if moment.last else accelerator.no_sync(self.module):
+            try:
+                with accelerator.autocast():
+                    losses = self.module(batch, moment)
+            except FloatingPointError as error:
+                raise Diverged(str(error), self.step, seen) from error
+            # Accelerate divides by `accumulate`; an incomplete group is the mean over its batches all the same.
+            accelerator.backward(losses["loss"] * (self.config.accumulate / size))
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def _tick(self, sums: dict[str, Tensor], count: int, rate: float) -> None:
-        assert self.accelerator is not None
-        # Weighed by their shares, so that the mean over processes is the mean over all rows.
-        losses = {name: float(self.accelerator.reduce(value, "mean")) / count for name, value in sums.items()}
+    def _agree_on_finite(self, finite: bool, what: str, seen: list[Seen]) -> None:
+        """Raise on all processes where one met a value that is not finite."""
+        if greatest([float(not finite)], self.accelerator.device)[0]:
+            raise Diverged(what, self.step, gather_list(seen))
+
+    def _after_step(self) -> None:
+        """What is due after a step: tick, checkpoint, validation, and the end if a signal asks for it."""
+        config, ended = self.config, self.step >= self.steps
+        closed = self.batch == 0  # an epoch
+        asked = self.stopping.wanted or (signal.SIGINT if self._stop else 0)
+        wanted = int(greatest([asked], self.accelerator.device)[0])
+        if ended or self.step % config.log_every == 0:
+            self._tick()
+        due = self.step % config.save_every == 0 if config.save_every else closed
+        if ended or wanted or due or (closed and self._validation_due()):
+            self.save()
+        if wanted:
+            raise Interrupted(self.folder, self.step, wanted)
+        if ended or closed:
+            self._validate()
+            if self.on_epoch is not None:
+                self.on_epoch(self._epochs)
+
+    @property
+    def _epochs(self) -> int:
+        """Epochs done or begun."""
+        return self.epoch + (self.batch > 0)
+
+    def _validation_due(self) -> bool:
+        every, ended = self.config.evaluate_every, self.step >= self.steps
+        due = ended or bool(every and self.batch == 0 and self.epoch % every == 0)
+        return self.validate is not None and due and self.validations.of_step(self.step) is None
+
+    def _validate(self) -> None:
+        """Validate, if that is due and was not done; all is saved by now."""
+        if self.validate is None or not self._validation_due():
+            return
+        # One process may therefore stop at once; several have to stop together.
+        with self.stopping.at_once() if self.accelerator.num_processes == 1 else nullcontext():
+            figure = gather_list([self.validate(self._epochs)])[0]
+        self.task.train()
+        self.validations.add(self.step, self._epochs, figure, snapshot(self.task))
+        self.window.since = time.perf_counter()
+
+    def _tick(self) -> None:
+        losses, rate = self.window.means(self._mean), self.window.rate
         tick = Tick(self.step, self.steps, self.epoch, losses, float(self.scheduler.get_last_lr()[0]), rate)
-        self.history.append(tick.record())
-        if self.accelerator.is_main_process:
-            if self.folder is not None:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                with (self.folder / HISTORY).open("a") as file:
-                    file.write(json.dumps(tick.record()) + "\n")
-            if self.on_tick is not None:
-                self.on_tick(tick)
+        self._before_writing()
+        self.records.append(tick.record())
+        self.window.clear()
+        if self.accelerator.is_main_process and self.on_tick is not None:
+            self.on_tick(tick)
+
+    def _mean(self, value: Tensor) -> Tensor:
+        # Weighed by their shares, so that the mean over processes is the mean over all rows.
+        reduced: Tensor = self.accelerator.reduce(value, "mean")
+        return reduced
+
+    def _before_writing(self) -> None:
+        if self.on_first_write is not None and self.accelerator.is_main_process:
+            self.on_first_write()
+        self.on_first_write = None
 
     def save(self) -> None:
-        """Write the checkpoint: trainable weights, momentum, queue, optimiser, place and random state."""
-        assert self.accelerator is not None
-        if self.folder is None or not self.accelerator.is_main_process:
+        """Write the checkpoint: trainable weights, momentum, queue, optimiser and place.
+
+        Raises:
+            Diverged: the weights are no numbers of use; the last checkpoint stays.
+            CheckpointError: it cannot be written.
+        """
+        if self.folder is None:
             return
+        wrong = first_unusable(snapshot(self.task))
+        self._agree_on_finite(wrong is None, f"{wrong} is no longer a number of use", [])
         state = {
-            "trainable": {n: p.detach() for n, p in self.task.named_parameters() if p.requires_grad},
+            "run": self.made_with,
+            "trainable": snapshot(self.task),
             "task": self.task.training_state(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "place": {"step": self.step, "epoch": self.epoch, "batch": self.batch, "batches": self.batches},
-            "random": {"torch": torch.get_rng_state()},
+            "window": self.window.state(self._mean),
+            "seconds": self.seconds,
         }
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
-        target = self.folder / CHECKPOINT
-        temporary = target.with_suffix(".tmp")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            torch.save(state, temporary)
-            os.replace(temporary, target)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-            temporary.unlink(missing_ok=True)
-            raise CheckpointError(f"{target}: could not be written ({error}); the last one is untouched") from error
+        if self.checkpoint is not None:
+            self._before_writing()
+            self.checkpoint.write(state)
+
+    @property
+    def seconds(self) -> float:
+        """That the run took so far, in all its parts."""
+        assert self.started is not None
+        return self.seconds_before + time.perf_counter() - self.started
 
     def load(self) -> None:
-        """Take up the checkpoint of the run folder."""
-        if self.folder is None or not (self.folder / CHECKPOINT).is_file():
-            raise CheckpointError(f"{self.folder}: nothing to resume, there is no {CHECKPOINT}")
+        """Take up the checkpoint of the run folder.
+
+        Raises:
+            CheckpointError: there is none, it is broken, or it was made with other settings or data; one line.
+        """
+        if self.folder is None:
+            raise CheckpointError("nothing to resume: the run has no folder")
         path = self.folder / CHECKPOINT
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise CheckpointError(f"{path}: not a readable checkpoint ({first_line(error)})") from error
-        if state["place"]["batches"] != self.batches:
-            raise CheckpointError(
-                f"{path}: made with {state['place']['batches']} batches an epoch, not {self.batches}; "
-                "resume with the same data and batch size"
-            )
-        own = dict(self.task.named_parameters())
-        with torch.no_grad():
-            for name, value in state["trainable"].items():
-                own[name].copy_(value)
-        self.task.load_training_state(state["task"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        if self.accelerator is not None and self.accelerator.scaler is not None and "scaler" in state:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["random"]["torch"])
+        state = read_checkpoint(path)
         place = state["place"]
+        check_same(state["run"], self.made_with, path)
+        if place["batches"] != self.batches:
+            raise CheckpointError(
+                f"{path}: made with {place['batches']} batches an epoch, not {self.batches}; "
+                "resume with the same data, batch size and number of processes"
+            )
+        take_up(snapshot(self.task), state["trainable"], path)
+        try:
+            self.task.load_training_state(state["task"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scheduler.load_state_dict(state["scheduler"])
+            if self.accelerator.scaler is not None and "scaler" in state:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+            self.window.load_state(state["window"], self.accelerator.device)
+        except Exception as error:  # whatever a state of another form brings about
+            raise CheckpointError(f"{path}: does not fit this run ({first_line(error)}); start anew") from error
         self.step, self.epoch, self.batch = place["step"], place["epoch"], place["batch"]
-        if self.batch >= self.batches:
-            self.epoch, self.batch = self.epoch + 1, 0
+        self.seconds_before = state["seconds"]
+        self.records.take_up(self.folder / HISTORY, self.step)
+        self.validations.take_up(self.folder, self.step)
         logger.info("resuming at step %d of %d", self.step, self.steps)
-
-    @contextmanager
-    def _stopping_politely(self) -> Iterator[None]:
-        """The first Ctrl-C finishes the step and saves; a second one stops at once."""
-
-        def stop(signum: int, frame: object) -> None:
-            if self._stop:
-                raise KeyboardInterrupt
-            self._stop = True
-            logger.warning("stopping after this step; press Ctrl-C again to stop at once")
-
-        try:
-            before = signal.signal(signal.SIGINT, stop)
-        except ValueError:  # not in the main thread: there is nothing to catch
-            yield
-            return
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)

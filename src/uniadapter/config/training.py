@@ -67,6 +67,8 @@ class TrainConfig:
         seed: of every random draw.
         save_every: steps between checkpoints; 0 saves at the end of each epoch.
         evaluate_every: epochs between evaluations on the validation split; 0 evaluates only at the end.
+        keep: the weights that the run ends with: those after the "last" step, or those that were "best" on the
+            validation split.
         log_every: steps between log lines.
         compile_vision: run the visual encoder through torch.compile.
     """
@@ -85,6 +87,7 @@ class TrainConfig:
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     save_every: Count = 0
     evaluate_every: Count = 0
+    keep: Literal["last", "best"] = "last"
     log_every: Annotated[int, Field(ge=1)] = 10
     compile_vision: bool = False
 

@@ -107,6 +107,11 @@ class TrainLoader(VisualLoader):
         super().__init__(loader, skip)
         self.batches = batches
 
+    @property
+    def samples_per_epoch(self) -> int:
+        """Samples that an epoch has, over all processes: those of the training set but a rest too small to share."""
+        return min(self.batches.count, self.batches.batches_per_epoch * self.batches.batch_size)
+
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
         """Choose the next iteration's epoch and first global batch; what comes before is not loaded."""
         self.batches.set_epoch(epoch, start_batch)

@@ -15,6 +15,7 @@ from uniadapter.config import EvaluateConfig, ModelConfig
 from uniadapter.data.batches import Batch
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.decoder import Context, question_context
+from uniadapter.distributed import gather_list
 from uniadapter.evaluation.mode import evaluating
 from uniadapter.generation import generate_texts
 from uniadapter.ranking import AnswerTree, rank_answers
@@ -136,6 +137,7 @@ def evaluate_answers(
     answers: AnswerList | None,
     autocast: AbstractContextManager[None] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    together: bool = False,
 ) -> list[Prediction]:
     """Answer every question of a split, in its order; one batch of visuals is held at a time.
 
@@ -143,12 +145,13 @@ def evaluate_answers(
         model: put in evaluation mode for the time of this call.
         tokenizer: the base's.
         split: of questions.
-        batches: its visuals, in order.
+        batches: its visuals, in order; where processes share the work, this one's.
         settings: max_tokens and frame_chunk are used.
         config: the protocol.
         answers: the list to choose from; None writes answers.
         autocast: a context for lower precision.
         progress: told how many questions are done, and of how many.
+        together: every process of the group is here and has its share of the visuals; each gets the whole result.
     """
     owned, found = split.visual_texts(), dict[int, Prediction]()
     warn_of_cuts(tokenizer, split.texts, settings.max_tokens, "questions")
@@ -162,4 +165,6 @@ def evaluate_answers(
             found.update(zip((text for text, _ in asked), given, strict=True))
             if progress is not None:
                 progress(len(found), len(split.texts))
+    if together:
+        found = dict(gather_list(list(found.items())))
     return [found[text] for text in range(len(split.texts))]

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from uniadapter.errors import NotFinite
+
 # The right items of each query: a mask [Q, G], one index per query [Q], or a sequence of indices
 # for each query.
 Positives = Tensor | Sequence[Sequence[int]]
@@ -33,7 +35,8 @@ def ranks(scores: Tensor, positives: Positives) -> Tensor:
         [Q] int64 in 1..G, on the scores' device.
 
     Raises:
-        ValueError: a score is NaN, a query has no right item, or an index lies outside the gallery.
+        NotFinite: a score is NaN.
+        ValueError: a query has no right item, or an index lies outside the gallery.
     """
     right = _Right.of(positives, scores)
     result = torch.empty(scores.shape[0], dtype=torch.int64, device=scores.device)
@@ -221,7 +224,7 @@ def _numbers(scores: Tensor, what: str, rows: slice) -> Tensor:
     scores = scores if scores.is_floating_point() else scores.double()
     wrong = torch.isnan(scores).any(dim=1)
     if bool(wrong.any()):
-        raise ValueError(f"query {rows.start + int(wrong.nonzero()[0, 0])}: a {what} is NaN, so it has no rank")
+        raise NotFinite(f"query {rows.start + int(wrong.nonzero()[0, 0])}: a {what} is NaN, so it has no rank")
     return scores
 
 

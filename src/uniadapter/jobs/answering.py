@@ -16,7 +16,7 @@ from uniadapter.data.vqa_files import Annotation
 from uniadapter.evaluation.answering import AnswerList, Prediction, evaluate_answers
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.evaluation.vqa import exact_match, vqa_accuracy
-from uniadapter.jobs.base import Result, visuals_of
+from uniadapter.jobs.base import Result, shared, visuals_of
 from uniadapter.preparing import Prepared, autocast
 from uniadapter.tasks.answering import AnswerTask
 from uniadapter.tokens import warn_of_cuts
@@ -53,7 +53,7 @@ class AnswerJob:
         loader = visuals_of(prepared, split, config)
         found = evaluate_answers(
             prepared.model, prepared.tokenizer, split, loader, config.model, config.evaluate, answers,
-            autocast(config.evaluate.precision, prepared.model.device), progress,
+            autocast(config.evaluate.precision, prepared.model.device), progress, shared(prepared, split),
         )  # fmt: skip
         scores, right, headline = scored(split, found)
         if answers is not None:

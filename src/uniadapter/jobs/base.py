@@ -50,9 +50,14 @@ class Job(Protocol):
         """Measure the model as it stands."""
 
 
+def shared(prepared: Prepared, split: RetrievalSplit) -> bool:
+    """Whether each process measures a share of the visuals; where there are too few to share, each measures all."""
+    return prepared.together and len(split.visuals) >= distributed.world_size()
+
+
 def visuals_of(prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> VisualLoader:
     """The visuals of a split, in order, at the base's size; where processes measure together, this one's share."""
-    rank, world = (distributed.rank(), distributed.world_size()) if prepared.together else (0, 1)
+    rank, world = (distributed.rank(), distributed.world_size()) if shared(prepared, split) else (0, 1)
     size = image_size(prepared, config)
     batch_size = config.evaluate.batch_size
     return visual_loader(split, config.data, size=size, batch_size=batch_size, rank=rank, world=world)

@@ -9,11 +9,12 @@ from uniadapter.config import DataConfig, RunConfig
 from uniadapter.data.retrieval import load_retrieval
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.decoder import visual_context
+from uniadapter.distributed import gather_list
 from uniadapter.evaluation.captioning import caption_scores, require_scorer
 from uniadapter.evaluation.mode import evaluating
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.generation import generate_texts
-from uniadapter.jobs.base import Result, visuals_of
+from uniadapter.jobs.base import Result, shared, visuals_of
 from uniadapter.preparing import Prepared, autocast
 from uniadapter.tasks.answering import CaptionTask
 from uniadapter.tokens import warn_of_cuts
@@ -51,6 +52,8 @@ class CaptionJob:
                 )  # fmt: skip
                 if progress is not None:
                     progress(len(written), len(split.visuals))
+        if shared(prepared, split):
+            written = gather_list(written)
         owned = split.visual_texts()
         references = {visual: [split.texts[text] for text in texts] for visual, texts in enumerate(owned)}
         found = caption_scores(dict(enumerate(written)), references)

@@ -7,7 +7,7 @@ from uniadapter.data.retrieval import load_retrieval
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.evaluation.retrieval import evaluate_retrieval
-from uniadapter.jobs.base import Result, visuals_of
+from uniadapter.jobs.base import Result, shared, visuals_of
 from uniadapter.preparing import Prepared, autocast
 from uniadapter.tasks.retrieval import RetrievalTask
 from uniadapter.tokens import warn_of_cuts
@@ -35,7 +35,7 @@ class RetrievalJob:
         precision = autocast(config.evaluate.precision, prepared.model.device)
         found = evaluate_retrieval(
             prepared.model, prepared.tokenizer, split, loader, config.model, config.evaluate, precision, progress,
-            prepared.together,
+            shared(prepared, split),
         )  # fmt: skip
         text, visual, kind = found.text_to_visual, found.visual_to_text, split.visual_kind
         return Result(

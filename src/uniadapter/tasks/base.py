@@ -20,12 +20,16 @@ class Moment:
         epoch: counted from 0.
         batch: of this epoch, counted from 0.
         batches: in an epoch.
+        first: of the batches whose gradients are added up before an optimiser step.
+        last: of these; with `first` where each batch makes a step.
     """
 
     seed: int
     epoch: int
     batch: int
     batches: int
+    first: bool = True
+    last: bool = True
 
 
 class Task(nn.Module, ABC):

@@ -47,6 +47,7 @@ class RetrievalTask(Task):
         self.settings, self.objective = settings, objective
         self.queue = FeatureQueue(objective.queue_size, model.config.image_text_hidden_size, seed)
         self.temperature = nn.Parameter(torch.tensor(objective.temperature), objective.train_temperature)
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []  # for the queue, until the step's last batch
         self._momentum: list[Momentum] = []  # in a list: its weights are no part of this module
         if objective.momentum and objective.contrastive:
             decay = objective.momentum
@@ -71,7 +72,7 @@ class RetrievalTask(Task):
     def losses(
         self, frames: Tensor, tokens: TokenBatch, ids: Tensor, sample_ids: Tensor, moment: Moment
     ) -> dict[str, Tensor]:
-        """ITC and ITM; the momentum encoder and the queue move with every call in training mode.
+        """ITC and ITM; in training mode the momentum encoder and the queue move, once an optimiser step.
 
         Args:
             frames: [B, T, 3, H, W].
@@ -116,7 +117,7 @@ class RetrievalTask(Task):
         if momentum is None:
             visual, text, alpha = gather_rows(visuals.feature, True), gather_rows(texts.feature, True), 0.0
         else:
-            if self.training:
+            if self.training and moment.first:
                 momentum.update()
             visual, text = momentum.features(frames, tokens.ids, tokens.mask, self.settings.frame_chunk, stem)
             visual, text = gather_rows(visual), gather_rows(text)
@@ -134,8 +135,17 @@ class RetrievalTask(Task):
             rows.first_row,
         )
         if self.training:
-            self.queue.enqueue(visual, text, all_ids)
+            self._enqueue(visual, text, all_ids, moment)
         return loss
+
+    def _enqueue(self, visual: Tensor, text: Tensor, ids: Tensor, moment: Moment) -> None:
+        """Put what the batches of a step brought into the queue, once all of them were compared with it as it was."""
+        if moment.first:
+            self._waiting.clear()
+        self._waiting.append((visual.detach(), text.detach(), ids))
+        if moment.last:
+            self.queue.enqueue(*(torch.cat(rows) for rows in zip(*self._waiting, strict=True)))
+            self._waiting.clear()
 
     def _matching(
         self,
@@ -187,12 +197,8 @@ def _gather_visuals(visuals: Visuals) -> Visuals:
 
 
 def _gather_texts(texts: Texts) -> Texts:
-    """Texts of all processes; only what `fuse` reads has to be right, so the states stay without gradient."""
+    """Texts of all processes, as far as `fuse` reads them: it computes their states anew, so they stay empty."""
     longest = int(gather_rows(torch.tensor([texts.ids.shape[1]], device=texts.ids.device)).max())
     pad = (0, longest - texts.ids.shape[1])
-    return Texts(
-        gather_rows(nn.functional.pad(texts.ids, pad)),
-        gather_rows(nn.functional.pad(texts.mask, pad)),
-        gather_rows(nn.functional.pad(texts.states, (0, 0, *pad))),
-        gather_rows(texts.feature),
-    )
+    ids, mask = (gather_rows(nn.functional.pad(one, pad)) for one in (texts.ids, texts.mask))
+    return Texts(ids, mask, texts.states.new_empty((*ids.shape, 0)), gather_rows(texts.feature))
