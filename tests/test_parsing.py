@@ -13,7 +13,7 @@ import yaml
 from uniadapter.cli import COMMANDS, main
 from uniadapter.config import RunConfig
 from uniadapter.errors import UsageError
-from uniadapter.parsing import all_settings, as_values, parse_run, read_config
+from uniadapter.parsing import all_settings, parse_run, read_config
 from uniadapter.schema import MAX_MESSAGE
 
 SETTINGS = list(all_settings())
@@ -171,11 +171,13 @@ def test_overrides_win_in_their_order(tmp_path: Path) -> None:
     given = ["--train.lr", "2e-3", "--train", "{lr: 3e-3, epochs: 2}", "--data.extra_tests.b", "b.json",
              "--data.val", "null", "--data.train", "null.json", "--data.flip", "no",
              "--model.prompt", "null"]  # fmt: skip
-    config, _ = parse_run("train", [str(file), *given], lambda parser: None)
+    config, chosen = parse_run("train", [str(file), *given], lambda parser: None)
     assert (config.train.lr, config.train.epochs, config.train.precision) == (3e-3, 2, "no")
     assert config.data.extra_tests == {"a": "a.json", "b": "b.json"}
     assert (config.data.val, config.data.train, config.data.flip) == (None, "null.json", False)
     assert config.model.prompt == "null"
+    assert {"task", "train.lr", "train.epochs", "data.extra_tests.a", "data.val"} < chosen.stated
+    assert not {"train.seed", "model.base", "output"} & chosen.stated
     config, _ = parse_run("train", [str(file), "--data.extra_tests", "{}"], lambda parser: None)
     assert config.data.extra_tests == {}
 
@@ -191,7 +193,7 @@ def test_a_printed_config_is_read_as_the_same(tmp_path: Path, capsys: pytest.Cap
     train, evaluate = (read_config(tmp_path / f"{command}.yaml") for command in ("train", "evaluate"))
     assert train == evaluate
     assert train.train.seed == 7
-    assert as_values(train) == yaml.safe_load((tmp_path / "train.yaml").read_text())  # by YAML 1.1 too
+    assert train.to_dict() == yaml.safe_load((tmp_path / "train.yaml").read_text())  # by YAML 1.1 too
 
 
 def test_each_demo_says_how_long_it_takes(capsys: pytest.CaptureFixture[str]) -> None:

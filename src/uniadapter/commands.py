@@ -22,15 +22,16 @@ from uniadapter.data.splits import RetrievalSplit
 from uniadapter.data.vqa_files import write_results
 from uniadapter.display import TrainingBar, console, logged_to, pair_bar, say
 from uniadapter.distributed import first_decides
+from uniadapter.evaluated import check_split, results_folder, what_to_measure
 from uniadapter.evaluation.answering import Prediction
 from uniadapter.examples import examples_of
+from uniadapter.files import write_text
 from uniadapter.jobs import Result
 from uniadapter.jobs.answering import results_of
 from uniadapter.loading import convert_adapter, convert_blip
 from uniadapter.original import read_pth
 from uniadapter.predict import ask, caption, image_features
 from uniadapter.preparing import Prepared, prepare
-from uniadapter.report.metrics import write_atomically
 from uniadapter.run_folder import check_unused, locked
 from uniadapter.runs import (
     evaluate_split,
@@ -171,13 +172,15 @@ def run_evaluation(config: RunConfig, adapter: Path | None = None, which: str = 
 
     Args:
         config: base, data and protocol.
-        adapter: an adapter folder; None measures zero-shot.
+        adapter: an adapter folder, a folder that full fine-tuning wrote, or a run's; None measures the base.
         which: "train", "val", "test" or the name of a further test set.
 
     Returns:
-        The `metrics.json` that is written to `config.output`.
+        The `metrics.json` that is written to `config.output`, or to a folder of its own below where results of
+        something else stand there.
     """
-    folder = Path(config.output)
+    check_split(config, which)
+    config, adapter = what_to_measure(config, adapter)
     accelerator = make_accelerator(config.train)
     bare = replace(config, model=replace(config.model, method="none"))
     if not accelerator.is_main_process:
@@ -186,7 +189,8 @@ def run_evaluation(config: RunConfig, adapter: Path | None = None, which: str = 
             bare = replace(bare, data=resolve_data(bare.data))
             _take_part(bare, adapter, which, accelerator)
         return {}
-    with logged_to(folder):
+    folder, digest = results_folder(bare, adapter, which)
+    with logged_to(folder, "evaluate.log"):
         config = replace(bare, data=resolve_data(bare.data))
         split = load_split(config, which)
         prepared = prepare(config, adapter)
@@ -200,7 +204,8 @@ def run_evaluation(config: RunConfig, adapter: Path | None = None, which: str = 
                 found = zero_shot(prepared, config, tests, progress)
             else:
                 found = measure(prepared, config, tests, "uniadapter", started, size, progress=progress)
-        metrics = {"task": config.task, "seed": config.train.seed, "base": config.model.base, "split": which,
+        metrics = {"task": config.task, "seed": config.train.seed, "base": config.model.base,
+                   "adapter": str(adapter) if adapter else None, "split": which, "evaluation": digest,
                    "splits": summaries(split), "rows": found.rows}  # fmt: skip
         report.write_metrics(folder / "metrics.json", metrics)
         write_predictions(split, found.result, folder)
@@ -231,7 +236,7 @@ def write_predictions(split: RetrievalSplit, result: Result, folder: Path) -> No
     else:
         return
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_atomically(folder / "predictions.jsonl", lines.encode())
+    write_text(folder / "predictions.jsonl", lines)
 
 
 def run_conversion(file: Path, output: Path, kind: str, frame_aware: bool, heads: dict[str, int]) -> None:

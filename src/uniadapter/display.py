@@ -37,10 +37,10 @@ def set_up_logging(verbose: bool = False) -> None:
 
 
 @contextmanager
-def logged_to(folder: Path) -> Iterator[None]:
+def logged_to(folder: Path, name: str = LOG) -> Iterator[None]:
     """Keep a copy of the log in the run's folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / LOG, encoding="utf-8")
+    handler = logging.FileHandler(folder / name, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger("uniadapter")
     root.addHandler(handler)

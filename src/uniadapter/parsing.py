@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -97,6 +97,8 @@ def config_path(name: str) -> Path:
 def parse_run(command: str, arguments: list[str], extra: Callable[[Parser], None]) -> tuple[RunConfig, Any]:
     """The run's config from a file and overrides, and the command's own options.
 
+    Among these, `stated` is the set of the keys that a file or an option states ("model.image_size").
+
     With `--print_config` the config is printed as YAML and the process ends.
 
     Raises:
@@ -121,16 +123,10 @@ def parse_run(command: str, arguments: list[str], extra: Callable[[Parser], None
     except SchemaError as error:
         raise UsageError(str(error)) from None
     if chosen.print_config:
-        sys.stdout.write(write_yaml(as_values(config)))
+        sys.stdout.write(write_yaml(config.to_dict()))
         raise SystemExit(0)
+    chosen.stated = set(_leaves(values))
     return config, chosen
-
-
-def as_values(config: RunConfig) -> dict[str, Any]:
-    """A config as the plain values that its YAML file holds."""
-    values = asdict(config)
-    values["data"]["scale"] = list(config.data.scale)
-    return values
 
 
 def read_config(file: Path | str) -> RunConfig:
@@ -188,6 +184,13 @@ def _read_file(file: Path) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise UsageError(f"{file}: not a config, its top level has no keys")
     return loaded
+
+
+def _leaves(values: dict[str, Any], start: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{start}{key}.")
+        yield f"{start}{key}"
 
 
 def _put(values: dict[str, Any], key: str, value: Any, known: dict[str, Setting]) -> None:

@@ -5,30 +5,30 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from accelerate import Accelerator
 
 from uniadapter.adapters import Counts, disable_adapter
 from uniadapter.checkpoint import save_adapter, written_atomically
-from uniadapter.config import ConfigError, DataConfig, RunConfig
+from uniadapter.config import SPLITS, ConfigError, DataConfig, RunConfig
 from uniadapter.data.loaders import train_loader
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.divergence import Diverged
 from uniadapter.embedded import resolve
+from uniadapter.evaluated import METHOD_KEY
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.files import write_text
 from uniadapter.jobs import Result, job_of
 from uniadapter.preparing import Prepared, image_size
 from uniadapter.resuming import made_with
+from uniadapter.schema import write_yaml
 from uniadapter.trainer import Tick, Trainer, make_accelerator
 
 logger = logging.getLogger(__name__)
 
-SPLITS = ("train", "val", "test")  # names that a further test set cannot have
 ADAPTER = "adapter"  # folders below a run's
 MODEL = "model"
 
@@ -119,6 +119,7 @@ def save_result(prepared: Prepared, config: RunConfig, folder: Path) -> int:
         return (folder / ADAPTER / "adapter_model.safetensors").stat().st_size
     if config.model.method != "full":
         return 0
+    setattr(prepared.model.config, METHOD_KEY, config.model.method_name)  # what is loaded from there says what it is
     with written_atomically(folder / MODEL) as temporary:
         prepared.model.save_pretrained(temporary)
         prepared.tokenizer.save_pretrained(temporary)
@@ -200,10 +201,18 @@ def measure(
 def zero_shot(
     prepared: Prepared, config: RunConfig, tests: dict[str, RetrievalSplit], progress: Progress | None = None
 ) -> Finished:
-    """Measure the bare base: the adapter, if there is one, is disabled for the time."""
+    """Measure the bare base: the adapter, if there is one, is disabled for the time.
+
+    A base that full fine-tuning left is called what it is, with all its weights counted as trained.
+    """
     started = time.perf_counter()
+    method: str = getattr(prepared.model.config, METHOD_KEY, "zero_shot")
+    size = 0
+    if method != "zero_shot":
+        prepared = replace(prepared, counts=replace(prepared.counts, trainable=prepared.counts.total, adapter=0))
+        size = sum(file.stat().st_size for file in Path(str(prepared.model.config.name_or_path)).glob("*.safetensors"))
     with disable_adapter(prepared.model):
-        return measure(prepared, config, tests, "zero_shot", started, progress=progress)
+        return measure(prepared, config, tests, method, started, size, progress=progress)
 
 
 def test_splits(config: RunConfig) -> dict[str, RetrievalSplit]:
@@ -212,7 +221,5 @@ def test_splits(config: RunConfig) -> dict[str, RetrievalSplit]:
 
 
 def write_config(config: RunConfig, file: Path) -> None:
-    """Write a config as YAML that `train` reads back."""
-    values = asdict(config)
-    values["data"]["scale"] = list(config.data.scale)
-    write_text(file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    """Write a config as YAML that `train` and `evaluate` read back, in any working directory."""
+    write_text(file, write_yaml(config.located().to_dict()))
