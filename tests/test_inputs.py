@@ -41,6 +41,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     picture.convert("L").save(folder / "grey.png")
     picture.convert("P").save(folder / "palette.png")
     picture.save(folder / "plain.png")
+    deep = draw.normal(0, 1000, (20, 32))
+    Image.fromarray(deep.astype(np.float32)).save(folder / "floats.tiff")
+    Image.fromarray((draw.random((20, 32)) * 1.02).astype(np.float32)).save(folder / "shares.tiff")
+    Image.fromarray((deep * 1000).astype(np.int32)).save(folder / "whole.tiff")
     frames = [Image.fromarray(draw.integers(0, 256, (20, 32, 3), dtype=np.uint8)) for _ in range(6)]
     durations = [100, 100, 900, 100, 100, 100]
     frames[0].save(folder / "moving.webp", save_all=True, append_images=frames[1:], duration=durations, lossless=True)
@@ -51,7 +55,7 @@ def feature(base: Base, picture: Any, **more: Any) -> torch.Tensor:
     return ua.image_features(base[0], picture, **more).feature
 
 
-@pytest.mark.parametrize("name", ["turned", "clear", "deep", "grey", "palette", "plain"])
+@pytest.mark.parametrize("name", ["turned", "clear", "deep", "grey", "palette", "plain", "floats", "shares", "whole"])
 def test_a_pillow_image_gives_what_its_file_gives(base: Base, files: dict[str, Path], name: str) -> None:
     of_file = feature(base, str(files[name]))
     assert of_file.shape[0] == 1
@@ -61,8 +65,14 @@ def test_a_pillow_image_gives_what_its_file_gives(base: Base, files: dict[str, P
         [Image.open(files[name])], (files[name],),
     ]  # fmt: skip
     if name not in ("turned", "palette"):  # an array knows of no turn, and of no palette
-        array = np.asarray(Image.open(files[name]))
-        given += [array, array[None], [array], torch.from_numpy(array.astype(np.int32))]
+        array = np.array(Image.open(files[name]))
+        whole = array if array.dtype.kind == "f" else array.astype(np.int32)
+        given += [
+            array,
+            array[None],
+            [array],
+            torch.from_numpy(whole),
+        ]
     for one in given:
         assert torch.equal(feature(base, one), of_file), type(one)
 
@@ -83,6 +93,9 @@ def test_arrays_of_every_layout_and_range(base: Base, files: dict[str, Path]) ->
         assert torch.equal(feature(base, one), feature(base, files["grey"]))
     mask = grey > 99
     assert torch.equal(feature(base, mask), feature(base, mask.astype(np.uint8) * 255))
+    over = floats * 1.04 - 0.02  # as a bicubic resize leaves them: clipped, not taken for almost black
+    clipped = np.rint(over.clip(0, 1) * 255).astype(np.uint8)
+    assert torch.allclose(feature(base, over), feature(base, clipped), atol=5e-3)
     many = feature(base, np.stack([array, array[::-1]]))
     assert torch.allclose(many, torch.cat([expected, feature(base, array[::-1])]), atol=1e-6)
 
@@ -177,7 +190,7 @@ def test_nothing_gives_nothing(base: Base, files: dict[str, Path]) -> None:
         (lambda m, t, f: ua.image_features(m, np.zeros((5, 0))), r"empty array"),
         (lambda m, t, f: ua.image_features(m, torch.randn(3, 8, 8) * 2), r"encode_visual"),
         (lambda m, t, f: ua.image_features(m, np.full((4, 4), np.nan)), r"NaN"),
-        (lambda m, t, f: ua.image_features(m, np.full((4, 4), 70000)), r"70000"),
+        (lambda m, t, f: ua.image_features(m, np.full((4, 4, 3), 70000)), r"70000"),
         (lambda m, t, f: ua.image_features(m, np.full((4, 4), "a")), r"whole numbers or floats"),
         (lambda m, t, f: ua.caption(m, t, f), r"caption needs a BlipForConditionalGeneration.*'embedded', 'caption'"),
         (lambda m, t, f: ua.ask(m, t, f, "what?"), r"ask needs a BlipForQuestionAnswering.*'embedded', 'vqa'"),

@@ -70,7 +70,7 @@ def add_adapter(model: PreTrainedModel, config: AdapterConfig | None = None, nam
     return built
 
 
-def add_momentum(model: PreTrainedModel, source: str = "default", name: str = "momentum") -> AdapterSet:
+def add_momentum(model: PreTrainedModel, source: str | None = None, name: str = "momentum") -> AdapterSet:
     """Add a frozen copy of a set, to be updated as its moving average; the selection stays as it is.
 
     This is all a momentum encoder is here: the backbone is shared, and `active_adapter(model, name)` runs it.
@@ -88,7 +88,7 @@ def select_adapter(model: PreTrainedModel, name: str | None, trainable: bool = T
         adapter_set(model, name)
     link = adopt(model)
     model.requires_grad_(False)
-    link.name = name
+    link.selected = name
     if name is not None and trainable:
         link.sets[name].requires_grad_(True)
 
@@ -100,13 +100,13 @@ def disable_adapter(model: PreTrainedModel) -> Iterator[None]:
         yield
 
 
-def remove_adapter(model: PreTrainedModel, name: str = "default") -> None:
-    """Take a set out. With the last one gone the base is bit for bit, and type for type, what it was."""
-    adapter_set(model, name)
+def remove_adapter(model: PreTrainedModel, name: str | None = None) -> None:
+    """Take a set out, the active one if None. With the last one gone the base is, bit for bit, what it was."""
+    name = _name(model, name)
     link = adopt(model)
     del link.sets[name]
-    if link.name == name:
-        link.name = None
+    if link.selected == name:
+        link.selected = None
     if not len(link.sets):
         restore(model)
     _exclude_from_saving(model)
@@ -118,15 +118,27 @@ def adapter_names(model: PreTrainedModel) -> list[str]:
     return list(owner.keys()) if isinstance(owner, nn.ModuleDict) else []
 
 
-def adapter_set(model: PreTrainedModel, name: str = "default") -> AdapterSet:
-    """The set of that name; `KeyError` names those there are."""
-    if name not in adapter_names(model):
-        raise KeyError(f"no adapter named {name!r}: there is {', '.join(adapter_names(model)) or 'none'}")
-    return getattr(model, OWNER)[name]
+def adapter_set(model: PreTrainedModel, name: str | None = None) -> AdapterSet:
+    """The set of that name, the active one if None; `KeyError` names those there are."""
+    found = _name(model, name)
+    return getattr(model, OWNER)[found]  # type: ignore[no-any-return]
+
+
+def _name(model: PreTrainedModel, name: str | None) -> str:
+    """A name checked; None is the active set, or the only one where the bare base is active."""
+    names = adapter_names(model)
+    if name is None and names:
+        name = adopt(model).name or (names[0] if len(names) == 1 else None)
+        if name is None:
+            raise KeyError(f"no adapter is active: name one of {', '.join(names)}")
+    if name not in names:
+        wanted = "" if name is None else f" named {name!r}"
+        raise KeyError(f"no adapter{wanted}: there is {', '.join(names) or 'none'}")
+    return str(name)
 
 
 @torch.no_grad()
-def update_momentum(model: PreTrainedModel, decay: float, source: str = "default", name: str = "momentum") -> None:
+def update_momentum(model: PreTrainedModel, decay: float, source: str | None = None, name: str = "momentum") -> None:
     """Move the momentum set towards its source: m <- decay m + (1 - decay) p, once for each parameter."""
     online = adapter_set(model, source).parameters()
     momentum = adapter_set(model, name).parameters()

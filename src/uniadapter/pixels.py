@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-_SLACK = 0.1  # how far floats may leave 0..1, as after a bicubic resize; they are clipped
+from uniadapter.data.rgb import OVERSHOOT, eight_bits
+
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
@@ -17,9 +19,8 @@ def from_array(values: Any, name: str) -> Image.Image:
 
     Args:
         values: [H, W], or with 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA) channels, which stand last or first;
-            where both could be, as numpy has them last and torch first. Whole numbers are read as 0..255, unsigned
-            ones of 16 bits and any beyond 255 as 0..65535, whose lower byte is dropped as a file's is. Floats are read
-            as 0..1, beyond that as 0..255. Booleans are black and white.
+            where both could be, as numpy has them last and torch first. What the values mean is as for files:
+            `uniadapter.data.rgb.eight_bits` says it.
         name: for errors.
 
     Raises:
@@ -33,14 +34,14 @@ def from_array(values: Any, name: str) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels, _MODES[pixels.shape[2]])
 
 
-def _numpy(values: Any) -> np.ndarray:
+def _numpy(values: Any) -> NDArray[Any]:
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         values = (values.float() if values.is_floating_point() else values).numpy()
     return np.asarray(values)
 
 
-def _channels_last(array: np.ndarray, first: bool, name: str) -> np.ndarray:
+def _channels_last(array: NDArray[Any], first: bool, name: str) -> NDArray[Any]:
     if array.ndim == 2:
         return array[..., None]
     if array.ndim != 3:
@@ -53,32 +54,18 @@ def _channels_last(array: np.ndarray, first: bool, name: str) -> np.ndarray:
     raise ValueError(f"{name} is an array {list(array.shape)}: its channels, first or last, must be 1, 2, 3 or 4")
 
 
-def _to_bytes(array: np.ndarray, name: str) -> np.ndarray:
+def _to_bytes(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
     """Values of any kind as uint8."""
     kind = array.dtype.kind
-    if array.dtype == np.uint8:
-        return array
-    if kind == "b":
-        return array.astype(np.uint8) * 255
-    if kind not in "iuf":
+    if kind not in "biuf":
         raise ValueError(f"{name} is an array of {array.dtype}: a picture's values are whole numbers or floats")
-    low, high = float(array.min()), float(array.max())
-    if kind == "f":
-        return _floats_to_bytes(array, low, high, name)
-    if low < 0 or high > 65535:
-        raise ValueError(f"{name} has values from {low:g} to {high:g}: whole numbers must be 0..255 or 0..65535")
-    wide = array.dtype == np.uint16 or high > 255
-    return (array >> 8 if wide else array).astype(np.uint8)
-
-
-def _floats_to_bytes(array: np.ndarray, low: float, high: float, name: str) -> np.ndarray:
-    if not np.isfinite((low, high)).all():
+    if kind == "f" and not np.isfinite(array).all():
         raise ValueError(f"{name} has values that are NaN or infinite")
-    if low >= -_SLACK and high <= 1 + _SLACK:
-        array = array.astype(np.float64) * 255
-    elif low < -_SLACK or not 2 <= high <= 255.5:
+    low, high = float(array.min()), float(array.max())
+    # One channel may be anything, a depth say, and its range is spread as a file's is; colours have a known range.
+    if array.shape[2] > 1 and (low < -OVERSHOOT or high > 65535):
         raise ValueError(
-            f"{name} has floats from {low:.3g} to {high:.3g}: they must be 0..1 or 0..255; "
+            f"{name} has values from {low:.5g} to {high:.5g}: colours must be 0..1, 0..255 or 0..65535; "
             "pixels that are normalised already go to encode_visual"
         )
-    return np.clip(np.rint(array), 0, 255).astype(np.uint8)
+    return eight_bits(array)

@@ -1,13 +1,15 @@
 """One call each for a user: features of pictures, videos and texts, scores of pairs, answers and captions.
 
 Whatever mode the model is in, predictions are made in evaluation mode and without gradients, and leave it as it was.
+Each takes the name of an adapter for this one call, so that threads may ask one model with different adapters.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -23,7 +25,7 @@ from uniadapter.evaluation.answering import AnswerList, Prediction, answer_quest
 from uniadapter.evaluation.mode import evaluating
 from uniadapter.evaluation.retrieval import encode_texts
 from uniadapter.generation import generate_texts
-from uniadapter.inject import require_task
+from uniadapter.inject import active_adapter, require_task
 from uniadapter.inputs import Picture, Pictures, as_clips, as_texts, clip_length
 from uniadapter.tokens import warn_of_cuts
 
@@ -34,7 +36,16 @@ _BLOCK = 512
 _CAPTION_WORDS, _QUESTION_WORDS = 30, 50  # as the files' are cut
 
 
-def image_features(model: PreTrainedModel, images: Pictures, frames: int | None = None) -> Visuals:
+@contextmanager
+def _predicting(model: PreTrainedModel, adapter: str | None) -> Iterator[None]:
+    """Evaluation mode, no gradients, and the adapter that the call names."""
+    with active_adapter(model, adapter) if adapter is not None else nullcontext(), evaluating(model):
+        yield
+
+
+def image_features(
+    model: PreTrainedModel, images: Pictures, frames: int | None = None, *, adapter: str | None = None
+) -> Visuals:
     """Encode pictures or videos for search, for `pair_scores`, `ask` and `caption`.
 
     Args:
@@ -44,6 +55,7 @@ def image_features(model: PreTrainedModel, images: Pictures, frames: int | None 
             `uniadapter.inputs` and `uniadapter.pixels` for shapes and ranges.
         frames: of a video, the middles of as many equal segments; a picture among videos stands still. None takes
             all frames of videos that are given by their frames, and 1 of a file.
+        adapter: name of the set to use; None takes the active one.
 
     Returns:
         `Visuals`; `.feature` [V, e] has unit rows, so an inner product is a cosine similarity. V may be 0.
@@ -57,7 +69,7 @@ def image_features(model: PreTrainedModel, images: Pictures, frames: int | None 
     length = clip_length(clips, frames)
     transform = EvaluationTransform(model.config.vision_config.image_size)
     batch, parts = max(1, _BATCH // length), []
-    with evaluating(model):
+    with _predicting(model, adapter):
         for start in range(0, max(1, len(clips)), batch):
             read = [torch.stack([transform(f) for f in c.read(length)]) for c in clips[start : start + batch]]
             pixels = torch.stack(read) if read else torch.empty(0, length, 3, transform.size, transform.size)
@@ -66,7 +78,12 @@ def image_features(model: PreTrainedModel, images: Pictures, frames: int | None 
 
 
 def text_features(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: str | Sequence[str], max_tokens: int = 35
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: str | Sequence[str],
+    max_tokens: int = 35,
+    *,
+    adapter: str | None = None,
 ) -> Texts:
     """Encode texts, cleaned as captions are in training.
 
@@ -75,6 +92,7 @@ def text_features(
         tokenizer: the base's.
         texts: one, or a list.
         max_tokens: longer texts are cut to so many; how many were is said in the log.
+        adapter: name of the set to use; None takes the active one.
 
     Returns:
         `Texts`; `.feature` [S, e] has unit rows. S may be 0.
@@ -88,7 +106,7 @@ def text_features(
     positions = model.config.text_config.max_position_embeddings
     if max_tokens > positions:
         raise ValueError(f"max_tokens is {max_tokens}: the model takes {positions}")
-    with evaluating(model):
+    with _predicting(model, adapter):
         return encode_texts(model, tokenizer, cleaned, max_tokens, 4 * _BATCH)
 
 
@@ -107,6 +125,8 @@ def pair_scores(
     images: Pictures | Visuals,
     texts: str | Sequence[str] | Texts,
     pairs: Tensor | Sequence[tuple[int, int]] | None = None,
+    *,
+    adapter: str | None = None,
 ) -> Tensor:
     """How well texts and pictures match, by the fused encoder.
 
@@ -116,6 +136,7 @@ def pair_scores(
         images: pictures, or what `image_features` made of them.
         texts: texts, or what `text_features` made of them.
         pairs: (text, image) rows to score; None scores all.
+        adapter: name of the set to use; None takes the active one.
 
     Returns:
         Probabilities that they belong together: [P] for pairs, [texts, images] for all.
@@ -125,13 +146,13 @@ def pair_scores(
         ValueError: `pairs` has another shape or points outside.
     """
     require_task(model, "retrieval", "pair_scores")
-    visuals = images if isinstance(images, Visuals) else image_features(model, images)
-    encoded = texts if isinstance(texts, Texts) else text_features(model, tokenizer, texts)
+    visuals = images if isinstance(images, Visuals) else image_features(model, images, adapter=adapter)
+    encoded = texts if isinstance(texts, Texts) else text_features(model, tokenizer, texts, adapter=adapter)
     rows = _rows(pairs, len(encoded), len(visuals))
     # By visual, so that blocks share keys and values.
     order = torch.argsort(rows[:, 1], stable=True)
     scores = torch.empty(len(rows))
-    with evaluating(model):
+    with _predicting(model, adapter):
         for start in range(0, len(rows), _BLOCK):
             part = order[start : start + _BLOCK]
             logits = match(model, encoded, visuals, rows[part].to(model.device))
@@ -158,6 +179,8 @@ def ask(
     questions: str | Sequence[str],
     answers: Sequence[str] | AnswerList | None = None,
     frames: int | None = None,
+    *,
+    adapter: str | None = None,
 ) -> list[Prediction]:
     """Answer questions about one picture or video.
 
@@ -169,6 +192,7 @@ def ask(
         questions: one, or a list.
         answers: the list to choose from, all of it ranked; None lets the decoder write.
         frames: of a video, see `image_features`.
+        adapter: name of the set to use; None takes the active one.
 
     Returns:
         An answer a question, with its runners-up and their probabilities where it was chosen from a list.
@@ -183,7 +207,7 @@ def ask(
     if not all(texts):
         number = texts.index("") + 1
         raise DataError(f"question {number} is empty once cleaned: write one, or leave it out", "empty question")
-    visuals = image if isinstance(image, Visuals) else image_features(model, [image], frames)  # type: ignore[list-item]
+    visuals = image if isinstance(image, Visuals) else image_features(model, [image], frames, adapter=adapter)  # type: ignore[list-item]
     if len(visuals) != 1:
         raise ValueError(f"ask is about one picture, and was given {len(visuals)}: call it for each")
     listed = answers
@@ -191,7 +215,7 @@ def ask(
         listed = AnswerList(as_texts(answers, "answers"), tokenizer, model)
     about, settings, config = [0] * len(texts), ModelConfig(), EvaluateConfig(k=0)
     warn_of_cuts(tokenizer, texts, settings.max_tokens, "questions")
-    with evaluating(model):
+    with _predicting(model, adapter):
         return answer_questions(model, tokenizer, visuals, texts, about, settings, config, listed)  # type: ignore[arg-type]
 
 
@@ -204,6 +228,8 @@ def caption(
     beams: int = 3,
     longest: int = 20,
     shortest: int = 5,
+    *,
+    adapter: str | None = None,
 ) -> list[str]:
     """Write a caption for each picture or video.
 
@@ -216,6 +242,7 @@ def caption(
         beams: of the search.
         longest: tokens with the prompt, at most.
         shortest: the same, at least.
+        adapter: name of the set to use; None takes the active one.
 
     Returns:
         A caption a picture, in their order; a single picture gives a list of one.
@@ -227,6 +254,6 @@ def caption(
     """
     require_task(model, "caption", "caption")
     (prompt,) = as_texts(prompt, "prompt")
-    visuals = images if isinstance(images, Visuals) else image_features(model, images, frames)
-    with evaluating(model):
+    visuals = images if isinstance(images, Visuals) else image_features(model, images, frames, adapter=adapter)
+    with _predicting(model, adapter):
         return generate_texts(model, tokenizer, visual_context(model, visuals), prompt, beams, longest, shortest)

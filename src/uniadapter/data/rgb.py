@@ -24,6 +24,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+OVERSHOOT = 0.1  # how far shares may leave 0..1, as after a bicubic resize of floats; they are clipped
 _DEEP = ("I", "F")  # and all that start with I;
 # Larger pictures are converted in strips of so many pixels, which bounds the memory, and are never wanted in full.
 _STRIP = 2**22
@@ -51,8 +52,9 @@ def to_rgb(picture: Image.Image, at_least: int = 0) -> Image.Image:
 def eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     """Values of any type as brightness from 0 to 255; bytes stay as they are, of 16 unsigned bits the upper 8 count.
 
-    What other integers and floats mean shows in their range: floats up to 1 are shares, then come 8 and 16 bits;
-    beyond, or with negative values, the range itself is spread over 0 to 255. NaN is black.
+    What other integers and floats mean shows in their range: floats up to 1, give or take what an interpolation
+    overshoots, are shares, then come 8 and 16 bits; beyond, or with negative values, the range itself is spread over
+    0 to 255. NaN is black.
     """
     return _eight_bits(values, *_extrema(values))
 
@@ -64,6 +66,8 @@ def _eight_bits(values: NDArray[Any], low: float, high: float) -> NDArray[np.uin
         return (values >> 8).astype(np.uint8)
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * np.uint8(255)
+    if values.dtype.kind == "f" and low >= -OVERSHOOT and high <= 1 + OVERSHOOT:
+        low, high = 0.0, 1.0
     if low >= 0 and (high > 1 or values.dtype.kind in "iu") and high <= 65535:
         scaled = values // 256 if high > 255 else values
     else:

@@ -169,15 +169,15 @@ def base_heads(model: nn.Module) -> dict[str, nn.Linear]:
 
 @contextmanager
 def active_adapter(model: PreTrainedModel, name: str | None) -> Iterator[None]:
-    """Within the block the set `name` is in use (None: the bare base); what is trainable does not change."""
+    """Within the block the set `name` is active (None: the bare base), in this thread or asynchronous task alone.
+
+    What is trainable does not change, nor which set is selected; a thread that is started within begins with that one.
+    """
     link = adopt(model)
     if name is not None and name not in link.sets:
         raise KeyError(f"no adapter named {name!r}: there is {', '.join(link.sets) or 'none'}")
-    before, link.name = link.name, name
-    try:
+    with link.using(name):
         yield
-    finally:
-        link.name = before if before in link.sets else None  # it may have been removed meanwhile
 
 
 def new_adapter_set(model: PreTrainedModel, config: AdapterConfig) -> AdapterSet:

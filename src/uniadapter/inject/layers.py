@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -23,21 +27,48 @@ from uniadapter.products import activated, is_plain, product
 Role = Literal["vision", "encoder", "decoder"]
 
 
+ACTIVE = ""  # stands for the set that is active where it is asked for; no set can be called so
+
+
 class Link:
     """What every re-typed module of one model points at: the named sets, and which one is active.
 
-    A plain object, so that torch does not register the sets a second time under each layer.
+    A plain object, so that torch does not register the sets a second time under each layer. The model has one selected
+    set; a block (`using`) may have another one active, for its own thread or asynchronous task alone.
     """
 
     def __init__(self, sets: nn.ModuleDict) -> None:
         self.sets = sets
-        self.name: str | None = None
+        self.selected: str | None = None
         self.base_sha256: str | None = None  # of the base as it was loaded, where its weights were rounded since
 
     @property
+    def name(self) -> str | None:
+        """Name of the active set here, or None for the bare base."""
+        name = _chosen.get().get(self, self.selected)
+        return name if name in self.sets._modules else None  # it may have been removed within the block
+
+    @property
     def active(self) -> AdapterSet | None:
-        """The set in use, or None for the bare base."""
-        return None if self.name is None else self.sets[self.name]  # type: ignore[return-value]
+        """The active set here, or None for the bare base."""
+        return self.named(ACTIVE)
+
+    def named(self, name: str | None) -> AdapterSet | None:
+        """The set of that name, or None for the bare base."""
+        return self.sets._modules.get(self.name if name == ACTIVE else name)  # type: ignore[arg-type,return-value]
+
+    @contextmanager
+    def using(self, name: str | None) -> Iterator[None]:
+        """Within the block, in this thread or asynchronous task, the set `name` is active; None is the bare base."""
+        token = _chosen.set({**_chosen.get(), self: name})
+        try:
+            yield
+        finally:
+            _chosen.reset(token)
+
+
+# For each model within a block that chooses, the set that it chose.
+_chosen: ContextVar[Mapping[Link, str | None]] = ContextVar("uniadapter_chosen", default=MappingProxyType({}))
 
 
 def _wants_weights(module: nn.Module, kwargs: dict[str, Any]) -> bool:
@@ -53,9 +84,24 @@ class _Linked:
     index: int
 
     @torch.compiler.disable
-    def _adapter(self, use: Use) -> UniAdapter | None:
-        active = self.link.active
-        return None if active is None else active.adapter(self.role, self.index, use)
+    def _adapter(self, use: Use, name: str | None = ACTIVE) -> UniAdapter | None:
+        found = self.link.named(name)
+        return None if found is None else found.adapter(self.role, self.index, use)
+
+
+class _Recomputed(_Linked):
+    """A layer that gradient checkpointing computes again: with the set that was active in its forward pass.
+
+    The backward pass may run in a thread of autograd's, or after the block that chose the set has ended.
+    """
+
+    training: bool
+    gradient_checkpointing: bool
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.gradient_checkpointing and self.training:
+            kwargs["adapter"] = self.link.name
+        return super().__call__(*args, **kwargs)
 
 
 class AdaptedVisionAttention(_Linked, BlipAttention):
@@ -83,21 +129,21 @@ class AdaptedVisionAttention(_Linked, BlipAttention):
         return states.unflatten(-1, (-1, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
 
 
-class AdaptedVisionLayer(_Linked, BlipEncoderLayer):
+class AdaptedVisionLayer(_Recomputed, BlipEncoderLayer):
     """BLIP's visual layer; the adapter stands beside the MLP and reads the states before their second norm."""
 
-    def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
+    def forward(self, hidden_states: Tensor, adapter: str | None = ACTIVE, **kwargs: Any) -> Tensor:
         """As `BlipEncoderLayer`: x <- x + mlp(norm2 x) + A(x, vision), [B, N, d]."""
-        return self.adapt(*self.base(hidden_states, **kwargs))
+        return self.adapt(*self.base(hidden_states, **kwargs), adapter)
 
     def base(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """What no adapter of this layer changes: x after the attention, and x + mlp(norm2 x)."""
         x = hidden_states + self.self_attn(self.layer_norm1(hidden_states), **kwargs)[0]
         return x, x + self.mlp(self.layer_norm2(x))
 
-    def adapt(self, x: Tensor, out: Tensor) -> Tensor:
-        """Of `base`'s, the layer's output."""
-        adapter = self._adapter("vision")
+    def adapt(self, x: Tensor, out: Tensor, name: str | None = ACTIVE) -> Tensor:
+        """Of `base`'s, the layer's output with the set of that name."""
+        adapter = self._adapter("vision", name)
         return out if adapter is None else out + adapter(x, "vision")
 
     def first(self, hidden_states: Tensor) -> Tensor:
@@ -157,7 +203,7 @@ class AdaptedTextAttention(_Linked, BlipTextSelfAttention):
         return key, value
 
 
-class AdaptedTextLayer(_Linked, BlipTextLayer):
+class AdaptedTextLayer(_Recomputed, BlipTextLayer):
     """BLIP's text layer in three pieces, so that `backbone.fuse` can put pairs between them.
 
     Text alone: FFN(a) + A(a, text) with a the self-attention's output. Fused: c = cross-attention(a), then
@@ -183,17 +229,17 @@ class AdaptedTextLayer(_Linked, BlipTextLayer):
         context, _ = attend_to(query, key, value, mask, dropout)
         return self.attention.output(context[:, 0] if first else packing.pack(context), asking)
 
-    def residual(self, attended: Tensor) -> Tensor | None:
+    def residual(self, attended: Tensor, name: str | None = ACTIVE) -> Tensor | None:
         """A(a, text) for self-attention outputs [..., d], or None without that adapter."""
-        adapter = self._adapter("text")
+        adapter = self._adapter("text", name)
         return None if adapter is None else adapter(attended, "text")
 
-    def finish(self, crossed: Tensor, residual: Tensor | None, fused: bool) -> Tensor:
+    def finish(self, crossed: Tensor, residual: Tensor | None, fused: bool, name: str | None = ACTIVE) -> Tensor:
         """FFN(c) + A(a, text) + A(c, cross) if fused, else FFN(a) + A(a, text)."""
         out = self.feed_forward_chunk(crossed)
         if residual is not None:
             out = out + residual
-        adapter = self._adapter("cross") if fused else None
+        adapter = self._adapter("cross", name) if fused else None
         return out if adapter is None else out + adapter(crossed, "cross")
 
     def forward(  # noqa: D102 - transformers' interface
@@ -205,14 +251,15 @@ class AdaptedTextLayer(_Linked, BlipTextLayer):
         past_key_values: Any = None,
         key_delta: Tensor | None = None,
         value_delta: Tensor | None = None,
+        adapter: str | None = ACTIVE,
         **kwargs: Any,
     ) -> Tensor:
         # `BlipTextAttention.forward` drops keyword arguments and the encoder's mask, so its two parts are called here.
         context, _ = self.attention.self(hidden_states, attention_mask, past_key_values=past_key_values, **kwargs)
         attended = self.attention.output(context, hidden_states)
-        residual = self.residual(attended)
+        residual = self.residual(attended, adapter)
         if encoder_hidden_states is None:
-            return self.finish(attended, residual, fused=False)
+            return self.finish(attended, residual, False, adapter)
         context, _ = self.crossattention.self(
             attended,
             encoder_hidden_states=encoder_hidden_states,
@@ -222,7 +269,7 @@ class AdaptedTextLayer(_Linked, BlipTextLayer):
             value_delta=value_delta,
             **kwargs,
         )
-        return self.finish(self.crossattention.output(context, attended), residual, fused=True)
+        return self.finish(self.crossattention.output(context, attended), residual, True, adapter)
 
 
 class LeanMLP(BlipMLP):
