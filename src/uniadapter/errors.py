@@ -5,13 +5,15 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+from uniadapter.schema import shortened
+
 
 class ConfigError(ValueError):
     """A setting that cannot be used: says which, why, and what to do."""
 
 
 class DataError(ValueError):
-    """Data that cannot be used; one line that says what is wrong, where, and what to do.
+    """Data that cannot be used; one line of at most 300 characters that says what is wrong, where, and what to do.
 
     Args:
         message: the line.
@@ -19,7 +21,8 @@ class DataError(ValueError):
     """
 
     def __init__(self, message: str, kind: str = "unusable data") -> None:
-        super().__init__(" ".join(message.split()))
+        # Half a surrogate pair, from a file or its name, could not be printed.
+        super().__init__(shortened(message.encode("utf-8", "backslashreplace").decode()))
         self.kind = kind
 
 

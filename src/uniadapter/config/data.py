@@ -11,7 +11,14 @@ from uniadapter.config.checks import Count, File, Interval, check, require
 from uniadapter.schema import did_you_mean
 
 OnError = Literal["raise", "skip"]
-Layout = Literal["auto", "pairs", "alpro", "msrvtt", "didemo"]
+Layout = Literal[
+    "auto", "pairs", "alpro", "msrvtt", "didemo", "msvd", "lsmdc", "coco", "karpathy", "token", "results",
+    "conversations", "keyed", "wrapped", "columns", "folder",
+]  # fmt: skip
+OurField = Literal[
+    "image", "video", "caption", "image_id", "video_id", "question", "question_id", "answer", "answer_type", "split"
+]
+TheirField = Annotated[str, Field(min_length=1, max_length=200)]
 SPLITS = ("train", "val", "test")
 
 
@@ -34,7 +41,9 @@ class DataConfig:
         layout: of the annotation files. "pairs": rows of `image` or `video` and `caption`, a text or a list of texts
             (Karpathy JSON, LAVIS, UMT, VindLU, one's own JSONL or CSV); "alpro": lines of `clip_name` and `caption`
             (ALPRO, BLIP); "msrvtt": lists of `video_id`, with `sentence` or `captions`; "didemo": the sentences about
-            a video are joined into one text. "auto" tells by the first row.
+            a video are joined into one text. "auto" tells by the first row; docs/data.md has the others.
+        fields: names of your files' fields where they are not known, ours to yours: `{image: photo, caption: said}`.
+            Ours are image, video, caption, image_id, video_id, question, question_id, answer, answer_type and split.
         root: folder that relative paths of pictures and videos start from; null means the annotation file's own
             folder.
         frames: frames of a video, in training and, unless `eval_frames` says another number, in evaluation; pictures
@@ -61,6 +70,7 @@ class DataConfig:
     answer_list: File | None = None
     answer_count: Count = 0
     layout: Layout = "auto"
+    fields: dict[OurField, TheirField] = field(default_factory=dict)
     root: File | None = None
     frames: Annotated[int, Field(ge=1, le=1024)] = 1
     eval_frames: Annotated[int, Field(ge=0, le=1024)] = 0

@@ -10,9 +10,10 @@ from uniadapter.data.images import (
 )
 from uniadapter.data.layouts import LAYOUTS, detect_layout, read_records
 from uniadapter.data.loaders import TrainLoader, VisualLoader, train_loader, visual_loader
-from uniadapter.data.records import DataError, Problems, Record, read_rows
+from uniadapter.data.records import DataError, Problems, Record
 from uniadapter.data.retrieval import from_dataset, load_retrieval
 from uniadapter.data.samples import EvaluationVisuals, TrainRows
+from uniadapter.data.sources import read_rows
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.data.text import clean_caption, clean_question
 from uniadapter.data.video import load_clip, load_frames

@@ -10,7 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from uniadapter.data.files import video_name
-from uniadapter.data.records import DataError, Problems, Record, caption_field, read_rows, text_field
+from uniadapter.data.records import DataError, Problems, Record, caption_field, text_field
+from uniadapter.data.sources import Source, read_rows
+
+
+def is_alpro(source: Source) -> bool:
+    """Whether a file is one, by its first row."""
+    return "clip_name" in (source.first or {})
 
 
 def read_alpro(path: str | Path, problems: Problems) -> Iterator[Record]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from uniadapter.config import DataConfig
 from uniadapter.data.files import find_visual, is_video, missing_visual, resolve_visual
 from uniadapter.data.images import Source
 from uniadapter.data.msrvtt import training_split
-from uniadapter.data.records import DataError, Problems, Record
+from uniadapter.data.pairs import has_suffix
+from uniadapter.data.records import DataError, Problems, Record, expanded, half_a_character, is_whole
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.data.video import load_frames
 
@@ -37,7 +39,8 @@ class SplitBuilder:
         self.split, self._clean, self._noun = split, clean, noun
         self._problems = problems
         self._max_words = max_words
-        self._cut = 0
+        self._cut = self._repeated = 0
+        self._seen: set[tuple[int, str]] = set()
         self._nouns: set[str] = set()
         self._index: dict[object, int] = {}
         self._owner: dict[str | int, object] = {}
@@ -60,6 +63,10 @@ class SplitBuilder:
 
     def _place(self, asked: Path, root: Path, record: Record) -> Path:
         found = find_visual(asked, record.noun) if asked != root else None
+        for name in _otherwise(record) if found is None and asked != root else ():
+            found = find_visual(resolve_visual(root, name, record.origin, record.noun), record.noun)
+            if found is not None:
+                break
         if found is None:
             raise missing_visual(record.origin, asked, record.noun)
         other = self._asked.setdefault(found, asked)
@@ -71,6 +78,9 @@ class SplitBuilder:
 
     def add(self, key: object, source: Source, visual_id: str | int, caption: str, origin: str) -> None:
         """Add a caption of the visual that `key` stands for."""
+        if not is_whole(caption) or not is_whole(str(visual_id)):
+            self._problems.report(half_a_character(origin, self._noun if is_whole(str(visual_id)) else "id"))
+            return
         words = self._clean(caption, sys.maxsize).split()
         if not words:
             message = (
@@ -91,7 +101,10 @@ class SplitBuilder:
             self.split.visual_ids.append(visual_id)
             self.split.origins.append(origin)
         self._cut += len(words) > self._max_words
-        self.split.texts.append(" ".join(words[: self._max_words]))
+        text = " ".join(words[: self._max_words])
+        self._repeated += (self._index[key], text) in self._seen
+        self._seen.add((self._index[key], text))
+        self.split.texts.append(text)
         self.split.text_visual.append(self._index[key])
 
     def describe(self, file_name: str = "") -> None:
@@ -104,8 +117,29 @@ class SplitBuilder:
         if listed is not None:
             split.notes.append(f"{listed} listed, {len(self._asked)} found")
         split.notes += self._problems.notes
+        split.notes += [f"{count} {what}" for what, count in self._problems.changed.items() if count]
+        if self._repeated:
+            split.notes.append(f"{self._repeated} {self._noun}s stand there twice for the same {split.noun[:-1]}")
         if self._cut:
             split.notes.append(f"{self._cut} {self._noun}s cut to {self._max_words} words")
+
+
+def data_root(path: str | Path, config: DataConfig) -> Path:
+    """The folder that relative paths of pictures and videos start from; `~` is the home folder."""
+    if config.root:
+        return expanded(config.root)
+    return expanded(path) if expanded(path).is_dir() else expanded(path).parent
+
+
+def _otherwise(record: Record) -> Iterator[str]:
+    """Further paths at which a record's visual may be, likeliest first."""
+    names = (record.visual, *record.others)
+    yield from record.others
+    for name in names:
+        if "\\" in name:  # of a file that was written on Windows
+            yield name.replace("\\", "/")
+    if record.noun == "picture" and not has_suffix(record.visual):
+        yield from (name + suffix for name in names for suffix in (".jpg", ".png", ".jpeg", ".webp"))
 
 
 def finish_split(split: Split, problems: Problems, where: str, check: bool, workers: int) -> Split:

@@ -11,10 +11,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from uniadapter.data.pairs import VISUAL_FIELDS, visual_fields
-from uniadapter.data.records import DataError, Problems, Record, Row, caption_field, read_rows
+from uniadapter.data.fields import VISUALS
+from uniadapter.data.pairs import visual_of
+from uniadapter.data.records import DataError, Problems, Record, Row, caption_field
+from uniadapter.data.sources import Source, read_rows
 
 _TEXT_FIELDS = ("description", "caption")
+
+
+def is_didemo(source: Source) -> bool:
+    """Whether a file is one, by its first row.
+
+    Lists of captions are the sentences of one paragraph if the file's name says DiDeMo: nothing in such a file tells
+    them from several captions of a video.
+    """
+    row = source.first or {}
+    if {"video", "description", "times"} <= row.keys():
+        return True
+    return isinstance(row.get("caption"), list) and "didemo" in source.name
 
 
 @dataclass
@@ -42,9 +56,9 @@ def read_didemo(path: str | Path, problems: Problems) -> Iterator[Record]:
     file = Path(path)
     listed = _listed(file)
     paragraphs: dict[str, _Paragraph] = {}
-    for origin, row in read_rows(file, problems, required=(VISUAL_FIELDS, _TEXT_FIELDS)):
+    for origin, row in read_rows(file, problems, required=(VISUALS, _TEXT_FIELDS)):
         try:
-            visual, visual_id, _ = visual_fields(origin, row)
+            visual, visual_id, *_ = visual_of(origin, row)
             if listed is None or visual in listed:
                 sentences = _sentences(origin, row, problems)
                 paragraphs.setdefault(visual, _Paragraph(visual_id, origin)).sentences.extend(sentences)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from uniadapter.data.records import DataError
+from uniadapter.errors import DataError
 
 # In the order in which they are tried for a video that is not there under its own name.
 VIDEO_SUFFIXES = (

@@ -1,58 +1,167 @@
-"""Which of the layouts in circulation an annotation file has, and its records."""
+"""The layouts in which annotation files circulate: one table of what is read, and how each is recognised.
+
+A layout gives rows under our names or aliases of them, from which `pairs.py` makes captions and `asking.py`
+questions; the three that join or look up captions give records themselves. To add one: a file that says how it is
+recognised and what its rows are, a line here, and its name in `config.Layout`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from uniadapter.data.alpro import read_alpro
-from uniadapter.data.didemo import read_didemo
-from uniadapter.data.msrvtt import read_msrvtt
-from uniadapter.data.pairs import read_pairs
-from uniadapter.data.records import DataError, Problems, Record, first_row
+from uniadapter.data import (
+    alpro,
+    coco,
+    conversations,
+    didemo,
+    flickr,
+    folders,
+    karpathy,
+    lsmdc,
+    msrvtt,
+    msvd,
+    objects,
+)
+from uniadapter.data.fields import lacking, named_rows, names_of
+from uniadapter.data.pairs import REQUIRED, pair_records
+from uniadapter.data.records import DataError, Problems, Record, Required, Row, absent_fields
+from uniadapter.data.selecting import of_split
+from uniadapter.data.sources import Reading, Source, open_source
 
-LAYOUTS = ("pairs", "alpro", "msrvtt", "didemo")
+
+@dataclass(frozen=True)
+class Layout:
+    """One layout.
+
+    Args:
+        name: as `data.layout` names it.
+        what: in words, for errors and the documentation.
+        fits: whether a file is of it, by its first row.
+        rows: its (origin, row).
+        records: its records, of those that make them themselves; captions only.
+    """
+
+    name: str
+    what: str
+    fits: Callable[[Source], bool]
+    rows: Callable[[Reading], Iterator[tuple[str, object]]] | None = None
+    records: Callable[[Reading], Iterator[Record]] | None = None
+
+
+# The first that fits is taken.
+TABLE: tuple[Layout, ...] = (
+    Layout("folder", "a folder of pictures", folders.is_folder, folders.folder_rows),
+    Layout("karpathy", "Karpathy's dataset_*.json", karpathy.is_karpathy, karpathy.karpathy_rows),
+    Layout("coco", "COCO's official captions", coco.is_coco, coco.coco_rows),
+    Layout("token", "Flickr's .token", flickr.is_token_file, flickr.token_rows),
+    Layout("results", "Flickr's results.csv", flickr.is_results, flickr.results_rows),
+    Layout("lsmdc", "LSMDC's annotations", lsmdc.is_lsmdc, lsmdc.lsmdc_rows),
+    Layout("alpro", "ALPRO's clips", alpro.is_alpro, records=lambda r: alpro.read_alpro(r.path, r.problems)),
+    Layout(
+        "msrvtt", "MSR-VTT's lists", msrvtt.is_msrvtt,
+        records=lambda r: msrvtt.read_msrvtt(r.path, r.problems, r.captions),
+    ),
+    Layout("didemo", "DiDeMo's sentences", didemo.is_didemo, records=lambda r: didemo.read_didemo(r.path, r.problems)),
+    Layout("conversations", "LLaVA's conversations", conversations.is_conversation, conversations.conversation_rows),
+    Layout("columns", "an object of columns", objects.is_columnar, objects.columnar_rows),
+    Layout("wrapped", "an object with a list of records", objects.is_wrapped, objects.wrapped_rows),
+    Layout("keyed", "an object of id to record", objects.is_keyed, objects.keyed_rows),
+    Layout("msvd", "a list of names", msvd.is_name_list, msvd.msvd_rows),
+    Layout("pairs", "rows of image and caption", lambda source: True, lambda r: r.source.rows(r.problems)),
+)  # fmt: skip
+LAYOUTS = tuple(layout.name for layout in TABLE)
 
 
 def read_records(
-    path: str | Path, problems: Problems, layout: str = "auto", captions: str | Path | None = None
+    path: str | Path,
+    problems: Problems,
+    layout: str = "auto",
+    captions: str | Path | None = None,
+    *,
+    split: str = "train",
+    fields: Mapping[str, str] | None = None,
 ) -> Iterator[Record]:
     """Stream the records of an annotation file of any layout.
 
     Args:
-        path: the annotation file.
+        path: the annotation file, or a folder of pictures.
         problems: what becomes of records that cannot be used.
         layout: one of `LAYOUTS`, or "auto" to tell by the first row.
-        captions: the file of sentences that a list without captions needs (MSR-VTT).
+        captions: the file of captions that a list without captions needs (MSR-VTT, MSVD).
+        split: that is read, of files that hold several.
+        fields: our names of fields to the file's.
 
     Raises:
         DataError: the layout is unknown, or the file cannot be read; with `on_error="raise"` also for the first bad
             record.
     """
-    chosen = detect_layout(path) if layout == "auto" else layout
-    if chosen == "msrvtt":
-        return read_msrvtt(path, problems, captions)
-    readers = {"pairs": read_pairs, "alpro": read_alpro, "didemo": read_didemo}
-    if chosen not in readers:
-        known = ", ".join(("auto", *LAYOUTS))
-        raise DataError(f"data.layout is {layout!r}: it must be one of {known}", "unknown layout")
-    return readers[chosen](path, problems)
+    fields = fields or {}
+    source = open_source(path)
+    chosen = _chosen(source, layout, bool(fields))
+    reading = Reading(source, problems, "caption", split, captions, fields)
+    if chosen.records is not None:
+        return chosen.records(reading)
+    return pair_records(layout_rows(chosen, reading, REQUIRED), problems)
+
+
+def layout_rows(layout: Layout, reading: Reading, required: Required) -> Iterator[tuple[str, Row]]:
+    """Stream the rows of a file under our names, without those of other splits.
+
+    Args:
+        layout: of the file, one that gives rows.
+        reading: what is read.
+        required: our names of the fields that are needed; of a tuple, one.
+
+    Raises:
+        DataError: as `read_records`.
+    """
+    source, read = reading.source, layout.rows
+    assert read is not None
+    if source.form in ("table", "parquet") and layout.name == "pairs":
+        header: dict[str, Any] = dict(source.first or {})
+        if absent_fields(required, names_of(header, reading.fields).keys()):
+            # No row can be right, so this is the file's fault and not to be skipped a row at a time.
+            where = f"{source.path}:1 (the header)" if source.form == "table" else str(source.path)
+            raise lacking(where, absent_fields(required, header.keys()), header, {}, reading.fields, layout.what)
+
+    def again(problems: Problems) -> Iterator[tuple[str, object]]:
+        again = Reading(source, problems, reading.wanted, reading.split, reading.captions, reading.fields)
+        return read(again)
+
+    first = source.first if layout.name in ("pairs", "results") else None
+    if layout.name in ("wrapped", "columns", "keyed", "folder"):
+        first = next((row for _, row in again(Problems("skip", quiet=True)) if isinstance(row, Mapping)), None)
+    rows = of_split(again, reading.problems, first, reading.split, reading.fields, str(source.path))
+    return named_rows(rows, reading.problems, required, reading.fields, layout.what)
+
+
+def layout_of(source: Source, records: bool = True) -> Layout:
+    """The layout that the first row shows; "pairs" where it shows none, whose reader then says what is lacking.
+
+    Args:
+        source: the file.
+        records: whether layouts that only give records of captions may be meant.
+    """
+    return next(one for one in TABLE if (records or one.rows is not None) and one.fits(source))
 
 
 def detect_layout(path: str | Path) -> str:
-    """The layout that the first row shows; "pairs" where it shows none, whose reader then says what is lacking.
-
-    Lists of captions are the sentences of one paragraph if the file's name says DiDeMo: nothing in such a file tells
-    them from several captions of a video.
+    """The name of the layout that an annotation file shows by its first row.
 
     Raises:
         DataError: the file is missing or empty.
     """
-    row = first_row(path) or {}
-    if "clip_name" in row:
-        return "alpro"
-    if "sentences" in row or ("video_id" in row and "caption" not in row):
-        return "msrvtt"
-    if {"video", "description", "times"} <= set(row):
-        return "didemo"
-    return "didemo" if isinstance(row.get("caption"), list) and "didemo" in Path(path).name.lower() else "pairs"
+    return layout_of(open_source(path)).name
+
+
+def _chosen(source: Source, name: str, mapped: bool) -> Layout:
+    if name == "auto":
+        return layout_of(source, records=not mapped)
+    for layout in TABLE:
+        if layout.name == name:
+            return layout
+    known = ", ".join(("auto", *sorted(LAYOUTS, key=("pairs", "alpro", "msrvtt", "didemo", *LAYOUTS).index)))
+    raise DataError(f"data.layout is {name!r}: it must be one of {known}", "unknown layout")

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from uniadapter.data.fields import names_of
 from uniadapter.data.files import video_name
 from uniadapter.data.records import (
     DataError,
@@ -20,14 +21,21 @@ from uniadapter.data.records import (
     Row,
     caption_field,
     checked_rows,
-    first_row,
-    read_json,
-    read_rows,
     text_field,
 )
+from uniadapter.data.sources import Source, first_row, read_json, read_rows
 
 _VARIANTS = {"9k": 9000, "7k": 7010}  # training lists by name, and their numbers of videos
 _VIDEO = re.compile(r"video\d+(\.\w+)?")
+
+
+def is_msrvtt(source: Source) -> bool:
+    """Whether a file is one of these, by its first row."""
+    row = source.first or {}
+    if {"videos", "sentences"} <= row.keys():
+        return True
+    others = names_of(row, {}).keys() & {"image", "video", "question"}
+    return "video_id" in row and not others and ("sentence" in row or "caption" not in names_of(row, {}))
 
 
 def read_msrvtt(path: str | Path, problems: Problems, captions: str | Path | None = None) -> Iterator[Record]:
@@ -127,7 +135,12 @@ def _sentences(file: Path, problems: Problems) -> dict[str, list[tuple[str, str]
             ("videos", "sentences"), lists, (("video_id",), ("video_id", "caption")), strict=True
         )
     )
-    known = {row["video_id"] for _, row in videos}
+    known = set()
+    for origin, row in videos:
+        try:
+            known.add(_video_id(origin, row))
+        except DataError as error:
+            problems.report(error)
     found: dict[str, list[tuple[str, str]]] = {}
     for origin, row in sentences:
         try:

@@ -1,9 +1,9 @@
-"""Rows that hold a visual and its caption, a text or a list of texts: most files in circulation, and one's own.
+"""Rows that hold a visual and its caption, a text or a list of texts: what most files are, or are turned into.
 
-    Karpathy's of COCO, Flickr30K   {image, caption, image_id}
+    BLIP's of COCO, Flickr30K       {image, caption, image_id}
     LAVIS's of videos               {video, caption}
     UMT's and VindLU's              {image or video: path of the video, caption}
-    one's own JSONL or CSV          image, caption or video, caption
+    one's own JSONL, CSV, Parquet   image, caption or video, caption, or names that `fields.py` knows
 
 Several captions of a visual stay apart, each a text to be found and to find by; where they are the sentences of one
 paragraph, the file is read by `didemo.py`.
@@ -11,59 +11,113 @@ paragraph, the file is read by `didemo.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
-from uniadapter.data.files import has_video_suffix
+from uniadapter.data.fields import VISUAL_IDS, VISUALS, is_address
+from uniadapter.data.files import has_video_suffix, video_name
 from uniadapter.data.records import (
     DataError,
     Problems,
     Record,
+    Required,
     Row,
     caption_field,
-    read_rows,
+    id_field,
     text_field,
     wrong_type,
 )
 
-VISUAL_FIELDS = ("image", "video")
+REQUIRED: Required = ((*VISUALS, *VISUAL_IDS), "caption")
+_PICTURES = (".jpg", ".png", ".jpeg", ".webp")
 
 
-def read_pairs(path: str | Path, problems: Problems) -> Iterator[Record]:
-    """Stream the (visual, caption) pairs of an annotation file, a record for each caption, in file order.
+class Visual(NamedTuple):
+    """What a row is about: path, id, noun, and further paths at which it may be."""
 
-    Args:
-        path: the annotation file.
-        problems: what becomes of records that cannot be used.
+    path: str
+    visual_id: str | int
+    noun: str
+    others: tuple[str, ...] = ()
 
-    Raises:
-        DataError: as `read_rows`; with `on_error="raise"` also for the first bad record.
-    """
-    for origin, row in read_rows(path, problems, required=(VISUAL_FIELDS, "caption")):
+
+def pair_records(rows: Iterable[tuple[str, Row]], problems: Problems) -> Iterator[Record]:
+    """Stream a record for each caption of (origin, row), in their order; bad ones are reported."""
+    for origin, row in rows:
         try:
-            visual, visual_id, noun = visual_fields(origin, row)
+            visual = visual_of(origin, row)
             captions = caption_field(origin, row, problems)
         except DataError as error:
             problems.report(error)
             continue
-        yield from (Record(visual, caption, visual_id, where, noun) for where, caption in captions)
+        for where, caption in captions:
+            yield Record(visual.path, caption, visual.visual_id, where, visual.noun, visual.others)
 
 
-def visual_fields(origin: str, row: Row) -> tuple[str, str | int, str]:
-    """Path, id and noun of a row's visual: `image` or `video`, and `image_id` or `video_id`, else the path.
+def visual_of(origin: str, row: Row) -> Visual:
+    """A row's visual: its `image` or `video`; of a row that has only an id, where such pictures and videos are kept.
+
+    MSRVTT-QA's `video_id` is a number, ALPRO's a name. A tuple, which layouts may give, has the likeliest path first.
 
     Raises:
         DataError: a field is empty or of the wrong type, or a row has both.
     """
-    named = [name for name in VISUAL_FIELDS if row.get(name) is not None]
+    if row.get("image") is not None or row.get("video") is not None:
+        return _named(origin, row)
+    if row.get("video_id") is not None:
+        value = id_field(origin, "video_id", row["video_id"])
+        numbered = isinstance(value, int) or value.isdigit()
+        return Visual(video_name(f"video{value}" if numbered else str(value)), value, "video")
+    if row.get("image_id") in (None, ""):
+        raise wrong_type(origin, "image", row.get("image"), "the path of a picture")
+    value = id_field(origin, "image_id", row["image_id"])
+    first, *others = pictures_of(value)
+    return Visual(first, value, "picture", tuple(others))
+
+
+def pictures_of(picture: str | int, folders: Iterable[str] = ()) -> tuple[str, ...]:
+    """The paths at which the picture of an id may be, likeliest first: COCO's numbers have twelve digits.
+
+    Args:
+        picture: number or name.
+        folders: that it may be in, such as "train2014", which then is in its name too.
+    """
+    text = str(picture)
+    names = [text] if has_suffix(text) else [text + suffix for suffix in _PICTURES]
+    if text.isdigit():
+        number = f"{int(text):012d}.jpg"
+        coco = [f"COCO_{folder}_{number}" for folder in folders]
+        names = [*coco, number, *names]
+    inside = [f"{folder}/{name}" for folder in folders for name in names if _fits(folder, name)]
+    return tuple(dict.fromkeys([*inside, *names, *(f"images/{name}" for name in names)]))
+
+
+def has_suffix(name: str) -> bool:
+    """Whether a name ends as files do: with a dot and up to five letters or digits."""
+    stem, dot, suffix = name.rpartition(".")
+    return bool(stem and dot) and suffix.isalnum() and len(suffix) <= 5
+
+
+def _fits(folder: str, name: str) -> bool:
+    return not name.startswith("COCO_") or name.startswith(f"COCO_{folder}_")
+
+
+def _named(origin: str, row: Row) -> Visual:
+    named = [name for name in VISUALS if row.get(name) is not None]
     if len(named) > 1:
         raise DataError(f"{origin}: has both 'image' and 'video': remove the one that is not meant", "image and video")
     name = named[0]
-    visual = text_field(origin, row, name, f"the path of a {'video' if name == 'video' else 'picture or video'}")
+    value = row[name]
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    paths = value if isinstance(value, tuple) else (value,)
+    wanted = f"the path of a {'video' if name == 'video' else 'picture or video'}"
+    visual = text_field(origin, {name: paths[0]}, name, wanted).removeprefix("file://")
+    if is_address(visual):
+        message = f"{origin}: {visual[:80]} is an address, not a file: download it first, and name the file"
+        raise DataError(message, "address instead of a file")
     noun = "video" if name == "video" or has_video_suffix(visual) else "picture"
     visual_id = row.get(f"{name}_id")
     if visual_id is None or visual_id == "":
-        return visual, visual, noun
-    if not isinstance(visual_id, (str, int)):
-        raise wrong_type(origin, f"{name}_id", visual_id, "a text or a whole number")
-    return visual, visual_id, noun
+        return Visual(visual, visual, noun, paths[1:])
+    return Visual(visual, id_field(origin, f"{name}_id", visual_id), noun, paths[1:])

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from uniadapter.config import DataConfig
-from uniadapter.data.building import SplitBuilder, finish_split
+from uniadapter.data.building import SplitBuilder, data_root, finish_split
 from uniadapter.data.files import has_video_suffix
 from uniadapter.data.images import DatasetPicture, Rows
 from uniadapter.data.layouts import read_records
@@ -22,9 +22,9 @@ def load_retrieval(path: str | Path, config: DataConfig, name: str, check: bool 
     """Read a split from an annotation file.
 
     Args:
-        path: Karpathy JSON of COCO or Flickr30K; MSR-VTT's or DiDeMo's lists and sentences, or ALPRO's, BLIP's,
-            LAVIS's, UMT's and VindLU's files of them; or JSONL or CSV of `image, caption` or `video, caption`.
-        config: `root`, `layout`, `captions`, `max_words`, `on_error` and `workers` are used.
+        path: a file in any of the layouts of `layouts.py` (COCO, Flickr30K, MSR-VTT, DiDeMo and others as they
+            circulate), JSONL, CSV or Parquet of `image, caption` or `video, caption`, or a folder of pictures.
+        config: `root`, `layout`, `captions`, `fields`, `max_words`, `on_error` and `workers` are used.
         name: of the split.
         check: decode every visual now; those that fail are errors or left out, by `on_error`. None means:
             only where broken pictures are to be skipped and the split is not "train", since an evaluation
@@ -36,10 +36,10 @@ def load_retrieval(path: str | Path, config: DataConfig, name: str, check: bool 
             first record that cannot be used.
     """
     problems = Problems(config.on_error)
-    root = Path(config.root) if config.root else Path(path).parent
+    root = data_root(path, config)
     split = RetrievalSplit(name, skipped=problems.skipped)
     builder = SplitBuilder(split, problems, clean_caption, config.max_words, "caption")
-    for record in read_records(path, problems, config.layout, config.captions):
+    for record in read_records(path, problems, config.layout, config.captions, split=name, fields=config.fields):
         builder.add_file(record, root)
     builder.describe(Path(path).name)
     if check is None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import operator
-import os
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from uniadapter.data.records import DataError
+from uniadapter.data.records import DataError, field_names
+from uniadapter.data.sources import read_json
+from uniadapter.files import write_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def write_results(path: str | Path, predictions: Mapping[int, str]) -> Path:
 
     Raises:
         DataError: a question's id is no whole number or its answer no text.
-        OSError: the file cannot be written; what stood there before still does.
+        WriteError: the file cannot be written; what stood there before still does.
     """
     target = Path(path)
     rows = []
@@ -99,21 +99,7 @@ def write_results(path: str | Path, predictions: Mapping[int, str]) -> Path:
             raise _wrong_type(f"{target}: prediction {number!r}", "question_id", number, int) from None
         if not isinstance(answer, str):
             raise _wrong_type(f"{target}: question {number}", "answer", answer, str)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="ascii") as file:
-            json.dump(rows, file)
-            file.flush()
-            os.fsync(file.fileno())  # a full disk may show only here
-        os.replace(temporary, target)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(f"{target}: could not be written ({reason}); nothing there was changed") from error
-    finally:
-        with suppress(OSError):  # most often it has taken its place
-            temporary.unlink()
-    return target
+    return write_text(target, json.dumps(rows))
 
 
 def read_results(path: str | Path) -> dict[int, str]:
@@ -131,12 +117,7 @@ def read_results(path: str | Path) -> dict[int, str]:
 
 def _rows(file: Path, key: str | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(origin, record) of the list in a JSON file, at its top or under a key."""
-    if not file.is_file():
-        raise DataError(f"{file} does not exist: check the path", "missing file")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError too
-        raise DataError(f"{file} is not JSON ({error}): is it complete?", "not JSON") from None
+    content = read_json(file)
     rows = content.get(key) if key is not None and isinstance(content, dict) else content
     if not isinstance(rows, list) or (key is not None and rows is content):
         form = "a list of records" if key is None else f"an object with a list under {key!r}"
@@ -155,8 +136,7 @@ def _field(origin: str, row: Any, name: str, kind: type[_Kind]) -> _Kind:
             f"{origin} is of type {type(row).__name__}: it should be an object with fields", "not an object"
         )
     if name not in row:
-        has = ", ".join(str(key) for key in row) or "nothing"
-        raise DataError(f"{origin}: no field {name!r} (it has {has}): add it", "missing field")
+        raise DataError(f"{origin}: no field {name!r} (it has {field_names(row)}): add it", "missing field")
     value = row[name]
     if not isinstance(value, kind) or isinstance(value, bool):
         raise _wrong_type(origin, name, value, kind)

@@ -1,0 +1,88 @@
+"""MSVD as a list of videos, `train_list_msvd.txt`, and one file of captions, named as `data.captions`.
+
+The captions are `raw-captions.pkl`, an object of video to captions as JSON, or lines of a video and a caption
+(`AllVideoDescriptions.txt`); a caption is a text or a list of words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from uniadapter.data.fields import is_known
+from uniadapter.data.files import video_name
+from uniadapter.data.opening import BROKEN, open_bytes, open_text, reason
+from uniadapter.data.pickles import read_pickle
+from uniadapter.data.records import DataError, existing
+from uniadapter.data.sources import Reading, Source, read_json
+
+
+def is_name_list(source: Source) -> bool:
+    """Whether a file is a list of names, one a line."""
+    table = source.table
+    return table is not None and len(table.names) == 1 and " " not in table.line and not is_known(table.names[0])
+
+
+def msvd_rows(reading: Reading) -> Iterator[tuple[str, object]]:
+    """A row for each listed video, with all its captions; a listed video without one is reported.
+
+    Raises:
+        DataError: `data.captions` is not set, or no such file.
+    """
+    if reading.captions is None:
+        raise DataError(
+            f"{reading.path} is a list of names without captions: set data.captions to the file that has them, "
+            "raw-captions.pkl say",
+            "no captions",
+        )
+    captions = _captions(existing(reading.captions))
+    listed: dict[str, str] = {}
+    try:
+        with open_text(reading.path) as stream:
+            for number, line in enumerate(stream, start=1):
+                if line.strip():
+                    listed.setdefault(line.strip(), f"{reading.path}:{number}")
+    except (UnicodeDecodeError, *BROKEN) as error:
+        raise DataError(f"{reading.path} is not text in UTF-8 ({reason(error)})", "not text") from None
+    reading.problems.listed = len(listed)
+    for name, origin in listed.items():
+        found = captions.get(name, captions.get(Path(name).stem))
+        if found is None:
+            message = f"{origin}: {reading.captions} has no caption of video {name[:80]}: take the two from one release"
+            reading.problems.report(DataError(message, "video without a caption"))
+            continue
+        texts = [_text(one) for one in found] if isinstance(found, (list, tuple)) else found
+        yield origin, {"video": video_name(name), "video_id": name, "caption": texts}
+
+
+def _captions(file: Path) -> Mapping[str, Any]:
+    with open_bytes(file) as stream:
+        mark = stream.read(1)
+    if file.suffix.lower() in (".pkl", ".pickle"):
+        content = read_pickle(file)
+    elif mark in (b"{", b"["):
+        content = read_json(file)
+    else:
+        content = _lines(file)
+    if not isinstance(content, Mapping):
+        raise DataError(f"{file} should be an object of video to captions", "not captions")
+    return content
+
+
+def _lines(file: Path) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    try:
+        with open_text(file) as stream:
+            for line in stream:
+                name, _, text = line.strip().partition(" ")
+                if text and not name.startswith("#"):
+                    found.setdefault(name, []).append(text)
+    except (UnicodeDecodeError, *BROKEN) as error:
+        raise DataError(f"{file} is not text in UTF-8 ({reason(error)})", "not text") from None
+    return found
+
+
+def _text(caption: object) -> object:
+    words = isinstance(caption, (list, tuple)) and all(isinstance(word, str) for word in caption)
+    return " ".join(caption) if words else caption  # type: ignore[arg-type]
