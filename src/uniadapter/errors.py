@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from uniadapter.schema import shortened
+from uniadapter.schema import MAX_MESSAGE
 
 
 class ConfigError(ValueError):
@@ -22,7 +22,9 @@ class DataError(ValueError):
 
     def __init__(self, message: str, kind: str = "unusable data") -> None:
         # Half a surrogate pair, from a file or its name, could not be printed.
-        super().__init__(shortened(message.encode("utf-8", "backslashreplace").decode()))
+        line = " ".join(message.encode("utf-8", "backslashreplace").decode().split())
+        # What is too long is a name or what the user wrote, in the middle; at the end stands what to do.
+        super().__init__(line if len(line) <= MAX_MESSAGE else f"{line[:170]} … {line[170 - MAX_MESSAGE + 3 :]}")
         self.kind = kind
 
 

@@ -6,16 +6,16 @@ import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from PIL import Image
 
-from uniadapter.config import ConfigError, DataConfig
+from uniadapter.config import ConfigError, DataConfig, Layout
 from uniadapter.data.files import VIDEO_SUFFIXES, find_visual
-from uniadapter.data.layouts import LAYOUTS, detect_layout
+from uniadapter.data.layouts import LAYOUTS, detect_layout, read_records
 from uniadapter.data.msrvtt import training_split
-from uniadapter.data.records import DataError
+from uniadapter.data.records import DataError, Problems
 from uniadapter.data.retrieval import from_dataset, load_retrieval
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.parsing import UsageError, config_path, parse_run, read_config
@@ -365,7 +365,12 @@ def test_layouts_by_name(write: Write, place: Callable[..., None]) -> None:
     place("a.mp4")
     file = write("own.json", [{"video": "a.mp4", "caption": ["x", "y"]}])
     assert load(file, layout="pairs").texts == ["x", "y"]
-    refused(file, "data.layout is 'lmdb': it must be one of auto, pairs, alpro, msrvtt, didemo", layout="lmdb")
+    unknown = "data.layout is 'lmdb': it must be one of auto, pairs, alpro, msrvtt, didemo"
+    with pytest.raises(ConfigError, match=unknown):
+        load(file, layout="lmdb")
+    with pytest.raises(DataError, match=unknown):
+        list(read_records(file, Problems(), "lmdb"))
+    assert set(get_args(Layout)) == {"auto", *LAYOUTS}
     refused(file, f"{file}[0]: no field 'clip_name' (it has video, caption)", layout="alpro")
     with pytest.raises(UsageError) as error:
         parse_run("train", ["--data.layout", "lmdb"], lambda parser: None)

@@ -15,10 +15,10 @@ Layout = Literal[
     "auto", "pairs", "alpro", "msrvtt", "didemo", "msvd", "lsmdc", "coco", "karpathy", "token", "results",
     "conversations", "keyed", "wrapped", "columns", "folder",
 ]  # fmt: skip
-OurField = Literal[
-    "image", "video", "caption", "image_id", "video_id", "question", "question_id", "answer", "answer_type", "split"
-]
-TheirField = Annotated[str, Field(min_length=1, max_length=200)]
+FIELDS = (
+    "image", "video", "caption", "image_id", "video_id", "question", "question_id", "answer", "answer_type", "split",
+)  # fmt: skip
+FieldName = Annotated[str, Field(min_length=1, max_length=200)]
 SPLITS = ("train", "val", "test")
 
 
@@ -70,7 +70,7 @@ class DataConfig:
     answer_list: File | None = None
     answer_count: Count = 0
     layout: Layout = "auto"
-    fields: dict[OurField, TheirField] = field(default_factory=dict)
+    fields: dict[str, FieldName] = field(default_factory=dict)
     root: File | None = None
     frames: Annotated[int, Field(ge=1, le=1024)] = 1
     eval_frames: Annotated[int, Field(ge=0, le=1024)] = 0
@@ -95,6 +95,9 @@ class DataConfig:
             require(
                 plain, f"data.extra_tests: {name[:60]!r} is no name for a test set: up to 60 letters, digits, - and _"
             )
+        for name in self.fields:
+            advice = did_you_mean(name, FIELDS) or f"; there is {', '.join(FIELDS)}"
+            require(name in FIELDS, f"data.fields: {name[:60]!r} is no field of ours{advice}")
         known = [*SPLITS, *self.extra_tests]
         for name in self.annotations:
             advice = did_you_mean(name, known) or f"; there is {', '.join(known)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -67,6 +68,9 @@ class SplitBuilder:
             found = find_visual(resolve_visual(root, name, record.origin, record.noun), record.noun)
             if found is not None:
                 break
+        if found is None and record.others:
+            message = f"{record.origin}: {record.noun} {asked} does not exist, nor {record.others[0]} and the like"
+            raise DataError(f"{message}: set data.root to the folder that they are in", f"missing {record.noun}")
         if found is None:
             raise missing_visual(record.origin, asked, record.noun)
         other = self._asked.setdefault(found, asked)
@@ -128,7 +132,7 @@ def data_root(path: str | Path, config: DataConfig) -> Path:
     """The folder that relative paths of pictures and videos start from; `~` is the home folder."""
     if config.root:
         return expanded(config.root)
-    return expanded(path) if expanded(path).is_dir() else expanded(path).parent
+    return expanded(path) if os.path.isdir(expanded(path)) else expanded(path).parent
 
 
 def _otherwise(record: Record) -> Iterator[str]:

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from uniadapter.errors import DataError
 from uniadapter.data.sources import Reading, Source
+from uniadapter.errors import DataError
 
 
 def is_coco(source: Source) -> bool:

@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from uniadapter.errors import DataError
 from uniadapter.data.sources import Reading, Source
+from uniadapter.errors import DataError
 
 _TURNS = ("conversations", "messages", "conversation")
 _MARK = re.compile(r"<(image|video|img|ImageHere|audio)>\s*")

@@ -41,6 +41,11 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "split": (),
 }  # fmt: skip
 TARGETS = tuple(name for name in ALIASES)
+SPLITS = {
+    "train": ("train", "training", "restval"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
 VISUALS = ("image", "video")
 VISUAL_IDS = ("video_id", "image_id")
 _ADDRESSES = ("url", "image_url", "img_url", "video_url", "coco_url")
@@ -59,6 +64,12 @@ def is_media(cell: str) -> bool:
 def is_address(value: object) -> bool:
     """Whether a value is an address in the web."""
     return isinstance(value, str) and value[:8].lower().startswith(("http://", "https://", "s3://", "gs://"))
+
+
+def split_of(value: object) -> str | None:
+    """The split that a file's word for it stands for; None if it is none."""
+    word = value.strip().lower() if isinstance(value, str) else None
+    return next((split for split, names in SPLITS.items() if word in names), None)
 
 
 def normal(name: object) -> str:
@@ -122,7 +133,8 @@ def named_rows(
             if not absent_fields(required, found.keys()):
                 names = {ours: theirs for ours, theirs in found.items() if ours != theirs}
         if names:
-            row = {**row, **{ours: row.get(theirs) for ours, theirs in names.items()}}
+            more = {ours: row.get(theirs) for ours, theirs in names.items()}
+            row = {**row, **{ours: value for ours, value in more.items() if value is not None or ours in fields}}
         if not _complete(row, groups):
             absent = absent_fields(required, {name for name, value in row.items() if value is not None})
             problems.report(lacking(origin, absent, row, names or {}, fields, layout))

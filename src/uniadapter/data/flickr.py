@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 
 from uniadapter.data.opening import BROKEN, open_text, reason
-from uniadapter.errors import DataError
 from uniadapter.data.sources import Reading, Source
+from uniadapter.errors import DataError
 
 _TOKEN = re.compile(r"^(?P<image>[^\t]+)#\d+\t(?P<caption>.*)$")
 _RUN_IN = re.compile(r"^\s*(\d+)\s+(\S.*)$")

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from uniadapter.data.fields import is_media, names_of
 from uniadapter.data.opening import reason
-from uniadapter.errors import DataError
 from uniadapter.data.selecting import split_names
 from uniadapter.data.sources import Reading, Source, open_source
+from uniadapter.errors import DataError
 
 _METADATA = tuple(f"metadata.{suffix}" for suffix in ("jsonl", "csv", "parquet", "json", "tsv"))
 _SIDECARS = (".txt", ".caption")

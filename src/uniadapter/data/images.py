@@ -23,7 +23,7 @@ from torch import Tensor
 from uniadapter.config import DataConfig
 from uniadapter.data.augment import rand_augment, random_flip, random_resized_crop
 from uniadapter.data.files import missing_visual
-from uniadapter.errors import DataError
+from uniadapter.data.records import DataError
 from uniadapter.data.rgb import to_rgb
 
 # CLIP's, which BLIP took over.

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from uniadapter.errors import DataError
 from uniadapter.data.sources import Reading, Source
 from uniadapter.data.tables import table_rows
+from uniadapter.errors import DataError
 
 _TIME = re.compile(r"^\d+[.:]\d\d[.:]\d\d[.:]\d+$")
 _NAMES = ("clip", "start_aligned", "end_aligned", "start", "end", "sentence")

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from uniadapter.data.fields import VISUAL_IDS, VISUALS, is_address
+from uniadapter.data.fields import VISUAL_IDS, VISUALS, is_address, split_of
 from uniadapter.data.files import has_video_suffix, video_name
 from uniadapter.data.records import (
     DataError,
@@ -71,7 +71,8 @@ def visual_of(origin: str, row: Row) -> Visual:
     if row.get("image_id") in (None, ""):
         raise wrong_type(origin, "image", row.get("image"), "the path of a picture")
     value = id_field(origin, "image_id", row["image_id"])
-    first, *others = pictures_of(value)
+    split = split_of(row.get("split"))  # A-OKVQA's pictures are those of COCO's split
+    first, *others = pictures_of(value, [f"{split}{year}" for year in (2017, 2014)] if split else ())
     return Visual(first, value, "picture", tuple(others))
 
 

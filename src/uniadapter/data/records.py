@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
@@ -131,8 +132,8 @@ def id_field(origin: str, name: str, value: object) -> str | int:
 def existing(path: str | Path) -> Path:
     """The path of an annotation file, `~` unfolded, or a `DataError` if there is none."""
     file = expanded(path)
-    if not file.is_file():
-        if file.exists():
+    if not os.path.isfile(file):  # unlike the path's own method this raises for no name, however long
+        if os.path.exists(file):
             raise DataError(f"annotation file {file} is no regular file: name the file itself", "missing file")
         raise DataError(f"annotation file {file} does not exist: check the path in the config", "missing file")
     return file
@@ -167,11 +168,12 @@ def absent_fields(required: Required, present: Set[str]) -> list[str]:
     return [" or ".join(map(repr, names)) for names in lacking]
 
 
-def field_names(names: Iterable[object], most: int = 8) -> str:
-    """The first few names of an object's fields, each cut, for an error."""
-    found = [shortened(str(name), 24) for name in names]
-    more = f", … {len(found):,} in all" if len(found) > most else ""
-    return ", ".join(found[:most]) + more or "nothing"
+def field_names(names: Iterable[object]) -> str:
+    """The names of an object's fields, for an error; of many the first few, each cut."""
+    found = [str(name) for name in names]
+    if len(found) > 12:
+        return f"{len(found):,} fields, {', '.join(shortened(name, 24) for name in found[:3])}, …"
+    return shortened(", ".join(shortened(name, 24) for name in found), 120) or "nothing"
 
 
 def is_whole(text: str) -> bool:

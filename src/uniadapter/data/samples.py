@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from uniadapter.config import OnError
 from uniadapter.data.batches import Load
 from uniadapter.data.images import EvaluationTransform, TrainTransform
-from uniadapter.errors import DataError
+from uniadapter.data.records import DataError
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.data.video import load_frames
 from uniadapter.draws import AUGMENT, FRAMES, rng

@@ -5,25 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from uniadapter.data.fields import names_of
+from uniadapter.data.fields import SPLITS, names_of, split_of
 from uniadapter.data.records import DataError, Problems, Row, field_names
-
-_NAMES = {
-    "train": ("train", "training", "restval"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}
 
 
 def split_names(split: str) -> tuple[str, ...]:
     """How files call a split; further test sets are read as "test". COCO's "restval" belongs to training."""
-    return _NAMES.get(split, _NAMES["test"])
-
-
-def split_of(value: object) -> str | None:
-    """The split that a file's word for it stands for; None if it is none."""
-    word = value.strip().lower() if isinstance(value, str) else None
-    return next((split for split, names in _NAMES.items() if word in names), None)
+    return SPLITS.get(split, SPLITS["test"])
 
 
 def of_split(

@@ -7,6 +7,7 @@ gzipped; a folder is left to its layout. What else circulates, archives and pick
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,7 +124,7 @@ def open_source(path: str | Path) -> Source:
     Raises:
         DataError: it is missing, empty, or nothing that is read.
     """
-    if expanded(path).is_dir():
+    if os.path.isdir(expanded(path)):
         return Source(expanded(path), "folder")
     file = existing(path)
     head = _head(file)

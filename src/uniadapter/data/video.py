@@ -22,7 +22,7 @@ from uniadapter.data.clips import decode_clip
 from uniadapter.data.files import is_video
 from uniadapter.data.images import Source, load_picture
 from uniadapter.data.libav import Deadline, DecodingError, on_white
-from uniadapter.errors import DataError
+from uniadapter.data.records import DataError
 from uniadapter.data.timeline import LONGEST_SHOWN, draw_positions, places, shown_at
 
 VIDEO_SUFFIXES = frozenset(
