@@ -24,7 +24,7 @@ class DataError(ValueError):
         # Half a surrogate pair, from a file or its name, could not be printed.
         line = " ".join(message.encode("utf-8", "backslashreplace").decode().split())
         # What is too long is a name or what the user wrote, in the middle; at the end stands what to do.
-        super().__init__(line if len(line) <= MAX_MESSAGE else f"{line[:170]} … {line[170 - MAX_MESSAGE + 3 :]}")
+        super().__init__(line if len(line) <= MAX_MESSAGE else f"{line[:220]} … {line[223 - MAX_MESSAGE :]}")
         self.kind = kind
 
 
