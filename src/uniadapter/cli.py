@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from uniadapter.arguments import Parser, a_path, names_like, whole
-from uniadapter.errors import CheckpointError, ConfigError, DataError, Interrupted, UsageError
+from uniadapter.errors import Interrupted, UsageError, mendable
 from uniadapter.files import usable_folder
 from uniadapter.parsing import parse_run
-from uniadapter.schema import SchemaError, shortened
+from uniadapter.schema import shortened
 from uniadapter.version import __version__
 
 USAGE = """usage: uniadapter COMMAND …
@@ -192,20 +192,6 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"error: {line}\n")
         return 2
     return 0
-
-
-def mendable(error: Exception) -> str | None:
-    """What a user can mend, in one line of at most 300 characters; None for a mistake of ours."""
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return shortened(f"{shortened(os.fsdecode(error.filename), 200)}: {error.strerror}")
-    kinds = (ConfigError, DataError, CheckpointError, UsageError, SchemaError, FloatingPointError, OSError, ImportError)
-    if isinstance(error, kinds):
-        return shortened(str(error) or type(error).__name__)
-    out = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    if out or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
-        advice = "smaller train.batch_size, evaluate.batch_size, model.image_size or data.frames need less"
-        return shortened(f"the memory is full; {advice} ({shortened(str(error), 100)})")
-    return None
 
 
 def _begin() -> None:

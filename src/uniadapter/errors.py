@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from uniadapter.schema import MAX_MESSAGE
+from uniadapter.schema import MAX_MESSAGE, SchemaError, shortened
 
 
 class ConfigError(ValueError):
@@ -59,3 +59,19 @@ class Interrupted(Exception):
     def exit_code(self) -> int:
         """128 and the signal's number, as shells have it."""
         return 128 + self.signum
+
+
+MENDABLE = (ConfigError, DataError, CheckpointError, UsageError, SchemaError, FloatingPointError, OSError, ImportError)
+
+
+def mendable(error: Exception) -> str | None:
+    """What a user can mend, in one line of at most 300 characters; None for a mistake of ours."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return shortened(f"{shortened(str(error.filename), 200)}: {error.strerror}")
+    if isinstance(error, MENDABLE):
+        return shortened(str(error) or type(error).__name__)
+    out = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if out or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
+        advice = "smaller train.batch_size, evaluate.batch_size, model.image_size or data.frames need less"
+        return shortened(f"the memory is full; {advice} ({shortened(str(error), 100)})")
+    return None

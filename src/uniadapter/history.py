@@ -29,6 +29,7 @@ class Tick:
         losses: mean over the steps since the last tick.
         lr: learning rate.
         samples_per_second: over all processes, since the last tick.
+        seconds_left: of training, at the speed of this process so far; what a resumed run did before does not count.
     """
 
     step: int
@@ -37,6 +38,7 @@ class Tick:
     losses: dict[str, float]
     lr: float
     samples_per_second: float
+    seconds_left: float = 0.0
 
     def record(self) -> Record:
         """The line of the history."""

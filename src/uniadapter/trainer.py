@@ -38,6 +38,8 @@ __all__ = ["CHECKPOINT", "HISTORY", "Interrupted", "Tick", "Trainer", "make_acce
 
 logger = logging.getLogger(__name__)
 
+SILENCE = 30.0  # seconds after which a step is told of whatever `log_every` says; the history keeps to its steps
+
 
 def make_accelerator(config: TrainConfig, cpu: bool = False) -> Accelerator:
     """Processes and precision as the run asks."""
@@ -64,7 +66,7 @@ class Trainer:
         config: the optimisation.
         folder: where history and checkpoints go; None keeps neither.
         accelerator: from `make_accelerator`; one for this process if None.
-        on_tick: told every `log_every` steps, on the first process.
+        on_tick: told every `log_every` steps, and after `SILENCE`, on the first process.
         on_epoch: called after each epoch and after the last step, with the number of epochs done or begun.
         validate: measures the validation split on all processes and gives its main figure, higher is better; called
             every `evaluate_every` epochs and after the last step. None validates nothing.
@@ -101,6 +103,7 @@ class Trainer:
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
         self.module, self.optimizer = accelerator.prepare(self.task, self.optimizer)
         self.step = self.epoch = self.batch = 0
+        self.shown, self.taken_up = 0.0, (0, 0.0)
         self.seconds_before = 0.0  # that earlier parts of a resumed run took
         self.started = time.perf_counter() if self.started is None else self.started
         self.stopping, self.window = Stopping(), Window()
@@ -130,7 +133,8 @@ class Trainer:
                 self.load()
                 self._validate()  # if the run did not come to it
             self.task.train()
-            self.window.since = time.perf_counter()
+            self.window.since = self.shown = time.perf_counter()
+            self.taken_up = (self.step, self.shown)  # where this process began
             try:
                 while self.step < self.steps:
                     self._one_epoch()
@@ -215,9 +219,12 @@ class Trainer:
         config, ended = self.config, self.step >= self.steps
         closed = self.batch == 0  # an epoch
         asked = self.stopping.wanted or (signal.SIGINT if self._stop else 0)
-        wanted = int(greatest([asked], self.accelerator.device)[0])
+        late = time.perf_counter() - self.shown > SILENCE
+        wanted, silent = map(int, greatest([asked, late], self.accelerator.device))
         if ended or self.step % config.log_every == 0:
             self._tick()
+        elif silent:
+            self._show(self._now())
         due = self.step % config.save_every == 0 if config.save_every else closed
         if ended or wanted or due or (closed and self._validation_due()):
             self.save()
@@ -250,11 +257,21 @@ class Trainer:
         self.window.since = time.perf_counter()
 
     def _tick(self) -> None:
-        losses, rate = self.window.means(self._mean), self.window.rate
-        tick = Tick(self.step, self.steps, self.epoch, losses, float(self.scheduler.get_last_lr()[0]), rate)
+        tick = self._now()
         self._before_writing()
         self.records.append(tick.record())
         self.window.clear()
+        self._show(tick)
+
+    def _now(self) -> Tick:
+        """How training stands."""
+        losses, rate = self.window.means(self._mean), self.window.rate
+        step, begun = self.taken_up
+        left = (time.perf_counter() - begun) / max(1, self.step - step) * (self.steps - self.step)
+        return Tick(self.step, self.steps, self.epoch, losses, float(self.scheduler.get_last_lr()[0]), rate, left)
+
+    def _show(self, tick: Tick) -> None:
+        self.shown = time.perf_counter()
         if self.accelerator.is_main_process and self.on_tick is not None:
             self.on_tick(tick)
 
