@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from transformers import BlipImageProcessorPil
 
 from uniadapter.config import DataConfig
+from uniadapter.data import picture_files
 from uniadapter.data.images import (
     MEAN,
     STD,
@@ -100,9 +101,18 @@ def test_corrupt_pictures_are_named(write: Write, name: str, content: bytes) -> 
 
 
 def test_a_bomb_is_an_error(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
-    with pytest.raises(DataError, match="cannot be read"):
-        load_picture(write("bomb.png", picture(0, 100, 100)))
+    monkeypatch.setattr(picture_files, "MOST_PIXELS", 500)
+    file = write("bomb.png", picture(0, 100, 100))
+    with pytest.raises(
+        DataError, match=r"is 100 x 100 pixels, more than 500 in all: .* UNIADAPTER_MOST_PIXELS"
+    ) as error:
+        load_picture(file)
+    assert error.value.kind == "picture too large"
+    monkeypatch.setenv("UNIADAPTER_MOST_PIXELS", "10000")
+    assert load_picture(file).size == (100, 100)
+    monkeypatch.setenv("UNIADAPTER_MOST_PIXELS", "a lot")
+    with pytest.raises(DataError, match="UNIADAPTER_MOST_PIXELS is 'a lot': it must be a number"):
+        load_picture(file)
 
 
 def test_missing_picture_is_named(tmp_path: Path) -> None:

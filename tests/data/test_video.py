@@ -19,9 +19,10 @@ from data_pictures import gradient, picture
 from PIL import Image
 
 from uniadapter.data import clips, libav
+from uniadapter.data.kinds import has_video_suffix
 from uniadapter.data.records import DataError
 from uniadapter.data.timeline import Entry, draw_positions, places, shown_at, spans, wanted_times
-from uniadapter.data.video import VIDEO_SUFFIXES, frame_places, load_clip, looks_like_video
+from uniadapter.data.video import frame_places, load_clip, looks_like_video
 
 Write = Callable[[str, Any], Path]
 BITS = 8
@@ -191,7 +192,7 @@ CONTAINERS = [
 @pytest.mark.parametrize("name, how", CONTAINERS, ids=[name for name, _ in CONTAINERS])
 def test_frames_of_containers(tmp_path: Path, name: str, how: dict[str, Any]) -> None:
     file = movie(tmp_path / name, 40, **how)
-    assert file.suffix in VIDEO_SUFFIXES or name == "a.264"
+    assert has_video_suffix(file) or file.suffix == ".gif"
     assert looks_like_video(file)
     plain = every_frame(file)
     assert numbers(plain) == list(range(40))
@@ -414,11 +415,16 @@ def test_large_frames_of_a_folder_and_a_webp_are_reduced(tmp_path: Path, write: 
 
 
 def test_too_many_pixels_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = movie(tmp_path / "a.mkv", 4, codec="mpeg4")
-    monkeypatch.setattr(libav, "MOST_PIXELS", 1000)
-    with pytest.raises(DataError) as error:
+    file = movie(tmp_path / "a.mp4", 4)
+    monkeypatch.setattr(libav, "MOST_FRAME_PIXELS", 1000)
+    with pytest.raises(DataError, match=r"is 64 x 48 pixels, more than 1000 .* UNIADAPTER_MOST_PIXELS") as error:
         load_clip(file, "x", 2)
+    assert error.value.kind == "video too large"
+    with pytest.raises(DataError, match=r"frames of more than 1000 pixels: .* UNIADAPTER_MOST_PIXELS") as error:
+        load_clip(movie(tmp_path / "a.mkv", 4, codec="mpeg4"), "x", 2)
     assert error.value.kind == "corrupt video"
+    monkeypatch.setenv("UNIADAPTER_MOST_PIXELS", "4000")
+    assert len(load_clip(file, "x", 2)) == 2
 
 
 @pytest.mark.parametrize("turn, method", [(90, "ROTATE_270"), (180, "ROTATE_180"), (270, "ROTATE_90")])
@@ -453,8 +459,12 @@ def test_missing_and_empty_files_are_named(tmp_path: Path, write: Write) -> None
     assert failure(write("zero.mp4", b"")).kind == "empty video"
     assert failure(write("page.mp4", "<html>404 Not Found</html>" * 20)).kind == "corrupt video"
     assert failure(write("noise.mp4", np.random.default_rng(0).bytes(5000))).kind == "corrupt video"
-    assert failure(tmp_path / "nul\0.mp4").kind == "corrupt video"
-    assert failure(tmp_path / ("n" * 300 + ".mp4")).kind == "corrupt video"
+    for name, shown in (("nul\0", "nul\\x00.mp4"), ("n" * 100_000, "nnn.mp4")):
+        with pytest.raises(DataError, match="cannot be read") as error:
+            load_clip(tmp_path / f"{name}.mp4", "train.json[4]", 8)
+        assert error.value.kind == "corrupt video"
+        assert f"{shown} cannot be read" in str(error.value)
+        assert len(str(error.value)) <= 300
 
 
 @pytest.mark.parametrize("name, codec", [("a.mp4", "aac"), ("a.mkv", "aac"), ("a.wav", "pcm_s16le")])

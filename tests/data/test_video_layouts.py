@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from uniadapter.config import ConfigError, DataConfig, Layout
-from uniadapter.data.files import VIDEO_SUFFIXES, find_visual
+from uniadapter.data.files import find_visual
+from uniadapter.data.kinds import VIDEO_SUFFIXES
 from uniadapter.data.layouts import LAYOUTS, detect_layout, read_records
 from uniadapter.data.msrvtt import training_split
 from uniadapter.data.records import DataError, Problems

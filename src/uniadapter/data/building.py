@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from uniadapter.config import DataConfig
-from uniadapter.data.files import find_visual, is_video, missing_visual, resolve_visual
+from uniadapter.data.files import find_visual, missing_visual, resolve_visual
 from uniadapter.data.images import Source
+from uniadapter.data.kinds import is_video
 from uniadapter.data.msrvtt import training_split
 from uniadapter.data.pairs import has_suffix
 from uniadapter.data.records import DataError, Problems, Record, expanded, half_a_character, is_whole

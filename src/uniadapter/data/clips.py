@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 from PIL import Image
 
+from uniadapter.data.files import said
 from uniadapter.data.libav import (
     BROKEN,
     MOST_DECODED,
@@ -21,8 +22,8 @@ from uniadapter.data.libav import (
     Developer,
     Reader,
     entry,
-    said,
 )
+from uniadapter.data.limits import TooLarge
 from uniadapter.data.timeline import LONGEST_SHOWN, Entry, Span, places, spans, wanted_times
 
 Numbered = Iterator[tuple[int, av.Packet]]
@@ -38,11 +39,14 @@ def decode_clip(path: Path, positions: Sequence[float], at_least: int) -> list[I
 
     Raises:
         DecodingError: nothing can be decoded, or not in time.
+        TooLarge: its frames have more pixels than is allowed.
     """
     reader = None
     try:
         reader = Reader(path)
-        return _decode(reader, positions, Developer(at_least))
+        return _decode(reader, positions, Developer(at_least, len(positions)))
+    except TooLarge:
+        raise
     except BROKEN as error:
         raise DecodingError(f"cannot be read ({said(error)})", "corrupt video") from None
     finally:
@@ -122,7 +126,7 @@ def _by_number(reader: Reader, positions: Sequence[float], total: int, develop: 
                     taken[seen] = develop(frame)
                 seen += 1
         if not seen:
-            raise DecodingError("has no frame that can be decoded", "corrupt video")
+            raise reader.fruitless()
         if seen == total:
             break
         total = seen

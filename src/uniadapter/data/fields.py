@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from uniadapter.data.files import has_video_suffix
+from uniadapter.data.kinds import has_video_suffix
 from uniadapter.data.records import (
     DataError,
     Problems,

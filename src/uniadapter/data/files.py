@@ -5,24 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from uniadapter.data.kinds import VIDEO_SUFFIXES, has_picture_suffix, has_video_suffix, irregular
 from uniadapter.errors import DataError
 
-# In the order in which they are tried for a video that is not there under its own name.
-VIDEO_SUFFIXES = (
-    ".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv", ".mts", ".ts",
-)  # fmt: skip
-_FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif"})
-
-
-def has_video_suffix(path: str | Path) -> bool:
-    """Whether a name ends as videos do."""
-    return os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES
-
-
-def is_video(path: str | Path) -> bool:
-    """Whether a path is a video by its suffix, or a folder; without a look into files."""
-    suffix = os.path.splitext(path)[1].lower()
-    return suffix in VIDEO_SUFFIXES or (suffix not in _FRAME_SUFFIXES and os.path.isdir(path))
+_LONGEST_SHOWN = 140  # characters of a path in a message
 
 
 def video_name(name: str) -> str:
@@ -70,14 +56,28 @@ def find_visual(path: Path, noun: str = "picture") -> Path | None:
 
 
 def missing_visual(origin: str, name: object, noun: str = "picture") -> DataError:
-    """The error for a picture or video that is not there."""
+    """The error for a picture or video that is not there, or is no file."""
     where = f"{origin}: " if origin else ""
     # Some videos are missing in every copy of a benchmark; a picture that is missing is a wrong path.
     more = ", or data.on_error to skip" if noun == "video" else ""
+    if there := irregular(str(name)):
+        return DataError(f"{where}{noun} {shown_path(name)} {there}: replace it{more}", f"missing {noun}")
     return DataError(
-        f"{where}{noun} {name} does not exist: set data.root to the folder that paths start from{more}",
+        f"{where}{noun} {shown_path(name)} does not exist: set data.root to the folder that paths start from{more}",
         f"missing {noun}",
     )
+
+
+def shown_path(path: object) -> str:
+    """A path for a message, what cannot be printed escaped; of one too long the end, which tells files apart."""
+    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(path)[-_LONGEST_SHOWN - 1 :])
+    return text if len(text) <= _LONGEST_SHOWN else f"…{text[1 - _LONGEST_SHOWN :]}"
+
+
+def said(error: BaseException) -> str:
+    """The message of an error without its number and file name."""
+    text = str(getattr(error, "strerror", None) or error) or type(error).__name__
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 1]}…"
 
 
 def _holds_frames(path: Path) -> bool:
@@ -85,4 +85,4 @@ def _holds_frames(path: Path) -> bool:
     if not os.path.isdir(path):
         return False
     with os.scandir(path) as entries:
-        return any(os.path.splitext(entry.name)[1].lower() in _FRAME_SUFFIXES for entry in entries)
+        return any(has_picture_suffix(entry.name) for entry in entries)

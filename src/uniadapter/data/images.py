@@ -8,8 +8,6 @@ from __future__ import annotations
 import io
 import math
 import random
-import struct
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,9 @@ from torch import Tensor
 
 from uniadapter.config import DataConfig
 from uniadapter.data.augment import rand_augment, random_flip, random_resized_crop
-from uniadapter.data.files import missing_visual
+from uniadapter.data.files import missing_visual, said, shown_path
+from uniadapter.data.limits import MOST_PIXELS, TooLarge, check_pixels
+from uniadapter.data.picture_files import BROKEN, Unidentified, open_picture
 from uniadapter.data.records import DataError
 from uniadapter.data.rgb import to_rgb
 
@@ -30,11 +30,7 @@ from uniadapter.data.rgb import to_rgb
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
-# What Pillow's decoders raise on broken files.
-_BROKEN = (
-    OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, OverflowError,
-    struct.error, zlib.error, Image.DecompressionBombError,
-)  # fmt: skip
+_SKIP = ", or set data.on_error to skip"
 
 
 class Rows(Protocol):
@@ -79,17 +75,18 @@ def load_picture(source: Source, origin: str = "", at_least: int = 0) -> Image.I
         DataError: kind "missing picture" or "corrupt picture"; names the record and the file.
     """
     where = f"{origin}: " if origin else ""
-    name = str(source) if isinstance(source, Path) else f"in row {source.row}, column {source.column!r}"
+    name = shown_path(source) if isinstance(source, Path) else f"in row {source.row}, column {source.column!r}"
     try:
         value: Any = source if isinstance(source, Path) else source.rows[source.row][source.column]
         return _decode(value, at_least)
     except FileNotFoundError:
-        raise missing_visual(origin, name) from None
-    except _BROKEN as error:
-        raise DataError(
-            f"{where}picture {name} cannot be read ({error}): replace it, or set data.on_error to skip",
-            "corrupt picture",
-        ) from None
+        raise missing_visual(origin, source if isinstance(source, Path) else name) from None
+    except TooLarge as error:
+        raise DataError(f"{where}picture {name} {error}{_SKIP}", "picture too large") from None
+    except BROKEN as error:
+        remedy = error.remedy if isinstance(error, Unidentified) else "replace it"
+        message = f"{where}picture {name} cannot be read ({said(error)}): {remedy}{_SKIP}"
+        raise DataError(message, "corrupt picture") from None
 
 
 def to_tensor(picture: Image.Image) -> Tensor:
@@ -163,13 +160,12 @@ class TrainTransform:
 
 def _decode(value: object, at_least: int) -> Image.Image:
     if isinstance(value, Image.Image):
+        check_pixels(value.width, value.height, MOST_PIXELS)
         return to_rgb(value, at_least)
     if isinstance(value, Mapping):
         content = value.get("bytes")
         value = io.BytesIO(content) if content is not None else value.get("path")
     if not isinstance(value, (str, Path, io.BytesIO)):
         raise TypeError(f"a {type(value).__name__} is neither an image nor a path")
-    with Image.open(value) as picture:
-        if at_least:
-            picture.draft(None, (at_least, at_least))
+    with open_picture(value, at_least) as picture:
         return to_rgb(picture, at_least)

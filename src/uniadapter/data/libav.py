@@ -5,6 +5,7 @@ Everything is bounded: time, packets, pixels of a frame, bytes held, threads.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -17,6 +18,14 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from PIL import Image
 
+from uniadapter.data.display_matrix import display_matrix, upright
+from uniadapter.data.limits import (
+    MOST_CLIP_PIXELS,
+    MOST_FRAME_PIXELS,
+    PIXELS_SETTING,
+    allowed_pixels,
+    check_pixels,
+)
 from uniadapter.data.timeline import Entry
 
 # Of the decoding thread: on a busy machine the same videos can be read as on an idle one.
@@ -28,8 +37,6 @@ MOST_DECODED = 54_000
 MOST_PACKETS = 1_000_000
 # Files up to this size are held in memory while they are decoded; larger ones are sought in.
 HELD_BYTES = 64 * 2**20
-# 16,384 x 8,192: a broken header may claim any size, and memory is taken for it.
-MOST_PIXELS = 2**27
 
 # Demuxers of containers and raw streams. Left out are those that open other files or addresses (playlists).
 _FORMATS = (
@@ -41,7 +48,6 @@ _OPTIONS = {
     "protocol_whitelist": "file",
     "probesize": str(5 * 2**20),
     "analyzeduration": "2000000",  # microseconds
-    "max_pixels": str(MOST_PIXELS),
 }
 # Codecs that can be trusted to decode alike from any packet that is marked as a keyframe; the others start at 0.
 RANDOM_ACCESS = frozenset(
@@ -54,12 +60,6 @@ RANDOM_ACCESS = frozenset(
 # within one temporal layer.
 SKIPPABLE = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4"})
 _DEMUX_ERRORS = 16
-_TURNS = {
-    90: Image.Transpose.ROTATE_90,
-    180: Image.Transpose.ROTATE_180,
-    -180: Image.Transpose.ROTATE_180,
-    -90: Image.Transpose.ROTATE_270,
-}
 # Whatever PyAV was seen or is documented to raise on broken files.
 BROKEN = (
     av.FFmpegError, OSError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, MemoryError,
@@ -73,11 +73,12 @@ class DecodingError(Exception):
     Args:
         reason: why, for the sentence "video X REASON".
         kind: as of a `DataError`.
+        remedy: what to do, for the end of the sentence.
     """
 
-    def __init__(self, reason: str, kind: str) -> None:
+    def __init__(self, reason: str, kind: str, remedy: str = "replace it") -> None:
         super().__init__(reason)
-        self.reason, self.kind = reason, kind
+        self.reason, self.kind, self.remedy = reason, kind, remedy
 
 
 class Deadline:
@@ -102,7 +103,8 @@ class Deadline:
 
 def too_long(limit: str) -> DecodingError:
     """The error for a video that exceeds a limit."""
-    return DecodingError(f"takes more than {limit} to decode", "too long to decode")
+    remedy = "encode it smaller or with more keyframes"
+    return DecodingError(f"takes more than {limit} to decode", "too long to decode", remedy)
 
 
 class Reader:
@@ -203,17 +205,26 @@ class Reader:
         except (av.FFmpegError, EOFError):
             return []
 
+    def fruitless(self) -> DecodingError:
+        """The error for a stream of which nothing could be decoded."""
+        if self._decoder.width:
+            return DecodingError("has no frame that can be decoded", "corrupt video")
+        most = allowed_pixels(MOST_FRAME_PIXELS)  # libav forgets a size above it
+        reason = f"has no frame that can be decoded, or frames of more than {most} pixels"
+        return DecodingError(reason, "corrupt video", f"replace it, save it smaller, or set {PIXELS_SETTING}")
+
     def close(self) -> None:
         """Close the file."""
         self._container.close()
 
     def _open(self) -> None:
-        left = self.deadline.left
+        left, most = self.deadline.left, str(allowed_pixels(MOST_FRAME_PIXELS))
         try:
             # The prefix keeps a name with a colon from being read as a protocol.
             self._container = av.open(
-                f"file:{self._path.absolute()}", "r", options=_OPTIONS, metadata_errors="replace", timeout=(left, left)
-            )
+                f"file:{self._path.absolute()}", "r", options={**_OPTIONS, "max_pixels": most},
+                metadata_errors="replace", timeout=(left, left),
+            )  # fmt: skip
         except av.ExitError:
             raise too_long(f"{WALL_SECONDS:g} s") from None
         try:
@@ -222,8 +233,9 @@ class Reader:
             self._container.close()
             raise
         self._decoder = self._stream.codec_context
+        check_pixels(self._decoder.width, self._decoder.height, MOST_FRAME_PIXELS)
         self._decoder.thread_count, self._decoder.thread_type = 1, "NONE"  # the loader has workers
-        self._decoder.options = {"max_pixels": str(MOST_PIXELS)}
+        self._decoder.options = {"max_pixels": most}
         self._fresh = True
 
 
@@ -232,14 +244,15 @@ class Developer:
 
     Args:
         at_least: as of `decode_clip`.
+        count: frames of the clip.
     """
 
-    def __init__(self, at_least: int) -> None:
-        self._at_least, self._reformatter = at_least, VideoReformatter()
+    def __init__(self, at_least: int, count: int = 1) -> None:
+        self._at_least, self._most, self._reformatter = at_least, MOST_CLIP_PIXELS // count, VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> Image.Image | None:
         """Upright RGB, transparent parts white; None if the pixels cannot be converted."""
-        width, height = shrunk(frame.width, frame.height, self._at_least)
+        width, height = shrunk(frame.width, frame.height, self._at_least, self._most)
         see_through = any(component.is_alpha for component in frame.format.components)
         try:
             converted = self._reformatter.reformat(
@@ -247,15 +260,17 @@ class Developer:
                 interpolation="BILINEAR" if width == frame.width else "BICUBIC", threads=1,
             )  # fmt: skip
             picture = on_white(Image.fromarray(converted.to_ndarray())) if see_through else converted.to_image()
-            turn = _TURNS.get(frame.rotation)
+            return upright(picture, display_matrix(frame))
         except BROKEN:
             return None
-        return picture if turn is None else picture.transpose(turn)
 
 
-def shrunk(width: int, height: int, at_least: int) -> tuple[int, int]:
-    """The smallest size of this shape with both sides at least so long; never larger than it is."""
-    scale = at_least / max(min(width, height), 1) if at_least else 1.0
+def shrunk(width: int, height: int, at_least: int, most: int = MOST_CLIP_PIXELS) -> tuple[int, int]:
+    """The smallest size of this shape with both sides at least so long; never larger than it is.
+
+    With `at_least` 0, the largest of at most so many pixels.
+    """
+    scale = at_least / max(min(width, height), 1) if at_least else math.sqrt(most / max(width * height, 1))
     return (width, height) if scale >= 1 else (max(round(width * scale), 1), max(round(height * scale), 1))
 
 
@@ -268,11 +283,6 @@ def on_white(picture: Image.Image) -> Image.Image:
 def entry(packet: av.Packet) -> Entry:
     """What the timeline wants to know of a packet."""
     return Entry(packet.pts, packet.duration or 0, bool(packet.is_keyframe), not packet.is_discard)
-
-
-def said(error: BaseException) -> str:
-    """The message of an error without its number and file name."""
-    return str(getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
 
 def _video_stream(container: InputContainer) -> VideoStream:

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from uniadapter.data.fields import VISUAL_IDS, VISUALS, is_address, split_of
-from uniadapter.data.files import has_video_suffix, video_name
+from uniadapter.data.files import video_name
+from uniadapter.data.kinds import has_video_suffix
 from uniadapter.data.records import (
     DataError,
     Problems,

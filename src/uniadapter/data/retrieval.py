@@ -10,8 +10,8 @@ from PIL import Image
 
 from uniadapter.config import DataConfig
 from uniadapter.data.building import SplitBuilder, data_root, finish_split
-from uniadapter.data.files import has_video_suffix
 from uniadapter.data.images import DatasetPicture, Rows
+from uniadapter.data.kinds import has_video_suffix
 from uniadapter.data.layouts import read_records
 from uniadapter.data.records import DataError, Problems, Record
 from uniadapter.data.splits import RetrievalSplit

@@ -27,7 +27,7 @@ _UPRIGHT = {
 OVERSHOOT = 0.1  # how far shares may leave 0..1, as after a bicubic resize of floats; they are clipped
 _DEEP = ("I", "F")  # and all that start with I;
 # Larger pictures are converted in strips of so many pixels, which bounds the memory, and are never wanted in full.
-_STRIP = 2**22
+_STRIP = 2**20
 _LARGE = 2**24
 
 

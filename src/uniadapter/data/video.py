@@ -9,42 +9,32 @@ square anyway; sound is not read.
 from __future__ import annotations
 
 import io
+import math
 import os
 import random
 import re
-import struct
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from uniadapter.data.clips import decode_clip
-from uniadapter.data.files import is_video
+from uniadapter.data.files import said, shown_path
 from uniadapter.data.images import Source, load_picture
+from uniadapter.data.kinds import has_picture_suffix, has_video_suffix, irregular, kind_of
 from uniadapter.data.libav import Deadline, DecodingError, on_white
+from uniadapter.data.limits import (
+    MOST_CLIP_PIXELS,
+    MOST_FRAME_PIXELS,
+    TooLarge,
+    check_bytes,
+    check_frames,
+    check_pixels,
+)
+from uniadapter.data.picture_files import BROKEN, open_picture
 from uniadapter.data.records import DataError
 from uniadapter.data.timeline import LONGEST_SHOWN, draw_positions, places, shown_at
-
-VIDEO_SUFFIXES = frozenset(
-    {
-        ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".webm", ".mkv", ".avi", ".divx", ".flv", ".f4v", ".wmv", ".asf",
-        ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".ogv", ".ogm", ".rm", ".rmvb", ".mxf",
-        ".dv", ".y4m", ".ivf", ".h264", ".264", ".hevc", ".265", ".gif", ".webp", ".apng",
-    }
-)  # fmt: skip
-_FRAME_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
-)
-_HEAD = 4096
-_STILL = ("avif", "heic", "heix", "mif1", "heim", "heis")  # pictures in MP4's clothes
-_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
-_VIDEO_STARTS = (
-    b"\x1a\x45\xdf\xa3", b"FLV", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3",
-    b"\x00\x00\x01\xb0", b"\x00\x00\x00\x01\x67", b"\x00\x00\x01\x67", b"\x00\x00\x00\x01\x40\x01",
-    b"OggS", b"GIF8", b"DKIF", b"YUV4MPEG2", b".RMF", b"\x06\x0e\x2b\x34",
-)  # fmt: skip
-_PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\x00", b"MM\x00*", b"P5", b"P6", b"\x00\x00\x00\x0cjP  ")
-_PILLOW_BROKEN = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, MemoryError, struct.error)
 
 
 def frame_places(total: int, count: int, rng: random.Random | None) -> list[int]:
@@ -55,7 +45,7 @@ def frame_places(total: int, count: int, rng: random.Random | None) -> list[int]
         count: frames wanted, at least 1.
         rng: draws uniformly within each segment; None takes the middles.
     """
-    _check(count)
+    check_frames(count)
     if total < 1:
         raise ValueError(f"no {count} frames of {total}")
     return places(total, draw_positions(count, rng))
@@ -79,24 +69,22 @@ def load_clip(
         DataError: kind "missing video", "corrupt video", "no video stream", "empty video", "too long to decode", or
             of `load_picture`; names the record and the file.
     """
-    _check(count)
+    check_frames(count)
     source, positions = Path(source), draw_positions(count, rng)  # drawn first: the same draws whatever the file
-    where = f"{origin}: " if origin else ""
     try:
-        frames = _frames_of(source, positions, at_least, origin)
-        return _one_size(_filled(frames))
+        return _one_size(_filled(_frames_of(source, positions, at_least, origin)))
     except FileNotFoundError:
-        raise DataError(
-            f"{where}video {source} does not exist: set data.root to the folder that paths start from",
-            "missing video",
-        ) from None
+        reason, remedy, kind = "does not exist", "set data.root to the folder that paths start from", "missing video"
     except DataError:
         raise
-    except (DecodingError, OSError, ValueError) as error:
-        reason = error.reason if isinstance(error, DecodingError) else f"cannot be read ({error})"
-        kind = error.kind if isinstance(error, DecodingError) else "corrupt video"
-        remedy = "encode it smaller or with more keyframes" if kind == "too long to decode" else "replace it"
-        raise DataError(f"{where}video {source} {reason}: {remedy}, or set data.on_error to skip", kind) from None
+    except DecodingError as error:
+        reason, remedy, kind = error.reason, error.remedy, error.kind
+    except TooLarge as error:
+        raise DataError(f"{_named(origin, source)} {error}, or set data.on_error to skip", "video too large") from None
+    except (OSError, ValueError) as error:
+        reason, remedy, kind = f"cannot be read ({said(error)})", "replace it", "corrupt video"
+    skip = "" if kind == "missing video" else ", or set data.on_error to skip"
+    raise DataError(f"{_named(origin, source)} {reason}: {remedy}{skip}", kind)
 
 
 def load_frames(
@@ -114,10 +102,16 @@ def load_frames(
     Raises:
         DataError: it cannot be read.
     """
+    check_frames(count)
     # Where one frame is wanted, what is called a picture is read as one: the first frame of a GIF, not its middle.
-    if isinstance(source, Path) and (count > 1 or is_video(source)) and looks_like_video(source):
+    if isinstance(source, Path) and (count > 1 or not has_picture_suffix(source)) and looks_like_video(source):
         return load_clip(source, origin, count, draw, at_least)
-    return [load_picture(source, origin, at_least)] * count
+    try:
+        return [load_picture(source, origin, at_least)] * count
+    except DataError:
+        if isinstance(source, Path) and kind_of(source) == "video":  # for all that it is called a picture
+            return load_clip(source, origin, count, draw, at_least)
+        raise
 
 
 def looks_like_video(path: Path) -> bool:
@@ -126,67 +120,53 @@ def looks_like_video(path: Path) -> bool:
     A folder is one (of frames); a GIF, WebP or PNG is one if it moves.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         return True
-    try:
-        kind = _kind(path)
-    except (OSError, ValueError):
-        kind = "unknown"
+    kind = kind_of(path)
     if kind == "unknown":
-        return path.suffix.lower() in VIDEO_SUFFIXES
-    return _moves(path) if kind == "gif" else kind in ("video", "webp")
+        return has_video_suffix(path) and not irregular(path)
+    return _moves(path) if kind == "gif" else kind in ("video", "apng", "webp")
 
 
-def _check(count: int) -> None:
-    if count < 1:
-        raise ValueError(f"a clip has at least 1 frame, not {count}")
+def _named(origin: str, source: Path) -> str:
+    return f"{origin}: video {shown_path(source)}" if origin else f"video {shown_path(source)}"
 
 
 def _frames_of(source: Path, positions: Sequence[float], at_least: int, origin: str) -> list[Image.Image | None]:
-    if source.is_dir():
+    if os.path.isdir(source):
         return _from_folder(source, positions, at_least, origin)
-    size = source.stat().st_size
-    if not source.is_file():
-        raise DecodingError("is neither a file nor a folder", "corrupt video")
-    if not size:
+    about = os.stat(source)
+    if not stat.S_ISREG(about.st_mode):
+        raise DecodingError(irregular(source), "corrupt video")
+    if not about.st_size:
         raise DecodingError("is empty (0 bytes)", "empty video")
-    kind = _kind(source)
+    kind = kind_of(source)
     if kind == "picture":
         return [_small(load_picture(source, origin, at_least), at_least)] * len(positions)
     if kind == "webp":
+        check_bytes(about.st_size)
         return _from_webp(source, positions, at_least)
+    if kind in ("gif", "apng"):
+        _check_animation(source)
     return decode_clip(source, positions, at_least)
 
 
-def _kind(path: Path) -> str:
-    """By content: "video", "gif" (which may stand still), "webp" (one that moves), "picture" or "unknown"."""
-    with path.open("rb") as stream:
-        head = stream.read(_HEAD)
-    if head[:4] == b"RIFF":
-        animated = head[12:16] == b"VP8X" and len(head) > 20 and head[20] & 2
-        return {b"AVI ": "video", b"WEBP": "webp" if animated else "picture"}.get(head[8:12], "unknown")
-    if head[4:8] in _BOXES:
-        return "picture" if head[4:8] == b"ftyp" and head[8:12].decode("latin1") in _STILL else "video"
-    if head[:4] == b"GIF8":
-        return "gif"
-    if head.startswith(b"\x89PNG") and b"acTL" in head.split(b"IDAT")[0]:
-        return "video"
-    if head.startswith(_VIDEO_STARTS) or _is_transport_stream(head):
-        return "video"
-    return "picture" if head.startswith(_PICTURE_STARTS) else "unknown"
-
-
-def _is_transport_stream(head: bytes) -> bool:
-    """MPEG-TS: a sync byte every 188 bytes, or every 192 after 4 of time code."""
-    plain = len(head) > 376 and all(head[at] == 0x47 for at in (0, 188, 376))
-    return plain or (len(head) > 388 and all(head[at] == 0x47 for at in (4, 196, 388)))
+def _check_animation(path: Path) -> None:
+    """Refuse a size that libav would only forget; what Pillow cannot read is left to it."""
+    try:
+        with open_picture(path) as picture:
+            check_pixels(picture.width, picture.height, MOST_FRAME_PIXELS)
+    except TooLarge:
+        raise
+    except BROKEN:
+        return
 
 
 def _moves(path: Path) -> bool:
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             return bool(getattr(picture, "is_animated", False))
-    except _PILLOW_BROKEN:
+    except BROKEN:
         return True
 
 
@@ -202,7 +182,7 @@ def _from_folder(folder: Path, positions: Sequence[float], at_least: int, origin
     fault: DataError | None = None
     for number in sorted(set(numbers)):
         try:
-            taken[number] = _small(load_picture(folder / names[number], origin, at_least), at_least)
+            taken[number] = _small(load_picture(folder / names[number], origin, at_least), at_least, len(positions))
         except DataError as error:
             fault = error
     if not taken and fault is not None:
@@ -211,8 +191,7 @@ def _from_folder(folder: Path, positions: Sequence[float], at_least: int, origin
 
 
 def _is_frame(file: os.DirEntry[str]) -> bool:
-    suffix = os.path.splitext(file.name)[1].lower()
-    return suffix in _FRAME_SUFFIXES and not file.name.startswith(".") and file.is_file()
+    return has_picture_suffix(file.name) and not file.name.startswith(".") and file.is_file()
 
 
 def _natural(name: str) -> list[str | int]:
@@ -226,21 +205,23 @@ def _from_webp(file: Path, positions: Sequence[float], at_least: int) -> list[Im
     deadline, taken = Deadline(), dict[int, Image.Image]()
     content, durations = _webp_chunks(file.read_bytes())
     try:
-        with Image.open(io.BytesIO(content)) as animation:
+        with open_picture(io.BytesIO(content)) as animation:
             numbers = _webp_places(durations, int(getattr(animation, "n_frames", 1)), positions)
             for number in range(numbers[-1] + 1):
                 deadline.check()
                 try:
                     animation.seek(number)
                     animation.load()
-                except _PILLOW_BROKEN:
+                except BROKEN:
                     if not taken:
                         raise
                     break  # each frame is drawn over the one before
                 if number in numbers:
-                    taken[number] = _small(on_white(animation), at_least)
-    except (*_PILLOW_BROKEN, Image.DecompressionBombError) as error:
-        raise DecodingError(f"cannot be read ({error})", "corrupt video") from None
+                    taken[number] = _small(on_white(animation), at_least, len(positions))
+    except TooLarge:
+        raise
+    except BROKEN as error:
+        raise DecodingError(f"cannot be read ({said(error)})", "corrupt video") from None
     return [taken.get(number) for number in numbers]
 
 
@@ -267,9 +248,12 @@ def _webp_places(durations: list[int], total: int, positions: Sequence[float]) -
     return shown_at(starts, sum(durations), positions)
 
 
-def _small(picture: Image.Image, at_least: int) -> Image.Image:
-    """A picture whose sides are twice what is needed or more, reduced by a whole number."""
-    factor = min(picture.size) // at_least if at_least else 1
+def _small(picture: Image.Image, at_least: int, count: int = 1) -> Image.Image:
+    """A picture reduced by a whole number, where its sides are twice what is needed or `count` such ones too much."""
+    if at_least:
+        factor = min(picture.size) // at_least
+    else:
+        factor = math.ceil(math.sqrt(math.prod(picture.size) * count / MOST_CLIP_PIXELS))
     return picture.reduce(factor) if factor > 1 else picture
 
 
@@ -283,6 +267,7 @@ def _filled(frames: Sequence[Image.Image | None]) -> list[Image.Image]:
 
 
 def _one_size(frames: list[Image.Image]) -> list[Image.Image]:
-    """The frames, those of another size than the first scaled to it."""
+    """The frames, those of another size than the first scaled to it; a frame that comes twice stays one object."""
     size = frames[0].size
-    return [frame if frame.size == size else frame.resize(size, Image.Resampling.BICUBIC) for frame in frames]
+    scaled = {id(frame): frame.resize(size, Image.Resampling.BICUBIC) for frame in frames if frame.size != size}
+    return [scaled.get(id(frame), frame) for frame in frames]

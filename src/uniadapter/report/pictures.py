@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, ImageSequence, features
 
-from uniadapter.data.files import is_video
+from uniadapter.data.kinds import is_video
 from uniadapter.data.video import load_clip
 
 Picture = Path | str | bytes  # a file, or the bytes of one
