@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from uniadapter.config import DataConfig
 from uniadapter.data.asking import read_questions
@@ -34,6 +35,8 @@ class QuestionSplit(RetrievalSplit):
     annotators: list[tuple[str, ...]] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
     question_types: list[str] = field(default_factory=list)
+
+    text_noun: ClassVar[str] = "questions"
 
     def keep_texts(self, kept: Sequence[int]) -> None:
         """Leave out all questions but these."""

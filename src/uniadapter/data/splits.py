@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from uniadapter.data.images import Source
 
@@ -29,6 +29,7 @@ class RetrievalSplit:
         skipped: what was left out, kind to count: captions and records one by one, visuals once each.
         noun: "pictures" or "videos"; "visuals" where there are both.
         notes: what else is to be known of the split: how many videos its list has, what was cut.
+        said: what was said of it in the log, which is said once.
     """
 
     name: str
@@ -40,6 +41,15 @@ class RetrievalSplit:
     skipped: Counter[str] = field(default_factory=Counter)
     noun: str = "pictures"
     notes: list[str] = field(default_factory=list)
+    said: set[str] = field(default_factory=set, repr=False)
+
+    text_noun: ClassVar[str] = "captions"
+
+    def once(self, what: str) -> bool:
+        """Whether this is the first time that `what` is to be said of the split."""
+        first = what not in self.said
+        self.said.add(what)
+        return first
 
     @property
     def visual_kind(self) -> Literal["image", "video"]:
@@ -55,7 +65,7 @@ class RetrievalSplit:
 
     def summary(self) -> str:
         """One line: how much there is, what is to be known of it, and what was left out."""
-        parts = [f"{self.name}: {len(self.visuals)} {self.noun}, {len(self.texts)} captions", *self.notes]
+        parts = [f"{self.name}: {len(self.visuals)} {self.noun}, {len(self.texts)} {self.text_noun}", *self.notes]
         if self.skipped:
             parts.append("left out: " + ", ".join(f"{count} {kind}" for kind, count in sorted(self.skipped.items())))
         return "; ".join(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -58,8 +59,15 @@ class AnswerJob:
         scores, right, headline = scored(split, found)
         if answers is not None:
             known = set(answers.answers)
-            scores["out_of_list"] = sum(bool(own) and known.isdisjoint(own) for own in split.answers)
-            scores["answer_list"] = len(answers.answers)
+            outside = sum(bool(own) and known.isdisjoint(own) for own in split.answers)
+            scores["out_of_list"] = outside
+            scores["answer_list"] = len(known)
+            if outside and split.once("answers that cannot be given"):
+                logger.warning(
+                    "%s: of %d questions %d have no answer among the %d to choose from, so they cannot be right; "
+                    "data.answer_list takes others, evaluate.answers: generate none",
+                    split.name, len(split.texts), outside, len(known),
+                )  # fmt: skip
         return Result(scores, right, headline, scores.get("accuracy", 0.0), found)
 
 
@@ -85,9 +93,23 @@ def scored(split: QuestionSplit, found: list[Prediction]) -> tuple[dict[str, Any
     """Scores of a split, how right each question was, and the headline; nothing where the file has no answers."""
     if not any(split.annotators):
         return {}, torch.zeros(len(found)), f"{len(found)} questions answered; the file has no answers to compare with"
+    rows = [row for row, own in enumerate(split.annotators) if own]
+    if len(rows) == len(found):
+        return _scored(split, found)
+    # Those without an answer say nothing of the model: no figure counts them.
+    part = replace(split, text_visual=list(split.text_visual))
+    part.keep_texts(rows)
+    scores, some, headline = _scored(part, [found[row] for row in rows])
+    right = torch.zeros(len(found))
+    right[rows] = some
+    unanswered = len(found) - len(rows)
+    return {**scores, "unanswered": unanswered}, right, f"{headline}, without {unanswered} that have no answer"
+
+
+def _scored(split: QuestionSplit, found: list[Prediction]) -> tuple[dict[str, Any], torch.Tensor, str]:
     said = [prediction.answer for prediction in found]
     if max(map(len, split.annotators)) == 1:
-        wanted = [own[0] if own else "" for own in split.annotators]
+        wanted = [own[0] for own in split.annotators]
         exact = exact_match(said, wanted, split.texts)
         words = dict(exact.by_question_word)
         scores: dict[str, Any] = {"accuracy": exact.overall, "metric": "exact match", "by_question_word": words}
@@ -103,8 +125,10 @@ def scored(split: QuestionSplit, found: list[Prediction]) -> tuple[dict[str, Any
             scores["majority_by_answer_type"] = most
             scores["majority_of_answer_type"] = sum(most[k] * len(rows) for k, rows in kinds.items()) / len(wanted)
         return scores, torch.tensor(exact.correct).float(), f"accuracy {exact.overall:.2f} (exact match)"
+    # Beside questions of several annotators, one that a single one answered is right or wrong.
     annotations = [
-        Annotation(row, 0, split.question_types[row], split.kinds[row], own) for row, own in enumerate(split.annotators)
+        Annotation(row, 0, split.question_types[row], split.kinds[row], own if len(own) > 1 else own * 10)
+        for row, own in enumerate(split.annotators)
     ]
     official = vqa_accuracy(dict(enumerate(said)), annotations)
     right = torch.tensor([official.by_question[row] for row in range(len(said))])
