@@ -16,11 +16,13 @@ from tiny import randomise, tiny_config, tiny_model, tiny_texts
 from uniadapter.adapter import AdapterSet, BackboneShape
 from uniadapter.adapters import adapter_set, add_adapter, add_momentum
 from uniadapter.backbone import encode_text, encode_visual, match
-from uniadapter.checkpoint import base_hash, load_adapter, read_adapter_file, save_adapter
+from uniadapter.checkpoint import load_adapter, read_adapter_file, save_adapter
 from uniadapter.cli import main
 from uniadapter.config import AdapterConfig
+from uniadapter.identity import base_hash
 from uniadapter.loading import convert_adapter, load_model
 from uniadapter.original import CheckpointError
+from uniadapter.settings import InferenceSettings
 from world import save_tokenizer
 
 CONFIG = AdapterConfig(bottleneck=6, key_value=3, temporal_frames=2)
@@ -129,6 +131,77 @@ def test_replacing_an_adapter_leaves_nothing_behind(tmp_path: Path) -> None:
     fresh = tiny_model()
     load_adapter(fresh, tmp_path / "a")
     assert torch.equal(scores(fresh), scores(model))
+
+
+def test_saving_leaves_everything_else_in_the_folder(tmp_path: Path) -> None:
+    real = tmp_path / "elsewhere"
+    (real / "data").mkdir(parents=True)
+    (real / "thesis.tex").write_text("mine")
+    (real / "data/rows.csv").write_text("mine too")
+    (tmp_path / "project").symlink_to(real)
+    for seed in range(2):
+        save_adapter(trained(seed), tmp_path / "project")
+    assert (tmp_path / "project").is_symlink()
+    names = {str(path.relative_to(real)) for path in real.rglob("*")}
+    assert names == {"thesis.tex", "data", "data/rows.csv", *WRITES}
+    assert (real / "thesis.tex").read_text() == "mine"
+    with pytest.raises(CheckpointError, match=r"thesis\.tex: is a file"):
+        save_adapter(trained(), real / "thesis.tex")
+    assert (real / "thesis.tex").read_text() == "mine"
+
+
+WRITES = ["adapter_model.safetensors", "adapter_config.json", "README.md"]
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["first", "again"])
+@pytest.mark.parametrize("renamed", range(3))
+@pytest.mark.parametrize("killed", [False, True], ids=["failed", "killed"])
+def test_a_write_that_stops_half_way_leaves_an_adapter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool, renamed: int, killed: bool
+) -> None:
+    """Interrupted after each number of renames, by an error or for good, the folder loads as the old or the new one."""
+    old, new = trained(), trained()
+    randomise(adapter_set(new), seed=5)
+    if before:
+        save_adapter(old, tmp_path / "a", settings=InferenceSettings(prompt="old"))
+    replace, done = os.replace, []
+
+    def interrupted(source: str, target: str) -> None:
+        if len(done) == renamed:
+            if killed:
+                os._exit(9)
+            raise OSError(5, "Input/output error")
+        done.append(Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    if killed:
+        child = os.fork()
+        if not child:
+            save_adapter(new, tmp_path / "a", settings=InferenceSettings(prompt="new"))
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    else:
+        with pytest.raises(CheckpointError, match="Input/output error"):
+            save_adapter(new, tmp_path / "a", settings=InferenceSettings(prompt="new"))
+        assert done == WRITES[:renamed]
+    monkeypatch.undo()
+    if not before and not renamed:
+        assert not (tmp_path / "a/adapter_model.safetensors").exists()
+        return
+    fresh = tiny_model()
+    built = load_adapter(fresh, tmp_path / "a")
+    assert built.settings.prompt == ("new" if renamed else "old")
+    assert torch.equal(scores(fresh), scores(new if renamed else old))
+    save_adapter(new, tmp_path / "a")  # and the next write clears what was left
+    assert sorted(os.listdir(tmp_path / "a")) == sorted(WRITES)
+
+
+def test_a_config_edited_by_hand_counts(tmp_path: Path) -> None:
+    save_adapter(trained(), tmp_path / "a", base="old/name")
+    file = tmp_path / "a/adapter_config.json"
+    file.write_text(file.read_text().replace("old/name", "new/name"))
+    assert read_adapter_file(tmp_path / "a")[0].base == "new/name"
 
 
 def test_a_failed_fit_leaves_the_model_as_it_was(tmp_path: Path) -> None:

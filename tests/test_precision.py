@@ -12,9 +12,10 @@ from transformers import BlipForImageTextRetrieval, BlipForQuestionAnswering, Pr
 from tiny import randomise, tiny_model, tiny_texts
 from uniadapter.adapters import add_adapter, add_momentum, count_parameters
 from uniadapter.backbone import encode_text, encode_visual, match
-from uniadapter.checkpoint import base_hash, load_adapter, save_adapter
+from uniadapter.checkpoint import load_adapter, save_adapter
 from uniadapter.config import AdapterConfig, EvaluateConfig, ModelConfig, RunConfig, TrainConfig
 from uniadapter.decoder import question_context, text_nll
+from uniadapter.identity import base_hash
 from uniadapter.precision import round_frozen
 from uniadapter.preparing import prepare
 

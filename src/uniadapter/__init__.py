@@ -21,11 +21,13 @@ if TYPE_CHECKING:
         select_adapter,
     )
     from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, fuse, match
-    from uniadapter.checkpoint import base_hash, load_adapter, save_adapter
+    from uniadapter.checkpoint import load_adapter, save_adapter
     from uniadapter.config import AdapterConfig, RunConfig
+    from uniadapter.identity import base_hash
     from uniadapter.loading import load_model, load_tokenizer
     from uniadapter.precision import round_frozen
     from uniadapter.predict import ask, caption, image_features, pair_scores, text_features
+    from uniadapter.settings import InferenceSettings
     from uniadapter.version import __version__
 
 _HOMES = {
@@ -34,17 +36,20 @@ _HOMES = {
         "remove_adapter", "select_adapter",
     ),
     "backbone": ("Texts", "Visuals", "encode_text", "encode_visual", "fuse", "match"),
-    "checkpoint": ("base_hash", "load_adapter", "save_adapter"),
+    "checkpoint": ("load_adapter", "save_adapter"),
     "config": ("AdapterConfig", "RunConfig"),
+    "identity": ("base_hash",),
     "loading": ("load_model", "load_tokenizer"),
     "precision": ("round_frozen",),
     "predict": ("ask", "caption", "image_features", "pair_scores", "text_features"),
+    "settings": ("InferenceSettings",),
     "version": ("__version__",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AdapterConfig",
+    "InferenceSettings",
     "RunConfig",
     "Texts",
     "Visuals",

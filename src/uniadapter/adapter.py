@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from uniadapter.config import AdapterConfig, ConfigError, Init
+from uniadapter.settings import NO_SETTINGS, InferenceSettings
 
 Use = Literal["vision", "text", "cross"]
 
@@ -159,7 +160,11 @@ class AdapterSet(nn.Module):
         config: the set's shape.
         shape: the backbone's.
         heads: the base's heads by name; copies of them are trained here, the base's own stay as they are.
+
+    `settings` is what it must be asked with, see `InferenceSettings`: of a loaded adapter what its folder says.
     """
+
+    settings: InferenceSettings = NO_SETTINGS
 
     def __init__(self, config: AdapterConfig, shape: BackboneShape, heads: dict[str, nn.Linear]) -> None:
         super().__init__()

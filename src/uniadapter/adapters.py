@@ -13,11 +13,14 @@ from transformers import PreTrainedModel
 
 from uniadapter.adapter import AdapterSet
 from uniadapter.config import AdapterConfig
+from uniadapter.identity import base_parameters
 from uniadapter.inject import OWNER, active_adapter, adopt, new_adapter_set, restore
+from uniadapter.settings import NO_SETTINGS, InferenceSettings
 
 __all__ = [
     "Counts",
     "active_adapter",
+    "active_settings",
     "adapter_names",
     "adapter_set",
     "add_adapter",
@@ -83,11 +86,19 @@ def add_momentum(model: PreTrainedModel, source: str | None = None, name: str = 
 
 
 def select_adapter(model: PreTrainedModel, name: str | None, trainable: bool = True) -> None:
-    """Make `name` the set in use and, if `trainable`, the only thing with gradients; None selects the bare base."""
+    """Make `name` the set in use and, if `trainable`, the only one with gradients; None selects the bare base.
+
+    The base is frozen. What others have put on the model, PEFT's LoRA say, trains or not as before.
+    """
     if name is not None:
         adapter_set(model, name)
     link = adopt(model)
-    model.requires_grad_(False)
+    base = [parameter for _, parameter in base_parameters(model)]
+    if link.trainable is None:
+        link.trainable = [(parameter, parameter.requires_grad) for parameter in base]
+    for parameter in base:
+        parameter.requires_grad_(False)
+    link.sets.requires_grad_(False)
     link.selected = name
     if name is not None and trainable:
         link.sets[name].requires_grad_(True)
@@ -101,15 +112,27 @@ def disable_adapter(model: PreTrainedModel) -> Iterator[None]:
 
 
 def remove_adapter(model: PreTrainedModel, name: str | None = None) -> None:
-    """Take a set out, the active one if None. With the last one gone the base is, bit for bit, what it was."""
+    """Take a set out, the active one if None. With the last one gone the base is, bit for bit, what it was.
+
+    So is what trains: the base's parameters have gradients again where they had them before the first set was added.
+    """
     name = _name(model, name)
     link = adopt(model)
     del link.sets[name]
     if link.selected == name:
         link.selected = None
     if not len(link.sets):
-        restore(model)
+        for parameter, trained in link.trainable or ():
+            parameter.requires_grad_(trained)
+        link.trainable = None
+        forget(model)
     _exclude_from_saving(model)
+
+
+def forget(model: PreTrainedModel) -> None:
+    """Undo `adopt` where no set is left, unless the base was rounded: then its hash before that is kept."""
+    if OWNER in model._modules and not len(adopt(model).sets) and adopt(model).identity is None:
+        restore(model)
 
 
 def adapter_names(model: PreTrainedModel) -> list[str]:
@@ -135,6 +158,14 @@ def _name(model: PreTrainedModel, name: str | None) -> str:
         wanted = "" if name is None else f" named {name!r}"
         raise KeyError(f"no adapter{wanted}: there is {', '.join(names) or 'none'}")
     return str(name)
+
+
+def active_settings(model: PreTrainedModel, name: str | None = None) -> InferenceSettings:
+    """What a set must be asked with, the active one if None; of the bare base nothing is stated."""
+    if name is not None:
+        return adapter_set(model, name).settings
+    active = adopt(model).active if OWNER in model._modules else None
+    return NO_SETTINGS if active is None else active.settings
 
 
 @torch.no_grad()

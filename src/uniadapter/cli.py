@@ -78,7 +78,8 @@ def evaluate(arguments: list[str]) -> None:
     _begin()
     from uniadapter.commands import run_evaluation
 
-    run_evaluation(config, Path(chosen.adapter) if chosen.adapter else None, chosen.split)
+    adapter = Path(chosen.adapter) if chosen.adapter else None
+    run_evaluation(config, adapter, chosen.split, chosen.stated)
 
 
 def convert(arguments: list[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
@@ -15,7 +15,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from uniadapter import report
-from uniadapter.checkpoint import read_adapter_file
+from uniadapter.checkpoint import read_adapter_config
 from uniadapter.config import ConfigError, ModelConfig, RunConfig
 from uniadapter.data.questions import QuestionSplit, read_answer_list
 from uniadapter.data.splits import RetrievalSplit
@@ -44,6 +44,7 @@ from uniadapter.runs import (
     write_config,
     zero_shot,
 )
+from uniadapter.settings import first
 from uniadapter.stopping import interruptible
 from uniadapter.trainer import CHECKPOINT, make_accelerator
 
@@ -167,13 +168,17 @@ def finish_report(
     say(f"{folder / 'metrics.json'}\n{page}")
 
 
-def run_evaluation(config: RunConfig, adapter: Path | None = None, which: str = "test") -> dict[str, Any]:
+def run_evaluation(
+    config: RunConfig, adapter: Path | None = None, which: str = "test", stated: Collection[str] | None = None
+) -> dict[str, Any]:
     """Measure a base, or a base with an adapter, on one split.
 
     Args:
         config: base, data and protocol.
         adapter: an adapter folder, a folder that full fine-tuning wrote, or a run's; None measures the base.
         which: "train", "val", "test" or the name of a further test set.
+        stated: keys of the config that its user wrote, such as "model.image_size": they go before what the adapter was
+            trained with. None takes those that are not at their default.
 
     Returns:
         The `metrics.json` that is written to `config.output`, or to a folder of its own below where results of
@@ -186,12 +191,12 @@ def run_evaluation(config: RunConfig, adapter: Path | None = None, which: str = 
     if not accelerator.is_main_process:
         if config.task == "retrieval":  # of the other kinds of runs the first process does all
             logging.getLogger("uniadapter").setLevel(logging.ERROR)
-            bare = replace(bare, data=resolve_data(bare.data))
+            bare = _as_trained(replace(bare, data=resolve_data(bare.data)), adapter, stated)
             _take_part(bare, adapter, which, accelerator)
         return {}
     folder, digest = results_folder(bare, adapter, which)
     with logged_to(folder, "evaluate.log"):
-        config = replace(bare, data=resolve_data(bare.data))
+        config = _as_trained(replace(bare, data=resolve_data(bare.data)), adapter, stated)
         split = load_split(config, which)
         prepared = prepare(config, adapter)
         prepared.model.to(device=accelerator.device)  # type: ignore[call-arg]
@@ -212,6 +217,11 @@ def run_evaluation(config: RunConfig, adapter: Path | None = None, which: str = 
         console.print(report.table(metrics))
         say(f"{found.result.headline}\n{folder / 'metrics.json'}")
         return metrics
+
+
+def _as_trained(config: RunConfig, adapter: Path | None, stated: Collection[str] | None) -> RunConfig:
+    """The config with what it leaves open as the adapter was trained."""
+    return config if adapter is None else read_adapter_config(adapter).settings.applied(config, stated)
 
 
 def _take_part(config: RunConfig, adapter: Path | None, which: str, accelerator: Accelerator) -> None:
@@ -275,16 +285,16 @@ def run_prediction(
         answers: a list of answers to choose from; None takes the adapter's own, or lets the decoder write.
         frames: of a video; None takes as many as the adapter was trained for.
     """
-    described = read_adapter_file(adapter)[0] if adapter else None
+    described = read_adapter_config(adapter) if adapter else None
     base = base or (described.base if described else "embedded")
-    frames = frames or (int(described.extra.get("frames", 1)) if described else 1)
+    frames = first(frames, described.settings.frames if described else None, 1)
     prepared = prepare(RunConfig(task=task, model=ModelConfig(base=base, method="none")), adapter)  # type: ignore[arg-type]
     visuals = image_features(prepared.model, [file], frames)
     if task == "caption":
         texts = caption(prepared.model, prepared.tokenizer, visuals)
         say(texts[0])
         return texts
-    listed = read_answer_list(answers) if answers else prepared.answers or None
+    listed = read_answer_list(answers) if answers else None
     found = ask(prepared.model, prepared.tokenizer, visuals, questions, listed)
     for question, prediction in zip(questions, found, strict=True):
         say(question)

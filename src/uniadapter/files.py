@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -61,6 +62,40 @@ def written_atomically(path: Path | str) -> Iterator[Path]:
                 temporary.unlink()
 
 
+@contextmanager
+def written_into(folder: Path | str) -> Iterator[Path]:
+    """A temporary folder whose files move into `folder` when the block ends well; whatever else stands there stays.
+
+    Each file is replaced whole, the largest first; a failure before that leaves everything as it was.
+
+    Args:
+        folder: made where it is missing; a symbolic link to a folder is written through.
+
+    Yields:
+        The folder to fill.
+
+    Raises:
+        WriteError: it cannot be written: a full disk, a read-only folder, a file of that name.
+    """
+    folder = Path(folder)
+    temporary = folder / f".files.{os.getpid()}.tmp"
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(None, "a file of that name stands there")
+        temporary.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        files = [file for file in temporary.rglob("*") if file.is_file()]
+        for file in sorted(files, key=lambda file: -file.stat().st_size):
+            with written_atomically(folder / file.relative_to(temporary)) as target:
+                os.replace(file, target)
+    except WriteError:
+        raise
+    except OSError as error:
+        raise WriteError(f"{folder}: could not be written ({_reason(error)}); nothing there was changed") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_bytes(path: Path | str, content: bytes) -> Path:
     """Write a file, all or nothing; see `written_atomically`."""
     with written_atomically(path) as temporary, temporary.open("wb") as file:
@@ -79,9 +114,9 @@ def clear_leftovers(folder: Path | str) -> list[Path]:
     with suppress(OSError):
         for file in Path(folder).iterdir():
             match = _LEFTOVER.match(file.name)
-            if match and not _alive(int(match.group(1))) and file.is_file():
+            if match and not _alive(int(match.group(1))) and not file.is_symlink():
                 with suppress(OSError):
-                    file.unlink()
+                    shutil.rmtree(file) if file.is_dir() else file.unlink()
                     removed.append(file)
     return removed
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoTokenizer,
@@ -22,8 +23,10 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from uniadapter.assets import asset
-from uniadapter.checkpoint import AdapterFile, base_hash, write_adapter, written_atomically
+from uniadapter.checkpoint import AdapterFile, write_adapter
 from uniadapter.config import ConfigError
+from uniadapter.files import WriteError, written_into
+from uniadapter.identity import identity_of
 from uniadapter.inject import HEADS
 from uniadapter.original import (
     CheckpointError,
@@ -184,7 +187,10 @@ def convert_adapter(path: Path | str, output: Path | str, frame_aware: bool = Fa
     imported = import_adapter(state, frame_aware)
     task = "vqa" if any(key.startswith("text_decoder.") for key in state) else "retrieval"
     model = _model_of(state, task, heads)
-    described = AdapterFile(imported.config, str(path), base_hash(model), type(model).__name__, task)
+    identity = identity_of(model)
+    described = AdapterFile(
+        imported.config, str(path), identity.tensors["float32"], type(model).__name__, task, identity=identity
+    )
     write_adapter(Path(output), described, {k: v.contiguous() for k, v in imported.state.items()})
     return imported
 
@@ -221,7 +227,10 @@ def convert_blip(path: Path | str, output: Path | str, **heads: int) -> list[str
     model.config.architectures = [type(model).__name__]
     tied = "text_decoder.cls.predictions.decoder."
     tensors = {key: value.contiguous() for key, value in import_base(state).items() if not key.startswith(tied)}
-    with written_atomically(Path(output)) as temporary:
-        model.config.save_pretrained(temporary)
-        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+    try:
+        with written_into(output) as temporary:
+            model.config.save_pretrained(temporary)
+            save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+    except (WriteError, SafetensorError) as error:
+        raise CheckpointError(str(error)) from error
     return [key for key in state if base_name(key) is None]

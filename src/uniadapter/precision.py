@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from uniadapter.checkpoint import base_hash
+from uniadapter.identity import identity_of
 from uniadapter.inject import adopt, text_stacks
 
 
@@ -35,7 +35,7 @@ def round_frozen(model: PreTrainedModel, dtype: torch.dtype) -> int:
         if isinstance(module, nn.Linear) and not module.weight.requires_grad and module.weight.dtype != dtype
     }
     if frozen:
-        link.base_sha256 = base_hash(model)
+        link.identity = identity_of(model)
     for module in frozen.values():
         module.to(dtype)
     return len(frozen)

@@ -1,5 +1,6 @@
 """One call each for a user: features of pictures, videos and texts, scores of pairs, answers and captions.
 
+An argument that is None is as the adapter in use was trained, and where its folder says nothing as BLIP has it.
 Whatever mode the model is in, predictions are made in evaluation mode and without gradients, and leave it as it was.
 Each takes the name of an adapter for this one call, so that threads may ask one model with different adapters.
 """
@@ -15,9 +16,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from uniadapter.adapters import active_settings
 from uniadapter.backbone import Texts, Visuals, encode_visual, match
 from uniadapter.config import EvaluateConfig, ModelConfig
-from uniadapter.data.images import EvaluationTransform
+from uniadapter.data.images import MEAN, STD, EvaluationTransform
 from uniadapter.data.records import DataError
 from uniadapter.data.text import clean_caption, clean_question
 from uniadapter.decoder import visual_context
@@ -27,6 +29,7 @@ from uniadapter.evaluation.retrieval import encode_texts
 from uniadapter.generation import generate_texts
 from uniadapter.inject import active_adapter, require_task
 from uniadapter.inputs import Picture, Pictures, as_clips, as_texts, clip_length
+from uniadapter.settings import first
 from uniadapter.tokens import warn_of_cuts
 
 logger = logging.getLogger(__name__)
@@ -34,6 +37,7 @@ logger = logging.getLogger(__name__)
 _BATCH = 64
 _BLOCK = 512
 _CAPTION_WORDS, _QUESTION_WORDS = 30, 50  # as the files' are cut
+_TOKENS = 35
 
 
 @contextmanager
@@ -44,17 +48,24 @@ def _predicting(model: PreTrainedModel, adapter: str | None) -> Iterator[None]:
 
 
 def image_features(
-    model: PreTrainedModel, images: Pictures, frames: int | None = None, *, adapter: str | None = None
+    model: PreTrainedModel,
+    images: Pictures,
+    frames: int | None = None,
+    image_size: int | None = None,
+    *,
+    adapter: str | None = None,
 ) -> Visuals:
     """Encode pictures or videos for search, for `pair_scores`, `ask` and `caption`.
 
     Args:
         model: a BLIP, with or without an adapter.
-        images: one, or a list, of files, Pillow images, arrays or tensors; each is resized to the model's square. Files
-            may be videos, and a list (or an array of four dimensions) within the list is a video by its frames. See
+        images: one, or a list, of files, Pillow images, arrays or tensors; each is resized to a square. Files may be
+            videos, and a list (or an array of four dimensions) within the list is a video by its frames. See
             `uniadapter.inputs` and `uniadapter.pixels` for shapes and ranges.
         frames: of a video, the middles of as many equal segments; a picture among videos stands still. None takes
-            all frames of videos that are given by their frames, and 1 of a file.
+            all frames of videos that are given by their frames, and of a file as many as the adapter was trained for,
+            or 1.
+        image_size: side in pixels of the square; None takes the adapter's, or the base's.
         adapter: name of the set to use; None takes the active one.
 
     Returns:
@@ -66,8 +77,14 @@ def image_features(
         ValueError: `frames` is less than 1, or an array is no picture.
     """
     clips = as_clips(images)
-    length = clip_length(clips, frames)
-    transform = EvaluationTransform(model.config.vision_config.image_size)
+    stated = active_settings(model, adapter)
+    length = clip_length(clips, frames, first(stated.frames, 1))
+    transform = EvaluationTransform(
+        first(image_size, stated.image_size, int(model.config.vision_config.image_size)),
+        first(stated.mean, MEAN),
+        first(stated.std, STD),
+        first(stated.resampling, "bicubic"),
+    )
     batch, parts = max(1, _BATCH // length), []
     with _predicting(model, adapter):
         for start in range(0, max(1, len(clips)), batch):
@@ -81,7 +98,7 @@ def text_features(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: str | Sequence[str],
-    max_tokens: int = 35,
+    max_tokens: int | None = None,
     *,
     adapter: str | None = None,
 ) -> Texts:
@@ -91,7 +108,7 @@ def text_features(
         model: a BLIP with a text encoder and projections.
         tokenizer: the base's.
         texts: one, or a list.
-        max_tokens: longer texts are cut to so many; how many were is said in the log.
+        max_tokens: longer texts are cut to so many, and how many were is said in the log; 35 if nothing says more.
         adapter: name of the set to use; None takes the active one.
 
     Returns:
@@ -102,7 +119,9 @@ def text_features(
         ValueError: a text cannot be encoded, or the model has not so many positions.
     """
     require_task(model, "retrieval", "text_features")
-    cleaned = _cleaned(as_texts(texts), clean_caption, _CAPTION_WORDS, "texts")
+    stated = active_settings(model, adapter)
+    max_tokens = first(max_tokens, stated.max_tokens, _TOKENS)
+    cleaned = _cleaned(as_texts(texts), clean_caption, first(stated.max_words, _CAPTION_WORDS), "texts")
     positions = model.config.text_config.max_position_embeddings
     if max_tokens > positions:
         raise ValueError(f"max_tokens is {max_tokens}: the model takes {positions}")
@@ -179,6 +198,8 @@ def ask(
     questions: str | Sequence[str],
     answers: Sequence[str] | AnswerList | None = None,
     frames: int | None = None,
+    image_size: int | None = None,
+    k: int | None = None,
     *,
     adapter: str | None = None,
 ) -> list[Prediction]:
@@ -190,8 +211,12 @@ def ask(
         image: one picture or video as `image_features` takes them, a list being a video's frames; or what
             `image_features` made of one.
         questions: one, or a list.
-        answers: the list to choose from, all of it ranked; None lets the decoder write.
+        answers: the list to choose from; None takes the one that the adapter was trained with, or lets the decoder
+            write.
         frames: of a video, see `image_features`.
+        image_size: see `image_features`.
+        k: answers of the list whose whole likelihood is computed, the best by their first token; 0 means all. None
+            means all, or with the adapter's own list as many as it was trained to.
         adapter: name of the set to use; None takes the active one.
 
     Returns:
@@ -203,17 +228,24 @@ def ask(
         ValueError: an answer of the list cannot be ranked, or there are several pictures.
     """
     require_task(model, "vqa", "ask")
-    texts = _cleaned(as_texts(questions, "questions"), clean_question, _QUESTION_WORDS, "questions")
+    stated = active_settings(model, adapter)
+    words = first(stated.max_words, _QUESTION_WORDS)
+    texts = _cleaned(as_texts(questions, "questions"), clean_question, words, "questions")
     if not all(texts):
         number = texts.index("") + 1
         raise DataError(f"question {number} is empty once cleaned: write one, or leave it out", "empty question")
-    visuals = image if isinstance(image, Visuals) else image_features(model, [image], frames, adapter=adapter)  # type: ignore[list-item]
+    visuals = image
+    if not isinstance(visuals, Visuals):
+        visuals = image_features(model, [image], frames, image_size, adapter=adapter)  # type: ignore[list-item]
     if len(visuals) != 1:
         raise ValueError(f"ask is about one picture, and was given {len(visuals)}: call it for each")
+    if answers is None and stated.answering != "generate":
+        answers, k = stated.answers, first(k, stated.k, 0)
     listed = answers
     if answers is not None and not isinstance(answers, AnswerList):
         listed = AnswerList(as_texts(answers, "answers"), tokenizer, model)
-    about, settings, config = [0] * len(texts), ModelConfig(), EvaluateConfig(k=0)
+    about, settings = [0] * len(texts), ModelConfig(max_tokens=first(stated.max_tokens, _TOKENS))
+    config = EvaluateConfig(k=first(k, 0), beams=first(stated.beams, 3))
     warn_of_cuts(tokenizer, texts, settings.max_tokens, "questions")
     with _predicting(model, adapter):
         return answer_questions(model, tokenizer, visuals, texts, about, settings, config, listed)  # type: ignore[arg-type]
@@ -223,11 +255,12 @@ def caption(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     images: Pictures | Visuals,
-    prompt: str = "a picture of ",
+    prompt: str | None = None,
     frames: int | None = None,
-    beams: int = 3,
-    longest: int = 20,
-    shortest: int = 5,
+    beams: int | None = None,
+    longest: int | None = None,
+    shortest: int | None = None,
+    image_size: int | None = None,
     *,
     adapter: str | None = None,
 ) -> list[str]:
@@ -237,11 +270,12 @@ def caption(
         model: a `BlipForConditionalGeneration`, with or without an adapter.
         tokenizer: the base's.
         images: as `image_features` takes them, or what it made of them.
-        prompt: what captions start with; not in what is returned.
+        prompt: what captions start with; not in what is returned. BLIP's is "a picture of".
         frames: of a video, see `image_features`.
-        beams: of the search.
-        longest: tokens with the prompt, at most.
-        shortest: the same, at least.
+        beams: of the search; BLIP's are 3.
+        longest: tokens with the prompt, at most; BLIP's are 20.
+        shortest: the same, at least; BLIP's are 5.
+        image_size: see `image_features`.
         adapter: name of the set to use; None takes the active one.
 
     Returns:
@@ -253,7 +287,18 @@ def caption(
         ValueError: the prompt leaves no room for a caption, or a number is out of its range.
     """
     require_task(model, "caption", "caption")
-    (prompt,) = as_texts(prompt, "prompt")
-    visuals = images if isinstance(images, Visuals) else image_features(model, images, frames, adapter=adapter)
+    stated = active_settings(model, adapter)
+    (prompt,) = as_texts(first(prompt, stated.prompt, "a picture of "), "prompt")
+    visuals = images
+    if not isinstance(visuals, Visuals):
+        visuals = image_features(model, visuals, frames, image_size, adapter=adapter)
     with _predicting(model, adapter):
-        return generate_texts(model, tokenizer, visual_context(model, visuals), prompt, beams, longest, shortest)
+        return generate_texts(
+            model,
+            tokenizer,
+            visual_context(model, visuals),
+            prompt,
+            first(beams, stated.beams, 3),
+            first(longest, stated.longest, 20),
+            first(shortest, stated.shortest, 5),
+        )

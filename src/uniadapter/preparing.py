@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.adapters import Counts, adapter_set, add_adapter, count_parameters
-from uniadapter.checkpoint import load_adapter, read_adapter_file
+from uniadapter.checkpoint import load_adapter
 from uniadapter.config import RunConfig
 from uniadapter.inject import adopt
 from uniadapter.loading import check_config, load_model, load_tokenizer
@@ -55,8 +55,7 @@ def prepare(config: RunConfig, adapter_folder: Path | None = None) -> Prepared:
     name: str | None = None
     answers: list[str] = []
     if adapter_folder is not None:
-        load_adapter(model, adapter_folder, trainable=True)
-        answers = read_adapter_file(adapter_folder)[0].extra.get("answers", [])
+        answers = list(load_adapter(model, adapter_folder, trainable=True).settings.answers or ())
         name = "default"
     elif settings.method == "uniadapter":
         with torch.random.fork_rng():

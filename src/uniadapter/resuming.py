@@ -9,10 +9,10 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from uniadapter.checkpoint import base_hash
 from uniadapter.config import RunConfig
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.errors import CheckpointError
+from uniadapter.identity import base_hash
 from uniadapter.schema import shortened
 
 # What may be another when a run is gone on with, and why; everything else may not.

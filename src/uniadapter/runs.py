@@ -10,21 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from safetensors import SafetensorError
 
 from uniadapter.adapters import Counts, disable_adapter
-from uniadapter.checkpoint import save_adapter, written_atomically
+from uniadapter.checkpoint import save_adapter
 from uniadapter.config import SPLITS, ConfigError, DataConfig, RunConfig
 from uniadapter.data.loaders import train_loader
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.divergence import Diverged
 from uniadapter.embedded import resolve
+from uniadapter.errors import CheckpointError
 from uniadapter.evaluated import METHOD_KEY
 from uniadapter.evaluation.rerank import Progress
-from uniadapter.files import write_text
+from uniadapter.files import WriteError, write_text, written_into
 from uniadapter.jobs import Result, job_of
 from uniadapter.preparing import Prepared, image_size
 from uniadapter.resuming import made_with
 from uniadapter.schema import write_yaml
+from uniadapter.settings import InferenceSettings
 from uniadapter.trainer import Tick, Trainer, make_accelerator
 
 logger = logging.getLogger(__name__)
@@ -112,18 +115,25 @@ def train_split(
 def save_result(prepared: Prepared, config: RunConfig, folder: Path) -> int:
     """Save what was trained and return its size in bytes: an adapter folder, or a folder of transformers files."""
     if prepared.adapter is not None:
-        extra: dict[str, Any] = {"frames": config.data.eval_frames or config.data.frames}
+        settings = InferenceSettings.of_run(config, image_size(prepared, config), prepared.answers)
+        # Where version 0.1.0 looks for these two.
+        extra: dict[str, Any] = {"frames": settings.frames}
         if prepared.answers:
             extra["answers"] = prepared.answers
-        save_adapter(prepared.model, folder / ADAPTER, prepared.adapter, config.model.base, config.task, extra)
+        save_adapter(
+            prepared.model, folder / ADAPTER, prepared.adapter, config.model.base, config.task, extra, settings
+        )
         return (folder / ADAPTER / "adapter_model.safetensors").stat().st_size
     if config.model.method != "full":
         return 0
     setattr(prepared.model.config, METHOD_KEY, config.model.method_name)  # what is loaded from there says what it is
-    with written_atomically(folder / MODEL) as temporary:
-        prepared.model.save_pretrained(temporary)
-        prepared.tokenizer.save_pretrained(temporary)
-    return sum(file.stat().st_size for file in (folder / MODEL).glob("*.safetensors"))
+    try:
+        with written_into(folder / MODEL) as temporary:
+            prepared.model.save_pretrained(temporary, max_shard_size="1TB")  # one file, so that no old part stays
+            prepared.tokenizer.save_pretrained(temporary)
+    except (WriteError, SafetensorError) as error:
+        raise CheckpointError(str(error)) from error
+    return (folder / MODEL / "model.safetensors").stat().st_size
 
 
 def metrics_row(

@@ -55,6 +55,16 @@ def _check(longest: int) -> None:
         raise ValueError(f"max_tokens is {longest}: it must be at least 3, for a text and the tokens around it")
 
 
+def prompted(prompt: str, text: str) -> str:
+    """A text behind its prompt, a space between them whether or not the prompt ends with one."""
+    return f"{prompt.strip()} {text}" if prompt.strip() else text
+
+
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> int:
+    """How many tokens stand before a text that has this prompt: [DEC] and the prompt's own."""
+    return 1 + len(tokenizer(prompt.strip(), add_special_tokens=False)["input_ids"]) if prompt.strip() else 1
+
+
 def decoder_tokens(
     tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, texts: list[str], longest: int
 ) -> TokenBatch:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -89,23 +89,28 @@ def load_picture(source: Source, origin: str = "", at_least: int = 0) -> Image.I
         raise DataError(message, "corrupt picture") from None
 
 
-def to_tensor(picture: Image.Image) -> Tensor:
-    """An RGB picture as float32 [3, H, W], normalised by CLIP's mean and standard deviation per channel."""
+def to_tensor(picture: Image.Image, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> Tensor:
+    """An RGB picture as float32 [3, H, W], normalised by mean and standard deviation per channel, CLIP's."""
     pixels = torch.from_numpy(np.array(picture, dtype=np.uint8)).permute(2, 0, 1)
-    mean = torch.tensor(MEAN).view(3, 1, 1)
-    std = torch.tensor(STD).view(3, 1, 1)
-    return pixels.float().div_(255).sub_(mean).div_(std).contiguous()
+    shift, scale = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+    return pixels.float().div_(255).sub_(shift).div_(scale).contiguous()
 
 
 @dataclass(frozen=True)
 class EvaluationTransform:
-    """The whole picture, squeezed to a square, bicubic.
+    """The whole picture, squeezed to a square.
 
     Args:
         size: side of the square in pixels.
+        mean: of each channel.
+        std: of each channel.
+        resampling: name of Pillow's filter.
     """
 
     size: int
+    mean: tuple[float, float, float] = MEAN
+    std: tuple[float, float, float] = STD
+    resampling: str = "bicubic"
 
     @property
     def at_least(self) -> int:
@@ -114,7 +119,8 @@ class EvaluationTransform:
 
     def __call__(self, picture: Image.Image) -> Tensor:
         """RGB to float32 [3, size, size], normalised."""
-        return to_tensor(picture.resize((self.size, self.size), Image.Resampling.BICUBIC))
+        shown = picture.resize((self.size, self.size), Image.Resampling[self.resampling.upper()])
+        return to_tensor(shown, self.mean, self.std)
 
 
 @dataclass(frozen=True)

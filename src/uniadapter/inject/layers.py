@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,9 @@ from uniadapter.attention import attend_to, lowered
 from uniadapter.grouping import Packing
 from uniadapter.products import activated, is_plain, product
 
+if TYPE_CHECKING:
+    from uniadapter.identity import BaseIdentity
+
 Role = Literal["vision", "encoder", "decoder"]
 
 
@@ -40,7 +43,8 @@ class Link:
     def __init__(self, sets: nn.ModuleDict) -> None:
         self.sets = sets
         self.selected: str | None = None
-        self.base_sha256: str | None = None  # of the base as it was loaded, where its weights were rounded since
+        self.trainable: list[tuple[nn.Parameter, bool]] | None = None  # the base's, as it was before the first set
+        self.identity: BaseIdentity | None = None  # of the base as it was loaded, where its weights were rounded since
 
     @property
     def name(self) -> str | None:

@@ -9,12 +9,12 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.backbone import encode_visual
-from uniadapter.config import ModelConfig
+from uniadapter.config import ConfigError, ModelConfig
 from uniadapter.data.batches import Batch
 from uniadapter.decoder import question_context, text_nll, visual_context
 from uniadapter.distributed import share
 from uniadapter.tasks.base import Moment, Task
-from uniadapter.tokens import decoder_tokens, tokenize
+from uniadapter.tokens import decoder_tokens, prompt_tokens, prompted, tokenize
 
 
 class _DecoderTask(Task):
@@ -72,6 +72,9 @@ class CaptionTask(_DecoderTask):
         tokenizer: the base's.
         settings: max_tokens and frame_chunk are used.
         prompt: before every caption; not learnt.
+
+    Raises:
+        ConfigError: the prompt leaves no room for a caption.
     """
 
     def __init__(
@@ -83,13 +86,18 @@ class CaptionTask(_DecoderTask):
     ) -> None:
         super().__init__(model, tokenizer, settings)
         self.prompt = prompt
-        self.given = 1 + len(tokenizer(prompt, add_special_tokens=False)["input_ids"]) if prompt else 1
+        self.given = prompt_tokens(tokenizer, prompt)
+        if self.given + 2 > settings.max_tokens:
+            raise ConfigError(
+                f"model.prompt has {self.given} tokens with [DEC], and model.max_tokens is {settings.max_tokens}: "
+                "no caption has room behind it; shorten the prompt or raise max_tokens"
+            )
 
     def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
         """The loss of this process's share of a step, as BLIP's a mean over all tokens of the batch."""
         device = batch.frames.device
         visuals = encode_visual(self.model, batch.frames, self.settings.frame_chunk)
-        texts = [self.prompt + caption for caption in batch.captions]
+        texts = [prompted(self.prompt, caption) for caption in batch.captions]
         tokens = decoder_tokens(self.tokenizer, self.model, texts, self.settings.max_tokens)
         ids, mask = tokens.ids.to(device), tokens.mask.to(device)
         nll = text_nll(self.model, visual_context(self.model, visuals), batch.rows, ids, mask, self.given)
