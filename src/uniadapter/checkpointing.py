@@ -16,6 +16,7 @@ from uniadapter.divergence import first_unusable
 from uniadapter.errors import CheckpointError
 from uniadapter.files import written_atomically
 from uniadapter.original import first_line
+from uniadapter.tasks.base import Task
 
 CHECKPOINT = "checkpoint.pt"
 FORMAT = 2  # of the file; one of another form is not read
@@ -92,6 +93,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     for name, kind in _PARTS.items():
         if not isinstance(state.get(name), kind):
             raise CheckpointError(f"{path}: not a whole checkpoint, its {name!r} is missing or of the wrong kind")
+    window = state["window"]
+    if not isinstance(window.get("sums"), dict) or not isinstance(window.get("batches"), int):
+        raise CheckpointError(f"{path}: not a whole checkpoint, its 'window' is of the wrong kind")
     for name in ("step", "epoch", "batch", "batches"):
         if not isinstance(state["place"].get(name), int) or state["place"][name] < 0:
             raise CheckpointError(f"{path}: not a whole checkpoint, its {name} is {state['place'].get(name)!r}")
@@ -121,6 +125,28 @@ def read_tensors(path: Path) -> dict[str, Any]:
             f"{path}: not a readable checkpoint ({first_line(error)}); start anew with --overwrite"
         ) from error
     return state
+
+
+def restore(state: dict[str, Any], task: Task, stateful: Mapping[str, Any], path: Path) -> None:
+    """Put a checkpoint into what it came from.
+
+    Args:
+        state: as read.
+        task: gets its weights, momentum and queue.
+        stateful: by the names in the checkpoint, what has a `load_state_dict`; what the checkpoint lacks is left.
+        path: for errors.
+
+    Raises:
+        CheckpointError: it does not fit.
+    """
+    take_up({name: p for name, p in task.named_parameters() if p.requires_grad}, state["trainable"], path)
+    try:
+        task.load_training_state(state["task"])
+        for name, one in stateful.items():
+            if name in state:
+                one.load_state_dict(state[name])
+    except Exception as error:  # whatever a state of another form brings about
+        raise CheckpointError(f"{path}: does not fit this run ({first_line(error)}); start anew") from error
 
 
 def take_up(own: Mapping[str, Tensor], saved: Mapping[str, Tensor], path: Path) -> None:

@@ -32,7 +32,7 @@ from uniadapter.loading import convert_adapter, convert_blip
 from uniadapter.original import read_pth
 from uniadapter.predict import ask, caption, image_features
 from uniadapter.preparing import Prepared, prepare
-from uniadapter.run_folder import check_unused, locked
+from uniadapter.run_folder import own_folder
 from uniadapter.runs import (
     evaluate_split,
     load_split,
@@ -73,13 +73,7 @@ def run_training(config: RunConfig, resume: bool = False, overwrite: bool = Fals
     folder = Path(config.output)
     accelerator = make_accelerator(config.train)
     with ExitStack() as held, interruptible(folder, folder / CHECKPOINT):
-
-        def take() -> None:
-            check_unused(folder, resume, overwrite)
-            held.enter_context(locked(folder))
-            check_unused(folder, resume, overwrite)  # the run that held it may have ended meanwhile
-
-        first_decides(take)
+        first_decides(lambda: held.enter_context(own_folder(folder, resume, overwrite)))
         if accelerator.is_main_process:
             held.enter_context(logged_to(folder))
         else:  # the others leave talking and writing to the first

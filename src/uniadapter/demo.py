@@ -16,6 +16,8 @@ from uniadapter.display import TrainingBar, logged_to, pair_bar, say
 from uniadapter.examples import examples_of
 from uniadapter.parsing import read_config
 from uniadapter.preparing import prepare
+from uniadapter.report.metrics import read_metrics
+from uniadapter.run_folder import own_folder, results_in
 from uniadapter.runs import (
     Finished,
     load_split,
@@ -113,6 +115,19 @@ def run_method(
         return measure(prepared, config, tests, method, started, size, trainer.history, progress)
 
 
+def holds_demo(folder: Path) -> bool:
+    """Whether what stands in a folder is a demo's, perhaps one that was stopped, and nothing else's."""
+    found = results_in(folder)
+    if not found or {"checkpoint.pt", "history.jsonl"} & set(found) or not (folder / "config.yaml").is_file():
+        return False
+    if "metrics.json" not in found:
+        return True
+    try:
+        return read_metrics(folder / "metrics.json").more.get("data") in {demo.data for demo in DEMOS.values()}
+    except (OSError, ValueError):
+        return False
+
+
 def run_demo(task: str, folder: Path, seed: int = 0) -> dict[str, Any]:
     """Adapt the embedded BLIP to an embedded task and report what came of it.
 
@@ -123,9 +138,15 @@ def run_demo(task: str, folder: Path, seed: int = 0) -> dict[str, Any]:
 
     Returns:
         The metrics, as written.
+
+    Raises:
+        ConfigError: the folder holds a run that is no demo, or another process writes there.
     """
     started = time.perf_counter()
-    with logged_to(folder):
+    again = holds_demo(folder)
+    with own_folder(folder, overwrite=again), logged_to(folder):
+        if again:
+            logger.info("%s holds an earlier demo, which this one replaces", folder)
         demo = DEMOS[task]
         configs = {method: demo_config(task, method, seed) for method in demo.configs}
         first = configs["uniadapter"]

@@ -73,7 +73,7 @@ def losing_peers() -> Iterator[None]:
         ) from error
 
 
-def first_decides(check: Callable[[], None]) -> None:
+def first_decides(check: Callable[[], object]) -> None:
     """Let the first process check something; where it raises, all end, and the first one says why.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Which parameters are optimised how, and the learning rate over the steps."""
+"""How a run optimises: processes and precision, which parameters how, and the learning rate over the steps."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 
 from uniadapter.config import TrainConfig
@@ -43,3 +45,15 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
         {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
     ]
+
+
+def make_accelerator(config: TrainConfig, cpu: bool = False) -> Accelerator:
+    """Processes and precision as the run asks."""
+    # A loss may leave parameters out. Buffers (the queue) are alike on all processes by construction: not sent around.
+    wrapping = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
+    return Accelerator(
+        mixed_precision=config.precision,
+        gradient_accumulation_steps=config.accumulate,
+        kwargs_handlers=[wrapping],
+        cpu=cpu,
+    )

@@ -61,6 +61,15 @@ def check_unused(folder: Path, resume: bool = False, overwrite: bool = False) ->
 
 
 @contextmanager
+def own_folder(folder: Path, resume: bool = False, overwrite: bool = False) -> Iterator[None]:
+    """A folder for this run alone; see `check_unused` and `locked`."""
+    check_unused(folder, resume, overwrite)
+    with locked(folder):
+        check_unused(folder, resume, overwrite)  # the run that held it may have ended meanwhile
+        yield
+
+
+@contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder for this process; what killed processes left half-written in it is cleared away first.
 

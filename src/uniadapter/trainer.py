@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
 
-from uniadapter.checkpointing import CHECKPOINT, CheckpointFile, read_checkpoint, take_up
+from uniadapter.checkpointing import CHECKPOINT, CheckpointFile, read_checkpoint, restore
 from uniadapter.config import TrainConfig
 from uniadapter.data.batches import Batch
 from uniadapter.data.loaders import TrainLoader
@@ -28,8 +27,7 @@ from uniadapter.draws import DROPOUT, draw_seed
 from uniadapter.errors import CheckpointError, Interrupted
 from uniadapter.history import HISTORY, Record, Records, Tick, Window
 from uniadapter.keeping import Validations, snapshot
-from uniadapter.optimisation import parameter_groups, schedule
-from uniadapter.original import first_line
+from uniadapter.optimisation import make_accelerator, parameter_groups, schedule
 from uniadapter.resuming import check_same
 from uniadapter.stopping import Stopping
 from uniadapter.tasks.base import Moment, Task
@@ -39,18 +37,6 @@ __all__ = ["CHECKPOINT", "HISTORY", "Interrupted", "Tick", "Trainer", "make_acce
 logger = logging.getLogger(__name__)
 
 SILENCE = 30.0  # seconds after which a step is told of whatever `log_every` says; the history keeps to its steps
-
-
-def make_accelerator(config: TrainConfig, cpu: bool = False) -> Accelerator:
-    """Processes and precision as the run asks."""
-    # A loss may leave parameters out. Buffers (the queue) are alike on all processes by construction: not sent around.
-    wrapping = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
-    return Accelerator(
-        mixed_precision=config.precision,
-        gradient_accumulation_steps=config.accumulate,
-        kwargs_handlers=[wrapping],
-        cpu=cpu,
-    )
 
 
 @dataclass
@@ -163,6 +149,7 @@ class Trainer:
             self._step(islice(batches, size), size)
             if self.batch >= self.batches:
                 self.epoch, self.batch = self.epoch + 1, 0
+                next(batches, None)  # there is none, but loading processes are told so
             self._after_step()
 
     def _step(self, batches: Iterator[Batch], size: int) -> None:
@@ -218,12 +205,12 @@ class Trainer:
         """What is due after a step: tick, checkpoint, validation, and the end if a signal asks for it."""
         config, ended = self.config, self.step >= self.steps
         closed = self.batch == 0  # an epoch
+        if ended or self.step % config.log_every == 0:
+            self._tick()
         asked = self.stopping.wanted or (signal.SIGINT if self._stop else 0)
         late = time.perf_counter() - self.shown > SILENCE
         wanted, silent = map(int, greatest([asked, late], self.accelerator.device))
-        if ended or self.step % config.log_every == 0:
-            self._tick()
-        elif silent:
+        if silent:
             self._show(self._now())
         due = self.step % config.save_every == 0 if config.save_every else closed
         if ended or wanted or due or (closed and self._validation_due()):
@@ -335,16 +322,9 @@ class Trainer:
                 f"{path}: made with {place['batches']} batches an epoch, not {self.batches}; "
                 "resume with the same data, batch size and number of processes"
             )
-        take_up(snapshot(self.task), state["trainable"], path)
-        try:
-            self.task.load_training_state(state["task"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scheduler.load_state_dict(state["scheduler"])
-            if self.accelerator.scaler is not None and "scaler" in state:
-                self.accelerator.scaler.load_state_dict(state["scaler"])
-            self.window.load_state(state["window"], self.accelerator.device)
-        except Exception as error:  # whatever a state of another form brings about
-            raise CheckpointError(f"{path}: does not fit this run ({first_line(error)}); start anew") from error
+        stateful = {"optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self.accelerator.scaler}
+        restore(state, self.task, {name: one for name, one in stateful.items() if one is not None}, path)
+        self.window.load_state(state["window"], self.accelerator.device)
         self.step, self.epoch, self.batch = place["step"], place["epoch"], place["batch"]
         self.seconds_before = state["seconds"]
         self.records.take_up(self.folder / HISTORY, self.step)

@@ -1,0 +1,150 @@
+"""How a run ends: tick, checkpoint, validation, whatever the settings; and which weights it ends with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_runs import assert_same, changed, make_config, train, weights
+
+from uniadapter.checkpointing import CheckpointFile
+from uniadapter.cli import main
+from uniadapter.config import RunConfig
+from uniadapter.runs import write_config
+from uniadapter.trainer import Trainer
+from world import save_base
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    folder = tmp_path_factory.mktemp("ending")
+    return make_config(folder, save_base(folder / "base"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "validated", "saved"),
+    [
+        ({"epochs": 1}, [4], [4]),
+        ({"epochs": 2}, [8], [4, 8]),
+        ({"epochs": 2, "evaluate_every": 1}, [4, 8], [4, 8]),
+        ({"epochs": 3, "evaluate_every": 2}, [8, 12], [4, 8, 12]),
+        ({"epochs": 3, "evaluate_every": 1, "save_every": 3, "max_steps": 7}, [4, 7], [3, 4, 6, 7]),
+        ({"epochs": 3, "save_every": 100, "max_steps": 2}, [2], [2]),
+        ({"epochs": 1, "accumulate": 3, "log_every": 100}, [2], [2]),
+    ],
+)
+def test_after_the_last_step_come_tick_checkpoint_and_validation(
+    tmp_path: Path,
+    config: RunConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    validated: list[int],
+    saved: list[int],
+) -> None:
+    events: list[tuple[str, int]] = []
+    write = CheckpointFile.write
+    trainers: list[Trainer] = []
+
+    def spy(self: CheckpointFile, state: dict[str, Any]) -> None:
+        events.append(("saved", state["place"]["step"]))
+        write(self, state)
+
+    def validate(epoch: int) -> float:
+        events.append(("validated", trainers[0].step))
+        return 0.0
+
+    monkeypatch.setattr(CheckpointFile, "write", spy)
+    trainer = train(
+        changed(config, **settings), tmp_path, ready=trainers.append, validate=validate,
+        on_tick=lambda tick: events.append(("tick", tick.step)),
+    )  # fmt: skip
+    assert [step for kind, step in events if kind == "validated"] == validated
+    assert [step for kind, step in events if kind == "saved"] == saved
+    last = trainer.step
+    assert events[-3:] == [("tick", last), ("saved", last), ("validated", last)]
+    assert all(events[events.index(("validated", step)) - 1] == ("saved", step) for step in validated)
+    assert trainer.kept == {"which": "last", "step": last, "validation": 0.0}
+
+
+def test_the_best_by_validation_is_kept_the_earlier_of_equals(tmp_path: Path, config: RunConfig) -> None:
+    figures = iter([1.0, 3.0, 3.0, 2.0])
+    after: list[dict[str, torch.Tensor]] = []
+    trainers: list[Trainer] = []
+
+    def validate(epoch: int) -> float:
+        after.append({name: p.detach().clone() for name, p in trainers[0].task.named_parameters() if p.requires_grad})
+        return next(figures)
+
+    best = changed(config, epochs=4, evaluate_every=1, keep="best")
+    trainer = train(best, tmp_path, ready=trainers.append, validate=validate)
+    assert trainer.kept == {"which": "best", "step": 8, "validation": 3.0}
+    kept = {name: p.detach() for name, p in trainer.task.named_parameters() if p.requires_grad}
+    assert_same(kept, after[1])
+    assert any(not torch.equal(value, after[3][name]) for name, value in kept.items())
+
+
+def test_the_best_survives_a_resume_and_validation_is_not_read_twice(tmp_path: Path, config: RunConfig) -> None:
+    best = changed(config, epochs=3, evaluate_every=1, keep="best")
+    whole = train(best, tmp_path / "whole", validate=lambda epoch: [5.0, 2.0, 4.0][epoch - 1])
+    calls: list[int] = []
+
+    def validate(epoch: int) -> float:
+        calls.append(epoch)
+        if calls == [1, 2]:
+            raise RuntimeError("the machine went down while validation ran")
+        return [5.0, 2.0, 4.0][epoch - 1]
+
+    with pytest.raises(RuntimeError, match="went down"):
+        train(best, tmp_path / "parts", validate=validate)
+    parts = train(best, tmp_path / "parts", resume=True, validate=validate)
+    assert calls == [1, 2, 2, 3]
+    assert parts.kept == whole.kept == {"which": "best", "step": 4, "validation": 5.0}
+    assert_same(weights(parts), weights(whole))
+    again = train(best, tmp_path / "parts", resume=True, validate=validate)  # all is done: nothing is done again
+    assert calls == [1, 2, 2, 3]
+    assert again.kept == whole.kept
+    assert_same(weights(again), weights(whole))
+
+
+def test_what_is_kept_is_in_the_metrics_and_a_failed_evaluation_is_gone_on_with(
+    tmp_path: Path, config: RunConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run: keep the best, fail while measuring, resume; nothing is trained again."""
+    run = tmp_path / "run.yaml"
+    write_config(changed(config, epochs=2, keep="best", evaluate_every=1), run)
+    out = tmp_path / "out"
+    from uniadapter import commands
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise OSError("the disk with the test pictures is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commands, "measure", broken)
+        assert main(["train", str(run), "--output", str(out)]) == 2
+    assert "is gone" in capsys.readouterr().err
+    assert not (out / "metrics.json").exists()
+    before = (out / "adapter/adapter_model.safetensors").read_bytes()
+    steps: list[object] = []
+    original = Trainer._step
+    monkeypatch.setattr(Trainer, "_step", lambda self, *rest: (steps.append(self), original(self, *rest)))
+    assert main(["train", str(run), "--output", str(out), "--resume"]) == 0
+    assert not steps
+    metrics = json.loads((out / "metrics.json").read_text())
+    validations = [json.loads(line) for line in (out / "validation.jsonl").read_text().splitlines()]
+    best = max(validations, key=lambda line: line["validation"])
+    assert metrics["kept"] == {"which": "best", "step": best["step"], "validation": best["validation"]}
+    assert (out / "adapter/adapter_model.safetensors").read_bytes() == before
+    history = [json.loads(line)["step"] for line in (out / "history.jsonl").read_text().splitlines()]
+    assert history == list(range(1, 9))
+
+
+def test_keeping_the_best_needs_validation(
+    tmp_path: Path, config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run.yaml"
+    write_config(changed(config, keep="best"), run)
+    assert main(["train", str(run), "--data.val", "null", "--output", str(tmp_path / "out")]) == 2
+    assert "train.keep is best" in capsys.readouterr().err

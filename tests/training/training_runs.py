@@ -1,0 +1,93 @@
+"""A tiny run for the trainer's tests: a random BLIP, eight pictures, sixteen captions, a few steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import BlipForImageTextRetrieval
+
+from tiny import tiny_config
+from uniadapter.config import RunConfig
+from uniadapter.preparing import prepare
+from uniadapter.runs import load_split, train_split
+from uniadapter.schema import checked
+from uniadapter.trainer import Trainer
+from world import karpathy, save_tokenizer
+
+
+def save_dropping_base(folder: Path, dropout: float = 0.1) -> Path:
+    """A tiny base that drops out as BLIP's own files do."""
+    torch.manual_seed(0)
+    config = tiny_config()
+    config.text_config.hidden_dropout_prob = config.text_config.attention_probs_dropout_prob = dropout
+    config.vision_config.attention_dropout = dropout
+    BlipForImageTextRetrieval(config).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def make_config(folder: Path, base: Path, **train: Any) -> RunConfig:
+    """A run over `folder`'s pictures; 16 captions in batches of 5 are 4 steps an epoch."""
+    files = karpathy(folder, "tiny")
+    return checked(
+        {
+            "output": str(folder / "run"),
+            "model": {"base": str(base), "adapter": {"bottleneck": 4, "key_value": 2}},
+            "data": {**files, "root": str(folder), "workers": 0},
+            "objective": {"queue_size": 16},
+            "train": {"epochs": 3, "batch_size": 5, "lr": 5e-3, "log_every": 1, "seed": 1, **train},
+            "evaluate": {"k": 2, "batch_size": 4},
+        },
+        RunConfig,
+        "a test's config",
+    )
+
+
+def changed(config: RunConfig, **train: Any) -> RunConfig:
+    """The same run with other settings of `train`."""
+    return replace(config, train=replace(config.train, **train))
+
+
+def train(
+    config: RunConfig,
+    folder: Path | None = None,
+    resume: bool = False,
+    ready: Callable[[Trainer], None] | None = None,
+    **more: Any,
+) -> Trainer:
+    """Prepare and train; `ready` gets the trainer before its first step."""
+    prepared = prepare(config)
+    split = load_split(config, "train")
+    if ready is None:
+        return train_split(prepared, split, config, folder, resume, **more)
+    original = Trainer.train
+
+    def hooked(self: Trainer, again: bool = False) -> None:
+        ready(self)
+        original(self, again)
+
+    Trainer.train = hooked  # type: ignore[method-assign]
+    try:
+        return train_split(prepared, split, config, folder, resume, **more)
+    finally:
+        Trainer.train = original  # type: ignore[method-assign]
+
+
+def weights(trainer: Trainer) -> dict[str, Tensor]:
+    """What was trained, with the momentum set and the queue."""
+    found = {name: p.detach().clone() for name, p in trainer.task.named_parameters() if p.requires_grad}
+    for part, state in trainer.task.training_state().items():
+        found |= {f"{part}.{name}": value.clone() for name, value in state.items()}
+    return found
+
+
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    """Bit for bit."""
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
