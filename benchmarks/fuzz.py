@@ -146,9 +146,9 @@ def main() -> None:
             numbers = range(arguments.count or KINDS[kind][1])
             found[kind] = list(outcomes(world, kind, arguments.seed, numbers, scratch))
             logger.info("%s", json.dumps(row(kind, found[kind])))
+            if arguments.list_failures:
+                arguments.list_failures.write_text(failures(found))
         spent = time.monotonic() - started
-    if arguments.list_failures:
-        arguments.list_failures.write_text(failures(found))
     whole = arguments.only is None and arguments.count is None
     if out := arguments.out or (RESULTS / "fuzz.json" if whole else None):
         versions = {"torch": torch.__version__, "transformers": transformers.__version__, "av": av.__version__,

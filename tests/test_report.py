@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 
 from uniadapter import report
-from uniadapter.report.metrics import write_atomically
+from uniadapter.files import WriteError
 from uniadapter.report.pictures import Thumbnails
 from uniadapter.report.plots import PALETTE, _smoothed, colour_index
 from uniadapter.report.queries import tally
@@ -181,9 +181,9 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     path = report.write_metrics(tmp_path / "metrics.json", sample())
     old = path.read_bytes()
     monkeypatch.setattr(os, broken, fail)
-    with pytest.raises(report.ReportError, match=r"metrics\.json: could not be written \(No space left"):
+    with pytest.raises(WriteError, match=r"metrics\.json: could not be written \(No space left"):
         report.write_metrics(path, sample() | {"seed": 1})
-    with pytest.raises(report.ReportError):
+    with pytest.raises(WriteError):
         report.write_report(tmp_path, sample())
     assert path.read_bytes() == old
     assert os.listdir(tmp_path) == ["metrics.json"]
@@ -191,8 +191,8 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(report.ReportError, match="file/a"):
-        write_atomically(tmp_path / "file/a", b"")
+    with pytest.raises(WriteError, match="file/a"):
+        report.write_metrics(tmp_path / "file/a", sample())
 
 
 def test_history_is_read_by_method_and_a_torn_line_left_out(tmp_path: Path) -> None:
@@ -372,16 +372,36 @@ def test_thumbnails_are_small_and_transparent_is_white(tmp_path: Path) -> None:
     assert decoded(Thumbnails().source(picture(tmp_path / "small.png", size=(20, 10)))).size == (20, 10)
 
 
-def test_a_moving_picture_goes_on_moving_with_its_weights_below(tmp_path: Path) -> None:
+def test_a_clip_is_a_strip_of_frames_with_their_weights_below(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (200, 200), (4 * n, 0, 255 - 4 * n)) for n in range(60)]
     buffer = io.BytesIO()
-    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], duration=40)
-    image = decoded(Thumbnails().source(buffer.getvalue()))
-    assert 1 < image.n_frames <= 24  # type: ignore[attr-defined]
-    item = report.RankedItem(buffer.getvalue(), 0.5, True, frame_weights=[0.1, 0.7, 0.2])
+    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], duration=40, lossless=True)
+    clip = buffer.getvalue()
+    thumbnails = Thumbnails()
+    assert thumbnails.moves(clip)
+    assert decoded(thumbnails.source(clip)).size == (160, 160)
+    for count, shown in ((3, 3), (0, 8), (1, 8), (40, 8)):
+        image = decoded(thumbnails.strip(clip, count)).convert("RGB")
+        assert image.size == (shown * 96 + (shown - 1) * 4, 96)
+        reds = [image.getpixel((100 * n + 48, 48))[0] for n in range(shown)]  # type: ignore[index]
+        assert reds == pytest.approx([4 * int((n + 0.5) * 60 / shown) for n in range(shown)], abs=6)
+    item = report.RankedItem(clip, 0.5, True, frame_weights=[0.1, 0.7, 0.2])
     text = report.write_report(tmp_path, sample(), [report.QueryExample("q", after=[item], rank_after=1)]).read_text()
     assert "height:14%" in text
     assert "weights of the frames: 0.10, 0.70, 0.20" in text
+    assert '<ol class="tiles strips">' in text
+    assert 'class="target strip"' in text
+    assert "the clip that belongs to the query" in text
+
+
+def test_a_video_file_and_a_folder_of_frames_are_strips(tmp_path: Path) -> None:
+    (tmp_path / "frames").mkdir()
+    for number in range(4):
+        picture(tmp_path / f"frames/{number}.png", ("red", "green", "blue", "white")[number], (64, 64))
+    assert Thumbnails().moves(tmp_path / "frames")
+    assert decoded(Thumbnails().strip(tmp_path / "frames", 4)).width == 4 * 64 + 3 * 4
+    assert not Thumbnails().moves(picture(tmp_path / "still.png"))
+    assert Thumbnails().strip(tmp_path / "absent.mp4") is None
 
 
 def test_tally_counts_up_same_and_down() -> None:

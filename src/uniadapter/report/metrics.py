@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Union
+
+from uniadapter.files import write_text
 
 Scores = dict[str, Any]  # "r@1", "r@5", "r@10", "median_rank", "mean_rank" and their "…_itc" twins
 
@@ -17,7 +17,7 @@ DIRECTIONS = ("text_to_image", "image_to_text", "text_to_video", "video_to_text"
 
 
 class ReportError(OSError):
-    """A run's file that cannot be read or written: says which, why, and what to do."""
+    """A run's file that cannot be read, or is of another form: says which, why, and what to do."""
 
 
 @dataclass
@@ -133,29 +133,6 @@ class Metrics:
 MetricsLike = Union[Metrics, Mapping[str, Any]]  # noqa: UP007  (evaluated at run time, also on Python 3.10)
 
 
-def write_atomically(path: Path, content: bytes) -> Path:
-    """Write a file so that at any moment either the old or the whole new one stands there.
-
-    Raises:
-        ReportError: it cannot be written (a full disk, say); the old file is untouched.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # a full disk may show only here
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ReportError(f"{path}: could not be written ({reason}); nothing there was changed") from error
-    finally:
-        with suppress(OSError):  # most often it has taken its place
-            temporary.unlink()
-    return path
-
-
 def write_metrics(path: Path | str, metrics: MetricsLike) -> Path:
     """Check and write `metrics.json`, all or nothing.
 
@@ -164,10 +141,11 @@ def write_metrics(path: Path | str, metrics: MetricsLike) -> Path:
         metrics: a number that is not finite becomes null, since JSON has none.
 
     Raises:
-        ReportError: the form is wrong, or the file cannot be written; the old file is untouched.
+        ReportError: the form is wrong.
+        WriteError: the file cannot be written; the old one is untouched.
     """
     text = json.dumps(_finite(Metrics.of(metrics).to_dict()), indent=2, ensure_ascii=False, allow_nan=False)
-    return write_atomically(Path(path), f"{text}\n".encode())
+    return write_text(path, f"{text}\n")
 
 
 def read_metrics(path: Path | str) -> Metrics:

@@ -8,13 +8,15 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from uniadapter.report.metrics import Metrics, MetricsLike, read_history, write_atomically
+from uniadapter.files import write_text
+from uniadapter.report.metrics import Metrics, MetricsLike, read_history
 from uniadapter.report.pictures import Thumbnails
 from uniadapter.report.plots import History, colour_index
 from uniadapter.report.queries import QueryExample, query_cards, tally
 from uniadapter.report.sections import curves_section, facts_section, figures, results_section
 from uniadapter.report.tables import method_label
 from uniadapter.report.texts import TextExample, text_cards
+from uniadapter.report.using import using_section
 from uniadapter.version import __version__
 
 PAGE = "report.html"
@@ -43,19 +45,21 @@ def write_report(
         summary: a sentence or two below the title.
         title: of the page; named after method, task and base if None.
         labels: of the two lines of pictures; named after the methods if None.
-        examples_note: how the queries were chosen.
+        examples_note: how the queries were chosen; told by the examples themselves if "".
 
     Returns:
         The file, `report.html`.
 
     Raises:
-        ReportError: metrics of another form, or the file cannot be written; an old page is then untouched.
+        ReportError: metrics of another form.
+        WriteError: the file cannot be written; an old page is then untouched.
     """
     folder, metrics = Path(folder), Metrics.of(metrics)
     methods = list(dict.fromkeys(row.method for row in metrics.rows))
-    trained = next((m for m in ("uniadapter", *methods) if m in methods and m != "zero_shot"), None)
+    trained = _trained(methods)
     if history is None:
         history = read_history(folder / "history.jsonl", trained or "uniadapter")
+    trained = trained or _trained(list(history))  # of a run without a test split
     colours = colour_index(list(dict.fromkeys([*history, *methods])))
     title = title or _title(metrics, trained)
     labels = labels or ("before · zero-shot", f"after · {method_label(trained)}" if trained else "after")
@@ -65,9 +69,15 @@ def write_report(
         results_section(metrics, colours),
         curves_section(history, colours),
         _examples_section(examples, labels, examples_note),
+        using_section(folder, metrics.task, str(metrics.more.get("base", "embedded"))),
         facts_section(metrics, folder / "config.yaml"),
     ]
-    return write_atomically(folder / PAGE, _document(title, "\n".join(part for part in parts if part)).encode())
+    return write_text(folder / PAGE, _document(title, "\n".join(part for part in parts if part)))
+
+
+def _trained(methods: Sequence[str]) -> str | None:
+    """The method that the page is about; None where nothing was trained."""
+    return next((m for m in ("uniadapter", *methods) if m in methods and m != "zero_shot"), None)
 
 
 def _title(metrics: Metrics, trained: str | None) -> str:
@@ -82,14 +92,28 @@ def _paragraph(text: str, kind: str) -> str:
 def _examples_section(examples: Sequence[QueryExample | TextExample], labels: tuple[str, str], note: str) -> str:
     queries = [example for example in examples if isinstance(example, QueryExample)]
     if queries:
-        words = " ".join(part for part in (note, tally(queries)) if part)
-        key = '<p class="note key"><span class="swatch">✓</span> the picture that belongs to the query</p>'
-        return _cards(_count(len(queries), "query", "queries"), words, key, query_cards(queries, labels, Thumbnails()))
+        thumbnails = Thumbnails()
+        noun = "clip" if any(thumbnails.moves(item.image) for item in queries[0].after) else "picture"
+        words = " ".join(part for part in (note or how_chosen(queries), tally(queries, noun)) if part)
+        key = f'<p class="note key"><span class="swatch">✓</span> the {noun} that belongs to the query</p>'
+        return _cards(_count(len(queries), "query", "queries"), words, key, query_cards(queries, labels, thumbnails))
     texts = [example for example in examples if isinstance(example, TextExample)]
     if not texts:
         return ""
     kind = ("question", "questions") if texts[0].asked else ("caption", "captions")
-    return _cards(_count(len(texts), *kind), note, "", text_cards(texts, labels, Thumbnails()))
+    return _cards(_count(len(texts), *kind), note or how_chosen(texts), "", text_cards(texts, labels, Thumbnails()))
+
+
+def how_chosen(examples: Sequence[QueryExample | TextExample]) -> str:
+    """A sentence on the choice; "" where none of the examples says that it was chosen."""
+    chosen = [example.chosen for example in examples if example.chosen]
+    if not chosen:
+        return ""
+    what = " and ".join([*([", ".join(f"the first {one}" for one in chosen[:-1])] if chosen[1:] else []),
+                         f"the first {chosen[-1]}"])  # fmt: skip
+    cards = "The first cards show" if len(chosen) > 1 else "The first card shows"
+    rest = "; the others are evenly spread over it, whatever came of them" if len(chosen) < len(examples) else ""
+    return f"{cards} {what} of the test set{rest}."
 
 
 def _count(number: int, one: str, many: str) -> str:

@@ -1,78 +1,75 @@
-"""Pictures as `data:` addresses: small, and inside the page."""
+"""Pictures, and clips as strips of frames, as `data:` addresses: small, and inside the page."""
 
 from __future__ import annotations
 
 import base64
 import io
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image, ImageOps, ImageSequence, features
 
-from uniadapter.data.kinds import is_video
-from uniadapter.data.video import load_clip
+from uniadapter.data.video import load_clip, looks_like_video
 
 Picture = Path | str | bytes  # a file, or the bytes of one
 
 SIDE = 160  # pixels: twice the size shown, for dense screens
+STRIP_HEIGHT, STRIP_GAP = 96, 4  # pixels of a strip of frames
+STRIP_FRAMES, MOST_FRAMES = 8, 12
 QUALITY = 78
-MAX_FRAMES = 24
-CLIP_FRAMES, CLIP_FRAME_MS = 8, 250  # of a video's thumbnail
 
 logger = logging.getLogger(__name__)
 
 
 class Thumbnails:
-    """Makes thumbnails and remembers them, since a picture shows up under several queries.
+    """Makes thumbnails and strips and remembers them, since a picture shows up under several queries.
 
     Args:
-        side: longest side in pixels.
+        side: longest side of a thumbnail in pixels.
     """
 
     def __init__(self, side: int = SIDE) -> None:
         self.side = side
-        self.made: dict[Path | bytes, str | None] = {}
+        self.made: dict[tuple[Path | bytes, int], str | None] = {}
+        self.moving: dict[Path | bytes, bool] = {}
 
     def source(self, picture: Picture) -> str | None:
-        """The thumbnail as a `data:` address; None for a picture that cannot be read.
+        """The thumbnail as a `data:` address, of a clip its first frame; None for what cannot be read."""
+        return self._once(picture, 0, self._still)
 
-        A moving picture (an animated WebP or GIF) goes on moving.
+    def strip(self, picture: Picture, count: int = 0) -> str | None:
+        """Frames of a clip side by side as a `data:` address; None for what cannot be read.
+
+        Args:
+            picture: the clip.
+            count: frames that the model saw of it, which are the ones shown if they are not too many; 0 if not known.
         """
+        shown = count if 1 < count <= MOST_FRAMES else STRIP_FRAMES
+        return self._once(picture, shown, lambda key: _side_by_side(_frames(key, shown)))
+
+    def moves(self, picture: Picture) -> bool:
+        """Whether it is a clip: a video, a folder of frames, or an animated picture."""
         key = Path(picture) if isinstance(picture, str) else picture
-        if key not in self.made:
+        if key not in self.moving:
+            self.moving[key] = looks_like_video(key) if isinstance(key, Path) else _is_animated(key)
+        return self.moving[key]
+
+    def _once(self, picture: Picture, count: int, make: Callable[[Path | bytes], Image.Image]) -> str | None:
+        key = Path(picture) if isinstance(picture, str) else picture
+        if (key, count) not in self.made:
             try:
-                self.made[key] = self._make(key)
+                self.made[key, count] = _address(make(key))
             except Exception as error:  # a page without one picture is better than no page after a long run
                 logger.warning("%s: no thumbnail (%s)", name_of(key) or "a picture", error)
-                self.made[key] = None
-        return self.made[key]
+                self.made[key, count] = None
+        return self.made[key, count]
 
-    def _make(self, picture: Path | bytes) -> str:
-        if isinstance(picture, Path) and is_video(picture):
-            return _moving([self._small(frame) for frame in load_clip(picture, "", CLIP_FRAMES)], CLIP_FRAME_MS)
+    def _still(self, picture: Path | bytes) -> Image.Image:
+        if isinstance(picture, Path) and self.moves(picture):
+            return _small(load_clip(picture, "", 1)[0], self.side, self.side)
         with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
-            count = getattr(image, "n_frames", 1)
-            if count > 1 and features.check("webp"):
-                return self._animation(image, count)
-            return _address(_save(self._small(image)))
-
-    def _animation(self, image: Image.Image, count: int) -> str:
-        every = -(-count // MAX_FRAMES)
-        frames, duration = [], 0
-        for number, frame in enumerate(ImageSequence.Iterator(image)):
-            duration += int(frame.info.get("duration") or 42)
-            if number % every == 0:
-                frames.append(self._small(frame))
-        return _moving(frames, max(20, duration // len(frames)))
-
-    def _small(self, image: Image.Image) -> Image.Image:
-        """RGB on white, turned as the camera was held, no side above `side`."""
-        image = ImageOps.exif_transpose(image) or image
-        if image.has_transparency_data:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        image = image.convert("RGB")
-        image.thumbnail((self.side, self.side), Image.Resampling.LANCZOS)
-        return image
+            return _small(image, self.side, self.side)
 
 
 def name_of(picture: Picture) -> str:
@@ -80,24 +77,46 @@ def name_of(picture: Picture) -> str:
     return "" if isinstance(picture, bytes) else Path(picture).stem
 
 
-def _moving(frames: list[Image.Image], duration: int) -> str:
-    """Frames as an animated WebP, each shown for `duration` milliseconds; without WebP the first frame alone."""
-    if not features.check("webp"):
-        return _address(_save(frames[0]))
-    buffer = io.BytesIO()
-    frames[0].save(
-        buffer, "WEBP", save_all=True, append_images=frames[1:], loop=0, quality=QUALITY - 18, duration=duration
-    )
-    return _address(("webp", buffer.getvalue()))
+def _is_animated(content: bytes) -> bool:
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return bool(getattr(image, "n_frames", 1) > 1)
+    except (OSError, ValueError):
+        return False
 
 
-def _save(image: Image.Image) -> tuple[str, bytes]:
+def _frames(picture: Path | bytes, count: int) -> list[Image.Image]:
+    """The middles of as many equal parts of a clip, which are also what a model is shown."""
+    if isinstance(picture, Path):
+        return load_clip(picture, "", count)
+    with Image.open(io.BytesIO(picture)) as image:
+        frames = [frame.copy() for frame in ImageSequence.Iterator(image)]
+    return [frames[int((part + 0.5) * len(frames) / count)] for part in range(count)]
+
+
+def _side_by_side(frames: list[Image.Image]) -> Image.Image:
+    small = [_small(frame, 2 * STRIP_HEIGHT, STRIP_HEIGHT) for frame in frames]
+    width = sum(frame.width + STRIP_GAP for frame in small) - STRIP_GAP
+    strip = Image.new("RGB", (width, max(frame.height for frame in small)), "white")
+    left = 0
+    for frame in small:
+        strip.paste(frame, (left, 0))
+        left += frame.width + STRIP_GAP
+    return strip
+
+
+def _small(image: Image.Image, width: int, height: int) -> Image.Image:
+    """RGB on white, turned as the camera was held, no larger than this."""
+    image = ImageOps.exif_transpose(image) or image
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    image = image.convert("RGB")
+    image.thumbnail((width, height), Image.Resampling.LANCZOS)
+    return image
+
+
+def _address(image: Image.Image) -> str:
     kind = "webp" if features.check("webp") else "jpeg"
     buffer = io.BytesIO()
     image.save(buffer, kind.upper(), quality=QUALITY)
-    return kind, buffer.getvalue()
-
-
-def _address(saved: tuple[str, bytes]) -> str:
-    kind, content = saved
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

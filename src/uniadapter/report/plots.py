@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uniadapter.report.metrics import write_atomically
+from uniadapter.files import write_bytes
 from uniadapter.report.tables import method_label
 
 if TYPE_CHECKING:
@@ -46,8 +47,20 @@ def quantities(history: History) -> list[str]:
                 if key not in NOT_LOSSES and isinstance(value, (int, float)):
                     found.setdefault(key)
     parts = sorted(found, key=lambda key: key != "loss")  # stable: the parts keep their order
+    parts = [key for key in parts if key == "loss" or not _is_the_loss(key, history)]
     has_rate = any("lr" in record for records in history.values() for record in records)
     return [*parts, *(["lr"] if has_rate else [])]
+
+
+def _is_the_loss(part: str, history: History) -> bool:
+    """Whether a part is the whole loss, so that its curve would be the same again."""
+    records = [record for logged in history.values() for record in logged if part in record]
+    return all(_close(record[part], record.get("loss")) for record in records)
+
+
+def _close(one: object, other: object) -> bool:
+    numbers = isinstance(one, (int, float)) and isinstance(other, (int, float))
+    return numbers and math.isclose(one, other, rel_tol=1e-6)  # type: ignore[arg-type]
 
 
 def title_of(quantity: str) -> str:
@@ -67,7 +80,7 @@ def curves(history_by_method: History, path: Path | str) -> Path:
 
     Raises:
         ValueError: there are no steps.
-        ReportError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -88,7 +101,7 @@ def curves(history_by_method: History, path: Path | str) -> Path:
         handles = _handles(history_by_method)
         figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), handlelength=1.4)
         content = _rendered(figure, path.suffix.lstrip(".") or "png")
-    return write_atomically(path, content)
+    return write_bytes(path, content)
 
 
 def panel_svg(history: History, quantity: str) -> str:
@@ -141,13 +154,15 @@ def _panel(axes: Axes, history: History, quantity: str, title: bool) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     colours = colour_index(list(history))
-    peaks = []
+    peaks: list[float] = []
+    seen: set[float] = set()
     for method, records in history.items():
         points = [(r["step"], float(r[quantity])) for r in records if isinstance(r.get(quantity), (int, float))]
         if not points:
             continue
         steps, values = [step for step, _ in points], [value for _, value in points]
         peaks.append(max(values))
+        seen.update(steps)
         colour = PALETTE[colours[method]]
         marker = "o" if len(points) == 1 else None
         if quantity != "lr" and len(points) >= SMOOTH_FROM:
@@ -155,10 +170,14 @@ def _panel(axes: Axes, history: History, quantity: str, title: bool) -> None:
             steps, values = _smoothed(steps, values)
         axes.plot(steps, values, color=colour, linewidth=1.7, marker=marker, solid_capstyle="round")
     axes.set_xlabel("step")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
     axes.tick_params(length=0)
     axes.margins(x=0.01)
+    if len(seen) == 1:  # else the axis would be a fraction of a step long
+        (step,) = seen
+        axes.set_xlim(step - 1, step + 1)
+        axes.set_xticks([step])
     if title:
         axes.set_title(title_of(quantity), loc="left", fontweight="bold", fontsize=9.5)
     if quantity != "lr":
@@ -171,12 +190,24 @@ def _rate_axis(axes: Axes, peaks: list[float]) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     if min(peaks) > 0 and max(peaks) > LOG_FROM * min(peaks):
-        axes.set_yscale("log")
-        axes.set_ylim(min(peaks) / 20, max(peaks) * 2)
+        floor = min(peaks) / 20  # below it the scale is linear down to zero, where most schedules end
+        axes.set_yscale("symlog", linthresh=floor, linscale=0.3)
+        axes.set_ylim(0, max(peaks) * 2)
+        axes.set_yticks([0, *_decades(floor, 2 * max(peaks))])
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter(FuncFormatter(_rate_text))
         return
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:.1e}".replace("e-0", "e-") if rate else "0"))
+    axes.yaxis.set_major_formatter(FuncFormatter(_rate_text))
+
+
+def _rate_text(rate: float, _: int | None = None) -> str:
+    return f"{rate:.1e}".replace("e-0", "e-").replace(".0e", "e") if rate else "0"
+
+
+def _decades(low: float, high: float) -> list[float]:
+    return [10.0**power for power in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
 
 
 def _handles(history: History) -> list[Any]:

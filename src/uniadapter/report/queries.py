@@ -16,16 +16,18 @@ class RankedItem:
     """A picture in a ranking.
 
     Args:
-        image: a file, or the bytes of one; it may move (animated WebP).
+        image: a file, or the bytes of one; of a clip a strip of frames is shown.
         score: shown below the picture; None shows none.
         correct: it belongs to the query.
         frame_weights: of a video's frames, in order, drawn as bars; [] draws none.
+        words: what people said of it, for those who do not see it; its file's name if "".
     """
 
     image: Picture
     score: float | None = None
     correct: bool = False
     frame_weights: Sequence[float] = ()
+    words: str = ""
 
 
 @dataclass
@@ -39,6 +41,7 @@ class QueryExample:
         rank_before: of the right picture, from 1; None if it is not known.
         rank_after: the same after training.
         right: the right picture; if None it is taken from `before` or `after`, where it is among them.
+        chosen: why it is shown, where it was chosen by its result; "" otherwise.
     """
 
     query: str
@@ -47,6 +50,7 @@ class QueryExample:
     rank_before: int | None = None
     rank_after: int | None = None
     right: Picture | None = None
+    chosen: str = ""
 
     def target(self) -> Picture | None:
         """The right picture, if it is known."""
@@ -55,14 +59,14 @@ class QueryExample:
         return next((item.image for item in (*self.after, *self.before) if item.correct), None)
 
 
-def tally(examples: Sequence[QueryExample]) -> str:
+def tally(examples: Sequence[QueryExample], noun: str = "picture") -> str:
     """How many right pictures moved up, stayed and moved down; "" where only one side is known."""
     pairs = [(e.rank_before, e.rank_after) for e in examples if e.rank_before and e.rank_after]
     if not pairs:
         return ""
     up = sum(after < before for before, after in pairs)
     same = sum(after == before for before, after in pairs)
-    return f"The right picture moved up in {up}, stayed in {same} and moved down in {len(pairs) - up - same}."
+    return f"The right {noun} moved up in {up}, stayed in {same} and moved down in {len(pairs) - up - same}."
 
 
 def query_cards(examples: Sequence[QueryExample], labels: tuple[str, str], thumbnails: Thumbnails) -> str:
@@ -72,8 +76,7 @@ def query_cards(examples: Sequence[QueryExample], labels: tuple[str, str], thumb
 
 def _card(example: QueryExample, labels: tuple[str, str], thumbnails: Thumbnails) -> str:
     target = example.target()
-    source = thumbnails.source(target) if target is not None else None
-    picture = f'<img class="target" src="{source}" alt="the picture that was asked for">' if source else ""
+    picture = target_picture(target, f"what was asked for: {example.query}", thumbnails) if target is not None else ""
     lines = "".join(
         _line(label, items, rank, thumbnails)
         for label, items, rank in (
@@ -83,9 +86,22 @@ def _card(example: QueryExample, labels: tuple[str, str], thumbnails: Thumbnails
         if items
     )
     return (
-        f'<article class="query"><header>{picture}<h3>{escape(example.query)}</h3>{_ranks(example)}</header>'
-        f"{lines}</article>"
+        f'<article class="query"><header>{picture}<h3>{escape(example.query)}</h3>{_ranks(example)}'
+        f"{chosen_label(example.chosen)}</header>{lines}</article>"
     )
+
+
+def target_picture(picture: Picture, words: str, thumbnails: Thumbnails) -> str:
+    """What a card is about: a small picture, or of a clip a strip of frames."""
+    moves = thumbnails.moves(picture)
+    source = thumbnails.strip(picture) if moves else thumbnails.source(picture)
+    kind = "target strip" if moves else "target"
+    return f'<img class="{kind}" src="{source}" alt="{escape(words)}">' if source else ""
+
+
+def chosen_label(words: str) -> str:
+    """Why a card is among the first; "" where it was not chosen."""
+    return f'<p class="chosen">{escape(words)}</p>' if words else ""
 
 
 def _ranks(example: QueryExample) -> str:
@@ -102,15 +118,18 @@ def _ranks(example: QueryExample) -> str:
 
 
 def _line(label: str, items: Sequence[RankedItem], rank: int | None, thumbnails: Thumbnails) -> str:
+    strips = any(thumbnails.moves(item.image) for item in items[:TOP])
     tiles = "".join(_tile(item, place, thumbnails) for place, item in enumerate(items[:TOP], 1))
     beyond = f" · right one at {rank:,}" if rank and not any(i.correct for i in items[:TOP]) else ""
-    return f'<h4>{escape(label)}<span class="beyond">{beyond}</span></h4><ol class="tiles">{tiles}</ol>'
+    kind = "tiles strips" if strips else "tiles"
+    return f'<h4>{escape(label)}<span class="beyond">{beyond}</span></h4><ol class="{kind}">{tiles}</ol>'
 
 
 def _tile(item: RankedItem, place: int, thumbnails: Thumbnails) -> str:
-    name = name_of(item.image)
+    name = item.words or name_of(item.image)
     spoken = f"place {place}{', the right one' if item.correct else ''}{': ' + name if name else ''}"
-    source = thumbnails.source(item.image)
+    moves = thumbnails.moves(item.image)
+    source = thumbnails.strip(item.image, len(item.frame_weights)) if moves else thumbnails.source(item.image)
     if source is None:
         picture = f'<span class="gone" role="img" aria-label="{escape(spoken)}">no picture</span>'
     else:

@@ -80,16 +80,31 @@ def results_section(metrics: Metrics, colours: Mapping[str, int]) -> str:
     if not metrics.rows:
         return ""
     main = _table(metrics.rows, [*score_columns(metrics.rows), *cost_columns()], colours, metrics)
+    reranked = any_reranked(metrics.rows)
+    kinds = [("_itc", "Contrastive similarity alone" if reranked else "Contrastive similarity; nothing was reranked")]
+    if reranked or not score_columns(metrics.rows, "_itc"):
+        kinds.insert(0, ("", "Reranked by the matching head" if reranked else "Every score"))
     every = ""
-    for suffix, words in (("", "Reranked by the matching head"), ("_itc", "Contrastive similarity alone")):
+    for suffix, words in kinds:
         columns = score_columns(metrics.rows, suffix, ranks=True)
         if any("rank" in c.label or c.group for c in columns):
             every += f"<h3>{words}</h3>{_table(metrics.rows, columns, colours, metrics)}"
-    folded = f"<details><summary>Ranks, and scores without reranking</summary>{every}</details>" if every else ""
+    summary = "Ranks, and scores without reranking" if reranked else "Ranks"
+    folded = f"<details><summary>{summary}</summary>{every}</details>" if every else ""
     words = "Scores are 0 to 100; the best of each column is bold"
     if any(row.trainable_parameters for row in metrics.rows):
         words += ", of costs the lowest of the methods that train. Seconds are training plus final evaluation"
     return f'<section><h2>Results</h2>{main}<p class="note">{words}.</p>{folded}</section>'
+
+
+def any_reranked(rows: Sequence[Row]) -> bool:
+    """Whether some score differs from its twin without reranking, so that a table of the twins says something new."""
+    for row in rows:
+        for direction in DIRECTIONS:
+            scores = getattr(row, direction) or {}
+            if any(f"{key}_itc" in scores and scores[f"{key}_itc"] != value for key, value in scores.items()):
+                return True
+    return False
 
 
 def _table(rows: Sequence[Row], columns: list[Column], colours: Mapping[str, int], metrics: Metrics) -> str:
@@ -106,17 +121,19 @@ def _table(rows: Sequence[Row], columns: list[Column], colours: Mapping[str, int
             wide = f'<th colspan="{len(columns) + 1}" scope="rowgroup">{escape(name or "main test set")}</th>'
             lines.append(f'<tr class="set">{wide}</tr>')
         for place, row in enumerate(members):
-            cells = "".join(
-                f"<td{_kind(n in edges)}>{'<b>' if place in best[n] else ''}{c.show(row)}"
-                f"{'</b>' if place in best[n] else ''}</td>"
-                for n, c in enumerate(columns)
-            )
+            cells = "".join(_cell(c, row, place in best[n], n in edges) for n, c in enumerate(columns))
             dot = f'<i class="dot c{colours.get(row.method, 0)}"></i>'
             lines.append(f'<tr><th scope="row">{dot}{escape(row_label(row))}</th>{cells}</tr>')
         bodies.append(f"<tbody>{''.join(lines)}</tbody>")
     caption = f'<caption class="unseen">{escape(metrics.task)}, seed {metrics.seed}</caption>'
     head = f'<thead><tr><td></td>{top}</tr><tr><th scope="col">method</th>{heads}</tr></thead>'
     return f'<div class="wide"><table>{caption}{head}{"".join(bodies)}</table></div>'
+
+
+def _cell(column: Column, row: Row, best: bool, edge: bool) -> str:
+    """A cell; its label is for narrow screens, where rows are stacked and there is no head."""
+    label, text = escape(f"{column.group} {column.label}".strip()), column.show(row)
+    return f'<td{_kind(edge)} data-label="{label}">{f"<b>{text}</b>" if best else text}</td>'
 
 
 def _group_starts(columns: Sequence[Column]) -> set[int]:
@@ -181,7 +198,7 @@ def _parameters(row: Row) -> str:
     if row.adapter_percent:
         asides.append(f"adapters alone {percent_text(row.adapter_percent)}%")
     bare = row.more.get("trainable_percent_without_embeddings")
-    if isinstance(bare, (int, float)):
+    if isinstance(bare, (int, float)) and row.adapter_percent:  # of full fine-tuning it would say nothing
         asides.append(f"{percent_text(bare)}% of the base without its token embeddings")
     return f"{text} ({', '.join(asides)})" if asides else text
 

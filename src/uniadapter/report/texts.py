@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from uniadapter.report.pictures import Picture, Thumbnails, name_of
+from uniadapter.report.pictures import Picture, Thumbnails
+from uniadapter.report.queries import chosen_label, target_picture
 
 
 @dataclass
@@ -19,6 +20,7 @@ class TextExample:
         wanted: what people answered or wrote.
         before: answers before training with their probabilities, the chosen one first; a caption alone with None.
         after: the same after training.
+        chosen: why it is shown, where it was chosen by its result; "" otherwise.
     """
 
     image: Picture
@@ -26,6 +28,7 @@ class TextExample:
     wanted: Sequence[str]
     before: Sequence[tuple[str, float | None]]
     after: Sequence[tuple[str, float | None]]
+    chosen: str = ""
 
 
 def text_cards(examples: Sequence[TextExample], labels: tuple[str, str], thumbnails: Thumbnails) -> str:
@@ -34,17 +37,18 @@ def text_cards(examples: Sequence[TextExample], labels: tuple[str, str], thumbna
 
 
 def _card(example: TextExample, labels: tuple[str, str], thumbnails: Thumbnails) -> str:
-    source = thumbnails.source(example.image)
-    picture = f'<img class="target" src="{source}" alt="{escape(name_of(example.image))}">' if source else ""
     wanted = " · ".join(dict.fromkeys(example.wanted))
     title = example.asked or wanted
+    about = f"what is asked about: {title}" if example.asked else f"what people described as: {title}"
+    picture = target_picture(example.image, about, thumbnails)
     said = f'<p class="ranks">right: <b>{escape(wanted)}</b></p>' if example.asked else ""
     lines = "".join(
         f'<h4>{escape(label)}</h4><ol class="said">{_lines(given, example.wanted)}</ol>'
         for label, given in zip(labels, (example.before, example.after), strict=True)
         if given
     )
-    return f'<article class="query"><header>{picture}<h3>{escape(title)}</h3>{said}</header>{lines}</article>'
+    head = f"{picture}<h3>{escape(title)}</h3>{said}{chosen_label(example.chosen)}"
+    return f'<article class="query"><header>{head}</header>{lines}</article>'
 
 
 def _lines(given: Sequence[tuple[str, float | None]], wanted: Sequence[str]) -> str:
