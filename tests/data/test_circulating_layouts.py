@@ -301,7 +301,7 @@ def test_answers_under_every_name(write: Write, pictures: Path, rows: Any, expec
         ({"label": 3}, "field 'label' is a number: it should be the answer's text"),
         ({"label": {"ids": [3], "weights": [1.0]}}, "field 'label' should be an object of answer to weight"),
         ({"label": {"ids": ["a", "b"], "weights": [1.0]}}, "differ in length"),
-        ({"label": {"a": -1}}, "is not a number of at least 0"),
+        ({"label": {"a": -1}}, "is not between 0 and"),
         ({"choices": ["a"], "correct_choice_idx": 4}, "should be a number below 1"),
         ({"answer": "x", "question_id": [1]}, "field 'question_id' is of type list"),
         ({"answer": "x", "question_id": True}, "field 'question_id' is of type bool"),

@@ -150,6 +150,9 @@ def test_a_sequence_of_mappings(write: Write) -> None:
 def test_rows_share_a_picture_by_id_or_path(write: Write, tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [{"image": picture(0), "caption": str(n), "key": n % 2} for n in range(4)]
     assert from_dataset(rows, id_column="key").text_visual == [0, 1, 0, 1]
+    for wrong in ([1], {}, True, None, 1.5):
+        with pytest.raises(DataError, match=r"^own\[0\]: (field 'key' is of type|no column 'key')"):
+            from_dataset([{"image": picture(0), "caption": "x", "key": wrong}], id_column="key", name="own")
     write("a.png", picture(5))
     rows = [{"image": "a.png", "caption": "x"}, {"image": tmp_path / "a.png", "caption": "y"}]
     split = from_dataset(rows, config=DataConfig(root=str(tmp_path)))

@@ -18,6 +18,7 @@ from uniadapter.data.records import DataError, Problems, Row, half_a_character, 
 _NAMES = ("answer", "answers", "direct_answers", "multiple_choice_answer", "label", "labels")
 _INSIDE = ("answer", "raw_answer", "text")  # of an object, where its answer is
 _WANTED = "a text, or a list of texts"
+_HEAVIEST = 1_000_000
 _VOTES = 10  # annotators that weights are spread over, as VQA v2 has
 
 
@@ -79,8 +80,8 @@ def _votes(origin: str, name: str, value: Mapping[str, object]) -> tuple[str, ..
     for text, weight in pairs:
         if not isinstance(text, str) or isinstance(weight, bool) or not isinstance(weight, (int, float)):
             raise DataError(f"{origin}: field {name!r} should be an object of answer to weight", f"unusable {name}")
-        if not 0 <= weight < math.inf:
-            raise DataError(f"{origin}: a weight in {name!r} is not a number of at least 0", f"unusable {name}")
+        if not 0 <= weight <= _HEAVIEST:
+            raise DataError(f"{origin}: a weight in {name!r} is not between 0 and {_HEAVIEST:,}", f"unusable {name}")
         if not is_whole(text):
             raise half_a_character(origin, name)
         if text.strip() and weight:

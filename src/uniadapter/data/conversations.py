@@ -63,6 +63,10 @@ def _exchanges(origin: str, row: Mapping[str, Any]) -> Iterator[tuple[str, str]]
             raise DataError(f"{where} is of type {type(turn).__name__}: it should be an object", "unusable turn")
         role = turn.get("from", turn.get("role"))
         text = _said(where, turn.get("value", turn.get("content")))
+        if not isinstance(role, str):
+            raise DataError(
+                f"{where}: who speaks is of type {type(role).__name__}: it should be a text", "unusable turn"
+            )
         if role in _ASKS:
             asked = text
         elif role in _REPLIES:

@@ -121,6 +121,8 @@ def id_field(origin: str, name: str, value: object) -> str | int:
         DataError: it is neither.
     """
     if isinstance(value, str):
+        if not is_whole(value):
+            raise half_a_character(origin, name)
         return value[:-2] if value.endswith(".0") and value[:-2].isdigit() else value
     if isinstance(value, float) and value.is_integer():
         return int(value)

@@ -13,7 +13,7 @@ from uniadapter.data.building import SplitBuilder, data_root, finish_split
 from uniadapter.data.images import DatasetPicture, Rows
 from uniadapter.data.kinds import has_video_suffix
 from uniadapter.data.layouts import read_records
-from uniadapter.data.records import DataError, Problems, Record
+from uniadapter.data.records import DataError, Problems, Record, id_field
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.data.text import clean_caption
 
@@ -81,6 +81,11 @@ def from_dataset(
     columns = (image_column, caption_column) + ((id_column,) if id_column else ())
     for row, (image, caption, *ids) in _columns(dataset, columns, name, problems):
         origin = f"{name}[{row}]"
+        try:
+            ids = [id_field(origin, str(id_column), one) for one in ids]
+        except DataError as error:
+            problems.report(error)
+            continue
         for one in _captions(caption, caption_column, origin, problems):
             if isinstance(image, (str, Path)):
                 noun = "video" if has_video_suffix(image) else "picture"
