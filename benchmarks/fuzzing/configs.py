@@ -53,7 +53,9 @@ def command_line(world: World, rng: random.Random, folder: Path) -> Case:
     run.write_text(yaml.safe_dump(_sound(world, rng, folder)))
     key, value = rng.choice(keys()), "null" if rng.random() < 0.15 else rng.choice(VALUES)
     arguments = [*_arguments(rng, run), f"--{key}={value}"]
-    return Case(f"{arguments[0]} --{key}={brief(value)}", arguments, _names(key))
+    return Case(
+        f"{arguments[0]} --{key}={brief(value)}", arguments, (*_names(key), *([value[:20]] if value.strip() else []))
+    )
 
 
 def yaml_file(world: World, rng: random.Random, folder: Path) -> Case:
@@ -88,7 +90,8 @@ def yaml_file(world: World, rng: random.Random, folder: Path) -> Case:
     # Whatever is changed, nothing is written elsewhere on purpose.
     run.write_bytes(text)
     arguments = [*_arguments(rng, run), "--output", str(folder / "run")]
-    return Case(f"{arguments[0]} {form}: {what}", arguments, names)
+    # A path in it that leads nowhere is named as well as the file itself would be.
+    return Case(f"{arguments[0]} {form}: {what}", arguments, (*names, str(world.folder)))
 
 
 def _names(key: str) -> tuple[str, ...]:
