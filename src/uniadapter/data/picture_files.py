@@ -70,14 +70,15 @@ def _identified(stream: BinaryIO, name: str) -> Image.Image:
     for prepare in (Image.preinit, Image.init, _load_plugins):
         prepare()
         for kind in Image.ID:
-            factory, accept = Image.OPEN[kind]
-            stream.seek(0)
-            verdict = kind not in _REFUSED and (accept is None or accept(stream.read(16)))
-            if not verdict or isinstance(verdict, str):
+            if kind in _REFUSED:
                 continue
-            stream.seek(0)
+            factory, accept = Image.OPEN[kind]
             with suppress(SyntaxError, IndexError, TypeError, struct.error):
-                return factory(stream, name)
+                stream.seek(0)
+                accepted = accept is None or accept(stream.read(16))
+                if accepted and not isinstance(accepted, str):  # a text says why not
+                    stream.seek(0)
+                    return factory(stream, name)
     stream.seek(0)
     raise Unidentified(*foreign(stream.read(HEAD)))
 
