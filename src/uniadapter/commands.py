@@ -112,7 +112,8 @@ def _train_and_measure(
     started -= trainer.seconds_before
     size = save_result(prepared, config, folder) if accelerator.is_main_process else 0
     metrics: dict[str, Any] = {"task": config.task, "seed": config.train.seed, "base": config.model.base,
-               "splits": summaries(train, *tests.values()), "kept": trainer.kept, "rows": []}  # fmt: skip
+               "splits": summaries(train, *tests.values()), **skipped(*tests.values()), "kept": trainer.kept,
+               "rows": []}  # fmt: skip
     examples: list[report.QueryExample | report.TextExample] = []
     name = config.model.method_name
     logger.info("saved to %s (%.2f MB), the weights after step %d", folder, size / 1e6, trainer.kept["step"])
@@ -132,6 +133,12 @@ def _train_and_measure(
 def summaries(*splits: RetrievalSplit) -> dict[str, str]:
     """By name, what each split holds and what was left out of it."""
     return {split.name: split.summary().partition(": ")[2] for split in splits}
+
+
+def skipped(*splits: RetrievalSplit) -> dict[str, dict[str, Any]]:
+    """For `metrics.json`: by name of the split, which of its pictures and videos were left out; empty without any."""
+    lost = {split.name: split.left_out() for split in splits if split.lost}
+    return {"skipped": lost} if lost else {}
 
 
 def _base_of(prepared: Prepared, config: RunConfig) -> Prepared:
@@ -205,7 +212,7 @@ def run_evaluation(
                 found = measure(prepared, config, tests, "uniadapter", started, size, progress=progress)
         metrics = {"task": config.task, "seed": config.train.seed, "base": config.model.base,
                    "adapter": str(adapter) if adapter else None, "split": which, "evaluation": digest,
-                   "splits": summaries(split), "rows": found.rows}  # fmt: skip
+                   "splits": summaries(split), **skipped(split), "rows": found.rows}  # fmt: skip
         report.write_metrics(folder / "metrics.json", metrics)
         write_predictions(split, found.result, folder)
         console.print(report.table(metrics))

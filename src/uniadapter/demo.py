@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from uniadapter.assets import shipped
-from uniadapter.commands import finish_report, summaries
+from uniadapter.commands import finish_report, skipped, summaries
 from uniadapter.config import RunConfig
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.display import TrainingBar, logged_to, pair_bar, say
@@ -166,6 +166,7 @@ def run_demo(task: str, folder: Path, seed: int = 0) -> dict[str, Any]:
             "base": first.model.base,
             "data": demo.data,
             "splits": summaries(train, *tests.values()),
+            **skipped(*tests.values()),
             "total_seconds": round(time.perf_counter() - started, 1),
             "rows": rows,
         }

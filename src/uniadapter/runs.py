@@ -58,7 +58,8 @@ def evaluate_split(
     prepared: Prepared, split: RetrievalSplit, config: RunConfig, progress: Progress | None = None
 ) -> Result:
     """Measure the model as it stands on a split."""
-    return job_of(config).evaluate(prepared, split, config, progress)
+    result = job_of(config).evaluate(prepared, split, config, progress)
+    return replace(result, headline=f"{result.headline}, over {split.over}") if split.lost else result
 
 
 def train_split(
@@ -199,12 +200,12 @@ def measure(
     # Transductive figures must never be taken for the others.
     more = {"setting": "dual softmax (transductive)"} if config.evaluate.dual_softmax else {}
     seconds = time.perf_counter() - started
-    row = metrics_row(method, counts, result, size, seconds, **more)
+    row = metrics_row(method, counts, result, size, seconds, **tests[main].coverage(), **more)
     extra = {}
     for name in others:
         found = evaluate_split(prepared, tests[name], config, progress)
         more["test_set"] = name
-        extra[name] = (metrics_row(method, counts, found, size, seconds, **more), found)
+        extra[name] = (metrics_row(method, counts, found, size, seconds, **tests[name].coverage(), **more), found)
     return Finished(row, result, extra, history or [])
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from uniadapter.config import DataConfig
-from uniadapter.data.files import find_visual, missing_visual, resolve_visual
+from uniadapter.data.files import find_visual, missing_visual, resolve_visual, shown_path
 from uniadapter.data.images import Source
 from uniadapter.data.kinds import is_video
 from uniadapter.data.msrvtt import training_split
@@ -23,6 +23,7 @@ from uniadapter.data.video import load_frames
 logger = logging.getLogger(__name__)
 
 Split = TypeVar("Split", bound=RetrievalSplit)
+_NAMED = 20  # visuals that were left out, in the log; metrics.json has them all
 Clean = Callable[[str, int], str]  # text and largest number of words to text
 
 
@@ -58,10 +59,14 @@ class SplitBuilder:
                 self._found[asked] = self._place(asked, root, record)
         except DataError as error:
             self._problems.report(error)
+            self.split.lost[record.visual] = error.kind
+            self.split.lost_texts += 1
             return
         path = self._found[asked]
         if path is not None:
             self.add(path, path, record.visual_id, record.caption, record.origin)
+        else:
+            self.split.lost_texts += 1
 
     def _place(self, asked: Path, root: Path, record: Record) -> Path:
         found = find_visual(asked, record.noun) if asked != root else None
@@ -154,18 +159,28 @@ def finish_split(split: Split, problems: Problems, where: str, check: bool, work
         DataError: nothing usable is left.
     """
     if check:
-        split.drop_visuals(_broken(split, problems, workers))
+        broken, texts = _broken(split, problems, workers), len(split.texts)
+        split.lost |= {str(split.visuals[index]): kind for index, kind in broken.items()}
+        split.drop_visuals(set(broken))
+        split.lost_texts += texts - len(split.texts)
     if not split.texts:
         left_out = f" ({split.summary()})" if split.skipped else ""
         raise DataError(
             f"{where}: not one usable picture or video with a caption{left_out}: check the file", "empty split"
         )
     logger.info("%s", split.summary())
+    if split.lost:
+        names = [f"{shown_path(name)} ({kind})" for name, kind in split.lost.items()]
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        logger.warning("%s: only %s are there: left out %s%s", split.name, split.over, ", ".join(names[:_NAMED]), more)
     return split
 
 
-def _broken(split: RetrievalSplit, problems: Problems, workers: int) -> set[int]:
-    """Indices of the visuals that do not decode; Pillow and PyAV free the interpreter lock, so threads do."""
+def _broken(split: RetrievalSplit, problems: Problems, workers: int) -> dict[int, str]:
+    """Indices of the visuals that do not decode, with the kind of fault.
+
+    Pillow and PyAV free the interpreter lock, so threads do.
+    """
 
     def fault(index: int) -> DataError | None:
         try:
@@ -174,10 +189,10 @@ def _broken(split: RetrievalSplit, problems: Problems, workers: int) -> set[int]
             return error
         return None
 
-    broken = set()
+    broken = dict[int, str]()
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         for index, error in enumerate(pool.map(fault, range(len(split.visuals)))):
             if error is not None:
-                broken.add(index)
+                broken[index] = error.kind
                 problems.report(error)
     return broken

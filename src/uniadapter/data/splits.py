@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from uniadapter.data.images import Source
 
@@ -29,6 +29,8 @@ class RetrievalSplit:
         skipped: what was left out, kind to count: captions and records one by one, visuals once each.
         noun: "pictures" or "videos"; "visuals" where there are both.
         notes: what else is to be known of the split: how many videos its list has, what was cut.
+        lost: what of its visuals was left out, name to kind of fault: files that are not there or cannot be read.
+        lost_texts: texts that were left out with them.
         said: what was said of it in the log, which is said once.
     """
 
@@ -41,6 +43,8 @@ class RetrievalSplit:
     skipped: Counter[str] = field(default_factory=Counter)
     noun: str = "pictures"
     notes: list[str] = field(default_factory=list)
+    lost: dict[str, str] = field(default_factory=dict)
+    lost_texts: int = 0
     said: set[str] = field(default_factory=set, repr=False)
 
     text_noun: ClassVar[str] = "captions"
@@ -69,6 +73,24 @@ class RetrievalSplit:
         if self.skipped:
             parts.append("left out: " + ", ".join(f"{count} {kind}" for kind, count in sorted(self.skipped.items())))
         return "; ".join(parts)
+
+    @property
+    def over(self) -> str:
+        """How much of what was asked for is there: what a metric is over."""
+        visuals, texts = len(self.visuals), len(self.texts)
+        return (
+            f"{visuals} of {visuals + len(self.lost)} {self.noun} and "
+            f"{texts} of {texts + self.lost_texts} {self.text_noun}"
+        )
+
+    def coverage(self) -> dict[str, Any]:
+        """What a row of metrics is over: queries, gallery and, where visuals were left out, how many of how many."""
+        there = {"queries": len(self.texts), "gallery": len(self.visuals)}
+        return {**there, "skipped": len(self.lost), "over": self.over} if self.lost else there
+
+    def left_out(self) -> dict[str, Any]:
+        """What `metrics.json` says of the visuals that were left out: how many, which, and why."""
+        return {"count": len(self.lost), "over": self.over, "faults": dict(self.skipped), "names": self.lost}
 
     def drop_visuals(self, dropped: set[int]) -> None:
         """Leave out visuals, and with them their texts."""
