@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoTokenizer, BlipForConditionalGeneration, BlipForQuestionAnswering, PreTrainedTokenizerBase
 
 from tiny import randomise, tiny_model
+from uniadapter.adapter import KeyValueAdapter
 from uniadapter.adapters import adapter_set, add_adapter
 from uniadapter.backbone import encode_visual
 from uniadapter.config import AdapterConfig, EvaluateConfig, ModelConfig
 from uniadapter.data.batches import Batch
 from uniadapter.data.splits import RetrievalSplit
-from uniadapter.decoder import decode, question_context, visual_context
-from uniadapter.evaluation.answering import AnswerList, answer_questions, evaluate_answers
+from uniadapter.decoder import Context, decode, question_context, visual_context
+from uniadapter.evaluation import answering
+from uniadapter.evaluation.answering import AnswerList, Prediction, answer_questions, evaluate_answers
+from uniadapter.evaluation.blocks import block_questions
 from uniadapter.generation import generate_texts
+from uniadapter.ranking import rank_answers
 from uniadapter.tasks.answering import AnswerTask, CaptionTask
 from uniadapter.tasks.base import Moment
 from uniadapter.tokens import decoder_tokens, tokenize
@@ -180,3 +185,53 @@ def test_lists_that_cannot_be_ranked(tokenizer: PreTrainedTokenizerBase) -> None
     for answers, message in ([], "empty"), (["red", ""], "no token"), (["red " * 50], "the decoder takes 38"):
         with pytest.raises(ValueError, match=message):
             AnswerList(answers, tokenizer, model)
+
+
+def test_answers_of_many_questions_are_ranked_at_once(
+    tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model(BlipForQuestionAnswering)
+    randomise(add_adapter(model, AdapterConfig(bottleneck=4, key_value=3)))
+    asked, words = ["what square", "the picture of", "a"] * 8, ["red", "a red square", "blue", "a green square"]
+    sizes: list[int] = []
+
+    def counted(model: Any, context: Context, *rest: Any) -> Any:
+        sizes.append(len(context))
+        return rank_answers(model, context, *rest)
+
+    monkeypatch.setattr(answering, "rank_answers", counted)
+    listed = AnswerList(words, tokenizer, model)
+    visuals = encode_visual(model, torch.randn(1, 1, 3, 32, 32))
+
+    def answered(block: int) -> list[Prediction]:
+        sizes.clear()
+        config = EvaluateConfig(k=0, block=block)
+        return answer_questions(model, tokenizer, visuals, asked, [0] * 24, ModelConfig(), config, listed)
+
+    with torch.no_grad():
+        one_by_one = answered(len(words))
+        assert sizes == [1] * 24
+        assert [p.answer for p in answered(3 * len(words))] == [p.answer for p in one_by_one]
+        assert sizes == [3] * 8
+        at_once = answered(0)
+        assert sizes == [24], "by default as many as the device has room for"
+    for one, other in zip(at_once, one_by_one, strict=True):
+        assert [answer for answer, _ in one.ranked] == [answer for answer, _ in other.ranked]
+        assert [p for _, p in one.ranked] == pytest.approx([p for _, p in other.ranked], abs=1e-5)
+    assert block_questions(model, 4000.0) == 1, "a long list is ranked one question at a time on a CPU"
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_key_and_value_deltas_are_computed_once_a_text(
+    tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch, beams: int
+) -> None:
+    model = tiny_model(BlipForConditionalGeneration)
+    randomise(add_adapter(model, AdapterConfig(bottleneck=4, key_value=3)), scale=0.5)
+    calls: list[int] = []
+    forward = KeyValueAdapter.forward
+    monkeypatch.setattr(KeyValueAdapter, "forward", lambda self, x: (calls.append(1), forward(self, x))[1])
+    with torch.no_grad():
+        visuals = encode_visual(model, torch.randn(2, 1, 3, 32, 32))
+        context = visual_context(model, visuals)
+        generate_texts(model, tokenizer, context, beams=beams, longest=12, shortest=11)
+    assert len(calls) == 2, "keys and values, once for all eleven tokens"

@@ -185,6 +185,8 @@ def test_nothing_gives_nothing(base: Base, files: dict[str, Path]) -> None:
         (lambda m, t, f: ua.image_features(m, f, frames=0), r"frames is 0"),
         (lambda m, t, f: ua.image_features(m, f, frames=-1), r"frames is -1"),
         (lambda m, t, f: ua.image_features(m, f, frames=2.5), r"frames is 2.5"),
+        (lambda m, t, f: ua.image_features(m, f, image_size=-1), r"image_size is -1"),
+        (lambda m, t, f: ua.image_features(m, f, image_size=8), r"image_size is 8: the base's patches"),
         (lambda m, t, f: ua.image_features(m, "https://x.org/a.png"), r"is an address"),
         (lambda m, t, f: ua.image_features(m, np.zeros((5, 6, 7))), r"its channels"),
         (lambda m, t, f: ua.image_features(m, np.zeros((5, 0))), r"empty array"),
@@ -231,7 +233,7 @@ def test_a_caption_has_room_beside_its_prompt(base: Base, files: dict[str, Path]
     for more, said in (
         ({"prompt": "a picture of " * 8}, "no room is left"), ({"shortest": 21}, "shortest is 21"),
         ({"beams": 0}, "beams is 0"), ({"longest": 10**6}, "longest is 1000000"), ({"longest": -1}, "longest is -1"),
-        ({"shortest": -1}, "shortest is -1"), ({"prompt": None}, "prompt is None"),
+        ({"shortest": -1}, "shortest is -1"), ({"prompt": 3}, "prompt is 3"),
     ):  # fmt: skip
         with pytest.raises((TypeError, ValueError), match=said):
             ua.caption(model, base[1], files["plain"], **more)

@@ -28,7 +28,7 @@ from uniadapter.evaluation.mode import evaluating
 from uniadapter.evaluation.retrieval import encode_texts
 from uniadapter.generation import generate_texts
 from uniadapter.inject import active_adapter, require_task
-from uniadapter.inputs import Picture, Pictures, as_clips, as_texts, clip_length
+from uniadapter.inputs import Picture, Pictures, as_clips, as_texts, clip_length, positive
 from uniadapter.settings import first
 from uniadapter.tokens import warn_of_cuts
 
@@ -74,9 +74,12 @@ def image_features(
     Raises:
         DataError: a file is missing or broken; names it.
         TypeError: something is no picture.
-        ValueError: `frames` is less than 1, or an array is no picture.
+        ValueError: `frames` or `image_size` is too small, or an array is no picture.
     """
     clips = as_clips(images)
+    patch = int(model.config.vision_config.patch_size)
+    if image_size is not None and positive("image_size", image_size) < patch:
+        raise ValueError(f"image_size is {image_size}: the base's patches are {patch} pixels wide")
     stated = active_settings(model, adapter)
     length = clip_length(clips, frames, first(stated.frames, 1))
     transform = EvaluationTransform(

@@ -16,6 +16,7 @@ from uniadapter.data.batches import Batch
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.decoder import Context, question_context
 from uniadapter.distributed import gather_list
+from uniadapter.evaluation.blocks import block_questions
 from uniadapter.evaluation.mode import evaluating
 from uniadapter.generation import generate_texts
 from uniadapter.ranking import AnswerTree, rank_answers
@@ -65,6 +66,7 @@ class AnswerList:
                 limit = text.max_position_embeddings - 2
                 raise ValueError(f"the answer {answer[:60]!r} … has {len(ids)} tokens: the decoder takes {limit}")
         self.tree = AnswerTree.of([[start, *ids, end] for ids in pieces]).to(model.device)
+        self.tokens = (int(self.tree.nodes.max()) + 1) / len(self.answers)  # an answer's, shared ones counted once
 
     def predictions(self, chosen: Tensor, nll: Tensor) -> list[Prediction]:
         """From answers by likelihood [Q, k] and their likelihoods."""
@@ -119,7 +121,7 @@ def _answer(
         return [Prediction(text) for text in texts]
     # A block is of pairs, as in reranking, so that memory does not grow with the list.
     count = min(config.k, len(answers.answers)) or len(answers.answers)
-    step = max(1, config.block // count)
+    step = max(1, config.block // count) if config.block else block_questions(model, count * answers.tokens)
     found: list[Prediction] = []
     for start in range(0, len(context), step):
         part = context.select(slice(start, start + step))

@@ -28,13 +28,28 @@ def block_pairs(model: PreTrainedModel, tokens: float) -> int:
         model: a BLIP with a text encoder.
         tokens: of a text, on average.
     """
+    return max(1, int(_fitting_tokens(model) / max(tokens, 1.0)))
+
+
+def block_questions(model: PreTrainedModel, tokens: float) -> int:
+    """Questions whose answers are ranked at once that the device has room for.
+
+    Args:
+        model: a BLIP with an answer decoder.
+        tokens: of a question's answers, those that several answers begin with counted once.
+    """
+    text = model.config.text_config
+    kept = 4 * text.num_hidden_layers * text.hidden_size  # keys and values of every layer, at two depths of the tree
+    return max(1, int(_fitting_tokens(model, kept) / max(tokens, 1.0)))
+
+
+def _fitting_tokens(model: PreTrainedModel, kept: int = 0) -> int:
+    """Text tokens at once, each of which keeps so many numbers besides a layer's states."""
     if model.device.type == "cpu":
-        fitting = _CPU_TOKENS
-    else:
-        text = model.config.text_config
-        width = 12 * text.hidden_size + 2 * text.intermediate_size  # states of a layer that are alive at once
-        fitting = int(_SHARE * free_memory(model.device) / (4 * width))
-    return max(1, int(fitting / max(tokens, 1.0)))
+        return _CPU_TOKENS
+    text = model.config.text_config
+    width = 12 * text.hidden_size + 2 * text.intermediate_size  # states of a layer that are alive at once
+    return int(_SHARE * free_memory(model.device) / (4 * (width + kept)))
 
 
 def block_visuals(model: PreTrainedModel, tokens: int) -> int:

@@ -295,7 +295,8 @@ class LeanIntermediate(BlipTextIntermediate):
 class AdaptedTextEncoder(_Linked, BlipTextEncoder):
     """BLIP's stack of text layers; computes the key/value deltas once for all of them.
 
-    It does so from `encoder_hidden_states` itself, because `generate` hands on no keyword argument of ours.
+    It does so from `encoder_hidden_states` itself, because `generate` hands on no keyword argument of ours; and once a
+    sequence, since after its first token the cache holds the keys and values with their deltas.
     """
 
     def deltas(self, states: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -306,8 +307,8 @@ class AdaptedTextEncoder(_Linked, BlipTextEncoder):
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """As `BlipTextEncoder`, [B, L, d] to [B, L, d]."""
-        states = kwargs.get("encoder_hidden_states")
-        if states is not None:
+        states, cache = kwargs.get("encoder_hidden_states"), kwargs.get("past_key_values")
+        if states is not None and not getattr(cache, "is_updated", {}).get(0):
             kwargs["key_delta"], kwargs["value_delta"] = self.deltas(states)
         return super().forward(hidden_states, *args, **kwargs)
 
