@@ -21,7 +21,7 @@ from uniadapter.data.questions import QuestionSplit, read_answer_list
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.data.vqa_files import write_results
 from uniadapter.display import TrainingBar, console, logged_to, pair_bar, say
-from uniadapter.distributed import first_decides
+from uniadapter.distributed import first_decides, losing_peers
 from uniadapter.evaluated import check_split, results_folder, what_to_measure
 from uniadapter.evaluation.answering import Prediction
 from uniadapter.examples import examples_of
@@ -72,7 +72,7 @@ def run_training(config: RunConfig, resume: bool = False, overwrite: bool = Fals
         raise ConfigError("train.keep is best, which the validation split decides: set data.val, or train.keep last")
     folder = Path(config.output)
     accelerator = make_accelerator(config.train)
-    with ExitStack() as held, interruptible(folder, folder / CHECKPOINT):
+    with losing_peers(), ExitStack() as held, interruptible(folder, folder / CHECKPOINT):
         first_decides(lambda: held.enter_context(own_folder(folder, resume, overwrite)))
         if accelerator.is_main_process:
             held.enter_context(logged_to(folder))

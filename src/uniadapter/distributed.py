@@ -66,7 +66,7 @@ def losing_peers() -> Iterator[None]:
     except RuntimeError as error:
         if world_size() == 1 or not _LOST.search(str(error)):
             raise
-        reason = str(error).strip().splitlines()[0][:100]
+        reason = re.sub(r"^\[\S+\] ", "", str(error).strip()).splitlines()[0].strip()[:80]  # without torch's own place
         raise PeerLost(
             f"process {rank()} of {world_size()} lost the others, of which one has ended ({reason}); "
             "what was saved last is whole: go on with --resume"

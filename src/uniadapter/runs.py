@@ -96,7 +96,10 @@ def train_split(
     )
     left_out = len(split.texts) - loader.samples_per_epoch
     if left_out:
-        logger.warning("the last %d samples of each epoch are left out: fewer than processes", left_out)
+        logger.warning(
+            "of each epoch's %d samples the last %d are left out, others each time: too few for %d processes",
+            len(split.texts), left_out, accelerator.num_processes,
+        )  # fmt: skip
     trainer = Trainer(
         task, loader, config.train, folder, accelerator, on_tick, on_epoch, validate, made, started, on_first_write
     )

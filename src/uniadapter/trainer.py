@@ -6,6 +6,7 @@ import logging
 import math
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -87,7 +88,9 @@ class Trainer:
             self.steps = min(self.steps, self.config.max_steps)
         factor = schedule(self.config, self.steps, self.steps_per_epoch)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
-        self.module, self.optimizer = accelerator.prepare(self.task, self.optimizer)
+        with warnings.catch_warnings():  # torch's, of a new name for an option that accelerate still calls by the old
+            warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
+            self.module, self.optimizer = accelerator.prepare(self.task, self.optimizer)
         self.step = self.epoch = self.batch = 0
         self.shown, self.taken_up = 0.0, (0, 0.0)
         self.seconds_before = 0.0  # that earlier parts of a resumed run took

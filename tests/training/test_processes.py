@@ -1,0 +1,130 @@
+"""Two processes: they stop together, resume exactly with dropout on, hold one queue, and share every evaluation."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from training_runs import assert_same, changed, make_config, save_dropping_base, train, weights
+from transformers import BlipForQuestionAnswering
+
+from tiny import tiny_config
+from uniadapter.config import DataConfig, EvaluateConfig, ModelConfig, RunConfig
+from uniadapter.distributed import gather_list
+from uniadapter.encoded import Texts
+from uniadapter.errors import Interrupted
+from uniadapter.jobs.base import visuals_of
+from uniadapter.preparing import prepare
+from uniadapter.runs import evaluate_split, load_split
+from uniadapter.tasks import retrieval
+from uniadapter.trainer import Trainer
+from world import save_tokenizer
+
+
+def worker(rank: int, folder: str, port: int, config: RunConfig, questions: RunConfig) -> None:
+    """One of two processes; a failed assertion fails the test."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true",
+                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
+    try:
+        stops_and_resumes(rank, Path(folder), config)
+        shares(config)
+        shares(questions)
+    finally:
+        dist.destroy_process_group()
+
+
+def stops_and_resumes(rank: int, folder: Path, config: RunConfig) -> None:
+    """The second process alone is signalled, inside a group of accumulated batches; both stop and go on."""
+    validated: list[int] = []
+
+    def validate(epoch: int) -> float:
+        validated.append(epoch)
+        return float(epoch + rank)  # what the first says counts
+
+    whole = train(config, folder / "whole", validate=validate)
+    assert validated == [1, 2]
+    assert [line["validation"] for line in whole.validations.records.lines] == [1.0, 2.0]
+    assert not whole.module.broadcast_buffers
+    queue = retrieval.RetrievalTask.training_state(whole.task)["queue"]  # type: ignore[arg-type]
+    assert int(queue["pointer"]) == 30 % 16
+    both = gather_list([{name: value.tolist() for name, value in queue.items()}])
+    assert both[0] == both[1]
+
+    def ready(trainer: Trainer) -> None:
+        original = trainer._accumulate
+
+        def stopping(batch: Any, moment: Any, *rest: Any) -> Any:
+            if rank == 1 and (moment.epoch, moment.batch) == (0, 2):
+                os.kill(os.getpid(), signal.SIGTERM)
+            return original(batch, moment, *rest)
+
+        trainer._accumulate = stopping  # type: ignore[method-assign]
+
+    with pytest.raises(Interrupted) as stop:
+        train(config, folder / "parts", ready=ready, validate=validate)
+    assert (stop.value.step, stop.value.exit_code) == (2, 143)
+    parts = train(config, folder / "parts", resume=True, validate=validate)
+    assert_same(weights(parts), weights(whole))
+
+
+def shares(config: RunConfig) -> None:
+    """Each process encodes its share alone, and both get what one gets."""
+    prepared = prepare(config)
+    split = load_split(config, "test")
+    alone = evaluate_split(prepared, split, config)
+    prepared.together = True
+    assert sum(map(len, visuals_of(prepared, split, config))) == len(split.visuals) // 2
+    together = evaluate_split(prepared, split, config)
+    assert together.scores == alone.scores
+    assert torch.equal(together.right, alone.right)
+    few = load_split(config, "test")
+    few.drop_visuals(set(range(1, len(few.visuals))))  # fewer than processes: each measures all
+    assert evaluate_split(prepared, few, config).scores
+
+
+def test_only_what_is_read_is_gathered() -> None:
+    texts = Texts(torch.ones(2, 3, dtype=torch.int64), torch.ones(2, 3), torch.rand(2, 3, 8), torch.rand(2, 4))
+    found = retrieval._gather_texts(texts)
+    assert found.states.numel() == 0
+    assert torch.equal(found.ids, texts.ids)
+    assert torch.equal(found.feature, texts.feature)
+
+
+@pytest.mark.skipif(not dist.is_available(), reason="this torch has no distributed package")
+def test_two_processes_stop_together_resume_exactly_and_share_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if sys.platform.startswith("linux"):
+        monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    config = make_config(tmp_path, save_dropping_base(tmp_path / "base"))
+    config = changed(config, epochs=2, accumulate=2, evaluate_every=1)
+    torch.manual_seed(0)
+    BlipForQuestionAnswering(tiny_config()).save_pretrained(tmp_path / "vqa")
+    save_tokenizer(tmp_path / "vqa")
+    rows = [{"image": f"{colour}.jpg", "question": "the square?", "answer": colour, "question_id": number}
+            for number, colour in enumerate(("red", "blue", "green", "white") * 3)]  # fmt: skip
+    (tmp_path / "questions.json").write_text(json.dumps(rows))
+    file = str(tmp_path / "questions.json")
+    questions = RunConfig(
+        task="vqa",
+        model=ModelConfig(base=str(tmp_path / "vqa"), method="none"),
+        data=DataConfig(train=file, test=file, root=str(tmp_path), workers=0),
+        evaluate=EvaluateConfig(batch_size=2),
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(  # type: ignore[attr-defined, no-untyped-call]
+        worker, args=(str(tmp_path), port, replace(config), questions), nprocs=2
+    )
