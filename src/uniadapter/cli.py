@@ -94,13 +94,17 @@ def convert(arguments: list[str]) -> None:
     heads = whole(0, 1024)
     parser.add_argument("--vision_heads", type=heads, default=0, help="attention heads; 0 means width / 64, BLIP's")
     parser.add_argument("--text_heads", type=heads, default=0, help="the same for text")
+    parser.add_argument(
+        "--tokenizer", default=None, help="its folder or vocab.txt; without it what lies beside the file"
+    )
     chosen = parser.parse_args(arguments)
     usable_folder(chosen.output)
     counts = {"vision_heads": chosen.vision_heads, "text_heads": chosen.text_heads}
     _begin()
     from uniadapter.commands import run_conversion
 
-    run_conversion(Path(chosen.file), Path(chosen.output), chosen.kind, chosen.frame_aware, counts)
+    words = Path(chosen.tokenizer) if chosen.tokenizer else None
+    run_conversion(Path(chosen.file), Path(chosen.output), chosen.kind, chosen.frame_aware, counts, words)
 
 
 def ask(arguments: list[str]) -> None:

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from uniadapter import report
 from uniadapter.checkpoint import read_adapter_config
 from uniadapter.config import ConfigError, ModelConfig, RunConfig
+from uniadapter.converting import convert_adapter, convert_blip
 from uniadapter.data.questions import QuestionSplit, read_answer_list
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.data.vqa_files import write_results
@@ -28,10 +29,9 @@ from uniadapter.examples import examples_of
 from uniadapter.files import write_text
 from uniadapter.jobs import Result
 from uniadapter.jobs.answering import results_of
-from uniadapter.loading import convert_adapter, convert_blip
-from uniadapter.original import read_pth
 from uniadapter.predict import ask, caption, image_features
 from uniadapter.preparing import Prepared, prepare
+from uniadapter.pth import read_pth
 from uniadapter.run_folder import own_folder
 from uniadapter.runs import (
     evaluate_split,
@@ -44,11 +44,13 @@ from uniadapter.runs import (
     write_config,
     zero_shot,
 )
+from uniadapter.schema import shortened
 from uniadapter.settings import first
 from uniadapter.stopping import interruptible
 from uniadapter.trainer import CHECKPOINT, make_accelerator
 
 logger = logging.getLogger(__name__)
+_MOST_LISTED = 200  # names of unused tensors
 
 
 def run_training(config: RunConfig, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
@@ -250,20 +252,30 @@ def write_predictions(split: RetrievalSplit, result: Result, folder: Path) -> No
     write_text(folder / "predictions.jsonl", lines)
 
 
-def run_conversion(file: Path, output: Path, kind: str, frame_aware: bool, heads: dict[str, int]) -> None:
+def run_conversion(
+    file: Path, output: Path, kind: str, frame_aware: bool, heads: dict[str, int], tokenizer: Path | None = None
+) -> None:
     """Convert a `.pth` of the authors to an adapter folder, or one of BLIP to a transformers folder."""
+    file, output = file.expanduser(), output.expanduser()
     if kind == "auto":
-        kind = "uniadapter" if any(key.startswith("adapters.") for key in read_pth(file)) else "blip"
+        names = read_pth(file, shapes_only=True)
+        kind = "uniadapter" if any(key.startswith("adapters.") for key in names) else "blip"
+    missing = ""
     if kind == "uniadapter":
         imported = convert_adapter(file, output, frame_aware, **heads)
         say(f"{output}: an adapter, r = {imported.config.bottleneck}")
         unused = imported.unused
     else:
-        unused = convert_blip(file, output, **heads)
+        converted = convert_blip(file, output, tokenizer, **heads)
         say(f"{output}: a folder of transformers files")
-    for key in unused:
-        say(f"not used: {key}")
+        unused, missing = converted.unused, converted.no_tokenizer
+    for key in unused[:_MOST_LISTED]:
+        say(f"not used: {shortened(ascii(key)[1:-1], 200)}")
+    if len(unused) > _MOST_LISTED:
+        say(f"not used: {len(unused) - _MOST_LISTED} more")
     say(f"{len(unused)} tensors of {file} were not used")
+    if missing:
+        say(f"{output} has no tokenizer yet, and cannot be trained or asked without one: {missing}")
 
 
 def run_prediction(

@@ -29,7 +29,11 @@ class DataError(ValueError):
 
 
 class CheckpointError(ValueError):
-    """A file of weights that cannot be used: says which, why, and what to do."""
+    """A file of weights that cannot be used: says which, why, and what to do, in one line of at most 300 characters."""
+
+    def __init__(self, message: str) -> None:
+        line = "".join(c if c.isprintable() else "?" for c in " ".join(message[:2000].split()))
+        super().__init__(line if len(line) <= 300 else f"{line[:299]}…")
 
 
 class UsageError(ValueError):

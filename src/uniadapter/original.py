@@ -6,10 +6,9 @@ refused, and become transformers weights and adapter-set weights.
 
 from __future__ import annotations
 
-import pickle
+import math
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -23,13 +22,13 @@ _VISION = (
     (r"^visual_encoder\.pos_embed$", "vision_model.embeddings.position_embedding"),
     (r"^visual_encoder\.patch_embed\.proj\.", "vision_model.embeddings.patch_embedding."),
     (r"^visual_encoder\.norm\.", "vision_model.post_layernorm."),
-    (r"^visual_encoder\.blocks\.(\d+)\.norm([12])\.", r"vision_model.encoder.layers.\1.layer_norm\2."),
-    (r"^visual_encoder\.blocks\.(\d+)\.attn\.qkv\.", r"vision_model.encoder.layers.\1.self_attn.qkv."),
-    (r"^visual_encoder\.blocks\.(\d+)\.attn\.proj\.", r"vision_model.encoder.layers.\1.self_attn.projection."),
-    (r"^visual_encoder\.blocks\.(\d+)\.mlp\.(fc[12])\.", r"vision_model.encoder.layers.\1.mlp.\2."),
+    (r"^visual_encoder\.blocks\.(\d{1,4})\.norm([12])\.", r"vision_model.encoder.layers.\1.layer_norm\2."),
+    (r"^visual_encoder\.blocks\.(\d{1,4})\.attn\.qkv\.", r"vision_model.encoder.layers.\1.self_attn.qkv."),
+    (r"^visual_encoder\.blocks\.(\d{1,4})\.attn\.proj\.", r"vision_model.encoder.layers.\1.self_attn.projection."),
+    (r"^visual_encoder\.blocks\.(\d{1,4})\.mlp\.(fc[12])\.", r"vision_model.encoder.layers.\1.mlp.\2."),
 )
 _SAME = re.compile(
-    r"^(text_encoder|text_decoder\.bert)\.(embeddings\.(word_embeddings|position_embeddings|LayerNorm)|encoder\.layer\.\d+"
+    r"^(text_encoder|text_decoder\.bert)\.(embeddings\.(word_embeddings|position_embeddings|LayerNorm)|encoder\.layer\.\d{1,4}"
     r"\.(attention|crossattention|intermediate|output)\.)|^text_decoder\.cls\.|^(vision_proj|text_proj|itm_head)\."
 )
 _MODULES = {
@@ -40,7 +39,7 @@ _MODULES = {
     "visual_up_proj": "up_vision",
     "multi_up_proj": "up_cross",
 }
-_ADAPTER = re.compile(rf"^adapters\.(\d+)\.({'|'.join(_MODULES)})\.(weight|bias)$")
+_ADAPTER = re.compile(rf"^adapters\.(\d{{1,4}})\.({'|'.join(_MODULES)})\.(weight|bias)$")
 _KEY_VALUE = re.compile(
     r"^(text_encoder|text_decoder\.bert)\.encoder\.video_(key|value)_adapter\.(down|up)_proj\.(weight|bias)$"
     r"|^(text_encoder|text_decoder\.bert)\.encoder\.video_(key|value)_adapter\.(scale)$"
@@ -74,32 +73,6 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
-def read_pth(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of a `.pth` file, unwrapped from {"model": …}.
-
-    Raises:
-        CheckpointError: the file is missing, broken, holds no tensors, or carries code.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = first_line(error)
-        raise CheckpointError(
-            f"{path}: refused, since it holds more than tensors and reading it could run code ({reason}); "
-            "re-save it with nothing but its state dict"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: not a readable PyTorch checkpoint ({first_line(error)})") from error
-    state = state.get("model", state) if isinstance(state, dict) else {}
-    tensors = {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise CheckpointError(f"{path}: holds no tensors")
-    return tensors
-
-
 def base_name(key: str) -> str | None:
     """The transformers name of a key of BLIP's own files, or None if the base has no such tensor."""
     for pattern, replacement in _VISION:
@@ -112,7 +85,7 @@ def base_name(key: str) -> str | None:
 
 def import_base(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """BLIP's weights under transformers' names; tied output embeddings are restored where the file has them once."""
-    out = {name: tensor for key, tensor in state.items() if (name := base_name(key)) is not None}
+    out = {name: _floats(key, tensor) for key, tensor in state.items() if (name := base_name(key)) is not None}
     embedding = out.get("text_decoder.bert.embeddings.word_embeddings.weight")
     head = "text_decoder.cls.predictions."
     if embedding is not None and f"{head}bias" in out:
@@ -121,9 +94,39 @@ def import_base(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
+def _floats(key: str, tensor: Tensor) -> Tensor:
+    if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise CheckpointError(f"{key} holds {kind}, where a weight is float32, float16 or bfloat16; re-save it so")
+    return tensor
+
+
 def _count(state: dict[str, Tensor], pattern: str) -> int:
-    found = [int(m.group(1)) for key in state if (m := re.match(pattern, key))]
-    return max(found) + 1 if found else 0
+    """How many layers there are whose number the pattern finds; they must be 0, 1, 2 and so on."""
+    found = {int(m.group(1)) for key in state if (m := re.match(pattern, key))}
+    missing = next((number for number in range(len(found)) if number not in found), None)
+    if missing is not None:
+        raise CheckpointError(f"it has a layer {max(found)} but no layer {missing}: not a BLIP, or a part of one")
+    return len(found)
+
+
+def _read_off(state: dict[str, Tensor], key: str, dimensions: int) -> tuple[int, ...]:
+    """The shape of a tensor that every BLIP has."""
+    if key not in state:
+        raise CheckpointError(f"not a BLIP checkpoint: it has no {key}")
+    shape = tuple(state[key].shape)
+    if len(shape) != dimensions or 0 in shape:
+        raise CheckpointError(f"{key} has the shape {list(shape)}: BLIP's has {dimensions} dimensions, none of them 0")
+    return shape
+
+
+def _heads(kind: str, width: int, chosen: int) -> int:
+    heads = chosen or max(1, width // 64)
+    if heads < 0 or width % heads:
+        raise CheckpointError(
+            f"{heads} attention heads do not divide the {kind} width of {width}: say how many with {kind}_heads"
+        )
+    return heads
 
 
 def infer_config(state: dict[str, Tensor], vision_heads: int = 0, text_heads: int = 0) -> BlipConfig:
@@ -135,53 +138,54 @@ def infer_config(state: dict[str, Tensor], vision_heads: int = 0, text_heads: in
         text_heads: the same for the text models.
 
     Raises:
-        CheckpointError: tensors that every BLIP has are missing.
+        CheckpointError: tensors that every BLIP has are missing or of another shape, or heads do not fit.
     """
     text = "text_encoder" if "text_encoder.embeddings.word_embeddings.weight" in state else "text_decoder.bert"
-    try:
-        patch = state["visual_encoder.patch_embed.proj.weight"]
-        positions = state["visual_encoder.pos_embed"]
-        words = state[f"{text}.embeddings.word_embeddings.weight"]
-        text_positions = state[f"{text}.embeddings.position_embeddings.weight"]
-        vision_mlp = state["visual_encoder.blocks.0.mlp.fc1.weight"]
-        text_mlp = state[f"{text}.encoder.layer.0.intermediate.dense.weight"]
-    except KeyError as error:
-        raise CheckpointError(f"not a BLIP checkpoint: it has no {error.args[0]}") from error
-    side = int((positions.shape[1] - 1) ** 0.5)
-    width, text_width = patch.shape[0], words.shape[1]
-    dec = words.shape[0] - 2  # BLIP adds [DEC] and [ENC] behind BERT's words, in this order
-    projection = state.get("vision_proj.weight")
+    width, _, patch, patch_wide = _read_off(state, "visual_encoder.patch_embed.proj.weight", 4)
+    _, positions, _ = _read_off(state, "visual_encoder.pos_embed", 3)
+    words, text_width = _read_off(state, f"{text}.embeddings.word_embeddings.weight", 2)
+    text_positions, _ = _read_off(state, f"{text}.embeddings.position_embeddings.weight", 2)
+    vision_mlp, _ = _read_off(state, "visual_encoder.blocks.0.mlp.fc1.weight", 2)
+    text_mlp, _ = _read_off(state, f"{text}.encoder.layer.0.intermediate.dense.weight", 2)
+    side = math.isqrt(positions - 1)
+    if patch != patch_wide or side * side + 1 != positions or side == 0:
+        raise CheckpointError(f"patches of {patch} x {patch_wide} and {positions} positions make no square picture")
+    if words < 3:
+        raise CheckpointError(f"it has {words} words: BLIP adds [DEC] and [ENC] behind those of BERT")
+    has_projection = "vision_proj.weight" in state
+    projection = _read_off(state, "vision_proj.weight", 2)[0] if has_projection else 256
+    end = 102 if words == 30524 else 3
     return BlipConfig(
         vision_config={
             "hidden_size": width,
-            "intermediate_size": vision_mlp.shape[0],
-            "num_hidden_layers": _count(state, r"^visual_encoder\.blocks\.(\d+)\."),
-            "num_attention_heads": vision_heads or max(1, width // 64),
-            "image_size": side * patch.shape[-1],
-            "patch_size": patch.shape[-1],
+            "intermediate_size": vision_mlp,
+            "num_hidden_layers": _count(state, r"^visual_encoder\.blocks\.(\d{1,15})\."),
+            "num_attention_heads": _heads("vision", width, vision_heads),
+            "image_size": side * patch,
+            "patch_size": patch,
             "layer_norm_eps": 1e-6,
             "initializer_range": 0.02,
         },
         text_config={
-            "vocab_size": words.shape[0],
+            "vocab_size": words,
             "hidden_size": text_width,
             "encoder_hidden_size": width,
-            "intermediate_size": text_mlp.shape[0],
-            "num_hidden_layers": _count(state, rf"^{re.escape(text)}\.encoder\.layer\.(\d+)\."),
-            "num_attention_heads": text_heads or max(1, text_width // 64),
-            "max_position_embeddings": text_positions.shape[0],
+            "intermediate_size": text_mlp,
+            "num_hidden_layers": _count(state, rf"^{re.escape(text)}\.encoder\.layer\.(\d{{1,15}})\."),
+            "num_attention_heads": _heads("text", text_width, text_heads),
+            "max_position_embeddings": text_positions,
             "layer_norm_eps": 1e-12,
             "hidden_dropout_prob": 0.1,
             "attention_probs_dropout_prob": 0.1,
             "label_smoothing": 0.1,
-            "bos_token_id": dec,
+            "bos_token_id": words - 2,  # BLIP adds [DEC] and [ENC] behind BERT's words, in this order
             "pad_token_id": 0,
-            "eos_token_id": 102 if words.shape[0] == 30524 else 3,
-            "sep_token_id": 102 if words.shape[0] == 30524 else 3,
+            "eos_token_id": end,
+            "sep_token_id": end,
             "is_decoder": True,
         },
-        image_text_hidden_size=256 if projection is None else projection.shape[0],
-        projection_dim=256 if projection is None else projection.shape[0],
+        image_text_hidden_size=projection,
+        projection_dim=projection,
     )
 
 
@@ -207,21 +211,19 @@ def import_adapter(state: dict[str, Tensor], frame_aware: bool = False) -> Impor
         frame_aware: whether the file was trained with frame-aware attention, which has no weights to tell it by.
 
     Raises:
-        CheckpointError: the file has no `adapters.N`.
+        CheckpointError: the file has no `adapters.N`, or not in the shape that they have.
     """
-    down = state.get("adapters.0.down_proj.weight")
-    if down is None:
-        raise CheckpointError("not a checkpoint of the UniAdapter authors: it has no adapters.0.down_proj.weight")
-    vision_layers = _count(state, r"^visual_encoder\.blocks\.(\d+)\.")
-    text_layers = _count(state, r"^text_(?:encoder|decoder\.bert)\.encoder\.layer\.(\d+)\.")
-    key = state.get("text_encoder.encoder.video_key_adapter.down_proj.weight")
-    time = state.get(_TIME)
+    first, key_value = "adapters.0.down_proj.weight", "text_encoder.encoder.video_key_adapter.down_proj.weight"
+    if first not in state:
+        raise CheckpointError(f"not a checkpoint of the UniAdapter authors: it has no {first}")
+    vision_layers = _count(state, r"^visual_encoder\.blocks\.(\d{1,15})\.")
+    text_layers = _count(state, r"^text_(?:encoder|decoder\.bert)\.encoder\.layer\.(\d{1,15})\.")
     imported = ImportedAdapter(
         AdapterConfig(
-            bottleneck=down.shape[0],
-            key_value=0 if key is None else key.shape[0],
+            bottleneck=_read_off(state, first, 2)[0],
+            key_value=_read_off(state, key_value, 2)[0] if key_value in state else 0,
             frame_aware=frame_aware,
-            temporal_frames=0 if time is None else time.shape[1],
+            temporal_frames=_read_off(state, _TIME, 3)[1] if _TIME in state else 0,
             heads=any(_HEAD.match(k) for k in state),
             init="released",
         ),
@@ -230,7 +232,7 @@ def import_adapter(state: dict[str, Tensor], frame_aware: bool = False) -> Impor
     for name, tensor in state.items():
         ours = adapter_name(name)
         if ours is not None and not _superfluous(ours, vision_layers, text_layers):
-            imported.state[ours] = tensor
+            imported.state[ours] = _floats(name, tensor)
         elif _MOMENTUM.match(name):
             twin = adapter_name(re.sub(r"_m\b", "", name, count=1))
             if twin is not None and not _superfluous(twin, vision_layers, text_layers):
@@ -242,7 +244,7 @@ def import_adapter(state: dict[str, Tensor], frame_aware: bool = False) -> Impor
 
 def _superfluous(ours: str, vision_layers: int, text_layers: int) -> bool:
     """Whether a layer's tensor serves no use there: text's behind the last text layer, vision's behind vision's."""
-    match = re.match(r"^layers\.(\d+)\.(\w+)\.", ours)
+    match = re.match(r"^layers\.(\d{1,4})\.(\w+)\.", ours)
     if not match:
         return False
     index, module = int(match.group(1)), match.group(2)
