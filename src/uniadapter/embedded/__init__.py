@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from uniadapter.config import ConfigError
 from uniadapter.embedded.clips import prepare_clips
 from uniadapter.embedded.easy_vqa import prepare_easy_vqa
+from uniadapter.embedded.folders import cache_folder
 from uniadapter.embedded.scenes import prepare_scenes
 
 PREFIX = "embedded:"
@@ -21,19 +19,12 @@ TASKS = {
 }
 
 
-def cache_folder() -> Path:
-    """Where they are written: $UNIADAPTER_CACHE, or the user's cache."""
-    chosen = os.environ.get("UNIADAPTER_CACHE")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "uniadapter"
-
-
 def resolve(name: str) -> str:
     """The annotation file of `embedded:TASK/SPLIT`, made on first use; any other name as it is.
 
     Raises:
         ConfigError: there is no such task or split.
+        WriteError: the folder cannot be written.
     """
     if not name.startswith(PREFIX):
         return name
