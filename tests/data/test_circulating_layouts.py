@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import re
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from uniadapter.data.questions import QuestionSplit, load_questions
 from uniadapter.data.records import DataError
 from uniadapter.data.retrieval import load_retrieval
 from uniadapter.data.splits import RetrievalSplit
+from uniadapter.parsing import UsageError, parse_run
 
 Write = Callable[[str, Any], Path]
 NAMES = ("000.jpg", "001.jpg", "002.jpg", "003.jpg")
@@ -64,6 +66,7 @@ TWO = [("000.jpg", "a red box"), ("001.jpg", "a ball, blue")]
         ("a.csv", 'Image Path,Title\r\n000.jpg,a red box\r\n001.jpg,"a ball, blue"\r\n'),
         ("a.tsv", "000.jpg\ta red box\n001.jpg\ta ball, blue\n"),
         ("a.tsv", "a red box\t000.jpg\na ball, blue\t001.jpg\n"),
+        ("hf.csv", 'raw,split,filename\n"[""a red box""]",train,000.jpg \n"[\'a ball, blue\']",train,001.jpg\n'),
         ("results.csv", "image_name| comment_number| comment\n000.jpg| 0| a red box\n001.jpg| 4   a ball, blue\n"),
         ("results_20130124.token", "000.jpg#0\ta red box\n001.jpg#12\ta ball, blue\n"),
         ("captions.txt", "000.jpg#0\ta red box\n001.jpg#1\ta ball, blue\n"),
@@ -215,6 +218,37 @@ def test_videos_by_name(write: Write, tmp_path: Path) -> None:
     write("v_abc.mp4", b"\0")
     spoken = {"v_abc": {"duration": 9.0, "timestamps": [[0, 3], [2, 9]], "sentences": [" A man runs.", "He falls. "]}}
     assert pairs(captions(write("train.json", spoken))) == [("v_abc.mp4", "a man runs he falls")]
+
+
+def test_flickr8k(write: Write, tmp_path: Path) -> None:
+    write("Flicker8k_Dataset/a.jpg", picture(1))
+    listed = write("Flickr_8k.trainImages.txt", "a.jpg\n")
+    token = write("Flickr8k.token.txt", "a.jpg#0\tA dog .\na.jpg#1\tIt runs .\nb.jpg#0\tof the test\n")
+    assert pairs(captions(listed, captions=str(token))) == [("a.jpg", "a dog"), ("a.jpg", "it runs")]
+    listed.write_text("a.jpg\nc.jpg\n")
+    with pytest.raises(DataError, match=r"has no caption of picture c\.jpg"):
+        captions(listed, captions=str(token))
+
+
+def test_a_layout_that_the_file_is_not_of(write: Write, pictures: Path) -> None:
+    file = write("a.json", ROWS)
+    for layout in TABLE:
+        if layout.rows is not None and layout.name != "pairs":
+            with pytest.raises(DataError, match=re.escape(f"is not {layout.what}, as data.layout says: it looks")):
+                captions(file, layout=layout.name)
+    asked = write("q.json", votes("answer", "x"))
+    for name in ("pairs", "alpro", "msrvtt"):
+        assert questions(asked, layout=name).answers == [{"x": 1.0}]
+    with pytest.raises(DataError, match="is not a list of names"):
+        questions(asked, layout="names")
+    assert captions(write("b.json", karpathy()), layout="karpathy").visual_ids == [1000, 1003]
+
+
+def test_fields_on_the_command_line() -> None:
+    config, _ = parse_run("train", ["--data.fields", "{image: photo, caption: said}"], lambda parser: None)
+    assert config.data.fields == {"image": "photo", "caption": "said"}
+    with pytest.raises(UsageError, match=r"'imge' is no field of ours; did you mean image\?"):
+        parse_run("train", ["--data.fields", "{imge: photo}"], lambda parser: None)
 
 
 def test_msvd(write: Write, tmp_path: Path) -> None:

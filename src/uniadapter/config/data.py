@@ -12,7 +12,7 @@ from uniadapter.schema import did_you_mean
 
 OnError = Literal["raise", "skip"]
 Layout = Literal[
-    "auto", "pairs", "alpro", "msrvtt", "didemo", "msvd", "lsmdc", "coco", "karpathy", "token", "results",
+    "auto", "pairs", "alpro", "msrvtt", "didemo", "names", "lsmdc", "coco", "karpathy", "token", "results",
     "conversations", "keyed", "wrapped", "columns", "folder",
 ]  # fmt: skip
 FIELDS = (

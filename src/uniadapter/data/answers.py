@@ -9,11 +9,10 @@ label: {text: weight}               LXMERT; as {ids: [texts], weights: [numbers]
 
 from __future__ import annotations
 
-import ast
 import math
 from collections.abc import Mapping
 
-from uniadapter.data.records import DataError, Problems, Row, half_a_character, is_whole, wrong_type
+from uniadapter.data.records import DataError, Problems, Row, half_a_character, is_whole, listed, wrong_type
 
 _NAMES = ("answer", "answers", "direct_answers", "multiple_choice_answer", "label", "labels")
 _INSIDE = ("answer", "raw_answer", "text")  # of an object, where its answer is
@@ -44,12 +43,7 @@ def answers_of(origin: str, row: Row, problems: Problems) -> tuple[str, ...]:
 def _list(value: object) -> list[object]:
     if isinstance(value, Mapping) and isinstance(value.get("answer"), list):
         return list(value["answer"])
-    if isinstance(value, str) and value.startswith("[") and len(value) < 10_000:  # a list in a cell
-        try:
-            parsed = ast.literal_eval(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return [value]
-        return parsed if isinstance(parsed, list) else [value]
+    value = listed(value) if isinstance(value, str) else value
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from uniadapter.data.answers import answers_of
 from uniadapter.data.fields import VISUAL_IDS, VISUALS
-from uniadapter.data.layouts import layout_of, layout_rows
+from uniadapter.data.layouts import layout_of, layout_rows, named_layout
 from uniadapter.data.pairs import pictures_of, visual_of
 from uniadapter.data.records import (
     DataError,
@@ -70,6 +70,7 @@ def read_questions(
     problems: Problems,
     annotations: str | Path | None = None,
     *,
+    layout: str = "auto",
     split: str = "train",
     fields: Mapping[str, str] | None = None,
 ) -> Iterator[Asked]:
@@ -79,6 +80,7 @@ def read_questions(
         path: the file, or a folder of pictures with its metadata.
         problems: what becomes of records that cannot be used.
         annotations: the official file of answers, beside an official file of questions.
+        layout: one of `LAYOUTS`; "auto", and one that has captions alone, tells by the first row.
         split: that is read, of files that hold several.
         fields: our names of fields to the file's.
 
@@ -89,9 +91,10 @@ def read_questions(
     if _is_official(source):
         yield from _official(source, problems, annotations)
         return
-    layout = layout_of(source, records=False)
+    chosen = named_layout(source, layout, records=False)
+    chosen = layout_of(source, records=False) if chosen.rows is None else chosen
     reading = Reading(source, problems, "question", split, None, fields or {})
-    for origin, row in layout_rows(layout, reading, _REQUIRED):
+    for origin, row in layout_rows(chosen, reading, _REQUIRED):
         try:
             yield _asked(origin, row, problems)
         except DataError as error:

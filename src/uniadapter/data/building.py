@@ -42,8 +42,7 @@ class SplitBuilder:
         self.split, self._clean, self._noun = split, clean, noun
         self._problems = problems
         self._max_words = max_words
-        self._cut = self._repeated = 0
-        self._seen: set[tuple[int, str]] = set()
+        self._cut = 0
         self._nouns: set[str] = set()
         self._index: dict[object, int] = {}
         self._owner: dict[str | int, object] = {}
@@ -112,8 +111,6 @@ class SplitBuilder:
             self.split.origins.append(origin)
         self._cut += len(words) > self._max_words
         text = " ".join(words[: self._max_words])
-        self._repeated += (self._index[key], text) in self._seen
-        self._seen.add((self._index[key], text))
         self.split.texts.append(text)
         self.split.text_visual.append(self._index[key])
 
@@ -128,8 +125,9 @@ class SplitBuilder:
             split.notes.append(f"{listed} listed, {len(self._asked)} found")
         split.notes += self._problems.notes
         split.notes += [f"{count} {what}" for what, count in self._problems.changed.items() if count]
-        if self._repeated:
-            split.notes.append(f"{self._repeated} {self._noun}s stand there twice for the same {split.noun[:-1]}")
+        repeated = len(split.texts) - len(set(zip(split.text_visual, split.texts, strict=True)))
+        if repeated:
+            split.notes.append(f"{repeated} {self._noun}s stand there twice for the same {split.noun[:-1]}")
         if self._cut:
             split.notes.append(f"{self._cut} {self._noun}s cut to {self._max_words} words")
 
@@ -148,6 +146,8 @@ def _otherwise(record: Record) -> Iterator[str]:
     for name in names:
         if "\\" in name:  # of a file that was written on Windows
             yield name.replace("\\", "/")
+        if name != name.strip():
+            yield name.strip()
     if record.noun == "picture" and not has_suffix(record.visual):
         yield from (name + suffix for name in names for suffix in (".jpg", ".png", ".jpeg", ".webp"))
 

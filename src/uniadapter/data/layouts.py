@@ -22,7 +22,7 @@ from uniadapter.data import (
     karpathy,
     lsmdc,
     msrvtt,
-    msvd,
+    names,
     objects,
 )
 from uniadapter.data.fields import lacking, named_rows, names_of
@@ -69,7 +69,7 @@ TABLE: tuple[Layout, ...] = (
     Layout("columns", "an object of columns", objects.is_columnar, objects.columnar_rows),
     Layout("wrapped", "an object with a list of records", objects.is_wrapped, objects.wrapped_rows),
     Layout("keyed", "an object of id to record", objects.is_keyed, objects.keyed_rows),
-    Layout("msvd", "a list of names", msvd.is_name_list, msvd.msvd_rows),
+    Layout("names", "a list of names", names.is_name_list, names.listed_rows),
     Layout("pairs", "rows of image and caption", lambda source: True, lambda r: r.source.rows(r.problems)),
 )  # fmt: skip
 LAYOUTS = tuple(layout.name for layout in TABLE)
@@ -100,7 +100,7 @@ def read_records(
     """
     fields = fields or {}
     source = open_source(path)
-    chosen = _chosen(source, layout, bool(fields))
+    chosen = named_layout(source, layout, not fields)
     reading = Reading(source, problems, "caption", split, captions, fields)
     if chosen.records is not None:
         return chosen.records(reading)
@@ -157,11 +157,25 @@ def detect_layout(path: str | Path) -> str:
     return layout_of(open_source(path)).name
 
 
-def _chosen(source: Source, name: str, mapped: bool) -> Layout:
+def named_layout(source: Source, name: str, records: bool = True) -> Layout:
+    """The layout that `data.layout` names.
+
+    Args:
+        source: the file.
+        name: one of `LAYOUTS`, or "auto".
+        records: whether "auto" may mean layouts that only give records of captions.
+
+    Raises:
+        DataError: there is no such layout, or the file is not of it.
+    """
     if name == "auto":
-        return layout_of(source, records=not mapped)
+        return layout_of(source, records)
     for layout in TABLE:
         if layout.name == name:
+            if layout.rows is not None and not layout.fits(source):
+                other = layout_of(source).what
+                message = f"{source.path} is not {layout.what}, as data.layout says: it looks like {other}; try auto"
+                raise DataError(message, "another layout")
             return layout
     known = ", ".join(("auto", *sorted(LAYOUTS, key=("pairs", "alpro", "msrvtt", "didemo", *LAYOUTS).index)))
     raise DataError(f"data.layout is {name!r}: it must be one of {known}", "unknown layout")

@@ -25,7 +25,6 @@ from uniadapter.data.records import (
     Row,
     caption_field,
     id_field,
-    text_field,
     wrong_type,
 )
 
@@ -91,7 +90,8 @@ def pictures_of(picture: str | int, folders: Iterable[str] = ()) -> tuple[str, .
         coco = [f"COCO_{folder}_{number}" for folder in folders]
         names = [*coco, number, *names]
     inside = [f"{folder}/{name}" for folder in folders for name in names if _fits(folder, name)]
-    return tuple(dict.fromkeys([*inside, *names, *(f"images/{name}" for name in names)]))
+    common = [f"{folder}/{name}" for folder in ("images", "train_images") for name in names]
+    return tuple(dict.fromkeys([*inside, *names, *common]))
 
 
 def has_suffix(name: str) -> bool:
@@ -112,14 +112,20 @@ def _named(origin: str, row: Row) -> Visual:
     value = row[name]
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    paths = value if isinstance(value, tuple) else (value,)
-    wanted = f"the path of a {'video' if name == 'video' else 'picture or video'}"
-    visual = text_field(origin, {name: paths[0]}, name, wanted).removeprefix("file://")
-    if is_address(visual):
+    others: tuple[str, ...] = ()
+    if isinstance(value, tuple):
+        value, *rest = value
+        others = tuple(rest)
+    visual = value
+    if not isinstance(visual, str) or not visual.strip():
+        raise wrong_type(origin, name, value, f"the path of a {'video' if name == 'video' else 'picture or video'}")
+    if "://" in visual:
+        visual = visual.removeprefix("file://")
+    if "://" in visual and is_address(visual):
         message = f"{origin}: {visual[:80]} is an address, not a file: download it first, and name the file"
         raise DataError(message, "address instead of a file")
     noun = "video" if name == "video" or has_video_suffix(visual) else "picture"
     visual_id = row.get(f"{name}_id")
     if visual_id is None or visual_id == "":
-        return Visual(visual, visual, noun, paths[1:])
-    return Visual(visual, id_field(origin, f"{name}_id", visual_id), noun, paths[1:])
+        return Visual(visual, visual, noun, others)
+    return Visual(visual, id_field(origin, f"{name}_id", visual_id), noun, others)

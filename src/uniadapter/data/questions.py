@@ -51,7 +51,7 @@ def load_questions(path: str | Path, config: DataConfig, name: str, answered: bo
 
     Args:
         path: in any of the layouts that `asking.py` lists, or a folder of pictures.
-        config: `root`, `annotations`, `fields`, `max_words`, `on_error` and `workers` are used.
+        config: `root`, `annotations`, `layout`, `fields`, `max_words`, `on_error` and `workers` are used.
         name: of the split.
         answered: every question must have an answer; None means: those of "train" must.
 
@@ -64,7 +64,9 @@ def load_questions(path: str | Path, config: DataConfig, name: str, answered: bo
     split = QuestionSplit(name, skipped=problems.skipped)
     builder = SplitBuilder(split, problems, clean_question, config.max_words, "question")
     needed = name == "train" if answered is None else answered
-    asking = read_questions(path, problems, config.annotations.get(name), split=name, fields=config.fields)
+    asking = read_questions(
+        path, problems, config.annotations.get(name), layout=config.layout, split=name, fields=config.fields
+    )
     numbers: set[str | int] = set()
     for asked in asking:
         if needed and not asked.annotators:

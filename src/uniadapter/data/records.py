@@ -6,6 +6,7 @@ would index it, `train.json[12].caption[3]`, or by its line, `train.csv:13`.
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 import os
@@ -106,6 +107,8 @@ def caption_field(origin: str, row: Row, problems: Problems, name: str = "captio
         DataError: the list of captions is empty.
     """
     value = row[name]
+    if isinstance(value, str) and value.startswith(("['", '["')):
+        value = listed(value)
     if not isinstance(value, list):
         return _texts([(origin, value)], name, problems)
     if not value:
@@ -204,6 +207,17 @@ def _texts(found: list[tuple[str, Any]], name: str, problems: Problems) -> Itera
             yield where, caption
         else:
             problems.report(wrong_type(where, name, caption, "a text, or a list of texts"))
+
+
+def listed(cell: str) -> object:
+    """The list that a cell of a table holds as text, as pandas and Hugging Face write it; the cell if it holds none."""
+    if not cell.startswith("[") or len(cell) > 10_000:
+        return cell
+    try:
+        found = ast.literal_eval(cell)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return cell
+    return found if isinstance(found, list) else cell
 
 
 def decoded(text: str | bytes) -> Any:

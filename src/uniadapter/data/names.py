@@ -1,7 +1,10 @@
-"""MSVD as a list of videos, `train_list_msvd.txt`, and one file of captions, named as `data.captions`.
+"""A list of videos or pictures, one a line, and one file of captions for every split, named as `data.captions`.
 
-The captions are `raw-captions.pkl`, an object of video to captions as JSON, or lines of a video and a caption
-(`AllVideoDescriptions.txt`); a caption is a text or a list of words.
+MSVD        train_list_msvd.txt            raw-captions.pkl, or AllVideoDescriptions.txt
+Flickr8k    Flickr_8k.trainImages.txt      Flickr8k.token.txt
+one's own   names, one a line              an object of name to captions as JSON
+
+A caption is a text or a list of words.
 """
 
 from __future__ import annotations
@@ -10,12 +13,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from uniadapter.data.fields import is_known
-from uniadapter.data.files import video_name
+from uniadapter.data.fields import is_known, is_media
+from uniadapter.data.files import has_video_suffix, video_name
 from uniadapter.data.opening import BROKEN, open_bytes, open_text, reason
 from uniadapter.data.pickles import read_pickle
 from uniadapter.data.records import DataError, existing
 from uniadapter.data.sources import Reading, Source, read_json
+
+_FOLDERS = ("images", "Images", "Flicker8k_Dataset")  # the last is spelt so in the archive
 
 
 def is_name_list(source: Source) -> bool:
@@ -24,8 +29,8 @@ def is_name_list(source: Source) -> bool:
     return table is not None and len(table.names) == 1 and " " not in table.line and not is_known(table.names[0])
 
 
-def msvd_rows(reading: Reading) -> Iterator[tuple[str, object]]:
-    """A row for each listed video, with all its captions; a listed video without one is reported.
+def listed_rows(reading: Reading) -> Iterator[tuple[str, object]]:
+    """A row for each listed name, with all its captions; one without any is reported.
 
     Raises:
         DataError: `data.captions` is not set, or no such file.
@@ -49,11 +54,22 @@ def msvd_rows(reading: Reading) -> Iterator[tuple[str, object]]:
     for name, origin in listed.items():
         found = captions.get(name, captions.get(Path(name).stem))
         if found is None:
-            message = f"{origin}: {reading.captions} has no caption of video {name[:80]}: take the two from one release"
-            reading.problems.report(DataError(message, "video without a caption"))
+            noun = "picture" if _is_picture(name) else "video"
+            message = (
+                f"{origin}: {reading.captions} has no caption of {noun} {name[:80]}: take the two from one release"
+            )
+            reading.problems.report(DataError(message, f"{noun} without a caption"))
             continue
         texts = [_text(one) for one in found] if isinstance(found, (list, tuple)) else found
-        yield origin, {"video": video_name(name), "video_id": name, "caption": texts}
+        if _is_picture(name):
+            paths = (name, *(f"{folder}/{name}" for folder in _FOLDERS))
+            yield origin, {"image": paths, "image_id": name, "caption": texts}
+        else:
+            yield origin, {"video": video_name(name), "video_id": name, "caption": texts}
+
+
+def _is_picture(name: str) -> bool:
+    return is_media(name) and not has_video_suffix(name)
 
 
 def _captions(file: Path) -> Mapping[str, Any]:
@@ -75,9 +91,9 @@ def _lines(file: Path) -> dict[str, list[str]]:
     try:
         with open_text(file) as stream:
             for line in stream:
-                name, _, text = line.strip().partition(" ")
+                name, _, text = line.strip().partition("\t" if "\t" in line else " ")
                 if text and not name.startswith("#"):
-                    found.setdefault(name, []).append(text)
+                    found.setdefault(name.partition("#")[0], []).append(text)
     except (UnicodeDecodeError, *BROKEN) as error:
         raise DataError(f"{file} is not text in UTF-8 ({reason(error)})", "not text") from None
     return found
