@@ -20,13 +20,14 @@ if TYPE_CHECKING:
         remove_adapter,
         select_adapter,
     )
-    from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, fuse, match
+    from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, fuse, fused_ids, match
     from uniadapter.checkpoint import load_adapter, save_adapter
     from uniadapter.config import AdapterConfig, RunConfig
     from uniadapter.identity import base_hash
     from uniadapter.loading import load_model, load_tokenizer
     from uniadapter.precision import round_frozen
     from uniadapter.predict import ask, caption, image_features, pair_scores, text_features
+    from uniadapter.pretrained import Pretrained, from_pretrained
     from uniadapter.settings import InferenceSettings
     from uniadapter.version import __version__
 
@@ -35,13 +36,14 @@ _HOMES = {
         "active_adapter", "adapter_names", "adapter_set", "add_adapter", "count_parameters", "disable_adapter",
         "remove_adapter", "select_adapter",
     ),
-    "backbone": ("Texts", "Visuals", "encode_text", "encode_visual", "fuse", "match"),
+    "backbone": ("Texts", "Visuals", "encode_text", "encode_visual", "fuse", "fused_ids", "match"),
     "checkpoint": ("load_adapter", "save_adapter"),
     "config": ("AdapterConfig", "RunConfig"),
     "identity": ("base_hash",),
     "loading": ("load_model", "load_tokenizer"),
     "precision": ("round_frozen",),
     "predict": ("ask", "caption", "image_features", "pair_scores", "text_features"),
+    "pretrained": ("Pretrained", "from_pretrained"),
     "settings": ("InferenceSettings",),
     "version": ("__version__",),
 }  # fmt: skip
@@ -50,6 +52,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "AdapterConfig",
     "InferenceSettings",
+    "Pretrained",
     "RunConfig",
     "Texts",
     "Visuals",
@@ -65,7 +68,9 @@ __all__ = [
     "disable_adapter",
     "encode_text",
     "encode_visual",
+    "from_pretrained",
     "fuse",
+    "fused_ids",
     "image_features",
     "load_adapter",
     "load_model",

@@ -111,6 +111,28 @@ def enc_token_id(model: PreTrainedModel) -> int:
     return int(getattr(text, "enc_token_id", None) or text.bos_token_id + 1)
 
 
+def fused_ids(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    """Ids of texts as the fused encoder was trained to see them: [ENC] in the place of their first token.
+
+    `pair_scores`, `fuse` and `ask` do this by themselves. transformers' own `forward` and processor do not: they score
+    a pair as BLIP never saw one.
+
+    Args:
+        model: a BLIP.
+        ids: of texts [S, L], padded on the right, as a tokenizer or processor gives them; left as they are.
+
+    Example:
+        >>> import torch, uniadapter as ua
+        >>> model, tokenizer = ua.load_model(), ua.load_tokenizer()
+        >>> inputs = tokenizer(["a red box", "two dogs"], padding=True, return_tensors="pt")
+        >>> inputs["input_ids"] = ua.fused_ids(model, inputs["input_ids"])
+        >>> logits = model(pixel_values=torch.zeros(2, 3, 96, 96), **inputs).itm_score  # now as `pair_scores` has them
+    """
+    ids = ids.clone()
+    ids[:, 0] = enc_token_id(model)
+    return ids
+
+
 def begin_fusion(model: PreTrainedModel, texts: Texts) -> Begun:
     """Compute once what depends on the texts alone, for `fuse` to be called many times with the same texts.
 

@@ -139,8 +139,8 @@ def save_adapter(
             f"{folder}: PEFT has put layers of its own into this adapter ({foreign}), which its file cannot hold: keep "
             "them out with LoraConfig(exclude_modules=r'uniadapters\\..*')"
         )
-    write_adapter(Path(folder), described, state)
-    return Path(folder)
+    write_adapter(Path(folder).expanduser(), described, state)
+    return Path(folder).expanduser()
 
 
 def _complete(settings: InferenceSettings, model: PreTrainedModel, extra: dict[str, Any]) -> InferenceSettings:
@@ -219,7 +219,7 @@ def read_adapter_config(folder: Path | str) -> AdapterFile:
     Raises:
         CheckpointError: something is missing, broken, or of a newer form.
     """
-    return _described(Path(folder), _header(Path(folder)).config)
+    return _described(Path(folder).expanduser(), _header(Path(folder).expanduser()).config)
 
 
 def read_adapter_file(folder: Path | str) -> tuple[AdapterFile, dict[str, Tensor]]:
@@ -228,7 +228,7 @@ def read_adapter_file(folder: Path | str) -> tuple[AdapterFile, dict[str, Tensor
     Raises:
         CheckpointError: something is missing, broken, or of a newer form; or a weight is no finite number.
     """
-    return read_adapter_config(folder), _weights(Path(folder))
+    return read_adapter_config(folder), _weights(Path(folder).expanduser())
 
 
 @dataclass(frozen=True)
@@ -350,7 +350,7 @@ def load_adapter(
         CheckpointError: the folder is broken, was made for another base, or does not fit the model.
         ValueError: the name is taken.
     """
-    model, folder = bare(model), Path(folder)
+    model, folder = bare(model), Path(folder).expanduser()
     header = _header(folder)
     described = _described(folder, header.config)
     try:
