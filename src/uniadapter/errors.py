@@ -65,6 +65,17 @@ class Interrupted(Exception):
         return 128 + self.signum
 
 
+def lost_worker(error: BaseException) -> str | None:
+    """What became of a process that loads data, in one line, where that is what torch says; else None."""
+    text = str(error)
+    if not (isinstance(error, RuntimeError) and text.startswith("DataLoader worker")):
+        return None
+    full = "the shared memory, /dev/shm, is too small" if "Bus error" in text else "most likely the memory was full"
+    how = "exited unexpectedly" if "unexpectedly" in text else shortened(text.partition(") ")[2].partition(".")[0], 60)
+    advice = "set data.workers lower (0 loads in the main process)"
+    return f"a process that loads data {how}; {full}: {advice}"
+
+
 MENDABLE = (ConfigError, DataError, CheckpointError, UsageError, SchemaError, FloatingPointError, OSError, ImportError)
 
 
@@ -74,6 +85,8 @@ def mendable(error: Exception) -> str | None:
         return shortened(f"{shortened(str(error.filename), 200)}: {error.strerror}")
     if isinstance(error, MENDABLE):
         return shortened(str(error) or type(error).__name__)
+    if (lost := lost_worker(error)) is not None:
+        return lost
     out = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if out or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
         advice = "smaller train.batch_size, evaluate.batch_size, model.image_size or data.frames need less"

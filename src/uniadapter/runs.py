@@ -94,12 +94,6 @@ def train_split(
         world=accelerator.num_processes,
         pin_memory=accelerator.device.type == "cuda",
     )
-    left_out = len(split.texts) - loader.samples_per_epoch
-    if left_out:
-        logger.warning(
-            "of each epoch's %d samples the last %d are left out, others each time: too few for %d processes",
-            len(split.texts), left_out, accelerator.num_processes,
-        )  # fmt: skip
     trainer = Trainer(
         task, loader, config.train, folder, accelerator, on_tick, on_epoch, validate, made, started, on_first_write
     )

@@ -85,4 +85,6 @@ def _embedded(model: PreTrainedModel, frames: Tensor) -> Tensor:
 
 
 def _chunks(rows: Tensor, chunk: int) -> tuple[Tensor, ...]:
+    if chunk < 0:
+        raise ValueError(f"{chunk} frames at once: frame_chunk must be at least 1, or 0 for all")
     return rows.split(chunk) if chunk else (rows,)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
+import threading
+import time
 from collections.abc import Callable
 from itertools import chain
 from multiprocessing import active_children
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,12 +19,14 @@ import torch
 from data_pictures import picture
 
 from uniadapter.config import ConfigError, DataConfig
+from uniadapter.data import samples
 from uniadapter.data.batches import Batch, EpochBatches, OrderedBatches
 from uniadapter.data.images import EvaluationTransform, load_picture
 from uniadapter.data.loaders import TrainLoader, _bounded, train_loader, visual_loader
 from uniadapter.data.records import DataError
 from uniadapter.data.retrieval import load_retrieval
 from uniadapter.data.splits import RetrievalSplit
+from uniadapter.errors import mendable
 
 Write = Callable[[str, Any], Path]
 
@@ -37,13 +44,16 @@ def test_an_epoch_covers_every_sample_once(count: int, size: int) -> None:
     assert all(len(batch) == size for batch in found[:-1])
 
 
-@pytest.mark.parametrize("count, size, world", [(12, 4, 2), (13, 5, 2), (14, 6, 3), (20, 7, 3), (13, 4, 2)])
+@pytest.mark.parametrize(
+    "count, size, world", [(12, 4, 2), (13, 5, 2), (14, 6, 3), (20, 7, 3), (13, 4, 2), (14, 4, 3), (5, 4, 3)]
+)
 def test_processes_together_are_one_process(count: int, size: int, world: int) -> None:
     one = indices(EpochBatches(count, size, seed=3, epoch=2))
     shares = [indices(EpochBatches(count, size, seed=3, epoch=2, rank=rank, world=world)) for rank in range(world)]
     together = [list(chain.from_iterable(parts)) for parts in zip(*shares, strict=True)]
-    dropped = 0 < count % size < world
-    assert together == (one[:-1] if dropped else one)
+    joined = 0 < count % size < world  # the rest is too small to share, so it goes with the batch before it
+    assert together == ([*one[:-2], one[-2] + one[-1]] if joined else one)
+    assert sorted(chain.from_iterable(together)) == list(range(count))
     for parts in zip(*shares, strict=True):
         lengths = [len(part) for part in parts]
         assert min(lengths) >= 1
@@ -223,3 +233,72 @@ def test_own_pictures_of_any_size_train(write: Write) -> None:
     (batch,) = loader(load_retrieval(file, DataConfig(), "train"), batch_size=4)
     assert batch.frames.shape == (4, 1, 3, 24, 24)
     assert batch.frames.isfinite().all()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_killed_worker_is_one_line_and_no_hang(
+    split: RetrievalSplit, monkeypatch: pytest.MonkeyPatch, training: bool
+) -> None:
+    def kill() -> None:
+        os.kill(active_children()[0].pid or 0, signal.SIGKILL)
+
+    monkeypatch.setattr(samples, "load_frames", lambda *_: time.sleep(3))
+    config = DataConfig(workers=2)
+    fetching = loader(split, 2) if training else visual_loader(split, config, size=16, batch_size=2)
+    timer = threading.Timer(0.5, kill)
+    timer.start()
+    start = time.monotonic()
+    try:
+        with pytest.raises(DataError, match=r"a process that loads data .*; most likely the memory was full: set data"):
+            list(fetching)
+        assert time.monotonic() - start < 30
+        assert not active_children()
+    finally:
+        timer.join()
+        for child in active_children():
+            child.kill()
+
+
+def test_a_worker_lost_in_the_middle_of_a_step_is_one_line_too() -> None:
+    """Torch's signal handler raises wherever the main process stands."""
+    lost = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+    assert "set data.workers lower" in (mendable(lost) or "")
+    small = RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that ...")
+    assert "/dev/shm" in (mendable(small) or "")
+    assert mendable(RuntimeError("something else")) is None
+
+
+@pytest.mark.parametrize("frames, eval_frames", [(-1, 0), (0, 0), (1, 100_000), (100_000, 0)])
+def test_numbers_of_frames_are_checked_before_anything_is_loaded(
+    split: RetrievalSplit, frames: int, eval_frames: int
+) -> None:
+    config: Any = SimpleNamespace(**{**vars(DataConfig(workers=0)), "frames": frames, "eval_frames": eval_frames})
+    with pytest.raises(ConfigError, match=r"data\.(eval_)?frames is -?\d+: a clip has at least 1 frame"):
+        visual_loader(split, config, size=16, batch_size=2)
+
+
+def test_clips_of_few_frames_are_counted_once_a_split(
+    write: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Twice the same picture is shown to the model then, which costs as much as two."""
+    rows = []
+    for name, count in (("long", 8), ("short", 3), ("shorter", 2), ("still", 1)):
+        moving = [picture(n, 32, 32) for n in range(count)]
+        moving[0].save(tmp_path / f"{name}.webp", save_all=True, append_images=moving[1:], duration=40)
+        rows.append({"video": f"{name}.webp", "caption": name})
+    split = load_retrieval(write("own.json", rows), DataConfig(), "test")
+    caplog.set_level("WARNING")
+    for workers in (0, 2):
+        for _ in range(2):
+            list(visual_loader(split, DataConfig(frames=4, workers=workers), size=16, batch_size=2))
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["test: 2 of 4 videos have fewer frames than are taken, so frames come twice: see data.frames"]
+    caplog.clear()
+    training = load_retrieval(write("own.json", rows), DataConfig(), "train")
+    batches = train_loader(training, DataConfig(frames=8, workers=0), size=16, batch_size=2, seed=0)
+    list(batches), list(batches)
+    assert [record.getMessage()[:19] for record in caplog.records] == ["train: 2 of 4 video"]
+    caplog.clear()
+    one_frame = load_retrieval(write("own.json", rows), DataConfig(), "val")
+    list(visual_loader(one_frame, DataConfig(), size=16, batch_size=2))
+    assert not caplog.records

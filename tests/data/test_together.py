@@ -84,7 +84,7 @@ def test_processes_share_out_the_samples_of_one(size: int, world: int) -> None:
     one = rows(loads(batch_size=size))
     shares = [rows(loads(batch_size=size, rank=rank, world=world)) for rank in range(world)]
     joined = [list(chain.from_iterable(parts)) for parts in zip(*shares, strict=True)]
-    assert joined == (one[:-1] if 0 < 53 % size < world else one)
+    assert joined == ([*one[:-2], one[-2] + one[-1]] if 0 < 53 % size < world else one)
     for parts in zip(*shares, strict=True):
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
     assert loads(batch_size=size, start_batch=2) == loads(batch_size=size)[2:]

@@ -76,8 +76,8 @@ class EpochBatches(Sampler[list[Load]]):
     together, a permutation of groups of them, which are dealt out anew each epoch. Every global batch is cut into
     contiguous slices, one for each process, whose sizes differ by one at most; so the processes' slices, put
     together, are what a single process sees. The last batch is short where the batch size does not divide the count;
-    it is left out on all processes if it is too short to give each of them a sample. The epoch goes with every load,
-    so that workers which outlive an epoch never draw with a stale one.
+    what is too short to give each process a sample goes with the batch before it, so that nothing is left out. The
+    epoch goes with every load, so that workers which outlive an epoch never draw with a stale one.
 
     Args:
         count: samples of the training set.
@@ -138,7 +138,8 @@ class EpochBatches(Sampler[list[Load]]):
         order, starts = self._order(epoch)
         for batch in range(first, self.batches_per_epoch):
             begin = batch * self.batch_size
-            low, high = share(min(self.batch_size, self.count - begin), self.rank, self.world)
+            end = begin + self.batch_size if batch + 1 < self.batches_per_epoch else self.count
+            low, high = share(end - begin, self.rank, self.world)
             yield list(_loads(epoch, order, starts, begin + low, begin + high))
 
     def _order(self, epoch: int) -> tuple[list[int], Sequence[int]]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+from uniadapter.errors import ConfigError
+
 # Of a picture, as decoded: 16,384 x 8,192, half a gigabyte.
 MOST_PIXELS = 2**27
 # Of a frame of a video, of which a decoder holds several: 8,192 x 8,192.
@@ -36,10 +38,10 @@ def check_frames(count: int, name: str = "frames") -> None:
         name: what the number is called, for the error.
 
     Raises:
-        ValueError: it is below 1 or above `MOST_FRAMES`.
+        ConfigError: it is below 1 or above `MOST_FRAMES`.
     """
     if not 1 <= count <= MOST_FRAMES:
-        raise ValueError(f"{name} is {count}: a clip has at least 1 frame and at most {MOST_FRAMES}")
+        raise ConfigError(f"{name} is {count}: a clip has at least 1 frame and at most {MOST_FRAMES}")
 
 
 def check_pixels(width: int, height: int, most: int) -> None:
@@ -78,5 +80,5 @@ def allowed_pixels(most: int) -> int:
     if not chosen:
         return most
     if not chosen.isdecimal() or int(chosen) < 1:
-        raise ValueError(f"{PIXELS_SETTING} is {chosen[:40]!r}: it must be a number of pixels, {most} say")
+        raise ConfigError(f"{PIXELS_SETTING} is {chosen[:40]!r}: it must be a number of pixels, {most} say")
     return int(chosen)

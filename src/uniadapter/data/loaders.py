@@ -7,6 +7,7 @@ the place.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,21 +21,32 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from uniadapter.config import DataConfig
 from uniadapter.data.batches import Batch, EpochBatches, OrderedBatches
 from uniadapter.data.images import EvaluationTransform, TrainTransform
+from uniadapter.data.limits import check_frames
 from uniadapter.data.records import DataError, Problems
 from uniadapter.data.samples import EvaluationVisuals, Shown, TrainRows
 from uniadapter.data.splits import RetrievalSplit
+from uniadapter.errors import lost_worker
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
 class Fetched:
-    """What a worker hands over: a batch, or None if a sample of it could not be had, and the faults met."""
+    """What a worker hands over: a batch, or None if a sample of it could not be had, and what was met on the way.
+
+    Args:
+        batch: of all the visuals.
+        faults: of visuals that could not be had.
+        short: visuals, by index, that have fewer frames than were wanted.
+    """
 
     batch: Batch | None
     faults: list[DataError]
+    short: list[int]
 
     def pin_memory(self) -> Fetched:
         """The same, the batch in page-locked memory."""
-        return Fetched(self.batch.pin_memory() if self.batch else None, self.faults)
+        return Fetched(self.batch.pin_memory() if self.batch else None, self.faults, self.short)
 
 
 class VisualLoader:
@@ -43,13 +55,15 @@ class VisualLoader:
     Args:
         loader: what fetches.
         skip: count faults instead of raising them; a batch that could not be filled is raised all the same.
+        split: what is loaded, for the log.
 
     Attributes:
         skipped: kind of fault to the number of distinct visuals that had it, as met by this process so far.
     """
 
-    def __init__(self, loader: DataLoader[Any], skip: bool = False) -> None:
-        self._loader = loader
+    def __init__(self, loader: DataLoader[Any], skip: bool = False, split: RetrievalSplit | None = None) -> None:
+        self._loader, self._split = loader, split
+        self._short: set[int] = set()
         self._problems = Problems("skip" if skip else "raise")
         self._known: set[str] = set()
 
@@ -66,18 +80,24 @@ class VisualLoader:
         """The batches.
 
         Raises:
-            DataError: a visual that cannot be read.
+            DataError: a visual that cannot be read, or a worker that was killed.
         """
         fetches: Iterator[Fetched] | None = iter(self._loader)
         try:
             for fetched in cast(Iterator[Fetched], fetches):
                 self._settle(fetched)
                 yield cast(Batch, fetched.batch)
-        except DataError:
+        except (DataError, RuntimeError) as error:
             # The traceback would keep the workers alive, and the garbage collector ends them only by a timeout.
             fetches = None
             self.close()
-            raise
+            lost = lost_worker(error)
+            if lost is None:
+                raise
+            raise DataError(lost, "lost worker") from None
+        if self._short and self._split is not None and self._split.once("clips of few frames"):
+            message = "%s: %d of %d %s have fewer frames than are taken, so frames come twice: see data.frames"
+            logger.warning(message, self._split.name, len(self._short), len(self._split.visuals), self._split.noun)
 
     def close(self) -> None:
         """End the workers, if there are any; the next iteration starts new ones."""
@@ -89,6 +109,7 @@ class VisualLoader:
             if str(fault) not in self._known:
                 self._problems.report(fault)
                 self._known.add(str(fault))
+        self._short.update(fetched.short)
         if fetched.batch is None:
             count, last = len(fetched.faults), fetched.faults[-1]
             raise DataError(f"{count} visuals cannot be read; the last: {last}", "lost data")
@@ -101,16 +122,12 @@ class TrainLoader(VisualLoader):
         loader: what fetches.
         batches: the order.
         skip: as for `VisualLoader`.
+        split: as for `VisualLoader`.
     """
 
-    def __init__(self, loader: DataLoader[Any], batches: EpochBatches, skip: bool) -> None:
-        super().__init__(loader, skip)
+    def __init__(self, loader: DataLoader[Any], batches: EpochBatches, skip: bool, split: RetrievalSplit) -> None:
+        super().__init__(loader, skip, split)
         self.batches = batches
-
-    @property
-    def samples_per_epoch(self) -> int:
-        """Samples that an epoch has, over all processes: those of the training set but a rest too small to share."""
-        return min(self.batches.count, self.batches.batches_per_epoch * self.batches.batch_size)
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
         """Choose the next iteration's epoch and first global batch; what comes before is not loaded."""
@@ -149,9 +166,11 @@ def train_loader(
         owners=split.text_visual, together=config.together,
     )  # fmt: skip
     transform = TrainTransform.from_config(config, size)
+    check_frames(config.frames, "data.frames")
     rows = TrainRows(split, transform, seed, config.on_error, config.frames, config.blank)
     workers = _bounded(config.workers, batches.batches_per_epoch)
-    return TrainLoader(_loader(rows, batches, _training_batch, workers, pin_memory), batches, config.on_error == "skip")
+    loader = _loader(rows, batches, _training_batch, workers, pin_memory)
+    return TrainLoader(loader, batches, config.on_error == "skip", split)
 
 
 def visual_loader(
@@ -177,9 +196,10 @@ def visual_loader(
     """
     batches = OrderedBatches(len(split.visuals), batch_size, rank=rank, world=world)
     frames = config.eval_frames or config.frames
+    check_frames(frames, "data.eval_frames" if config.eval_frames else "data.frames")
     visuals = EvaluationVisuals(split, EvaluationTransform(size), frames, config.blank)
     workers = _bounded(config.workers, len(batches))
-    return VisualLoader(_loader(visuals, batches, _collate, workers, pin_memory))
+    return VisualLoader(_loader(visuals, batches, _collate, workers, pin_memory), split=split)
 
 
 def _loader(
@@ -210,12 +230,13 @@ def _collate(visuals: list[Shown]) -> Fetched:
     """V visuals to frames [V, T, 3, H, W], and their B samples behind one another."""
     faults = [fault for shown in visuals for fault in shown.faults]
     pixels = [shown.pixels for shown in visuals if shown.pixels is not None]
+    short = [shown.visual for shown in visuals if shown.short]
     if len(pixels) < len(visuals):
-        return Fetched(None, faults)
+        return Fetched(None, faults, short)
     captions = [caption for shown in visuals for caption in shown.captions]
     samples = [(shown.visual, row, place) for place, shown in enumerate(visuals) for row in shown.rows]
     ids, sample_ids, rows = torch.tensor(samples).unbind(1)
-    return Fetched(Batch(torch.stack(pixels), captions, ids, sample_ids, rows), faults)
+    return Fetched(Batch(torch.stack(pixels), captions, ids, sample_ids, rows), faults, short)
 
 
 def _one_thread(worker: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -31,6 +32,7 @@ class Shown:
         rows: index of each sample.
         captions: cleaned text of each; empty where only visuals were asked for.
         faults: visuals that failed on the way to this one.
+        short: it is a video with fewer frames than were wanted.
     """
 
     pixels: Tensor | None
@@ -38,6 +40,7 @@ class Shown:
     rows: list[int]
     captions: list[str] = field(default_factory=list)
     faults: list[DataError] = field(default_factory=list)
+    short: bool = False
 
 
 class TrainRows(Dataset[list[Shown]]):
@@ -108,7 +111,7 @@ class TrainRows(Dataset[list[Shown]]):
             faults[visual] = error
             return None
         pixels = _hidden(pixels) if self.blank else pixels
-        return Shown(pixels, visual, list(rows), [split.texts[row] for row in rows])
+        return Shown(pixels, visual, list(rows), [split.texts[row] for row in rows], short=_is_short(clip))
 
 
 class EvaluationVisuals(Dataset[Shown]):
@@ -139,7 +142,12 @@ class EvaluationVisuals(Dataset[Shown]):
         except DataError as error:
             return Shown(None, index, [index], faults=[error])
         pixels = torch.stack([self.transform(frame) for frame in clip])
-        return Shown(_hidden(pixels) if self.blank else pixels, index, [index])
+        return Shown(_hidden(pixels) if self.blank else pixels, index, [index], short=_is_short(clip))
+
+
+def _is_short(clip: Sequence[Image.Image]) -> bool:
+    """Whether frames of a clip come twice; a picture, or a clip of one frame, stands still."""
+    return 1 < len({id(frame) for frame in clip}) < len(clip)
 
 
 def _hidden(pixels: Tensor) -> Tensor:
