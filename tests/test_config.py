@@ -41,7 +41,7 @@ WRONG: list[tuple[str, Any]] = [
     *(("data.workers", value) for value in (-1, 10_000)), ("data.max_words", 0), ("data.together", 0),
     *(("data.extra_tests", {name: "x.json"}) for name in ("train", "val", "test", "", "../up", "a\nb", "x" * 999)),
     ("data.extra_tests", None), ("data.extra_tests", ["x.json"]), ("data.extra_tests", {"a": 3}), ("data.train", 3),
-    ("data.annotations", {"tset": "x.json"}), ("data.layout", "coco"), ("data.on_error", "ignore"), ("data.train", ""),
+    ("data.annotations", {"tset": "x.json"}), ("data.layout", "coca"), ("data.on_error", "ignore"), ("data.train", ""),
     ("data.answer_count", -1), ("data.flip", "no"),
     *(("objective.queue_size", value) for value in (-1, 10**12, None, 1.0)),
     *(("objective.momentum", value) for value in (-0.1, 1.0, 1.5, math.nan)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 from transformers import BlipConfig
@@ -83,6 +83,7 @@ class BaseValues:
     label_smoothing: _Share = 0.0
     initializer_factor: _Positive = 1.0
     initializer_range: _Positive = 0.02
+    uniadapter_method: Literal["full_fine_tuning"] | None = None  # `evaluated.METHOD_KEY`
 
 
 def read_base_config(folder: Path) -> BlipConfig:
@@ -100,7 +101,8 @@ def read_base_config(folder: Path) -> BlipConfig:
         read = checked(values, BaseValues, str(file))
         _check_values(read, file)
         text = {key: value for key, value in asdict(read.text_config).items() if value is not None}
-        return BlipConfig(**{**asdict(read), "text_config": text})
+        whole = {key: value for key, value in asdict(read).items() if value is not None}
+        return BlipConfig(**{**whole, "text_config": text})
     except SchemaError as error:
         raise CheckpointError(str(error)) from error
     except OSError as error:

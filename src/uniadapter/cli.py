@@ -11,6 +11,7 @@ from pathlib import Path
 from uniadapter.arguments import Parser, a_path, names_like, whole
 from uniadapter.errors import Interrupted, UsageError, mendable
 from uniadapter.files import usable_folder
+from uniadapter.fitting import check_fits_folder
 from uniadapter.parsing import parse_run
 from uniadapter.schema import shortened
 from uniadapter.version import __version__
@@ -50,6 +51,7 @@ def train(arguments: list[str]) -> None:
 
     config, chosen = parse_run("train", arguments, options)
     usable_folder(config.output)
+    check_fits_folder(config)
     _begin()
     from uniadapter.commands import run_training
     from uniadapter.distributed import is_main
@@ -75,6 +77,7 @@ def evaluate(arguments: list[str]) -> None:
 
     config, chosen = parse_run("evaluate", arguments, options)
     usable_folder(config.output)
+    check_fits_folder(config)
     _begin()
     from uniadapter.commands import run_evaluation
 

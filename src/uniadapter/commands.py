@@ -27,6 +27,7 @@ from uniadapter.evaluated import check_split, results_folder, what_to_measure
 from uniadapter.evaluation.answering import Prediction
 from uniadapter.examples import examples_of
 from uniadapter.files import write_text
+from uniadapter.fitting import left_embedded
 from uniadapter.jobs import Result
 from uniadapter.jobs.answering import results_of
 from uniadapter.predict import ask, caption, image_features
@@ -91,6 +92,8 @@ def _train_and_measure(
     write = partial(write_config, config, folder / "config.yaml")
     if accelerator.is_main_process and not (resume or overwrite):
         write()
+    for line in left_embedded(config):
+        logger.warning("%s", line)
     config = replace(config, data=resolve_data(config.data))
     train = load_split(config, "train")
     tests = test_splits(config) if config.data.test else {}
@@ -197,7 +200,7 @@ def run_evaluation(
             bare = _as_trained(replace(bare, data=resolve_data(bare.data)), adapter, stated)
             _take_part(bare, adapter, which, accelerator)
         return {}
-    folder, digest = results_folder(bare, adapter, which)
+    folder, digest = results_folder(bare, adapter, which, stated)
     with logged_to(folder, "evaluate.log"):
         config = _as_trained(replace(bare, data=resolve_data(bare.data)), adapter, stated)
         split = load_split(config, which)

@@ -13,6 +13,7 @@ from uniadapter.commands import finish_report, skipped, summaries
 from uniadapter.config import RunConfig
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.display import TrainingBar, logged_to, pair_bar, say
+from uniadapter.evaluation.captioning import require_scorer
 from uniadapter.examples import examples_of
 from uniadapter.parsing import read_config
 from uniadapter.preparing import prepare
@@ -143,6 +144,8 @@ def run_demo(task: str, folder: Path, seed: int = 0) -> dict[str, Any]:
         ConfigError: the folder holds a run that is no demo, or another process writes there.
     """
     started = time.perf_counter()
+    if task == "caption":
+        require_scorer()  # a comparison without scores would be none; said before minutes of training
     again = holds_demo(folder)
     with own_folder(folder, overwrite=again), logged_to(folder):
         if again:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,13 +65,16 @@ def method_of(config: RunConfig, adapter: Path | None) -> str:
     return str(described.get(METHOD_KEY, "zero_shot")) if isinstance(described, dict) else "zero_shot"
 
 
-def identity(config: RunConfig, adapter: Path | None, which: str) -> dict[str, Any]:
+def identity(
+    config: RunConfig, adapter: Path | None, which: str, stated: Collection[str] | None = None
+) -> dict[str, Any]:
     """What an evaluation's figures follow from; two evaluations of the same identity give the same.
 
     Args:
-        config: as it is used.
+        config: as it was given.
         adapter: the adapter folder.
         which: the split.
+        stated: keys that its user wrote; what the adapter was trained with goes before the others.
     """
     values = config.to_dict()
     for section, names in _ASIDE.items():
@@ -80,13 +84,18 @@ def identity(config: RunConfig, adapter: Path | None, which: str) -> dict[str, A
             values.pop(section)
     named = config.data.extra_tests.get(which) or getattr(config.data, which, None)
     values |= {"split": which, "annotations": _content(resolve(named)) if named else None}
-    values |= {"adapter": _content(adapter / "adapter_model.safetensors") if adapter else None}
+    if adapter is not None:
+        files = [_content(adapter / name) for name in ("adapter_model.safetensors", "adapter_config.json")]
+        telling = [key for key in stated or () if _tells(*key.split(".", 1))]
+        values |= {"adapter": files, "stated": None if stated is None else sorted(telling)}
     weights = sorted(Path(config.model.base).glob("*.safetensors")) if Path(config.model.base).is_dir() else []
     values |= {"base": [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in weights]}
     return values
 
 
-def results_folder(config: RunConfig, adapter: Path | None, which: str) -> tuple[Path, str]:
+def results_folder(
+    config: RunConfig, adapter: Path | None, which: str, stated: Collection[str] | None = None
+) -> tuple[Path, str]:
     """The folder that an evaluation's results go to: never one that holds the results of anything else.
 
     That is `config.output` where it holds no results or those of the same evaluation, else a folder below it.
@@ -94,7 +103,7 @@ def results_folder(config: RunConfig, adapter: Path | None, which: str) -> tuple
     Returns:
         The folder, and the evaluation's short hash, which its `metrics.json` keeps.
     """
-    content = json.dumps(identity(config, adapter, which), sort_keys=True)
+    content = json.dumps(identity(config, adapter, which, stated), sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:8]
     output = Path(config.output)
     held = [name for name in {*OWN, *RESULTS, LOCK, "report.html"} if (output / name).exists()]
@@ -104,6 +113,11 @@ def results_folder(config: RunConfig, adapter: Path | None, which: str) -> tuple
     what = "another evaluation" if _evaluation_in(output, held) else "a run"
     logger.info("%s holds %s: the results of this evaluation go to %s", output, what, folder)
     return folder, digest
+
+
+def _tells(section: str, name: str = "") -> bool:
+    """Whether a key of the config may change a figure."""
+    return section in ("model", "data", "evaluate") and name.split(".")[0] not in ("", *_ASIDE[section])
 
 
 def _evaluation_in(output: Path, held: list[str]) -> str | None:

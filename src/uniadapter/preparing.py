@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from uniadapter.adapters import Counts, adapter_set, add_adapter, count_parameters
 from uniadapter.checkpoint import load_adapter
 from uniadapter.config import RunConfig
+from uniadapter.fitting import BaseSizes, check_fits
 from uniadapter.inject import adopt
 from uniadapter.loading import check_config, load_model, load_tokenizer
 from uniadapter.precision import round_frozen
@@ -50,7 +51,7 @@ def prepare(config: RunConfig, adapter_folder: Path | None = None) -> Prepared:
     settings = config.model
     model = load_model(settings.base, config.task)
     tokenizer = load_tokenizer(settings.base)
-    for line in check_config(model):
+    for line in [*check_config(model), *check_fits(config, BaseSizes.of(model.config))]:
         logger.warning("%s: %s", settings.base, line)
     name: str | None = None
     answers: list[str] = []

@@ -23,6 +23,7 @@ from uniadapter.errors import CheckpointError
 from uniadapter.evaluated import METHOD_KEY
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.files import WriteError, write_text, written_into
+from uniadapter.fitting import advice
 from uniadapter.jobs import Result, job_of
 from uniadapter.preparing import Prepared, image_size
 from uniadapter.resuming import made_with
@@ -97,6 +98,9 @@ def train_split(
     trainer = Trainer(
         task, loader, config.train, folder, accelerator, on_tick, on_epoch, validate, made, started, on_first_write
     )
+    if accelerator.is_main_process:
+        for line in advice(config, len(split.texts), trainer.steps):
+            logger.warning("%s", line)
     try:
         trainer.train(resume)
     except Diverged as error:

@@ -89,7 +89,7 @@ class ModelConfig:
     method: Method = "uniadapter"
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     image_size: Annotated[int, Field(ge=1, le=4096)] | None = None
-    max_tokens: Annotated[int, Field(ge=2, le=8192)] = 35
+    max_tokens: Annotated[int, Field(ge=3, le=8192)] = 35
     prompt: Text = "a picture of "
     checkpoint_vision: bool = False
     frame_chunk: Count = 0

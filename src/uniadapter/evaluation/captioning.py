@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 Tokenizer = Literal["ptb", "simple"]
 Key = TypeVar("Key", bound=Hashable)
 
+INSTALL = 'pip install "uniadapter[caption]"'
 _NAMED = 5  # pictures that an error names
 # The evaluation's list of punctuation (its brackets are -LRB-, -RRB-, -LCB-, -RCB-), where it stands free.
 _LOOSE_MARK = re.compile(r"(?<!\w)[-'`\".?!,:;(){}]|[-'`\".?!,:;(){}](?!\w)")
@@ -162,6 +163,15 @@ def _same_pictures(predictions: Mapping[Key, str], references: Mapping[Key, Sequ
             raise DataError(f"{len(keys)} pictures {fault} ({names}): are both of one split?", "other pictures")
 
 
+def can_score() -> bool:
+    """Whether the scorers are installed."""
+    try:
+        require_scorer()
+    except ImportError:
+        return False
+    return True
+
+
 def require_scorer() -> None:
     """Raise `ImportError`, which says what to install, where captions could not be scored."""
     _module("cider.cider")
@@ -177,6 +187,5 @@ def _module(name: str) -> Any:
         return importlib.import_module(f"pycocoevalcap.{name}")
     except ImportError as error:
         raise ImportError(
-            f'caption scores need pycocoevalcap ({error}): pip install "uniadapter[caption]", '
-            "or pip install pycocoevalcap --no-deps"
+            f"caption scores need pycocoevalcap ({error}): {INSTALL}, or pip install pycocoevalcap --no-deps"
         ) from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
 from uniadapter.backbone import encode_visual
@@ -10,7 +12,7 @@ from uniadapter.data.retrieval import load_retrieval
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.decoder import visual_context
 from uniadapter.distributed import gather_list
-from uniadapter.evaluation.captioning import caption_scores, require_scorer
+from uniadapter.evaluation.captioning import INSTALL, can_score, caption_scores, require_scorer
 from uniadapter.evaluation.mode import evaluating
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.generation import generate_texts
@@ -18,6 +20,8 @@ from uniadapter.jobs.base import Result, shared, visuals_of
 from uniadapter.preparing import Prepared, autocast
 from uniadapter.tasks.answering import CaptionTask
 from uniadapter.tokens import warn_of_cuts
+
+logger = logging.getLogger(__name__)
 
 
 class CaptionJob:
@@ -28,17 +32,18 @@ class CaptionJob:
         return load_retrieval(path, config, which)
 
     def task(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> CaptionTask:
-        """The training loss; what would fail after training, for want of a package, fails now."""
+        """The training loss; that captions will not be scored, for want of a package, is said before."""
         warn_of_cuts(prepared.tokenizer, split.texts, config.model.max_tokens, "captions")
-        if config.data.test or config.data.val:
+        if config.train.keep == "best":
             require_scorer()
+        elif (config.data.test or config.data.val) and not can_score():
+            logger.warning("captions will be written and not scored: CIDEr and BLEU-4 need %s", INSTALL)
         return CaptionTask(prepared.model, prepared.tokenizer, config.model, config.model.prompt)
 
     def evaluate(
         self, prepared: Prepared, split: RetrievalSplit, config: RunConfig, progress: Progress | None
     ) -> Result:
-        """Write a caption for every visual; `detail` is the list of captions."""
-        require_scorer()
+        """Write a caption for every visual, and score it where the scorer is installed; `detail` is the captions."""
         loader = visuals_of(prepared, split, config)
         model, settings = prepared.model, config.evaluate
         written: list[str] = []
@@ -54,6 +59,9 @@ class CaptionJob:
                     progress(len(written), len(split.visuals))
         if shared(prepared, split):
             written = gather_list(written)
+        if not can_score():
+            headline = f"{len(written)} captions written, not scored: CIDEr and BLEU-4 need {INSTALL}"
+            return Result({}, torch.zeros(len(written)), headline, 0.0, written)
         owned = split.visual_texts()
         references = {visual: [split.texts[text] for text in texts] for visual, texts in enumerate(owned)}
         found = caption_scores(dict(enumerate(written)), references)
