@@ -142,6 +142,9 @@ def test_karpathy_holds_every_split(write: Write, pictures: Path, folder: str | 
         assert len(found.texts) == 2 * len(ids)
         assert f"{4 - len(ids)} pictures of other splits left aside" in found.summary()
     assert found.origins == [f"{file}.images[2].caption[0]"]
+    flat = [{**{"filepath": folder}, **image} for image in karpathy(folder)["images"]]  # as Hugging Face has it
+    rows = [{k: v for k, v in row.items() if v is not None} for row in flat]
+    assert captions(write("hf.json", rows)).visual_ids == [1000, 1003]
     only = {"images": karpathy()["images"][:1]}
     with pytest.raises(DataError, match=r"has pictures of train, none of val"):
         captions(write("only.json", only), "val")
@@ -199,6 +202,10 @@ def test_folders(write: Write, tmp_path: Path) -> None:
     write("hf/metadata.jsonl", '{"file_name": "../pics/a.jpg", "text": "x"}')
     with pytest.raises(DataError, match="outside the data folder"):
         captions(tmp_path / "hf")
+    for name, message in (("dataset_info.json", "is a dataset of Hugging Face's"), ("0.tar", "has tar shards")):
+        write(f"odd-{name}/{name}", "{}")
+        with pytest.raises(DataError, match=message):
+            captions(tmp_path / f"odd-{name}")
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match="has no picture, no video and no metadata"):
         captions(tmp_path / "none")
@@ -312,6 +319,11 @@ def votes(key: str, value: Any, image: str = "000.jpg", **more: Any) -> list[dic
         (votes("label", {"red": 0.6, "blue": 0.2}), {"red": 0.8, "blue": 0.2}),
         (votes("label", {"ids": ["red"], "weights": [1.0]}), {"red": 1.0}),
         (votes("label", "red"), {"red": 1.0}),
+        (votes("answer", 1, choices=["blue", "red"]), {"red": 1.0}),
+        (votes("answer", "1", a0="blue", a1="red"), {"red": 1.0}),
+        (votes("answer", "2", choices=["2", "3"]), {"2": 1.0}),
+        (votes("answer", 2, choices=["1", "2", "3"]), {"2": 1.0}),
+        ([{"id": 139, "qas": [{"qa_id": 5, "image_id": 139, "question": "What?", "answer": "red"}]}], {"red": 0.2}),
         (votes("answer", [2, 2.0, "2", True]), {"2": 0.75, "true": 0.25}),
         ({"00": {"imageId": "000", "question": "What?", "answer": "red", "types": {}}}, {"red": 1.0}),
         ({"data": [{"image_id": "000", "question": "What?", "answers": ["red"]}]}, {"red": 1.0}),
@@ -320,7 +332,7 @@ def votes(key: str, value: Any, image: str = "000.jpg", **more: Any) -> list[dic
     ],
 )  # fmt: skip
 def test_answers_under_every_name(write: Write, pictures: Path, rows: Any, expected: dict[str, float]) -> None:
-    write("val2017/000000000139.jpg", picture(1))
+    write("val2017/000000000139.jpg", picture(1)), write("VG_100K/139.jpg", picture(1))
     split = questions(write("a.json", rows))
     assert split.answers == [expected]
     assert split.texts == ["what?"]
@@ -370,6 +382,15 @@ def test_official_questions_of_test_dev_are_about_the_test(write: Write, tmp_pat
         ]  # type: ignore[union-attr]
     wrong = write("w.json", {"data_subtype": ["x"], "questions": [{**rows[0], "question_id": [1]}, rows[1]]})
     assert questions(wrong, "test", on_error="skip").question_ids == [20]
+
+
+def test_official_files_that_lack_or_are_the_answers(write: Write, pictures: Path) -> None:
+    rows = [{"image_id": 1, "question": "What?", "question_id": 10}]
+    with pytest.raises(DataError, match=r"has no answer: set data\.annotations: \{train: FILE\}"):
+        questions(write("q.json", {"data_subtype": "train2014", "questions": rows}))
+    notes = {"annotations": [{"question_id": 10, "image_id": 1, "answers": [{"answer": "x"}]}]}
+    with pytest.raises(DataError, match=r"is an official file of answers: name it as data\.annotations"):
+        questions(write("a.json", notes))
 
 
 def test_conversations_are_questions_and_replies(write: Write, pictures: Path) -> None:
@@ -439,6 +460,8 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DataError, match="is no regular file"):
         captions(tmp_path / "pipe")
+    with pytest.raises(DataError, match=r"annotation file https://x/a\.json is an address: download it"):
+        load_retrieval("https://x/a.json", DataConfig(), "train")
     with pytest.raises(DataError, match="does not exist") as error:
         captions(tmp_path / ("x" * 100_000))
     assert len(str(error.value)) <= 300

@@ -13,7 +13,7 @@ from uniadapter.schema import did_you_mean
 OnError = Literal["raise", "skip"]
 Layout = Literal[
     "auto", "pairs", "alpro", "msrvtt", "didemo", "names", "lsmdc", "coco", "karpathy", "token", "results",
-    "conversations", "keyed", "wrapped", "columns", "folder",
+    "conversations", "genome", "keyed", "wrapped", "columns", "folder",
 ]  # fmt: skip
 FIELDS = (
     "image", "video", "caption", "image_id", "video_id", "question", "question_id", "answer", "answer_type", "split",

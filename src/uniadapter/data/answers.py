@@ -3,6 +3,7 @@
 answer                              a text, or the texts of several annotators (BLIP, LAVIS, one's own)
 answers: [{answer: text}, …]        VQAv2 and VizWiz as Hugging Face has them; also texts, or {answer: [texts]}
 direct_answers                      A-OKVQA; where it has none, choices[correct_choice_idx]
+answer: a number, beside choices     ScienceQA; NExT-QA has the choices as a0, a1, …
 multiple_choice_answer              the most frequent of VQA v2
 label: {text: weight}               LXMERT; as {ids: [texts], weights: [numbers]}, ViLT
 """
@@ -31,6 +32,9 @@ def answers_of(origin: str, row: Row, problems: Problems) -> tuple[str, ...]:
         value = row.get(name)
         if value in (None, "", []):
             continue
+        if (chosen := _chosen(value, row)) is not None:
+            problems.changed["answers that are the number of a choice"] += 1
+            return (chosen,)
         if name in ("label", "labels") and isinstance(value, Mapping):
             return _votes(origin, name, value)
         if name in ("label", "labels") and isinstance(value, (int, float)):
@@ -82,6 +86,19 @@ def _votes(origin: str, name: str, value: Mapping[str, object]) -> tuple[str, ..
             weights[text] = weights.get(text, 0.0) + weight
     total = sum(weights.values())
     return tuple(text for text, weight in weights.items() for _ in range(max(1, round(_VOTES * weight / total))))
+
+
+def _chosen(value: object, row: Row) -> str | None:
+    """The choice that an answer is the number of; None where it is a text, or there are no choices."""
+    choices = row.get("choices")
+    if not isinstance(choices, list):  # NExT-QA has them in columns
+        choices = [row[f"a{number}"] for number in range(len(row)) if f"a{number}" in row]
+    number = value if isinstance(value, int) and not isinstance(value, bool) else None
+    if isinstance(value, str) and value.isdecimal() and len(value) < 3 and "a0" in row:
+        number = int(value)
+    if number is None or not 0 <= number < len(choices) or str(number) in choices:
+        return None
+    return choices[number] if isinstance(choices[number], str) else None
 
 
 def _choice(origin: str, row: Row) -> tuple[str, ...]:

@@ -55,6 +55,7 @@ class Asked:
         weight: of all answers together.
         kind: answer type.
         question_type: first words, as official files have them.
+        official: of a file without answers, which has them in a file of its own.
     """
 
     record: Record
@@ -63,6 +64,7 @@ class Asked:
     weight: float = 1.0
     kind: str = ""
     question_type: str = ""
+    official: bool = False
 
 
 def read_questions(
@@ -91,6 +93,12 @@ def read_questions(
     if _is_official(source):
         yield from _official(source, problems, annotations)
         return
+    if _is_answers(source):
+        raise DataError(
+            f"{source.path} is an official file of answers: name it as data.annotations: {{{split}: …}}, and that of "
+            f"the questions as data.{split}",
+            "no questions",
+        )
     chosen = named_layout(source, layout, records=False)
     chosen = layout_of(source, records=False) if chosen.rows is None else chosen
     reading = Reading(source, problems, "question", split, None, fields or {})
@@ -141,6 +149,12 @@ def _is_official(source: Source) -> bool:
     return not isinstance(row, Mapping) or "image_id" in row or not set(row) - {"question", "question_id"}
 
 
+def _is_answers(source: Source) -> bool:
+    rows = (source.first or {}).get("annotations")
+    row = rows[0] if source.form == "object" and isinstance(rows, list) and rows else None
+    return isinstance(row, Mapping) and {"question_id", "answers"} <= row.keys() and "question" not in row
+
+
 def _official(source: Source, problems: Problems, annotations: str | Path | None) -> Iterator[Asked]:
     content = source.first or {}
     known: Mapping[str | int, Annotation] = {}
@@ -170,5 +184,5 @@ def _official_question(origin: str, row: Any, folder: str, known: Mapping[str | 
     record = Record(first, question, number, origin, others=tuple(others))
     one = known.get(question_id)
     if one is None:
-        return Asked(record, question_id, ())
+        return Asked(record, question_id, (), official=True)
     return Asked(record, question_id, one.answers, 1.0, one.answer_type, one.question_type)

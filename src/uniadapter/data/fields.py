@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from uniadapter.data.kinds import has_video_suffix
 from uniadapter.data.records import (
@@ -24,16 +25,17 @@ from uniadapter.data.records import (
 # Likeliest first.
 ALIASES: dict[str, tuple[str, ...]] = {
     "image": (
-        "image_path", "img_path", "imagepath", "image_file", "image_filename", "image_file_name", "image_name", "img",
+        "image_path", "img_path", "imagepath", "image_file", "image_filename", "image_file_name", "image_name",
+        "img_name", "img",
         "images", "file_path", "filepath", "file_name", "filename", "path", "file",
     ),
     "video": ("video_path", "videopath", "video_file", "video_filename", "video_file_name", "video_name", "videos"),
     "caption": (
         "captions", "text", "texts", "sentence", "sentences", "title", "description", "descriptions", "caption_str",
-        "comment", "raw", "txt", "alt_text", "alttext",
+        "comment", "raw", "txt", "alt_text", "alttext", "encap",
     ),
     "question": ("query", "question_str", "question_text"),
-    "image_id": ("imageid", "img_id", "imgid", "cocoid"),
+    "image_id": ("cocoid", "imageid", "img_id", "imgid"),
     "video_id": ("videoid", "vid"),
     "question_id": ("questionid", "qid", "question_index"),
     "answer_type": ("answertype",),
@@ -48,11 +50,12 @@ SPLITS = {
 }
 VISUALS = ("image", "video")
 VISUAL_IDS = ("video_id", "image_id")
-_ADDRESSES = ("url", "image_url", "img_url", "video_url", "coco_url")
+_ADDRESSES = ("url", "image_url", "img_url", "video_url", "coco_url", "image_urls", "imageurl")
 # Fields of layouts that are recognised by them, though no alias of ours.
 _OTHERS = frozenset({
     "answers", "clip_name", "vid_key", "key", "direct_answers", "label", "times", "comment_number", "id", *_ADDRESSES,
 })  # fmt: skip
+_FOLDERS = ("filepath", "file_path")  # of a picture, where its name stands beside
 _MEDIA = re.compile(r"\.(jpe?g|png|webp|bmp|gif|tiff?|ppm|avif|heic)$", re.IGNORECASE)
 
 
@@ -135,11 +138,21 @@ def named_rows(
         if names:
             more = {ours: row.get(theirs) for ours, theirs in names.items()}
             row = {**row, **{ours: value for ours, value in more.items() if value is not None or ours in fields}}
+            if names.get("image") in _FOLDERS:
+                row = _joined(row)
         if not _complete(row, groups):
             absent = absent_fields(required, {name for name, value in row.items() if value is not None})
             problems.report(lacking(origin, absent, row, names or {}, fields, layout))
         else:
             yield origin, row
+
+
+def _joined(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its picture below the folder that it names beside it, as Hugging Face's copies of Karpathy's do."""
+    folder, name = row["image"], row.get("filename", row.get("file_name"))
+    if isinstance(folder, str) and isinstance(name, str) and folder and name and not is_media(folder):
+        return {**row, "image": (f"{folder}/{name}", name)}
+    return row
 
 
 def _complete(row: Row, groups: list[tuple[str, ...]]) -> bool:

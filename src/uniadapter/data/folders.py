@@ -41,6 +41,13 @@ def folder_rows(reading: Reading) -> Iterator[tuple[str, object]]:
             yield origin, _below(folder, row, reading.fields) if isinstance(row, Mapping) else row
         return
     media = sorted(_media(folder))
+    if not media and ((folder / "dataset_info.json").is_file() or (folder / "dataset_dict.json").is_file()):
+        raise DataError(
+            f"{folder} is a dataset of Hugging Face's: load_from_disk it, and give it to uniadapter.data.from_dataset",
+            "dataset",
+        )
+    if not media and any(folder.glob("*.tar")):
+        raise DataError(f"{folder} has tar shards: unpack them, and name the folder with the pictures", "shards")
     if not media:
         raise DataError(
             f"{folder} has no picture, no video and no metadata.jsonl or .csv: name another", "empty folder"

@@ -70,7 +70,10 @@ def load_questions(path: str | Path, config: DataConfig, name: str, answered: bo
     numbers: set[str | int] = set()
     for asked in asking:
         if needed and not asked.annotators:
-            message = f"{asked.record.origin}: the question has no answer: give it one, or remove the record"
+            remedy = "give it one, or remove the record"
+            if asked.official:
+                remedy = f"set data.annotations: {{{name}: FILE}} to the official file of its answers"
+            message = f"{asked.record.origin}: the question has no answer: {remedy}"
             problems.report(DataError(message, "question without an answer"))
             continue
         before = len(split.texts)

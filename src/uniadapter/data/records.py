@@ -136,6 +136,9 @@ def id_field(origin: str, name: str, value: object) -> str | int:
 
 def existing(path: str | Path) -> Path:
     """The path of an annotation file, `~` unfolded, or a `DataError` if there is none."""
+    if "://" in str(path) or str(path).startswith(("http:/", "https:/")):
+        shown = shortened(str(path), 120)
+        raise DataError(f"annotation file {shown} is an address: download it, and name the file", "missing file")
     file = expanded(path)
     if not os.path.isfile(file):  # unlike the path's own method this raises for no name, however long
         if os.path.exists(file):
