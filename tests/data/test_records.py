@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from uniadapter.data import sources
 from uniadapter.data.files import resolve_visual
 from uniadapter.data.layouts import read_records
 from uniadapter.data.records import DataError, Problems, Record
@@ -157,3 +158,19 @@ def test_paths_stay_below_the_root_or_are_absolute() -> None:
     for path in ("../b.png", "a/../../b.png", ".."):
         with pytest.raises(DataError, match=r"^f\[0\]: picture .* is outside the data folder /data"):
             resolve_visual(root, path, "f[0]")
+
+
+def test_a_small_file_takes_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tracemalloc
+
+    file = tmp_path / "rows.json"
+    file.write_text('[{"image": "a.png", "caption": "a"}]')
+    tracemalloc.start()
+    try:
+        assert sources.read_json(file) == [{"image": "a.png", "caption": "a"}]
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
+    monkeypatch.setattr(sources, "_MOST", 10)
+    with pytest.raises(DataError, match=r"rows\.json is not JSON \(it holds more than"):
+        sources.read_json(file)

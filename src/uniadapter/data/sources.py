@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from uniadapter.data import parquet, tables
 from uniadapter.data.opening import BROKEN, open_bytes, reason
@@ -173,10 +173,21 @@ def read_json(path: str | Path) -> Any:
     file = existing(path)
     try:
         with open_bytes(file) as stream:
-            content = stream.read(_MOST)
+            content = _whole(stream)
         return decoded(content.decode("utf-8-sig"))
     except (ValueError, *BROKEN) as error:  # UnicodeDecodeError is a ValueError too
         raise DataError(f"{file} is not JSON ({error}): is it complete?", "not JSON") from None
+
+
+def _whole(stream: IO[bytes]) -> bytes:
+    """All that is left of a stream, by blocks: told how much it may be at most, it would take as much at once."""
+    blocks, size = [], 0
+    while block := stream.read(_HEAD):
+        blocks.append(block)
+        size += len(block)
+        if size > _MOST:
+            raise ValueError(f"it holds more than {_MOST >> 30} GiB")
+    return b"".join(blocks)
 
 
 def _head(file: Path) -> bytes:
