@@ -17,14 +17,25 @@ if TYPE_CHECKING:
         add_adapter,
         count_parameters,
         disable_adapter,
+        print_trainable_parameters,
         remove_adapter,
         select_adapter,
     )
     from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, fuse, fused_ids, match
     from uniadapter.checkpoint import load_adapter, save_adapter
     from uniadapter.config import AdapterConfig, RunConfig
+    from uniadapter.trained import Trained, train
     from uniadapter.identity import base_hash
     from uniadapter.loading import load_model, load_tokenizer
+    from uniadapter.losses import (
+        FeatureQueue,
+        MatchingPairs,
+        answer_loss,
+        caption_loss,
+        contrastive_loss,
+        hard_negative_pairs,
+        matching_loss,
+    )
     from uniadapter.precision import round_frozen
     from uniadapter.predict import ask, caption, image_features, pair_scores, text_features
     from uniadapter.pretrained import Pretrained, from_pretrained
@@ -34,13 +45,18 @@ if TYPE_CHECKING:
 _HOMES = {
     "adapters": (
         "active_adapter", "adapter_names", "adapter_set", "add_adapter", "count_parameters", "disable_adapter",
-        "remove_adapter", "select_adapter",
+        "print_trainable_parameters", "remove_adapter", "select_adapter",
     ),
     "backbone": ("Texts", "Visuals", "encode_text", "encode_visual", "fuse", "fused_ids", "match"),
     "checkpoint": ("load_adapter", "save_adapter"),
     "config": ("AdapterConfig", "RunConfig"),
     "identity": ("base_hash",),
+    "trained": ("Trained", "train"),
     "loading": ("load_model", "load_tokenizer"),
+    "losses": (
+        "FeatureQueue", "MatchingPairs", "answer_loss", "caption_loss", "contrastive_loss", "hard_negative_pairs",
+        "matching_loss",
+    ),
     "precision": ("round_frozen",),
     "predict": ("ask", "caption", "image_features", "pair_scores", "text_features"),
     "pretrained": ("Pretrained", "from_pretrained"),
@@ -51,19 +67,25 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AdapterConfig",
+    "FeatureQueue",
     "InferenceSettings",
+    "MatchingPairs",
     "Pretrained",
     "RunConfig",
     "Texts",
+    "Trained",
     "Visuals",
     "__version__",
     "active_adapter",
     "adapter_names",
     "adapter_set",
     "add_adapter",
+    "answer_loss",
     "ask",
     "base_hash",
     "caption",
+    "caption_loss",
+    "contrastive_loss",
     "count_parameters",
     "disable_adapter",
     "encode_text",
@@ -71,17 +93,21 @@ __all__ = [
     "from_pretrained",
     "fuse",
     "fused_ids",
+    "hard_negative_pairs",
     "image_features",
     "load_adapter",
     "load_model",
     "load_tokenizer",
     "match",
+    "matching_loss",
     "pair_scores",
+    "print_trainable_parameters",
     "remove_adapter",
     "round_frozen",
     "save_adapter",
     "select_adapter",
     "text_features",
+    "train",
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ __all__ = [
     "add_momentum",
     "count_parameters",
     "disable_adapter",
+    "print_trainable_parameters",
     "remove_adapter",
     "select_adapter",
     "update_momentum",
@@ -232,3 +234,13 @@ def count_parameters(model: PreTrainedModel) -> Counts:
         embeddings=sum(w.numel() for w in unique_tokens.values()),
         trainable_embeddings=sum(w.numel() for w in unique_tokens.values() if w.requires_grad),
     )
+
+
+def print_trainable_parameters(model: PreTrainedModel) -> None:
+    """Print what the model trains now, as PEFT does: trainable, all (the sets included) and their share."""
+    counts = count_parameters(model)
+    owner = model._modules.get(OWNER)
+    everything = counts.total + sum(p.numel() for p in (owner.parameters() if owner is not None else ()))
+    share = 100 * counts.trainable / everything
+    line = f"trainable params: {counts.trainable:,d} || all params: {everything:,d} || trainable%: {share:.4f}"
+    sys.stdout.write(line + "\n")

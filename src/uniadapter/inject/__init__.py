@@ -79,6 +79,22 @@ _TASKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+def _fits(model: nn.Module, task: str) -> bool:
+    _, parts, without = _TASKS[task]
+    return all(hasattr(model, part) for part in parts) and not any(hasattr(model, part) for part in without)
+
+
+def task_of(model: nn.Module) -> str:
+    """What a task model is for: "retrieval", "vqa" or "caption"; another model raises `TypeError`."""
+    found = next((task for task in _TASKS if _fits(model, task)), None)
+    if found is None:
+        raise TypeError(
+            f"{type(model).__name__} is not one of transformers' BLIP task models: use BlipForImageTextRetrieval, "
+            "BlipForQuestionAnswering or BlipForConditionalGeneration"
+        )
+    return found
+
+
 def require_task(model: nn.Module, task: str, what: str) -> None:
     """Refuse a model of another task.
 
@@ -90,9 +106,9 @@ def require_task(model: nn.Module, task: str, what: str) -> None:
     Raises:
         TypeError: names the class that is needed and how to load it.
     """
-    needed, parts, without = _TASKS[task]
-    if all(hasattr(model, part) for part in parts) and not any(hasattr(model, part) for part in without):
+    if _fits(model, task):
         return
+    needed, *_ = _TASKS[task]
     base = getattr(getattr(model, "config", None), "name_or_path", "") or "BASE"
     raise TypeError(
         f"{what} needs a {needed}, not a {type(model).__name__}: load it by load_model({str(base)[-100:]!r}, {task!r})"

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.backbone import encode_visual
 from uniadapter.config import ConfigError, ModelConfig
 from uniadapter.data.batches import Batch
-from uniadapter.decoder import question_context, text_nll, visual_context
 from uniadapter.distributed import share
+from uniadapter.objectives.decoding import answer_loss, caption_nll
 from uniadapter.tasks.base import Moment, Task
-from uniadapter.tokens import decoder_tokens, prompt_tokens, prompted, tokenize
+from uniadapter.tokens import prompt_tokens
 
 
 class _DecoderTask(Task):
@@ -46,22 +45,13 @@ class AnswerTask(_DecoderTask):
         self.answers = answers
 
     def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
-        """The loss of this process's share of a step: sum of weight x likelihood, divided by its questions.
-
-        The release divides a batch of videos by the frames too, so that there gradients shrink with them.
-        """
-        device = batch.frames.device
-        questions = tokenize(self.tokenizer, batch.captions, self.settings.max_tokens)
+        """The loss of this process's share of a step: sum of weight x likelihood, divided by its questions."""
         visuals = encode_visual(self.model, batch.frames, self.settings.frame_chunk)
-        context = question_context(self.model, visuals, questions.ids.to(device), questions.mask.to(device), batch.rows)
         given = [self.answers[row] for row in batch.sample_ids.tolist()]
-        texts = [text for answers in given for text in answers]
-        weights = torch.tensor([weight for answers in given for weight in answers.values()], device=device)
-        rows = torch.tensor([row for row, answers in enumerate(given) for _ in answers], device=device)
-        tokens = decoder_tokens(self.tokenizer, self.model, texts, self.settings.max_tokens)
-        nll = text_nll(self.model, context, rows, tokens.ids.to(device), tokens.mask.to(device))
-        loss = (nll * weights).sum() / len(batch) * share(len(batch), device).weight
-        return {"loss": loss}
+        loss = answer_loss(
+            self.model, self.tokenizer, visuals, batch.captions, given, batch.rows, self.settings.max_tokens
+        )
+        return {"loss": loss * share(len(batch), batch.frames.device).weight}
 
 
 class CaptionTask(_DecoderTask):
@@ -95,11 +85,8 @@ class CaptionTask(_DecoderTask):
 
     def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
         """The loss of this process's share of a step, as BLIP's a mean over all tokens of the batch."""
-        device = batch.frames.device
         visuals = encode_visual(self.model, batch.frames, self.settings.frame_chunk)
-        texts = [prompted(self.prompt, caption) for caption in batch.captions]
-        tokens = decoder_tokens(self.tokenizer, self.model, texts, self.settings.max_tokens)
-        ids, mask = tokens.ids.to(device), tokens.mask.to(device)
-        nll = text_nll(self.model, visual_context(self.model, visuals), batch.rows, ids, mask, self.given)
-        count = int(mask[:, self.given :].sum())
-        return {"loss": nll.sum() / max(1, count) * share(count, device).weight}
+        nll, count = caption_nll(
+            self.model, self.tokenizer, visuals, batch.captions, batch.rows, self.prompt, self.settings.max_tokens
+        )
+        return {"loss": nll / max(1, count) * share(count, batch.frames.device).weight}

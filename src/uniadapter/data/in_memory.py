@@ -1,0 +1,161 @@
+"""Splits from what stands in memory: Hugging Face datasets, and lists of rows, in any of the names that circulate."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from uniadapter.config import DataConfig
+from uniadapter.data.answers import answers_of
+from uniadapter.data.building import SplitBuilder, finish_split
+from uniadapter.data.fields import names_of
+from uniadapter.data.files import has_video_suffix
+from uniadapter.data.images import DatasetPicture, Rows
+from uniadapter.data.questions import QuestionSplit, load_questions, weighed
+from uniadapter.data.records import DataError, Problems, Record
+from uniadapter.data.retrieval import from_dataset, load_retrieval
+from uniadapter.data.splits import RetrievalSplit
+from uniadapter.data.text import clean_question
+from uniadapter.pixels import from_array
+
+Data = str | os.PathLike[str] | RetrievalSplit | Rows | Sequence[Any] | Mapping[str, Any]
+_VISUALS = ("image", "video")
+
+
+def split_of(data: Data, task: str, config: DataConfig, name: str = "train") -> RetrievalSplit:
+    """A split from whatever holds one.
+
+    Args:
+        data: an annotation file or a folder of pictures with their texts; a Hugging Face `Dataset`, or a `DatasetDict`
+            with a split of this name; a sequence of mappings (`image` and `caption`, or `image`, `question` and
+            `answer`, or other names of these that circulate, or those of `config.fields`) or of tuples (picture,
+            caption) or (picture, question, answer). A picture is a Pillow image, an array, a tensor or a file name.
+        task: "retrieval", "vqa" or "caption".
+        config: as for `load_retrieval`.
+        name: of the split.
+
+    Raises:
+        DataError: nothing in it is usable, or with `on_error="raise"` a row is not.
+        TypeError: it is nothing of this kind.
+    """
+    if isinstance(data, RetrievalSplit):
+        return data
+    if isinstance(data, (str, os.PathLike)):
+        load = load_questions if task == "vqa" else load_retrieval
+        return load(Path(data).expanduser(), config, name)
+    given: Any = data
+    if isinstance(data, Mapping):
+        if name not in data:
+            raise DataError(f"the dataset has no split {name!r} (it has {', '.join(map(str, data))}): pass one of them")
+        given = data[name]
+    if not hasattr(given, "__len__") or not hasattr(given, "__getitem__"):
+        raise TypeError(
+            f"a {type(given).__name__} is no dataset to train on: pass a file, a folder, a list of rows, or a dataset "
+            "with a length"
+        )
+    if not len(given):
+        raise DataError("the dataset is empty: there is nothing to train on", "empty split")
+    rows: Rows = given if hasattr(given, "column_names") else _Named(given, task)
+    names = _columns_of(rows, task, config)
+    if task == "vqa":
+        return _questions(rows, names, config, name)
+    visual = names.get("image") or names["video"]
+    return from_dataset(rows, visual, names["caption"], config=config, name=name)
+
+
+class _Named:
+    """Rows of a sequence as mappings, arrays among their values as Pillow images, each made when it is asked for."""
+
+    def __init__(self, rows: Any, task: str) -> None:
+        self.rows = rows
+        self.names = ("image", "question", "answer") if task == "vqa" else ("image", "caption")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int, /) -> dict[str, Any]:
+        values = self.rows[row]
+        if isinstance(values, (tuple, list)):
+            if len(values) != len(self.names):
+                raise DataError(f"row {row} has {len(values)} values: it must be ({', '.join(self.names)})", "odd row")
+            values = dict(zip(self.names, values, strict=True))
+        if not isinstance(values, Mapping):
+            raise DataError(f"row {row} is a {type(values).__name__}: it must be a mapping or a tuple", "odd row")
+        return {str(key): _picture(value, f"row {row}, {key!r}") for key, value in values.items()}
+
+
+def _picture(value: Any, name: str) -> Any:
+    if hasattr(value, "__array__") and hasattr(value, "ndim") and value.ndim in (2, 3):
+        return from_array(value, name)
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _columns_of(rows: Rows, task: str, config: DataConfig) -> dict[str, str]:
+    """Our names of the columns to the dataset's."""
+    first = rows[0]
+    found = names_of(first, config.fields)
+    needed = ("question",) if task == "vqa" else ("caption",)
+    lacking = [name for name in needed if name not in found]
+    if not set(found) & set(_VISUALS):
+        lacking.append("image")
+    if lacking:
+        wanted = " and ".join(map(repr, lacking))
+        raise DataError(
+            f"the dataset has no column {wanted} (it has {', '.join(map(str, first))}): rename them, or say by "
+            "data.fields which they are",
+            "missing field",
+        )
+    return found
+
+
+def _questions(rows: Rows, names: Mapping[str, str], config: DataConfig, name: str) -> QuestionSplit:
+    problems = Problems(config.on_error)
+    split = QuestionSplit(name, skipped=problems.skipped)
+    builder = SplitBuilder(split, problems, clean_question, config.max_words, "question")
+    visual = names.get("image") or names["video"]
+    # The pictures of a Hugging Face dataset are not decoded for their questions.
+    lazy = hasattr(rows, "remove_columns") and not isinstance(rows[0][visual], str)
+    texts: Any = rows.remove_columns(visual) if lazy else rows  # type: ignore[attr-defined]
+    for number in range(len(rows)):
+        origin = f"{name}[{number}]"
+        row = texts[number]
+        row = {**row, **{ours: row.get(theirs) for ours, theirs in names.items()}}
+        try:
+            answers = answers_of(origin, row, problems)
+            if not answers:
+                raise DataError(f"{origin}: the question has no answer: give it one", "question without an answer")
+            if not isinstance(row["question"], str):
+                raise DataError(f"{origin}: the question is no text", "unusable question")
+        except DataError as error:
+            problems.report(error)
+            continue
+        before = len(split.texts)
+        _add(builder, rows, number, row.get(visual), visual, row["question"], origin, config)
+        if len(split.texts) > before:
+            split.question_ids.append(before)
+            split.answers.append(weighed(answers))
+            split.annotators.append(answers)
+            split.kinds.append("")
+            split.question_types.append("")
+    builder.describe()
+    return finish_split(split, problems, name, config.on_error == "skip" and name != "train", config.workers)
+
+
+def _add(
+    builder: SplitBuilder,
+    rows: Rows,
+    number: int,
+    picture: Any,
+    column: str,
+    text: str,
+    origin: str,
+    config: DataConfig,
+) -> None:
+    """Add a text of a picture that is a file, or stands in the dataset."""
+    if isinstance(picture, str):
+        noun = "video" if has_video_suffix(picture) else "picture"
+        builder.add_file(Record(picture, text, picture, origin, noun), Path(config.root or ""))
+    else:
+        builder.add((column, number), DatasetPicture(rows, number, column), number, text, origin)
