@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, fuse, fused_ids, match
     from uniadapter.checkpoint import load_adapter, save_adapter
     from uniadapter.config import AdapterConfig, RunConfig
-    from uniadapter.trained import Trained, train
     from uniadapter.identity import base_hash
     from uniadapter.loading import load_model, load_tokenizer
     from uniadapter.losses import (
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from uniadapter.predict import ask, caption, image_features, pair_scores, text_features
     from uniadapter.pretrained import Pretrained, from_pretrained
     from uniadapter.settings import InferenceSettings
+    from uniadapter.trained import Trained, train
     from uniadapter.version import __version__
 
 _HOMES = {

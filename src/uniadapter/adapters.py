@@ -66,6 +66,13 @@ def add_adapter(model: PreTrainedModel, config: AdapterConfig | None = None, nam
     Raises:
         TypeError: the model is no BLIP.
         ValueError: the name is taken, empty, has a dot, or is one that torch's modules use themselves.
+
+    Example:
+        >>> adapters = ua.add_adapter(model, ua.AdapterConfig(bottleneck=20, key_value=8), "boxes")
+        >>> ua.adapter_names(model)
+        ['boxes']
+        >>> all(parameter.requires_grad for parameter in adapters.parameters())
+        True
     """
     _check_name(model, name)
     built = new_adapter_set(model, config or AdapterConfig())  # before `adopt`: if it raises, nothing has changed
@@ -91,6 +98,13 @@ def select_adapter(model: PreTrainedModel, name: str | None, trainable: bool = T
     """Make `name` the set in use and, if `trainable`, the only one with gradients; None selects the bare base.
 
     The base is frozen. What others have put on the model, PEFT's LoRA say, trains or not as before.
+
+    Example:
+        >>> for name in ("boxes", "stars"):
+        ...     _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=4, key_value=4), name)
+        >>> ua.select_adapter(model, "boxes")
+        >>> ua.adapter_set(model) is ua.adapter_set(model, "boxes")
+        True
     """
     if name is not None:
         adapter_set(model, name)
@@ -108,7 +122,16 @@ def select_adapter(model: PreTrainedModel, name: str | None, trainable: bool = T
 
 @contextmanager
 def disable_adapter(model: PreTrainedModel) -> Iterator[None]:
-    """Within the block the model computes what its bare base computes."""
+    """Within the block the model computes what its bare base computes.
+
+    Example:
+        >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=4, init="released"))
+        >>> adapted = ua.image_features(model, picture).feature
+        >>> with ua.disable_adapter(model):
+        ...     bare = ua.image_features(model, picture).feature
+        >>> torch.equal(adapted, bare)
+        False
+    """
     with active_adapter(model, None):
         yield
 
@@ -117,6 +140,12 @@ def remove_adapter(model: PreTrainedModel, name: str | None = None) -> None:
     """Take a set out, the active one if None. With the last one gone the base is, bit for bit, what it was.
 
     So is what trains: the base's parameters have gradients again where they had them before the first set was added.
+
+    Example:
+        >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=4))
+        >>> ua.remove_adapter(model)
+        >>> ua.adapter_names(model)
+        []
     """
     name = _name(model, name)
     link = adopt(model)
@@ -138,13 +167,25 @@ def forget(model: PreTrainedModel) -> None:
 
 
 def adapter_names(model: PreTrainedModel) -> list[str]:
-    """The names of the sets in this model, oldest first."""
+    """The names of the sets in this model, oldest first.
+
+    Example:
+        >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=4), "boxes")
+        >>> ua.adapter_names(model)
+        ['boxes']
+    """
     owner = model._modules.get(OWNER)
     return list(owner.keys()) if isinstance(owner, nn.ModuleDict) else []
 
 
 def adapter_set(model: PreTrainedModel, name: str | None = None) -> AdapterSet:
-    """The set of that name, the active one if None; `KeyError` names those there are."""
+    """The set of that name, the active one if None; `KeyError` names those there are.
+
+    Example:
+        >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=4, key_value=0))
+        >>> sorted(ua.adapter_set(model).heads)
+        ['itm_head', 'text_proj', 'vision_proj']
+    """
     found = _name(model, name)
     return getattr(model, OWNER)[found]  # type: ignore[no-any-return]
 
@@ -220,7 +261,16 @@ class Counts:
 
 
 def count_parameters(model: PreTrainedModel) -> Counts:
-    """Count structurally what the model trains now (tied weights once)."""
+    """Count structurally what the model trains now (tied weights once).
+
+    Example:
+        >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=20, key_value=8))
+        >>> counts = ua.count_parameters(model)
+        >>> counts.adapter < counts.trainable < counts.total
+        True
+        >>> counts.trainable_percent < 2.2
+        True
+    """
     owner = model._modules.get(OWNER)
     of_sets = {id(p) for p in owner.parameters()} if owner is not None else set()
     heads = {id(p) for s in (owner.values() if isinstance(owner, nn.ModuleDict) else ()) for p in s.heads.parameters()}  # type: ignore[union-attr]
@@ -237,7 +287,13 @@ def count_parameters(model: PreTrainedModel) -> Counts:
 
 
 def print_trainable_parameters(model: PreTrainedModel) -> None:
-    """Print what the model trains now, as PEFT does: trainable, all (the sets included) and their share."""
+    """Print what the model trains now, as PEFT does: trainable, all (the sets included) and their share.
+
+    Example:
+        >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=20, key_value=8))
+        >>> ua.print_trainable_parameters(model)  # doctest: +ELLIPSIS
+        trainable params: ... || all params: ... || trainable%: ...
+    """
     counts = count_parameters(model)
     owner = model._modules.get(OWNER)
     everything = counts.total + sum(p.numel() for p in (owner.parameters() if owner is not None else ()))

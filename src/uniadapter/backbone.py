@@ -52,6 +52,10 @@ def encode_visual(model: PreTrainedModel, frames: Tensor, chunk: int = 0, stem: 
 
     Raises:
         ValueError: `frames` has another shape.
+
+    Example:
+        >>> ua.encode_visual(model, torch.zeros(2, 1, 3, 96, 96))
+        Visuals(tokens=[2, 1, 37, 192], feature=[2, 64], frames=[2, 1, 64], float32 on cpu)
     """
     _check_frames(frames)
     tokens = all_tokens(model, frames, chunk, stem)
@@ -85,6 +89,11 @@ def encode_text(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Texts:
     Raises:
         TypeError: the model has no text encoder.
         ValueError: a mask has holes, is no mask, or a text has no token or more than the model has positions.
+
+    Example:
+        >>> tokens = tokenizer(["a red box", "a star"], padding=True, return_tensors="pt")
+        >>> ua.encode_text(model, tokens["input_ids"], tokens["attention_mask"])
+        Texts(ids=[2, 5], mask=[2, 5], states=[2, 5, 192], feature=[2, 64], float32 on cpu)
     """
     if not hasattr(model, "text_encoder"):
         raise TypeError(f"{type(model).__name__} has no text encoder")
@@ -184,6 +193,12 @@ def fuse(
 
     Raises:
         ValueError: `pairs` has another shape or points outside.
+
+    Example:
+        >>> texts = ua.text_features(model, tokenizer, ["a red box", "a star"])
+        >>> visuals = ua.image_features(model, picture)
+        >>> ua.fuse(model, texts, visuals, torch.tensor([[0, 0], [1, 0]]), "first").shape
+        torch.Size([2, 192])
     """
     adopt(model)
     _check_pairs(pairs, len(texts), len(visuals))
@@ -292,6 +307,12 @@ def match(model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Tensor,
     """Matching logits of pairs, see `fuse`: [P, 2], column 1 for "they belong together" (the rerank score).
 
     The head itself runs outside autocast: rounding its logits to 8 bits would make ties.
+
+    Example:
+        >>> texts = ua.text_features(model, tokenizer, ["a red box", "a star"])
+        >>> visuals = ua.image_features(model, picture)
+        >>> ua.match(model, texts, visuals, torch.tensor([[0, 0], [1, 0]])).shape
+        torch.Size([2, 2])
     """
     states = fuse(model, texts, visuals, pairs, "first", begun)
     with torch.autocast(states.device.type, enabled=False):

@@ -95,7 +95,7 @@ class _Stored:
 def save_adapter(
     model: PreTrainedModel,
     folder: Path | str,
-    name: str = "default",
+    name: str | None = None,
     base: str | None = None,
     task: TaskName | None = None,
     extra: dict[str, Any] | None = None,
@@ -106,7 +106,7 @@ def save_adapter(
     Args:
         model: the model that holds it.
         folder: where to; an adapter that stands there is replaced, other files are left alone.
-        name: the set.
+        name: the set; the active one if None.
         base: how the base is called; the model's own `name_or_path` if None.
         task: what it was trained for; what the model's class is for if None.
         extra: further plain values to keep with it.
@@ -118,6 +118,11 @@ def save_adapter(
     Raises:
         CheckpointError: it cannot be written.
         ValueError: a value cannot be kept: of the settings one is out of range, or `extra` is no JSON.
+
+    Example:
+        >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=4), "boxes")
+        >>> sorted(file.name for file in ua.save_adapter(model, folder / "boxes", "boxes").iterdir())
+        ['README.md', 'adapter_config.json', 'adapter_model.safetensors']
     """
     model = bare(model)
     built = adapter_set(model, name)
@@ -349,6 +354,13 @@ def load_adapter(
     Raises:
         CheckpointError: the folder is broken, was made for another base, or does not fit the model.
         ValueError: the name is taken.
+
+    Example:
+        >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=4), "boxes")
+        >>> saved = ua.save_adapter(model, folder / "boxes", "boxes")
+        >>> loaded = ua.load_adapter(model, saved, "again")
+        >>> ua.adapter_names(model)
+        ['boxes', 'again']
     """
     model, folder = bare(model), Path(folder).expanduser()
     header = _header(folder)

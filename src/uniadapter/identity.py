@@ -75,6 +75,12 @@ def base_hash(model: PreTrainedModel) -> str:
 
     Raises:
         ValueError: the base is quantised.
+
+    Example:
+        >>> before = ua.base_hash(model)
+        >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=4))
+        >>> ua.base_hash(model) == before
+        True
     """
     kept = _kept_identity(model)
     if kept is not None and kept.dtype in kept.tensors:

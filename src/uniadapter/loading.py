@@ -105,6 +105,10 @@ def load_model(
     Raises:
         CheckpointError: the base cannot be read, or lacks weights that this task's class needs; names the file.
         ConfigError: there is no such task or dtype.
+
+    Example:
+        >>> type(ua.load_model("embedded", "caption")).__name__
+        'BlipForConditionalGeneration'
     """
     cls, dtype, base = class_of(task), dtype_of(dtype), str(base)
     path = locate(base)
@@ -167,6 +171,10 @@ def load_tokenizer(base: str | Path = EMBEDDED) -> PreTrainedTokenizerBase:
     Raises:
         CheckpointError: there is none, it is broken, or another model's: its ids do not fit the base's embeddings, or
             it makes [UNK] of ordinary words. Says which file to put where; a `vocab.txt` works offline.
+
+    Example:
+        >>> ua.load_tokenizer("embedded").tokenize("a red box")
+        ['a', 'red', 'box']
     """
     base = str(base)
     with naming(base), quietly():

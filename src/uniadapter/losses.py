@@ -51,6 +51,12 @@ def contrastive_loss(
 
     Raises:
         ValueError: the shapes differ, the temperature is not positive, or alpha is without momentum features.
+
+    Example:
+        >>> visuals = ua.image_features(model, pictures)
+        >>> texts = ua.text_features(model, tokenizer, ["a red box", "a blue box"])
+        >>> ua.contrastive_loss(visuals.feature, texts.feature).shape
+        torch.Size([])
     """
     count = _rows(visual, text, ids, temperature)
     ids = torch.arange(count, device=visual.device) if ids is None else ids
@@ -86,6 +92,14 @@ def hard_negative_pairs(
 
     Raises:
         ValueError: the shapes differ, the temperature is not positive, or a similarity is NaN.
+
+    Example:
+        >>> visuals = ua.image_features(model, pictures)
+        >>> texts = ua.text_features(model, tokenizer, ["a red box", "a blue box"])
+        >>> drawn = ua.hard_negative_pairs(visuals.feature, texts.feature)
+        >>> drawn.pairs.tolist()
+        [[0, 0], [1, 1], [0, 1], [1, 0], [1, 0], [0, 1]]
+        >>> loss = ua.matching_loss(ua.match(model, texts, visuals, drawn.pairs), drawn.labels)
     """
     count = _rows(visual, text, ids, temperature)
     ids = torch.arange(count, device=visual.device) if ids is None else ids

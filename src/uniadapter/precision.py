@@ -26,6 +26,15 @@ def round_frozen(model: PreTrainedModel, dtype: torch.dtype) -> int:
 
     Returns:
         How many matrices were rounded; trainable ones, heads, norms and embeddings stay as they are.
+
+    Example:
+        >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=4))
+        >>> ua.round_frozen(model, torch.bfloat16) > 0
+        True
+        >>> with torch.autocast("cpu", torch.bfloat16):
+        ...     found = ua.image_features(model, picture)
+        >>> found.feature.dtype
+        torch.float32
     """
     link = adopt(model)
     stacks = [model.vision_model.encoder.layers, *(stack.layer for stack in text_stacks(model).values())]

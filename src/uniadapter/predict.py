@@ -75,6 +75,12 @@ def image_features(
         DataError: a file is missing or broken; names it.
         TypeError: something is no picture.
         ValueError: `frames` or `image_size` is too small, or an array is no picture.
+
+    Example:
+        >>> ua.image_features(model, picture)
+        Visuals(tokens=[1, 1, 37, 192], feature=[1, 64], frames=[1, 1, 64], float32 on cpu)
+        >>> ua.image_features(model, [picture, Image.new("RGB", (80, 60)), torch.zeros(3, 60, 80)]).feature.shape
+        torch.Size([3, 64])
     """
     clips = as_clips(images)
     patch = int(model.config.vision_config.patch_size)
@@ -120,6 +126,11 @@ def text_features(
     Raises:
         TypeError: something is no text, or the model is of another task.
         ValueError: a text cannot be encoded, or the model has not so many positions.
+
+    Example:
+        >>> text = ua.text_features(model, tokenizer, "a red box")
+        >>> (ua.image_features(model, pictures).feature @ text.feature.T).shape
+        torch.Size([2, 1])
     """
     require_task(model, "retrieval", "text_features")
     stated = active_settings(model, adapter)
@@ -166,6 +177,12 @@ def pair_scores(
     Raises:
         TypeError: something is no picture or text, or the model is of another task.
         ValueError: `pairs` has another shape or points outside.
+
+    Example:
+        >>> ua.pair_scores(model, tokenizer, pictures, ["a red box", "a blue box", "a star"]).shape
+        torch.Size([3, 2])
+        >>> ua.pair_scores(model, tokenizer, pictures, ["a red box", "a blue box"], [(0, 0), (1, 1)]).shape
+        torch.Size([2])
     """
     require_task(model, "retrieval", "pair_scores")
     visuals = images if isinstance(images, Visuals) else image_features(model, images, adapter=adapter)
@@ -229,6 +246,11 @@ def ask(
         DataError: the file is missing or broken, or a question is empty.
         TypeError: something is no picture or text, or the model is of another task.
         ValueError: an answer of the list cannot be ranked, or there are several pictures.
+
+    Example:
+        >>> (found,) = ua.ask(asking, tokenizer, picture, "what colour is it?", ["red", "green"])
+        >>> found.answer in ("red", "green")
+        True
     """
     require_task(model, "vqa", "ask")
     stated = active_settings(model, adapter)
@@ -288,6 +310,11 @@ def caption(
         DataError: a file is missing or broken.
         TypeError: something is no picture, or the model is of another task.
         ValueError: the prompt leaves no room for a caption, or a number is out of its range.
+
+    Example:
+        >>> captions = ua.caption(captioner, tokenizer, pictures)
+        >>> len(captions)
+        2
     """
     require_task(model, "caption", "caption")
     stated = active_settings(model, adapter)

@@ -100,6 +100,15 @@ def train(
 
     Raises:
         ConfigError, DataError, CheckpointError, TypeError: one line that says what to mend.
+
+    Example:
+        >>> rows = list(zip(pictures, ["a red box", "a blue box"]))
+        >>> adapter = ua.AdapterConfig(bottleneck=4)
+        >>> trained = ua.train(model, rows, adapter=adapter, max_steps=2, output=folder / "run")
+        >>> trained.steps, trained.history[-1]["step"]
+        (2, 2)
+        >>> trained.folder == folder / "run" / "adapter"
+        True
     """
     settled = _settled(model, task, config, epochs, max_steps, batch_size, lr, seed)
     base = settled.model.base

@@ -100,7 +100,7 @@ def test_answers_and_captions_are_those_of_training(tokenizer: Any) -> None:
     found = ua.caption_loss(captioner, tokenizer, visuals, batch.captions, max_tokens=30)
     assert torch.equal(found, expected)
     twice = ua.caption_loss(captioner, tokenizer, visuals, batch.captions * 2, rows=PLACES.repeat(2), max_tokens=30)
-    assert float(twice) == pytest.approx(float(expected), rel=1e-5)
+    assert torch.allclose(twice, expected, rtol=1e-5)
 
 
 def test_what_does_not_fit_together_is_refused(tokenizer: Any) -> None:

@@ -188,6 +188,15 @@ def active_adapter(model: PreTrainedModel, name: str | None) -> Iterator[None]:
     """Within the block the set `name` is active (None: the bare base), in this thread or asynchronous task alone.
 
     What is trainable does not change, nor which set is selected; a thread that is started within begins with that one.
+
+    Example:
+        >>> for name in ("boxes", "stars"):
+        ...     _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=4), name)
+        >>> with ua.active_adapter(model, "boxes"):
+        ...     ua.adapter_set(model) is ua.adapter_set(model, "boxes")
+        True
+        >>> ua.adapter_set(model) is ua.adapter_set(model, "stars")
+        True
     """
     link = adopt(model)
     if name is not None and name not in link.sets:

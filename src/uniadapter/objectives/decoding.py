@@ -44,6 +44,12 @@ def answer_loss(
 
     Raises:
         ValueError: there are no questions, or not one answer and one visual for each.
+
+    Example:
+        >>> visuals = ua.encode_visual(asking, torch.zeros(1, 1, 3, 96, 96))
+        >>> loss = ua.answer_loss(asking, tokenizer, visuals, ["what is it?"], ["a box"])
+        >>> loss.requires_grad
+        True
     """
     device = visuals.tokens.device
     rows = _rows(rows, len(questions), len(visuals), "question")
@@ -85,6 +91,12 @@ def caption_loss(
 
     Raises:
         ValueError: there are no captions, or not one visual for each.
+
+    Example:
+        >>> visuals = ua.encode_visual(captioner, torch.zeros(1, 1, 3, 96, 96))
+        >>> loss = ua.caption_loss(captioner, tokenizer, visuals, ["a red box"])
+        >>> loss.requires_grad
+        True
     """
     nll, count = caption_nll(model, tokenizer, visuals, captions, rows, prompt, max_tokens)
     return nll / max(1, count)

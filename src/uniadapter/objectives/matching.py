@@ -128,6 +128,10 @@ def matching_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
     Returns:
         A scalar; 0, still attached to the logits, where there are no pairs.
+
+    Example:
+        >>> ua.matching_loss(torch.tensor([[0.0, 2.0], [1.0, -1.0]]), torch.tensor([1, 0]))
+        tensor(0.1269)
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return F.cross_entropy(logits, labels) if labels.shape[0] else logits.sum() * 0
