@@ -393,6 +393,23 @@ def test_official_files_that_lack_or_are_the_answers(write: Write, pictures: Pat
         questions(write("a.json", notes))
 
 
+@pytest.mark.parametrize(
+    "number, name",
+    [
+        (1, "001.jpg"), (1, "00001.jpg"), ("1", "train2017/000000000001.jpg"),
+        (1, "train2014/COCO_train2014_000000000001.jpg"), ("x.jpg", "train_images/x.jpg"),
+        ("x", "x.png"), ("x", "images/x.jpg"), ("²", "².jpg"), ("9" * 200, "9" * 200 + ".jpg"),
+    ],
+)  # fmt: skip
+def test_pictures_are_found_by_id(write: Write, tmp_path: Path, number: str | int, name: str) -> None:
+    write(name, picture(1))
+    rows = [{"image_id": number, "question": "What?", "direct_answers": ["x"], "split": "train"}]
+    assert questions(write("a.json", rows)).visuals == [tmp_path / name]
+    (tmp_path / name).unlink()
+    with pytest.raises(DataError, match=r"a\.json\[0\]: picture .* and the like: set"):
+        questions(tmp_path / "a.json")
+
+
 def test_conversations_are_questions_and_replies(write: Write, pictures: Path) -> None:
     turns = [("human", "<image>\nWhat is it?"), ("gpt", "a box"), ("human", "Red?"), ("gpt", "yes")]
     rows = [{"id": "a", "image": "000.jpg", "conversations": [{"from": who, "value": text} for who, text in turns]}]

@@ -81,14 +81,14 @@ def pictures_of(picture: str | int, folders: Iterable[str] = ()) -> tuple[str, .
 
     Args:
         picture: number or name.
-        folders: that it may be in, such as "train2014", which then is in its name too.
+        folders: that it may be in, such as "train2014".
     """
     text = str(picture)
     names = [text] if has_suffix(text) else [text + suffix for suffix in _PICTURES]
-    if text.isdigit():
-        number = f"{int(text):012d}.jpg"
-        coco = [f"COCO_{folder}_{number}" for folder in folders]
-        names = [*coco, number, *names]
+    if text.isdecimal() and len(text) <= 12:
+        number = f"{int(text):012d}.jpg"  # COCO's of 2014 and 2015 have their folder in the name
+        coco = [f"COCO_{folder}_{number}" for folder in folders if not folder.endswith("2017")]
+        names = [*coco, number, *names, *(f"{int(text):0{width}d}.jpg" for width in range(1, 12))]
     inside = [f"{folder}/{name}" for folder in folders for name in names if _fits(folder, name)]
     common = [f"{folder}/{name}" for folder in ("images", "train_images") for name in names]
     return tuple(dict.fromkeys([*inside, *names, *common]))
