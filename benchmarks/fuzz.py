@@ -16,7 +16,6 @@ import argparse
 import json
 import logging
 import platform
-import random
 import tempfile
 import time
 from collections import Counter
@@ -31,11 +30,11 @@ import torch
 import transformers
 from device import processor
 from fuzzing import annotations, checkpoints, configs, media
-from fuzzing.running import LIMIT, Case, Outcome, attempt
+from fuzzing.running import LIMIT, Case, Draw, Outcome, attempt
 from fuzzing.world import World, build
 
 RESULTS = Path(__file__).parent / "results"
-KINDS: dict[str, tuple[str, int, Callable[[World, random.Random, Path], Case]]] = {
+KINDS: dict[str, tuple[str, int, Callable[[World, Draw, Path], Case]]] = {
     "adapter": ("adapter folders", 400, checkpoints.adapter),
     "pth": (".pth files, a quarter with code", 400, checkpoints.pth),
     "yaml": ("configs in YAML", 300, configs.yaml_file),
@@ -54,8 +53,7 @@ def outcomes(
     make = KINDS[kind][2]
     before = _state_of(scratch)
     for number in numbers:
-        rng = random.Random(f"{seed}/{kind}/{number}")
-        outcome = attempt(partial(make, world, rng), scratch / f"{kind}-{number}", limit)
+        outcome = attempt(partial(make, world, Draw(seed, kind, number)), scratch / f"{kind}-{number}", limit)
         if (after := _state_of(scratch)) != before:
             changed = sorted(set(after.items()) ^ set(before.items()))
             outcome.escapes.append(f"changed: {changed[0][0]}")
@@ -113,7 +111,7 @@ def show(world: World, case: str, seed: int, scratch: Path) -> None:
     kind, _, number = case.partition(":")
     folder = scratch / f"{kind}-{number}"
     folder.mkdir()
-    made = KINDS[kind][2](world, random.Random(f"{seed}/{kind}/{number}"), folder)
+    made = KINDS[kind][2](world, Draw(seed, kind, int(number)), folder)
     logger.info("%s\nuniadapter %s", made.what, " ".join(ascii(a)[:300] for a in made.arguments))
     from uniadapter.cli import main as run
 

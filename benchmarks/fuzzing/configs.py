@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from fuzzing.running import CANARY, Case
+from fuzzing.running import CANARY, Case, Draw
 from fuzzing.values import ALIASES, DEEP, LEVELS, LONG, REPLACEMENTS, brief, damaged_text, mutated
 from fuzzing.world import World, config
 from uniadapter.config import RunConfig
@@ -43,30 +43,30 @@ def _sound(world: World, rng: random.Random, folder: Path) -> dict[str, Any]:
 
 
 def _arguments(rng: random.Random, run: Path) -> list[str]:
-    """Train to the end, or measure."""
-    return [rng.choice(("train", "evaluate")), str(run)]
+    """Train to the end, or, since that takes longer, more often measure."""
+    return [rng.choice(("train", "evaluate", "evaluate")), str(run)]
 
 
-def command_line(world: World, rng: random.Random, folder: Path) -> Case:
-    """A setting given another value on the command line; by number, so that each key has null first."""
+def command_line(world: World, rng: Draw, folder: Path) -> Case:
+    """A setting given another value on the command line; the first inputs are null for each setting."""
     run = folder / "sound.yaml"
     run.write_text(yaml.safe_dump(_sound(world, rng, folder)))
-    key, value = rng.choice(keys()), "null" if rng.random() < 0.15 else rng.choice(VALUES)
+    first = rng.number < len(keys())
+    key, value = (keys()[rng.number], "null") if first else (rng.choice(keys()), rng.choice(VALUES))
     arguments = [*_arguments(rng, run), f"--{key}={value}"]
-    return Case(
-        f"{arguments[0]} --{key}={brief(value)}", arguments, (*_names(key), *([value[:20]] if value.strip() else []))
-    )
+    names = (*_names(key), *([value[:20]] if value.strip() else []))
+    return Case(f"{arguments[0]} --{key}={brief(value)}", arguments, names, draws=True)
 
 
-def yaml_file(world: World, rng: random.Random, folder: Path) -> Case:
-    """A YAML file with a value changed, or broken as text."""
+def yaml_file(world: World, rng: Draw, folder: Path) -> Case:
+    """A YAML file with a value changed, or broken as text; the first inputs are null for each setting."""
     run = folder / "broken.yaml"
     values = _sound(world, rng, folder)
-    form = rng.choice(("key", "key", "key", "any", "text", "text", "raw"))
+    first = rng.number < len(keys())
+    form = "key" if first else rng.choice(("key", "key", "any", "text", "text", "raw"))
     names: tuple[str, ...] = ("broken.yaml",)
     if form == "key":
-        key = rng.choice(keys())
-        value = None if rng.random() < 0.3 else rng.choice(REPLACEMENTS)
+        key, value = (keys()[rng.number], None) if first else (rng.choice(keys()), rng.choice(REPLACEMENTS))
         _set(values, key, value)
         text, what, names = _dumped(values), f"{key}={brief(value)}", (*names, *_names(key))
     elif form == "any":
@@ -91,7 +91,7 @@ def yaml_file(world: World, rng: random.Random, folder: Path) -> Case:
     run.write_bytes(text)
     arguments = [*_arguments(rng, run), "--output", str(folder / "run")]
     # A path in it that leads nowhere is named as well as the file itself would be.
-    return Case(f"{arguments[0]} {form}: {what}", arguments, (*names, str(world.folder)))
+    return Case(f"{arguments[0]} {form}: {what}", arguments, (*names, str(world.folder)), draws=True)
 
 
 def _names(key: str) -> tuple[str, ...]:

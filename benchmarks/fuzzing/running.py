@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import random
 import resource
 import select
 import shutil
@@ -21,7 +22,9 @@ from typing import Any
 
 from huggingface_hub import constants as hub
 
+from uniadapter import report
 from uniadapter.cli import main
+from uniadapter.report import page
 
 LIMIT = 20.0  # seconds
 MEMORY = 3 << 30  # bytes beyond what the parent has
@@ -41,12 +44,14 @@ class Case:
         arguments: of the command.
         names: an error should have one of these, so that it says what to mend.
         passes: the command should end well all the same, since what cannot be read is to be skipped.
+        draws: the page gets its curves, which take longer than all else and follow from settings alone.
     """
 
     what: str
     arguments: list[str]
     names: tuple[str, ...]
     passes: bool = False
+    draws: bool = False
 
 
 @dataclass
@@ -70,6 +75,14 @@ class Outcome:
     faults: list[str] = field(default_factory=list)
     escapes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+
+
+class Draw(random.Random):
+    """The generator of an input, which also knows its number among those of its kind."""
+
+    def __init__(self, seed: int, kind: str, number: int) -> None:
+        super().__init__(f"{seed}/{kind}/{number}")
+        self.number = number
 
 
 Make = Callable[[Path], Case]
@@ -148,6 +161,8 @@ def _in_child(make: Make, folder: Path, writing: int, limit: float) -> None:
         send({"unmade": f"{type(error).__name__}: {error}"[:1000]})
         return
     send({"what": case.what})
+    if not case.draws:
+        report.curves = page.curves_section = lambda *_: ""  # type: ignore[assignment]
     _limit_memory()
     escapes: list[str] = []
     watched = _watch(folder, escapes)
