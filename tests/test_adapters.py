@@ -19,13 +19,16 @@ from uniadapter.adapters import (
     adapter_set,
     add_adapter,
     add_momentum,
+    count_parameters,
     disable_adapter,
     remove_adapter,
     select_adapter,
     update_momentum,
 )
 from uniadapter.backbone import encode_text, encode_visual, fuse, match
-from uniadapter.config import AdapterConfig, ConfigError
+from uniadapter.checkpoint import load_adapter, save_adapter
+from uniadapter.config import AdapterConfig, ConfigError, ModelConfig, ObjectiveConfig
+from uniadapter.tasks.retrieval import RetrievalTask
 
 CONFIG = AdapterConfig(bottleneck=4, key_value=4, temporal_frames=2)
 
@@ -333,12 +336,12 @@ def test_save_pretrained_writes_exactly_the_base(cls: type, tmp_path: Path) -> N
     assert keys(tmp_path / "fewer") == keys(tmp_path / "copy") == keys(tmp_path / "bare")
 
 
-def test_a_set_is_made_in_the_dtype_of_the_base_and_follows_it() -> None:
-    model = tiny_model().to(torch.bfloat16)
+def test_a_set_follows_the_model_into_another_dtype() -> None:
+    model = tiny_model().double()
     built = add_adapter(model, CONFIG)
-    assert {p.dtype for p in built.parameters()} == {torch.bfloat16}
-    model.float()
-    assert {p.dtype for p in built.parameters()} == {torch.float32}
+    for dtype in (torch.float64, torch.bfloat16, torch.float32):
+        model.to(dtype)
+        assert {p.dtype for p in built.parameters()} == {dtype}
     assert torch.isfinite(output(model)).all()
 
 
@@ -354,3 +357,107 @@ def test_train_and_eval_reach_the_sets() -> None:
     assert all(m.training for m in adapter_set(model, "a").modules())
     model.eval()
     assert not any(m.training for m in adapter_set(model, "a").modules())
+
+
+@pytest.mark.parametrize("cls", TASK_MODELS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_on_a_base_in_half_precision_adapters_are_float32(cls: type[PreTrainedModel], dtype: torch.dtype) -> None:
+    model = tiny_model(cls).to(dtype)
+    built = add_adapter(model, CONFIG)
+    assert {parameter.dtype for parameter in built.parameters()} == {torch.float32}
+    randomise(built, 0.1)
+    frames = torch.randn(3, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
+    ids, mask = tiny_texts(3)
+    visuals = encode_visual(model, frames)
+    assert visuals.tokens.dtype == dtype
+    if hasattr(model, "text_encoder"):
+        texts = encode_text(model, ids, mask)
+        fused = fuse(model, texts, visuals, torch.tensor([[0, 0], [1, 2], [2, 1]]))
+        assert (texts.states.dtype, fused.dtype) == (dtype, dtype)
+    if hasattr(model, "itm_head"):
+        assert model(pixel_values=frames[:, 0], input_ids=ids, attention_mask=mask)[0].dtype == dtype
+    # An update as small as trainings make them stays: in bfloat16 0.1 + 1e-5 is 0.1.
+    weight = adapter_set(model).get_parameter("layers.0.down.weight")
+    visuals.tokens.float().square().sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.abs().max() > 0
+    before, weight.grad = weight.detach().clone(), torch.ones_like(weight)
+    torch.optim.SGD([weight], lr=1e-5).step()
+    assert torch.allclose(before - weight, torch.full_like(weight, 1e-5), rtol=0.1)
+
+
+def test_a_half_precision_base_gives_what_a_rounded_one_does_in_float32() -> None:
+    half, single = tiny_model().to(torch.bfloat16), tiny_model().to(torch.bfloat16).float()
+    for model in (half, single):
+        randomise(add_adapter(model, CONFIG))
+    assert torch.cosine_similarity(output(half).float(), output(single), dim=0) > 0.98
+
+
+@pytest.mark.parametrize("trained", ["all", "some", "none"])
+def test_removing_the_last_set_gives_gradients_back(trained: str) -> None:
+    model = tiny_model()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trained == "all" or (trained == "some" and "text" in name))
+    before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    add_adapter(model, CONFIG, "a")
+    add_adapter(model, CONFIG, "b")
+    select_adapter(model, None)
+    remove_adapter(model, "a")
+    assert not any(parameter.requires_grad for name, parameter in model.named_parameters())
+    remove_adapter(model, "b")
+    assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == before
+
+
+def test_a_rounded_base_is_still_known_when_its_adapter_has_come_off(tmp_path: Path) -> None:
+    from uniadapter.identity import base_hash
+    from uniadapter.precision import round_frozen
+
+    model = tiny_model()
+    before = base_hash(model)
+    add_adapter(model, CONFIG)
+    round_frozen(model, torch.bfloat16)
+    remove_adapter(model)
+    add_adapter(model, CONFIG)
+    assert base_hash(model) == before
+
+
+def retrieval_task(model: PreTrainedModel, **objective: object) -> RetrievalTask:
+    return RetrievalTask(model, None, ModelConfig(), ObjectiveConfig(queue_size=4, **objective))  # type: ignore[arg-type]
+
+
+def test_a_temperature_that_learns_is_the_adapters(tmp_path: Path) -> None:
+    model = tiny_model()
+    add_adapter(model, CONFIG)
+    without = count_parameters(model)
+    task = retrieval_task(model, train_temperature=True, temperature=0.05)
+    counts = count_parameters(model)
+    assert (counts.trainable, counts.adapter) == (without.trainable + 1, without.adapter + 1)
+    assert sum(parameter is task.temperature for parameter in task.parameters()) == 1
+    with torch.no_grad():
+        task.temperature.fill_(0.03)
+    save_adapter(model, tmp_path / "a")
+    model.save_pretrained(tmp_path / "base")
+    with safe_open(tmp_path / "base/model.safetensors", "pt") as file:
+        assert not [key for key in file.keys() if key.startswith("uniadapters")]  # noqa: SIM118
+    fresh = tiny_model()
+    built = load_adapter(fresh, tmp_path / "a", trainable=True)
+    assert built.temperature.item() == pytest.approx(0.03)
+    for learns in (True, False):  # and it is used where training goes on
+        again = retrieval_task(fresh, train_temperature=learns)
+        assert again.temperature.item() == pytest.approx(0.03)
+        assert again.temperature.requires_grad == learns
+
+
+def test_a_task_can_be_made_again_and_leaves_no_momentum_set() -> None:
+    model = tiny_model()
+    add_adapter(model, CONFIG)
+    for _ in range(2):
+        task = retrieval_task(model)
+        assert adapter_names(model) == ["default", "momentum"]
+    task.release()
+    assert adapter_names(model) == ["default"]
+    mine = tiny_model()
+    add_adapter(mine, CONFIG, "momentum")
+    add_adapter(mine, CONFIG)
+    with pytest.raises(ValueError, match="momentum"):
+        retrieval_task(mine)  # somebody's own set of that name is not replaced

@@ -10,10 +10,11 @@ One adapter per layer index is shared by the visual encoder, the text encoder an
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,24 @@ from torch import Tensor, nn
 from uniadapter.config import AdapterConfig, ConfigError, Init
 from uniadapter.settings import NO_SETTINGS, InferenceSettings
 
+logger = logging.getLogger(__name__)
+
 Use = Literal["vision", "text", "cross"]
+
+# What modules are called in files. In a model `key` and `value` would be taken for the base's own by whoever looks for
+# those names, as PEFT does.
+_IN_FILES = {"encoder_key.": "key.", "encoder_value.": "value."}
+
+
+def file_name(name: str) -> str:
+    """What a tensor of a set's state dict is called in an adapter file."""
+    here = next((here for here in _IN_FILES if name.startswith(here)), "")
+    return _IN_FILES.get(here, "") + name.removeprefix(here)
+
+
+def lifted(x: Tensor, weight: Tensor) -> Tensor:
+    """States in the dtype of weights that are finer than the base's, unless autocast decides."""
+    return x if x.dtype == weight.dtype or torch.is_autocast_enabled(x.device.type) else x.to(weight.dtype)
 
 
 class UniAdapter(nn.Module):
@@ -80,13 +98,18 @@ class UniAdapter(nn.Module):
             use: whose up-projection to apply.
 
         Returns:
-            A(x, use), [..., d].
+            A(x, use), [..., d], in the dtype of x; on a base in half precision it is computed in its own, float32.
 
         Raises:
             ValueError: this adapter was not built for that use.
         """
         if use not in self.uses:
             raise ValueError(f"this adapter serves {', '.join(sorted(self.uses))}, not {use}")
+        inner = lifted(x, self.down.weight)
+        delta = self._delta(inner, use)
+        return delta if inner is x else delta.to(x.dtype)
+
+    def _delta(self, x: Tensor, use: Use) -> Tensor:
         h = torch.relu(self.down(self.norm(x)))
         if use == "vision":
             return self.scale * self.up_vision(h)
@@ -119,9 +142,11 @@ class KeyValueAdapter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The delta of the keys or values [..., width_out] for states x [..., width_in]."""
-        delta = self.up(self.down(x))
+        inner = lifted(x, self.down.weight)
+        delta = self.up(self.down(inner))
         # In its own dtype, or autocast's deltas, and with them all keys, became float32 again.
-        return delta * self.scale.to(delta.dtype)
+        delta = delta * self.scale.to(delta.dtype)
+        return delta if inner is x else delta.to(x.dtype)
 
 
 @dataclass(frozen=True)
@@ -153,8 +178,8 @@ class BackboneShape:
 class AdapterSet(nn.Module):
     """Everything that one name trains: adapters, key/value adapters, temporal embedding and heads.
 
-    Its state dict is the adapter file. Layers ask it for what they need by role and index, and get None where
-    nothing was built.
+    Its state dict is the adapter file, up to `file_name`, and it loads both. Layers ask it for what they need by role
+    and index, and get None where nothing was built.
 
     Args:
         config: the set's shape.
@@ -165,6 +190,7 @@ class AdapterSet(nn.Module):
     """
 
     settings: InferenceSettings = NO_SETTINGS
+    momentum_of: str | None = None  # name of the set whose moving average this one is
 
     def __init__(self, config: AdapterConfig, shape: BackboneShape, heads: dict[str, nn.Linear]) -> None:
         super().__init__()
@@ -175,16 +201,23 @@ class AdapterSet(nn.Module):
         self.decoder_layers = nn.ModuleList()
         self._build_layers()
         if config.key_value and shape.encoder:
-            self.key = self._key_value(shape.vision_width)
-            self.value = self._key_value(shape.vision_width)
+            self.encoder_key = self._key_value(shape.vision_width)
+            self.encoder_value = self._key_value(shape.vision_width)
         if config.key_value and shape.decoder_source:
             self.decoder_key = self._key_value(shape.decoder_source)
             self.decoder_value = self._key_value(shape.decoder_source)
         if config.temporal_frames:
             self.time = nn.Parameter(torch.zeros(1, config.temporal_frames, shape.vision_width))
+        self.temperature: nn.Parameter | None
+        self.register_parameter("temperature", None)
         self.heads = nn.ModuleDict()
         if config.heads:
             for name, linear in heads.items():
+                if not linear.weight.is_floating_point():
+                    raise ConfigError(
+                        f"{name} is quantised, and heads are trained in full precision: load the base with "
+                        f"BitsAndBytesConfig(llm_int8_skip_modules={sorted(heads)}), or set adapter.heads to false"
+                    )
                 twin = nn.Linear(
                     linear.in_features,
                     linear.out_features,
@@ -194,6 +227,33 @@ class AdapterSet(nn.Module):
                 )
                 twin.load_state_dict(linear.state_dict())
                 self.heads[name] = twin
+
+    @property
+    def key(self) -> KeyValueAdapter:
+        """The adapter on the keys of the encoder's cross-attention."""
+        return self.encoder_key
+
+    @property
+    def value(self) -> KeyValueAdapter:
+        """The adapter on the values of the encoder's cross-attention."""
+        return self.encoder_value
+
+    def learn_temperature(self, start: float) -> nn.Parameter:
+        """The contrastive temperature as a parameter of this set; it starts where it was left by earlier training."""
+        if self.temperature is None:
+            some = next(self.parameters())
+            self.temperature = nn.Parameter(torch.tensor(start, dtype=some.dtype, device=some.device))
+        return self.temperature
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        if not any(key.startswith(prefix) for key in state_dict):
+            logger.warning("what is loaded into the model holds no adapter %r: it stays as it is", prefix.strip("."))
+        for here, in_files in _IN_FILES.items():
+            for key in [key for key in state_dict if key.startswith(prefix + in_files)]:
+                state_dict[prefix + here + key.removeprefix(prefix + in_files)] = state_dict.pop(key)
+        if f"{prefix}temperature" in state_dict:
+            self.learn_temperature(0.0)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _key_value(self, source: int) -> KeyValueAdapter:
         return KeyValueAdapter(source, self.config.key_value, self.shape.text_width, self.config.init)
@@ -232,10 +292,9 @@ class AdapterSet(nn.Module):
 
     def key_value(self, role: Literal["encoder", "decoder"], states: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """The deltas of keys and values [..., d_text] for the attended states [..., d], or (None, None)."""
-        prefix = "" if role == "encoder" else "decoder_"
-        if not hasattr(self, f"{prefix}key"):
+        if not hasattr(self, f"{role}_key"):
             return None, None
-        return getattr(self, f"{prefix}key")(states), getattr(self, f"{prefix}value")(states)
+        return getattr(self, f"{role}_key")(states), getattr(self, f"{role}_value")(states)
 
     def adapter_parameters(self) -> int:
         """How many parameters stand in the adapters alone: no heads."""

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import copy
+import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,8 +20,10 @@ from transformers import PreTrainedModel
 from uniadapter.adapter import AdapterSet
 from uniadapter.config import AdapterConfig
 from uniadapter.identity import base_parameters
-from uniadapter.inject import OWNER, active_adapter, adopt, new_adapter_set, restore
+from uniadapter.inject import OWNER, active_adapter, adopt, bare, new_adapter_set, restore
 from uniadapter.settings import NO_SETTINGS, InferenceSettings
+
+logger = logging.getLogger(__name__)
 
 __all__ = [
     "Counts",
@@ -36,11 +43,33 @@ __all__ = [
 
 
 def _exclude_from_saving(model: PreTrainedModel) -> None:
-    """Keep `save_pretrained` writing exactly the base's keys, whatever sets there are."""
+    """Keep `save_pretrained` writing exactly the base's keys, whatever sets there are; these go beside them."""
+    model = bare(model)
     mine = f"{OWNER}."
     kept = {key for key in model._keys_to_ignore_on_save or () if not key.startswith(mine)}
-    owner = model._modules.get(OWNER)
-    model._keys_to_ignore_on_save = kept | {mine + key for key in (owner.state_dict() if owner is not None else ())}
+    owner = bare(model)._modules.get(OWNER)
+    own = {f"{mine}{key}" for key in (owner.state_dict() if owner is not None else ())}
+    own |= {f"{mine}{name}.temperature" for name in adapter_names(model)}  # which a task may add later
+    model._keys_to_ignore_on_save = kept | own
+    if adapter_names(model):
+        model.save_pretrained = partial(_save_pretrained, model)  # type: ignore[method-assign]
+    else:
+        model.__dict__.pop("save_pretrained", None)
+
+
+def _save_pretrained(model: PreTrainedModel, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+    """As transformers', which `Trainer` calls too; the adapters are saved beside the base, and that is said."""
+    from uniadapter.checkpoint import save_adapter
+
+    result = type(model).save_pretrained(model, save_directory, *args, **kwargs)
+    if kwargs.get("is_main_process", True):
+        names = [name for name in adapter_names(model) if adapter_set(model, name).momentum_of is None]
+        folders = [save_adapter(model, Path(save_directory) / OWNER / name, name) for name in names]
+        logger.warning(
+            "%s holds the base alone; to go on with its adapters, load_adapter from %s",
+            save_directory, ", ".join(map(str, folders)),
+        )  # fmt: skip
+    return result
 
 
 def _check_name(model: PreTrainedModel, name: str) -> None:
@@ -89,6 +118,7 @@ def add_momentum(model: PreTrainedModel, source: str | None = None, name: str = 
     """
     _check_name(model, name)
     twin = copy.deepcopy(adapter_set(model, source)).requires_grad_(False)
+    twin.momentum_of = _name(model, source)
     adopt(model).sets[name] = twin
     _exclude_from_saving(model)
     return twin
@@ -162,7 +192,7 @@ def remove_adapter(model: PreTrainedModel, name: str | None = None) -> None:
 
 def forget(model: PreTrainedModel) -> None:
     """Undo `adopt` where no set is left, unless the base was rounded: then its hash before that is kept."""
-    if OWNER in model._modules and not len(adopt(model).sets) and adopt(model).identity is None:
+    if OWNER in bare(model)._modules and not len(adopt(model).sets) and adopt(model).identity is None:
         restore(model)
 
 
@@ -174,7 +204,7 @@ def adapter_names(model: PreTrainedModel) -> list[str]:
         >>> ua.adapter_names(model)
         ['boxes']
     """
-    owner = model._modules.get(OWNER)
+    owner = bare(model)._modules.get(OWNER)
     return list(owner.keys()) if isinstance(owner, nn.ModuleDict) else []
 
 
@@ -187,7 +217,7 @@ def adapter_set(model: PreTrainedModel, name: str | None = None) -> AdapterSet:
         ['itm_head', 'text_proj', 'vision_proj']
     """
     found = _name(model, name)
-    return getattr(model, OWNER)[found]  # type: ignore[no-any-return]
+    return getattr(bare(model), OWNER)[found]  # type: ignore[no-any-return]
 
 
 def _name(model: PreTrainedModel, name: str | None) -> str:
@@ -207,7 +237,7 @@ def active_settings(model: PreTrainedModel, name: str | None = None) -> Inferenc
     """What a set must be asked with, the active one if None; of the bare base nothing is stated."""
     if name is not None:
         return adapter_set(model, name).settings
-    active = adopt(model).active if OWNER in model._modules else None
+    active = adopt(model).active if OWNER in bare(model)._modules else None
     return NO_SETTINGS if active is None else active.settings
 
 
@@ -271,7 +301,7 @@ def count_parameters(model: PreTrainedModel) -> Counts:
         >>> counts.trainable_percent < 2.2
         True
     """
-    owner = model._modules.get(OWNER)
+    owner = bare(model)._modules.get(OWNER)
     of_sets = {id(p) for p in owner.parameters()} if owner is not None else set()
     heads = {id(p) for s in (owner.values() if isinstance(owner, nn.ModuleDict) else ()) for p in s.heads.parameters()}  # type: ignore[union-attr]
     parameters = list(model.parameters())
@@ -295,7 +325,7 @@ def print_trainable_parameters(model: PreTrainedModel) -> None:
         trainable params: ... || all params: ... || trainable%: ...
     """
     counts = count_parameters(model)
-    owner = model._modules.get(OWNER)
+    owner = bare(model)._modules.get(OWNER)
     everything = counts.total + sum(p.numel() for p in (owner.parameters() if owner is not None else ()))
     share = 100 * counts.trainable / everything
     line = f"trainable params: {counts.trainable:,d} || all params: {everything:,d} || trainable%: {share:.4f}"

@@ -18,7 +18,7 @@ from uniadapter.encoded import Begun, Texts, Visuals
 from uniadapter.frame_attention import by_token, frame_weighted_attention, frame_weights
 from uniadapter.grouping import Groups, Packing, Queries, group_pairs, left_aligned, refuse_padding_before
 from uniadapter.inject import adopt
-from uniadapter.inject.layers import AdaptedTextLayer
+from uniadapter.inject.layers import AdaptedTextLayer, head_dtype
 from uniadapter.products import is_plain
 from uniadapter.vision import Stem, all_tokens, class_tokens
 
@@ -32,6 +32,8 @@ def _project(model: PreTrainedModel, head: str, states: Tensor) -> Tensor:
     linear = getattr(model, head, None)
     if linear is None:
         return states.new_zeros((*states.shape[:-1], 0))
+    if not torch.is_autocast_enabled(states.device.type):
+        states = states.to(head_dtype(linear, states.dtype))
     projected = linear(states)
     projected = projected if projected.dtype == torch.float64 else projected.float()
     return nn.functional.normalize(projected, dim=-1)
@@ -232,7 +234,9 @@ def with_time(model: PreTrainedModel, tokens: Tensor) -> Tensor:
     active = adopt(model).active
     if active is None or not hasattr(active, "time"):
         return tokens
-    return tokens + _temporal(active.time, tokens.shape[1]).unsqueeze(2)
+    time = _temporal(active.time, tokens.shape[1]).unsqueeze(2)
+    half = tokens.dtype == model.vision_model.post_layernorm.weight.dtype  # or whatever the base computes in
+    return tokens + (time.to(tokens.dtype) if half else time)
 
 
 def _temporal(time: Tensor, frames: int) -> Tensor:
@@ -316,4 +320,4 @@ def match(model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Tensor,
     """
     states = fuse(model, texts, visuals, pairs, "first", begun)
     with torch.autocast(states.device.type, enabled=False):
-        return model.itm_head(states.to(model.itm_head.weight.dtype))
+        return model.itm_head(states.to(head_dtype(model.itm_head, states.dtype)))

@@ -19,15 +19,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from uniadapter.adapter import AdapterSet
+from uniadapter.adapter import AdapterSet, file_name
 from uniadapter.adapters import adapter_set, add_adapter, forget, select_adapter
 from uniadapter.card import model_card
 from uniadapter.config import AdapterConfig
 from uniadapter.data.images import MEAN, STD
 from uniadapter.errors import CheckpointError, ConfigError
 from uniadapter.files import clear_leftovers, written_atomically
-from uniadapter.identity import BaseIdentity, bare, identity_of, matches_hash, same_base
-from uniadapter.inject import backbone_shape, base_heads
+from uniadapter.identity import BaseIdentity, foreign_parameter, identity_of, matches_hash, same_base
+from uniadapter.inject import backbone_shape, bare, base_heads
 from uniadapter.schema import SchemaError, checked, read_json, shortened
 from uniadapter.settings import NO_SETTINGS, InferenceSettings
 from uniadapter.version import __version__
@@ -126,6 +126,12 @@ def save_adapter(
     """
     model = bare(model)
     built = adapter_set(model, name)
+    foreign = foreign_parameter(model)
+    if foreign is not None:
+        logger.warning(
+            "%s is not in %s: it is of PEFT's, which saves its own by its `save_pretrained`, and what was trained "
+            "beside it needs it too", foreign, folder,
+        )  # fmt: skip
     identity = identity_of(model)
     described = AdapterFile(
         adapter=built.config,
@@ -162,7 +168,8 @@ def _complete(settings: InferenceSettings, model: PreTrainedModel, extra: dict[s
 
 
 def write_adapter(folder: Path, described: AdapterFile, state: dict[str, Tensor]) -> None:
-    """Write config, weights and card; see `save_adapter`."""
+    """Write config, weights and card; `state` is a set's state dict. See `save_adapter`."""
+    state = {file_name(key): tensor for key, tensor in state.items()}
     values = {
         "method": "UniAdapter",
         "version": described.version,
@@ -410,13 +417,16 @@ def _check_fit(model: PreTrainedModel, described: AdapterFile, header: _Header, 
     """Compare the names and sizes that the config asks for with those in the file, before anything is allocated."""
     try:
         with torch.device("meta"):
-            expected = AdapterSet(described.adapter, backbone_shape(model), base_heads(model)).state_dict()
+            built = AdapterSet(described.adapter, backbone_shape(model), base_heads(model))
+            expected = {file_name(key): tensor for key, tensor in built.state_dict().items()}
     except (RuntimeError, OverflowError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(shortened(f"{folder / CONFIG_NAME}: sizes that no adapter has ({reason})")) from error
     except ConfigError as error:
         raise CheckpointError(shortened(f"{folder / CONFIG_NAME}: {error}")) from error
     found = header.shapes
+    if "temperature" in found:  # only sets that learnt one have it
+        expected["temperature"] = torch.empty(())
     fault = None
     for key in sorted({*expected, *found}):
         if key not in found:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from uniadapter.inject import HEADS, OWNER, adopt
+from uniadapter.inject import HEADS, OWNER, adopt, bare
 
 DType = Literal["float32", "bfloat16", "float16"]
 _DTYPES: dict[DType, torch.dtype] = {
@@ -56,9 +56,11 @@ def base_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
             yield own, parameter
 
 
-def bare(model: nn.Module) -> PreTrainedModel:
-    """The model itself, where it came in PEFT's wrapper."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator,return-value]
+def foreign_parameter(model: nn.Module) -> str | None:
+    """Name of a parameter that somebody else has put on the base, PEFT's LoRA say, if there is one."""
+    own = {id(parameter) for _, parameter in base_parameters(model)}
+    named = bare(model).named_parameters()
+    return next((name for name, one in named if id(one) not in own and name.split(".")[0] != OWNER), None)
 
 
 def is_quantised(model: nn.Module) -> bool:

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from uniadapter.adapters import active_adapter, adapter_set, add_momentum, update_momentum
+from uniadapter.adapters import (
+    active_adapter,
+    adapter_names,
+    adapter_set,
+    add_momentum,
+    remove_adapter,
+    update_momentum,
+)
 from uniadapter.backbone import encode_text, visual_feature
 from uniadapter.vision import Stem, visual_stem
 
@@ -19,6 +26,9 @@ class Momentum(Protocol):
 
     def update(self) -> None:
         """Move towards the online weights, once a step."""
+
+    def release(self) -> None:
+        """Take what this has put on the model off it again; it is of no more use then."""
 
     def stem(self, frames: Tensor, chunk: int = 0) -> Stem | None:
         """What online and momentum encoder compute alike for these visuals, to be computed once; None if nothing."""
@@ -48,7 +58,13 @@ class AdapterMomentum:
 
     def __init__(self, model: PreTrainedModel, decay: float, source: str = "default") -> None:
         self.model, self.decay, self.source = model, decay, source
+        self.release()  # an earlier task's
         add_momentum(model, source, self.name)
+
+    def release(self) -> None:
+        """See `Momentum`."""
+        if self.name in adapter_names(self.model) and adapter_set(self.model, self.name).momentum_of is not None:
+            remove_adapter(self.model, self.name)
 
     def update(self) -> None:
         """See `Momentum`."""
@@ -93,6 +109,9 @@ class ModelMomentum:
         """See `Momentum`."""
         online = [p.detach() for p in self.model.parameters()]
         torch._foreach_lerp_(list(self.twin.parameters()), online, 1 - self.decay)
+
+    def release(self) -> None:
+        """See `Momentum`; a copy of its own is gone with it."""
 
     def stem(self, frames: Tensor, chunk: int = 0) -> None:
         """See `Momentum`; two models have nothing in common."""

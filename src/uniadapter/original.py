@@ -196,7 +196,7 @@ def adapter_name(key: str) -> str | None:
         return f"layers.{layer}.{_MODULES[module]}.{parameter}"
     if match := _KEY_VALUE.match(key):
         stack, kind, part, parameter, stack_of_scale, kind_of_scale, scale = match.groups()
-        prefix = "decoder_" if (stack or stack_of_scale) == "text_decoder.bert" else ""
+        prefix = "decoder_" if (stack or stack_of_scale) == "text_decoder.bert" else "encoder_"
         return f"{prefix}{kind_of_scale}.scale" if scale else f"{prefix}{kind}.{part}.{parameter}"
     if _HEAD.match(key):
         return f"heads.{key}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -77,7 +77,19 @@ def prepare(config: RunConfig, adapter_folder: Path | None = None) -> Prepared:
     if config.train.compile_vision:
         for layer in model.vision_model.encoder.layers:  # one by one: compiled once for all
             layer.compile()
-    return Prepared(model, tokenizer, name, count_parameters(model), answers)
+    return Prepared(model, tokenizer, name, _counts(model, config), answers)
+
+
+def _counts(model: PreTrainedModel, config: RunConfig) -> Counts:
+    """What trains, with the temperature where that learns: the adapter's, or in full fine-tuning the task's own."""
+    objective, method = config.objective, config.model.method
+    learns = objective.train_temperature and objective.contrastive and config.task == "retrieval"
+    if learns and method == "uniadapter":
+        adapter_set(model).learn_temperature(objective.temperature)
+    counts = count_parameters(model)
+    if learns and method == "full":
+        return replace(counts, trainable=counts.trainable + 1, total=counts.total + 1)
+    return counts
 
 
 def image_size(prepared: Prepared, config: RunConfig) -> int:

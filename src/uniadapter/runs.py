@@ -109,6 +109,7 @@ def train_split(
         raise
     finally:
         loader.close()
+    task.release()
     if loader.skipped:
         logger.warning("left out while training: %s", ", ".join(f"{n} {kind}" for kind, n in loader.skipped.items()))
     return trainer

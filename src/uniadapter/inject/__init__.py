@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.models.blip.modeling_blip import BlipAttention, BlipEncoderLayer, BlipMLP
@@ -37,6 +38,11 @@ from uniadapter.products import BaseLinear
 
 OWNER = "uniadapters"  # attribute of the model that owns the sets; its keys are never saved with the base
 HEADS = ("vision_proj", "text_proj", "itm_head")
+
+
+def bare(model: nn.Module) -> PreTrainedModel:
+    """The model itself, where it came in PEFT's wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator,return-value]
 
 
 def text_stacks(model: nn.Module) -> dict[Role, BlipTextEncoder]:
@@ -125,6 +131,7 @@ def adopt(model: PreTrainedModel) -> Link:
 
     Even a model without adapters gains by it: SDPA, and cross-attention masks that are obeyed.
     """
+    model = bare(model)
     if OWNER in model._modules:
         return model._uniadapter_link  # type: ignore[return-value]
     backbone_shape(model)
@@ -143,6 +150,8 @@ def adopt(model: PreTrainedModel) -> Link:
         for module in stack.modules():
             module.__class__ = _LEAN.get(type(module), type(module))
     for name, head in base_heads(model).items():
+        if not head.weight.is_floating_point():  # a quantised one computes in its own way
+            continue
         _retype(head, AdaptedHead, link, "vision")
         head.name = name  # type: ignore[assignment]
     setattr(model, OWNER, sets)
@@ -168,6 +177,7 @@ _ORIGINAL: dict[type[nn.Module], type[nn.Module]] = {
 
 def restore(model: PreTrainedModel) -> None:
     """Undo `adopt`: every layer has its original type again and no trace is left."""
+    model = bare(model)
     for module in model.modules():
         if type(module) in _ORIGINAL:
             module.__class__ = _ORIGINAL[type(module)]
@@ -206,7 +216,11 @@ def active_adapter(model: PreTrainedModel, name: str | None) -> Iterator[None]:
 
 
 def new_adapter_set(model: PreTrainedModel, config: AdapterConfig) -> AdapterSet:
-    """A fresh set for this model, on the device and in the dtype of its weights, not yet injected."""
+    """A fresh set for this model, on the device of its weights, not yet injected.
+
+    It is in float32 whatever half precision the base is in, or small updates would vanish in rounding.
+    """
     reference = model.vision_model.post_layernorm.weight
     built = AdapterSet(config, backbone_shape(model), base_heads(model))
-    return built.to(device=reference.device, dtype=reference.dtype)
+    dtype = torch.float64 if reference.dtype == torch.float64 else torch.float32
+    return built.to(device=reference.device, dtype=dtype)

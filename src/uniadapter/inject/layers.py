@@ -19,7 +19,7 @@ from transformers.models.blip.modeling_blip_text import (
 )
 
 from uniadapter.absorbed import absorbed_attention
-from uniadapter.adapter import AdapterSet, UniAdapter, Use
+from uniadapter.adapter import AdapterSet, UniAdapter, Use, lifted
 from uniadapter.attention import attend_to, lowered
 from uniadapter.grouping import Packing
 from uniadapter.products import activated, is_plain, product
@@ -318,9 +318,24 @@ class AdaptedHead(_Linked, nn.Linear):
 
     name: str
 
+    @property
+    def in_use(self) -> nn.Linear | None:
+        """The active set's copy, if it has one."""
+        active = self.link.active
+        return active.heads[self.name] if active is not None and self.name in active.heads else None  # type: ignore[return-value]
+
     def forward(self, input: Tensor) -> Tensor:
         """As `nn.Linear`, [..., d] to [..., out]."""
-        active = self.link.active
-        if active is not None and self.name in active.heads:
-            return active.heads[self.name](input)
-        return super().forward(input)
+        copied = self.in_use
+        if copied is None:
+            return super().forward(input)
+        inner = lifted(input, copied.weight)
+        out = copied(inner)
+        return out if inner is input else out.to(input.dtype)
+
+
+def head_dtype(head: nn.Module, other: torch.dtype) -> torch.dtype:
+    """What a head computes in; `other` where it is quantised."""
+    copied = head.in_use if isinstance(head, AdaptedHead) else None
+    weight = (head if copied is None else copied).weight
+    return weight.dtype if isinstance(weight, Tensor) and weight.is_floating_point() else other

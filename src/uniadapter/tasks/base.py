@@ -41,6 +41,9 @@ class Task(nn.Module, ABC):
     def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
         """The loss to minimise, under "loss", and its parts; their mean over processes is the mean over all rows."""
 
+    def release(self) -> None:
+        """Take what training alone needs off the model; called once it is over."""
+
     def training_state(self) -> dict[str, dict[str, Tensor]]:
         """What a resumable checkpoint must keep besides the trainable weights."""
         return {}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter import draws
+from uniadapter.adapters import adapter_set
 from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, match
 from uniadapter.config import ModelConfig, ObjectiveConfig
 from uniadapter.data.batches import Batch
@@ -17,6 +20,8 @@ from uniadapter.objectives.matching import draw_negatives, matching_loss, matchi
 from uniadapter.tasks.base import Moment, Task
 from uniadapter.tokens import TokenBatch, tokenize
 from uniadapter.vision import Stem
+
+logger = logging.getLogger(__name__)
 
 TEMPERATURE_RANGE = (0.001, 0.5)  # BLIP's clamp
 
@@ -46,7 +51,7 @@ class RetrievalTask(Task):
         self.model, self.tokenizer = model, tokenizer
         self.settings, self.objective = settings, objective
         self.queue = FeatureQueue(objective.queue_size, model.config.image_text_hidden_size, seed)
-        self.temperature = nn.Parameter(torch.tensor(objective.temperature), objective.train_temperature)
+        self.temperature = _temperature(model, adapter, objective)
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []  # for the queue, until the step's last batch
         self._momentum: list[Momentum] = []  # in a list: its weights are no part of this module
         if objective.momentum and objective.contrastive:
@@ -180,6 +185,12 @@ class RetrievalTask(Task):
         weight = share(len(chosen.labels), ids.device).weight
         return matching_loss(logits, chosen.labels) * weight
 
+    def release(self) -> None:
+        """Take the momentum encoder off the model."""
+        for momentum in self._momentum:
+            momentum.release()
+        self._momentum.clear()
+
     def training_state(self) -> dict[str, dict[str, Tensor]]:
         """What a resumable checkpoint must keep besides the trainable weights."""
         momentum = self.momentum
@@ -190,6 +201,22 @@ class RetrievalTask(Task):
         self.queue.load_state_dict(state["queue"])
         if self.momentum:
             self.momentum.load_state(state["momentum"])
+
+
+def _temperature(model: PreTrainedModel, adapter: str | None, objective: ObjectiveConfig) -> nn.Parameter:
+    """The temperature; one that learns is the adapter's, so that it is counted and saved with it.
+
+    It goes on from where it was left, and an adapter that has learnt one keeps to it where it learns no more.
+    """
+    built = None if adapter is None else adapter_set(model, adapter)
+    if built is None or not (objective.train_temperature or built.temperature is not None):
+        return nn.Parameter(torch.tensor(objective.temperature), objective.train_temperature)
+    learnt = built.temperature is not None
+    temperature = built.learn_temperature(objective.temperature)
+    temperature.requires_grad_(objective.train_temperature)
+    if learnt and abs(float(temperature.detach()) - objective.temperature) > 1e-6:
+        logger.info("the temperature is the adapter's own, %.4f", float(temperature.detach()))
+    return temperature
 
 
 def _gather_visuals(visuals: Visuals) -> Visuals:
