@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from test_report import Page, history, picture, row, sample
 from uniadapter import report
@@ -226,3 +228,18 @@ def test_examples_of_queries_say_what_people_said(tmp_path: Path) -> None:
     shown = examples_of(split, *results)  # type: ignore[arg-type]
     assert [(one.query, one.chosen) for one in shown] == [("one", KEPT), ("two", MENDED), ("three", WRONG)]  # type: ignore[union-attr]
     assert [item.words for item in shown[0].after] == ["one", "two", "three"]  # type: ignore[union-attr]
+
+
+def test_what_a_test_set_lacks_stands_above_its_figures(tmp_path: Path) -> None:
+    over = "7 of 8 pictures and 14 of 16 captions"
+    metrics = sample() | {"rows": [row("uniadapter", skipped=1, over=over, queries=14, gallery=7)]}
+    lost = {"count": 1, "over": over, "faults": {"broken picture": 1}, "names": [f"<{n}>.png" for n in range(10)]}
+    metrics["skipped"] = {"test": lost, "novel": "of another form"}
+    text = written(tmp_path, metrics)
+    assert f"test: the figures are over {over}. Left out: 1 broken picture: &lt;0&gt;.png," in text
+    assert "and 2 more." in text
+    assert "of another form" not in text
+    console = Console(width=100, file=io.StringIO())
+    console.print(report.table(metrics))
+    assert f"test: over {over}" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Left out" not in written(tmp_path, sample())

@@ -24,6 +24,8 @@ from uniadapter.report.tables import (
     size_text,
 )
 
+NAMED = 8  # of what was left out
+
 
 def duration_text(seconds: float) -> str:
     """Seconds as people say them."""
@@ -94,7 +96,23 @@ def results_section(metrics: Metrics, colours: Mapping[str, int]) -> str:
     words = "Scores are 0 to 100; the best of each column is bold"
     if any(row.trainable_parameters for row in metrics.rows):
         words += ", of costs the lowest of the methods that train. Seconds are training plus final evaluation"
-    return f'<section><h2>Results</h2>{main}<p class="note">{words}.</p>{folded}</section>'
+    lost = left_out(metrics)
+    return f'<section><h2>Results</h2>{lost}{main}<p class="note">{words}.</p>{folded}</section>'
+
+
+def left_out(metrics: Metrics) -> str:
+    """What test sets lack, and so what their figures are over; "" where nothing was left out."""
+    lines = []
+    lost = metrics.more.get("skipped")
+    for name, what in lost.items() if isinstance(lost, Mapping) else ():
+        if not isinstance(what, Mapping) or not what.get("count"):
+            continue
+        faults = ", ".join(f"{count} {kind}" for kind, count in dict(what.get("faults") or {}).items())
+        names = [str(one) for one in what.get("names") or ()]
+        shown = f": {', '.join(names[:NAMED])}" + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+        words = f"{name}: the figures are over {what.get('over')}. Left out: {faults}{shown if names else ''}."
+        lines.append(f'<p class="lost">{escape(words)}</p>')
+    return "".join(lines)
 
 
 def any_reranked(rows: Sequence[Row]) -> bool:
@@ -173,7 +191,7 @@ def facts_section(metrics: Metrics, config: Path) -> str:
     facts: list[tuple[str, str]] = [("task", metrics.task), ("seed", str(metrics.seed))]
     for key, value in metrics.more.items():
         name, text = _fact(key, value)
-        if text:
+        if text and key != "skipped":  # which stands with the results
             facts.append((name, text))
     for row in next(iter(by_test_set(metrics.rows).values()), []):
         if row.trainable_parameters:
@@ -186,7 +204,7 @@ def _fact(key: str, value: Any) -> tuple[str, str]:
     if key.endswith("seconds") and isinstance(value, (int, float)):
         return key.removesuffix("seconds").replace("_", " ").strip() + " time", duration_text(value)
     if isinstance(value, Mapping):
-        return key.replace("_", " "), ", ".join(f"{k} {v}" for k, v in value.items())
+        return key.replace("_", " "), ", ".join(f"{k} {v}" for k, v in value.items() if v is not None)
     if isinstance(value, (list, tuple)):
         return key.replace("_", " "), ", ".join(str(v) for v in value)
     return key.replace("_", " "), "" if value is None else str(value)
