@@ -19,6 +19,7 @@ import uniadapter as ua
 from tiny import TASK_MODELS, tiny_config, tiny_model
 from uniadapter.cli import main
 from uniadapter.errors import CheckpointError, ConfigError
+from uniadapter.tokens import warn_of_cuts
 from world import save_base
 
 PICTURE = Image.effect_noise((40, 32), 90).convert("RGB")
@@ -304,6 +305,16 @@ def test_training_is_refused_without_a_tokenizer(
     assert str(base) in line
     assert "vocab.txt" in line
     assert not (tmp_path / "run/adapter").exists()
+
+
+def test_words_that_become_unknown_are_counted(base: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = ua.load_tokenizer(base)
+    assert warn_of_cuts(tokenizer, ["a red square", "a zebra", "the picture of a red square"], 6, "captions") == 1
+    assert "1 of 3 captions have words" in caplog.text
+    assert "1 of 3 captions are longer" in caplog.text
+    caplog.clear()
+    warn_of_cuts(tokenizer, ["a red square"], 6)
+    assert not caplog.text
 
 
 def test_padding_on_the_left_is_set_right(base: Path) -> None:

@@ -259,7 +259,7 @@ def run_conversion(
     file: Path, output: Path, kind: str, frame_aware: bool, heads: dict[str, int], tokenizer: Path | None = None
 ) -> None:
     """Convert a `.pth` of the authors to an adapter folder, or one of BLIP to a transformers folder."""
-    file, output = file.expanduser(), output.expanduser()
+    file = file.expanduser()
     if kind == "auto":
         names = read_pth(file, shapes_only=True)
         kind = "uniadapter" if any(key.startswith("adapters.") for key in names) else "blip"

@@ -60,6 +60,7 @@ def convert_adapter(path: Path | str, output: Path | str, frame_aware: bool = Fa
     Raises:
         CheckpointError: the file is broken, carries code, or holds no adapters; names it.
     """
+    path, output = Path(path).expanduser(), Path(output).expanduser()
     with naming(path):
         state = read_pth(path)
         imported = import_adapter(state, frame_aware)
@@ -70,7 +71,7 @@ def convert_adapter(path: Path | str, output: Path | str, frame_aware: bool = Fa
             imported.config, str(path), identity.tensors["float32"], type(model).__name__, task, identity=identity
         )
         _check_adapter(imported, model)
-    write_adapter(Path(output), described, {k: v.contiguous() for k, v in imported.state.items()})
+    write_adapter(output, described, {k: v.contiguous() for k, v in imported.state.items()})
     return imported
 
 
@@ -118,6 +119,7 @@ def convert_blip(path: Path | str, output: Path | str, tokenizer: Path | str | N
         CheckpointError: the file is broken, carries code, or is no BLIP; the tokenizer that was named does not fit.
         WriteError: the folder cannot be written.
     """
+    path, output = Path(path).expanduser(), Path(output).expanduser()
     with naming(path):
         state = read_pth(path)
         encoder = any(key.startswith("text_encoder.") for key in state)
@@ -129,7 +131,7 @@ def convert_blip(path: Path | str, output: Path | str, tokenizer: Path | str | N
     words: PreTrainedTokenizerBase | None = None
     try:
         with quietly():
-            words = _tokenizer(Path(path), tokenizer, config)
+            words = _tokenizer(path, tokenizer, config)
     except CheckpointError as error:
         if tokenizer is not None:
             raise
@@ -137,7 +139,7 @@ def convert_blip(path: Path | str, output: Path | str, tokenizer: Path | str | N
     config.architectures = [TASK_CLASSES[task].__name__]
     tied = "text_decoder.cls.predictions.decoder."
     tensors = {key: value.contiguous() for key, value in import_base(state).items() if not key.startswith(tied)}
-    _write_base(Path(output), config, tensors, words)
+    _write_base(output, config, tensors, words)
     return converted
 
 

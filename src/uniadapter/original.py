@@ -124,7 +124,7 @@ def _heads(kind: str, width: int, chosen: int) -> int:
     heads = chosen or max(1, width // 64)
     if heads < 0 or width % heads:
         raise CheckpointError(
-            f"{heads} attention heads do not divide the {kind} width of {width}: say how many with {kind}_heads"
+            f"{heads} attention heads do not divide the {kind} width of {width}: convert it with --{kind}_heads"
         )
     return heads
 

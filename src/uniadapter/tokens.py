@@ -37,12 +37,21 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str], longest: int)
 
 
 def warn_of_cuts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], longest: int, noun: str = "texts") -> int:
-    """Say in the log how many texts have more than `longest` tokens, and so lose their end; return how many."""
+    """Say in the log how many texts lose their end, having more than `longest` tokens, and return how many.
+
+    It says too how many have words that the tokenizer lacks and makes [UNK] of.
+    """
     _check(longest)
-    cut = 0
+    cut = unknown = 0
     for start in range(0, len(texts), _AT_ONCE):
-        lengths = tokenizer(list(texts[start : start + _AT_ONCE]), return_length=True, verbose=False)["length"]
-        cut += sum(length > longest for length in lengths)
+        ids = tokenizer(list(texts[start : start + _AT_ONCE]), verbose=False)["input_ids"]
+        cut += sum(len(row) > longest for row in ids)
+        unknown += sum(tokenizer.unk_token_id in row for row in ids)
+    if unknown:
+        logger.warning(
+            "%d of %d %s have words that the base's tokenizer does not know (they become [UNK]): is it made for their "
+            "language?", unknown, len(texts), noun,
+        )  # fmt: skip
     if cut:
         logger.warning(
             "%d of %d %s are longer than %d tokens and lose their end: raise max_tokens", cut, len(texts), noun, longest

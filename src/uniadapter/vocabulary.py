@@ -86,12 +86,12 @@ def _bert(config: BlipConfig | None, folder: Path, name: str) -> PreTrainedToken
             f"{name}: has no tokenizer, and its {words} words are not BERT's {BERT_WORDS + 2}: put the vocab.txt "
             f"that it was trained with into {folder}"
         )
-    for local in (True, False):
+    for name_there, local in ((BERT, True), (f"google-bert/{BERT}", True), (BERT, False)):
         if local or hub_in_reach():
             try:
-                return BertTokenizer.from_pretrained(BERT, local_files_only=local)
+                return BertTokenizer.from_pretrained(name_there, local_files_only=local)
             except Exception as error:  # of the cache, the network or the hub
-                logger.debug("%s: %s", BERT, error)
+                logger.debug("%s: %s", name_there, error)
     raise CheckpointError(f"{name}: has no tokenizer, and the hub is not in reach: {WHERE_TO_GET_IT} ({folder})")
 
 
