@@ -74,7 +74,7 @@ def folder_rows(reading: Reading) -> Iterator[tuple[str, object]]:
 
 def _of_split(reading: Reading) -> Path:
     """The folder of the split below the one that is named, if there is one and nothing says otherwise."""
-    folder = reading.path
+    folder = reading.path.absolute()
     if any((folder / name).is_file() for name in _METADATA):
         return folder
     below = next((folder / name for name in split_names(reading.split) if (folder / name).is_dir()), None)
