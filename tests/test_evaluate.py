@@ -118,6 +118,25 @@ def test_a_run_is_evaluated_from_another_folder(
     assert kept == kept.located()
 
 
+def test_blank_pictures_are_named_in_the_row(trained: Path, tmp_path: Path) -> None:
+    assert main(["evaluate", str(trained / "run.yaml"), "--data.blank", "true", "--output", str(tmp_path)]) == 0
+    assert rows(tmp_path / "metrics.json")[0]["setting"] == "blank pictures"
+
+
+def test_runs_of_one_process_have_their_own_precision() -> None:
+    from uniadapter.config import TrainConfig
+    from uniadapter.optimisation import make_accelerator
+
+    for precision in ("no", "bf16", "no"):
+        assert make_accelerator(TrainConfig(precision=precision)).mixed_precision == precision  # type: ignore[arg-type]
+
+
+def test_a_picture_that_is_not_there_is_said_before_a_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["ask", "nowhere.png", "what is it?"], ["caption", "nowhere.png"]):
+        assert main([*command, "--base", "nowhere/either"]) == 2
+        assert "nowhere.png does not exist" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("split, advice", [("tset", "did you mean test?"), ("dev", "there is train, val, test, novel")])
 def test_a_split_that_is_not_there(trained: Path, capsys: pytest.CaptureFixture[str], split: str, advice: str) -> None:
     more = ["--data.extra_tests.novel", "x.json"]

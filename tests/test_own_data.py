@@ -63,6 +63,13 @@ def test_eight_pictures_train_for_many_steps(
         measure = ["evaluate", str(out / "config.yaml"), "--adapter", str(out / "adapter")]
         assert main([*measure, "--output", str(tmp_path / "written")]) == 0
         assert len((tmp_path / "written/predictions.jsonl").read_text().splitlines()) == 8
+        picture = str(tmp_path / "images/red.png")
+        assert main(["caption", picture, "--adapter", str(out)]) == 0  # a run's folder
+        assert capsys.readouterr().out.strip()
+        short = ["--output", str(tmp_path / "short"), "--evaluate.longest", "3", "--evaluate.shortest", "0"]
+        assert main([*command[:-2], "--model.base", "embedded", *short]) == 2
+        assert "no room is left" in capsys.readouterr().err
+        assert not (tmp_path / "short/history.jsonl").exists()
         assert main(["demo", "caption", "--output", str(tmp_path / "demo")]) == 2
         assert "uniadapter[caption]" in capsys.readouterr().err
         assert not (tmp_path / "demo").exists()

@@ -83,6 +83,8 @@ def a_path(text: str) -> str:
     """Return a path that can be one, with one's home for `~`: a type of options."""
     from uniadapter.config.checks import as_path
 
+    if re.match(r"[a-z]+://", text):
+        raise argparse.ArgumentTypeError(f"{shortened(text, 80)} is an address: download it, and name the file")
     try:
         return as_path(text)
     except ValueError as error:

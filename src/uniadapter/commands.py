@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack, nullcontext
@@ -23,6 +24,7 @@ from uniadapter.data.splits import RetrievalSplit
 from uniadapter.data.vqa_files import write_results
 from uniadapter.display import TrainingBar, console, logged_to, pair_bar, say
 from uniadapter.distributed import first_decides, losing_peers
+from uniadapter.errors import DataError
 from uniadapter.evaluated import check_split, results_folder, what_to_measure
 from uniadapter.evaluation.answering import Prediction
 from uniadapter.examples import examples_of
@@ -297,14 +299,19 @@ def run_prediction(
         file: the picture or video.
         questions: for "vqa".
         base: of the model; None takes the one that the adapter names, or the embedded one.
-        adapter: an adapter folder; None asks the bare base.
+        adapter: an adapter folder, a folder that full fine-tuning wrote, or a run's; None asks the bare base.
         answers: a list of answers to choose from; None takes the adapter's own, or lets the decoder write.
         frames: of a video; None takes as many as the adapter was trained for.
     """
+    config, adapter = what_to_measure(RunConfig(task=task, model=ModelConfig(base=base or "embedded")), adapter)  # type: ignore[arg-type]
     described = read_adapter_config(adapter) if adapter else None
-    base = base or (described.base if described else "embedded")
+    if described and not base:
+        config = replace(config, model=replace(config.model, base=described.base))
     frames = first(frames, described.settings.frames if described else None, 1)
-    prepared = prepare(RunConfig(task=task, model=ModelConfig(base=base, method="none")), adapter)  # type: ignore[arg-type]
+    file = Path(file).expanduser()
+    if not os.path.lexists(file):
+        raise DataError(f"{file} does not exist: name a picture, a video or a folder of frames")
+    prepared = prepare(replace(config, model=replace(config.model, method="none")), adapter)
     visuals = image_features(prepared.model, [file], frames)
     if task == "caption":
         texts = caption(prepared.model, prepared.tokenizer, visuals)

@@ -38,6 +38,7 @@ def what_to_measure(config: RunConfig, source: Path | None) -> tuple[RunConfig, 
     Returns:
         The config with the base to load, and the adapter folder to put in, if any.
     """
+    source = source and Path(source).expanduser()
     if source is not None and not (source / "adapter_config.json").is_file():
         for folder in (source / "adapter", source / "model", source):
             if (folder / "adapter_config.json").is_file():

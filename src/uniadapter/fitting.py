@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,16 @@ def check_fits_folder(config: RunConfig) -> None:
     sizes = BaseSizes.of_folder(config.model.base)
     if sizes is not None:
         check_fits(config, sizes)
+
+
+def check_files(config: RunConfig) -> None:
+    """Raise `ConfigError` for a file beside the annotations that is not there; a layout may never ask for it."""
+    data = config.data
+    named = {name: getattr(data, name) for name in ("captions", "answer_list", "root")}
+    named |= {f"annotations.{split}": file for split, file in data.annotations.items()}
+    for name, file in named.items():
+        if file is not None and "://" not in file and not file.startswith("embedded:") and not os.path.exists(file):
+            raise ConfigError(f"data.{name} is {file}: there is nothing of that name")
 
 
 def advice(config: RunConfig, rows: int, steps: int) -> list[str]:

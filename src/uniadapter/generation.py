@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from uniadapter.config import ConfigError
 from uniadapter.decoder import Context
 from uniadapter.tokens import decoder_tokens
 
@@ -34,10 +35,10 @@ def generate_texts(
         Q texts.
 
     Raises:
-        ValueError: the prompt leaves no room for a text, or a number is out of its range.
+        ConfigError: the prompt leaves no room for a text, or a number is out of its range.
     """
     text = model.config.text_config
-    _check_lengths(tokenizer, prompt, beams, longest, shortest, text.max_position_embeddings)
+    check_lengths(tokenizer, prompt, beams, longest, shortest, text.max_position_embeddings)
     if not len(context):
         return []
     start = decoder_tokens(tokenizer, model, [prompt.strip()], longest).ids[:, :-1]  # without [SEP]
@@ -55,20 +56,24 @@ def generate_texts(
     return [one.strip() for one in tokenizer.batch_decode(ids[:, start.shape[1] :], skip_special_tokens=True)]
 
 
-def _check_lengths(
+def check_lengths(
     tokenizer: PreTrainedTokenizerBase, prompt: str, beams: int, longest: int, shortest: int, positions: int
 ) -> None:
-    """Refuse what would silently write nothing, or fail in the depths of the search."""
+    """Refuse what would silently write nothing, or fail in the depths of the search.
+
+    Raises:
+        ConfigError: a number out of its range, or a prompt that leaves no room.
+    """
     given = 1 + len(tokenizer(prompt.strip(), add_special_tokens=False)["input_ids"])
     for name, value, low in (("beams", beams, 1), ("longest", longest, 1), ("shortest", shortest, 0)):
         if value < low:
-            raise ValueError(f"{name} is {value}: it must be at least {low}")
+            raise ConfigError(f"{name} is {value}: it must be at least {low}")
     if longest > positions:
-        raise ValueError(f"longest is {longest}: the decoder takes {positions} tokens")
+        raise ConfigError(f"longest is {longest}: the decoder takes {positions} tokens")
     if longest <= given:
-        raise ValueError(
+        raise ConfigError(
             f"the prompt with its start takes {given} tokens, and longest is {longest}: no room is left for a text; "
             "raise longest, or shorten the prompt"
         )
     if shortest > longest:
-        raise ValueError(f"shortest is {shortest}, more than longest, {longest}")
+        raise ConfigError(f"shortest is {shortest}, more than longest, {longest}")

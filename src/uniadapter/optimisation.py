@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 
@@ -48,7 +49,9 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
 
 
 def make_accelerator(config: TrainConfig, cpu: bool = False) -> Accelerator:
-    """Processes and precision as the run asks."""
+    """Processes and precision as the run asks, whatever an earlier run of this process asked."""
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != config.precision:
+        AcceleratorState._reset_state()  # the process group stays
     # A loss may leave parameters out. Buffers (the queue) are alike on all processes by construction: not sent around.
     wrapping = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
     return Accelerator(

@@ -200,7 +200,9 @@ def measure(
     main, *others = tests
     result = evaluate_split(prepared, tests[main], config, progress)
     # Transductive figures must never be taken for the others.
-    more = {"setting": "dual softmax (transductive)"} if config.evaluate.dual_softmax else {}
+    variants = ["dual softmax (transductive)"] if config.evaluate.dual_softmax else []
+    variants += ["blank pictures"] if config.data.blank and method != "question_only" else []
+    more = {"setting": ", ".join(variants)} if variants else {}
     seconds = time.perf_counter() - started
     row = metrics_row(method, counts, result, size, seconds, **tests[main].coverage(), **more)
     extra = {}

@@ -80,7 +80,7 @@ class DataConfig:
     blank: bool = False
     max_words: Annotated[int, Field(ge=1, le=100_000)] = 30
     on_error: OnError = "raise"
-    workers: Annotated[int, Field(ge=0, le=256)] = 2
+    workers: Annotated[int, Field(ge=0, le=64)] = 2
     together: Annotated[int, Field(ge=1, le=65_536)] = 1
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from uniadapter.distributed import gather_list
 from uniadapter.evaluation.captioning import INSTALL, can_score, caption_scores, require_scorer
 from uniadapter.evaluation.mode import evaluating
 from uniadapter.evaluation.rerank import Progress
-from uniadapter.generation import generate_texts
+from uniadapter.generation import check_lengths, generate_texts
 from uniadapter.jobs.base import Result, shared, visuals_of
 from uniadapter.preparing import Prepared, autocast
 from uniadapter.tasks.answering import CaptionTask
@@ -34,6 +34,11 @@ class CaptionJob:
     def task(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> CaptionTask:
         """The training loss; that captions will not be scored, for want of a package, is said before."""
         warn_of_cuts(prepared.tokenizer, split.texts, config.model.max_tokens, "captions")
+        if config.data.test or config.data.val:  # what would fail after training fails now
+            settings, positions = config.evaluate, prepared.model.config.text_config.max_position_embeddings
+            check_lengths(
+                prepared.tokenizer, config.model.prompt, settings.beams, settings.longest, settings.shortest, positions
+            )
         if config.train.keep == "best":
             require_scorer()
         elif (config.data.test or config.data.val) and not can_score():
