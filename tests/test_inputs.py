@@ -292,3 +292,9 @@ def test_lists_of_clips() -> None:
     assert (clip_length(clips, None), clip_length(clips[:1], None), clip_length(clips, 5)) == (2, 1, 5)
     assert as_texts(np.array(["a", "b"])) == ["a", "b"]
     assert as_texts(text for text in ("a",)) == ["a"]
+
+
+@pytest.mark.parametrize("frames", [1025, 100_000])
+def test_more_frames_than_a_clip_may_have_are_refused_before_anything_is_read(frames: int) -> None:
+    with pytest.raises(ValueError, match=f"frames is {frames}: a clip has at least 1 frame and at most 1024"):
+        clip_length(as_clips(Image.new("RGB", (4, 4))), frames)

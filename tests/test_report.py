@@ -363,6 +363,11 @@ def decoded(source: str | None) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(source.split(",", 1)[1])))
 
 
+def test_thumbnails_of_deep_pictures_are_not_white(tmp_path: Path) -> None:
+    Image.new("I;16", (30, 20), 0x4000).save(tmp_path / "deep.png")
+    assert abs(decoded(Thumbnails().source(tmp_path / "deep.png")).convert("L").getpixel((9, 9)) - 0x40) < 4  # type: ignore[operator]
+
+
 def test_thumbnails_are_small_and_transparent_is_white(tmp_path: Path) -> None:
     clear = tmp_path / "clear.png"
     Image.new("RGBA", (400, 200), (0, 0, 0, 0)).save(clear)

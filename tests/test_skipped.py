@@ -12,6 +12,7 @@ import yaml
 from transformers import BlipForConditionalGeneration, BlipForQuestionAnswering
 
 from tiny import tiny_config
+from uniadapter import report
 from uniadapter.cli import main
 from world import save_base, save_pictures, save_tokenizer
 
@@ -74,7 +75,15 @@ def test_a_figure_says_what_it_is_over(
     assert f"only {over} are there: left out" in log
     assert "none.png (missing picture)" in log
     assert "broken.png (corrupt picture)" in log
-    assert f"over {over}" in " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f", over {over} " in printed
+    for shown in (printed, report.markdown_table(metrics)):
+        assert f"scores are over {over}; the rest could not be read" in shown
+    assert f"test: the figures are over {over}. Left out: 1 " in page(tmp_path, metrics)
+
+
+def page(folder: Path, metrics: dict[str, Any]) -> str:
+    return Path(report.write_report(folder, metrics, [])).read_text()
 
 
 def test_a_whole_test_set_says_so_by_its_counts(tmp_path: Path, bases: dict[str, Path]) -> None:
@@ -83,6 +92,7 @@ def test_a_whole_test_set_says_so_by_its_counts(tmp_path: Path, bases: dict[str,
     assert "skipped" not in metrics
     row = metrics["rows"][0]
     assert (row["gallery"], row["queries"], "skipped" in row, "over" in row) == (8, 16, False, False)
+    assert "are over" not in report.markdown_table(metrics) + page(tmp_path, metrics)
 
 
 def test_where_faults_are_not_skipped_one_ends_the_run(
@@ -91,3 +101,19 @@ def test_where_faults_are_not_skipped_one_ends_the_run(
     run = run_file(tmp_path, bases["retrieval"], "retrieval", {"broken.png": b"\x89PNG broken"}, "raise")
     assert main(["evaluate", str(run)]) == 2
     assert "broken.png cannot be read" in capsys.readouterr().err
+
+
+def test_each_test_set_says_what_its_scores_are_over() -> None:
+    costs = {
+        "trainable_parameters": 0,
+        "trainable_percent": 0,
+        "adapter_percent": 0,
+        "checkpoint_bytes": 0,
+        "seconds": 1,
+    }
+    rows = [
+        {"method": "zero_shot", **costs},
+        {"method": "zero_shot", **costs, "test_set": "shifted", "over": "3 of 4 videos and 5 of 6 captions"},
+    ]
+    note = "shifted: scores are over 3 of 4 videos and 5 of 6 captions; the rest could not be read."
+    assert note in report.markdown_table({"task": "retrieval", "seed": 0, "rows": rows})

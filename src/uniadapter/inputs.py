@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from uniadapter.data.images import DatasetPicture, load_picture
+from uniadapter.data.limits import check_frames
 from uniadapter.data.records import DataError
 from uniadapter.data.timeline import draw_positions, places, shown_at
 from uniadapter.data.video import load_frames
@@ -80,7 +81,8 @@ def clip_length(clips: Sequence[Clip], frames: int | None, default: int = 1) -> 
         ValueError: it is less than 1, or videos given by their frames differ in length and nothing says how many.
     """
     if frames is not None:
-        return positive("frames", frames)
+        check_frames(positive("frames", frames))
+        return frames
     lengths = sorted({len(clip.frames) for clip in clips if clip.sampled})
     if len(lengths) > 1:
         raise ValueError(

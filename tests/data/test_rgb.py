@@ -135,8 +135,9 @@ def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch, mode: str) -> No
     picture = picture or source.convert("L").convert(mode) if mode == "F" else picture or source.convert(mode)
     whole = of(picture)
     monkeypatch.setattr(rgb, "_STRIP", 300)
-    monkeypatch.setattr(rgb, "_LARGE", 1000)
     assert (of(picture) == whole).all()
+    monkeypatch.setattr(rgb, "_LARGE", 1000)
+    assert (of(picture) == whole).all()  # sides of 2,048 it has not
     small = to_rgb(picture, at_least=10)
     assert small.size == (17, 13)
     assert small.tobytes() == Image.fromarray(whole).reduce(3).tobytes()

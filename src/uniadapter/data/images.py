@@ -69,7 +69,7 @@ def load_picture(source: Source, origin: str = "", at_least: int = 0) -> Image.I
         origin: the record that asks for it, for the error.
         at_least: sides in pixels that are enough: a JPEG is decoded at the smallest of its scales (1/1, 1/2,
             1/4, 1/8) with both sides at least this long, which is several times faster for large photographs;
-            0 always decodes in full.
+            0 decodes in full; of more than 16 million pixels, sides of 2,048 are then enough.
 
     Raises:
         DataError: kind "missing picture" or "corrupt picture"; names the record and the file.

@@ -15,7 +15,8 @@ from typing import BinaryIO
 from PIL import Image
 
 from uniadapter.data.kinds import HEAD, foreign, open_file
-from uniadapter.data.limits import MOST_PIXELS, check_bytes, check_pixels
+from uniadapter.data.limits import MOST_PIXELS, allowed_pixels, check_bytes, check_pixels
+from uniadapter.data.rgb import ENOUGH
 
 # What Pillow's decoders raise on broken files.
 BROKEN = (
@@ -49,7 +50,7 @@ def open_picture(source: Path | str | io.BytesIO, at_least: int = 0) -> Iterator
     Args:
         source: a file, or the bytes of one.
         at_least: sides in pixels that are enough: a JPEG is set to the smallest of its scales (1/1, 1/2, 1/4, 1/8)
-            with both sides at least this long; 0 always decodes in full.
+            with both sides at least this long; 0 decodes in full what may be decoded in full.
 
     Raises:
         TooLarge: the file, or what would be decoded, is above a limit.
@@ -59,8 +60,10 @@ def open_picture(source: Path | str | io.BytesIO, at_least: int = 0) -> Iterator
     with open_file(source) if isinstance(source, (str, Path)) else source as stream:
         check_bytes(stream.seek(0, os.SEEK_END))
         with _identified(stream, os.fspath(source) if isinstance(source, (str, Path)) else "") as picture:
-            if at_least and picture.format in _DRAFTED:
-                picture.draft(None, (at_least, at_least))
+            most = allowed_pixels(MOST_PIXELS)
+            enough = at_least or (ENOUGH if picture.width * picture.height > most else 0)
+            if enough and picture.format in _DRAFTED:
+                picture.draft(None, (enough, enough))
             check_pixels(picture.width, picture.height, MOST_PIXELS)
             yield picture
 

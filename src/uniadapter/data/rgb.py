@@ -26,9 +26,10 @@ _UPRIGHT = {
 }
 OVERSHOOT = 0.1  # how far shares may leave 0..1, as after a bicubic resize of floats; they are clipped
 _DEEP = ("I", "F")  # and all that start with I;
-# Larger pictures are converted in strips of so many pixels, which bounds the memory, and are never wanted in full.
+# Larger pictures are converted in strips of so many pixels, which bounds the memory.
 _STRIP = 2**20
-_LARGE = 2**24
+# Of pictures of more pixels than this, sides of so many are enough for any model.
+_LARGE, ENOUGH = 2**24, 2048
 
 
 def to_rgb(picture: Image.Image, at_least: int = 0) -> Image.Image:
@@ -39,11 +40,11 @@ def to_rgb(picture: Image.Image, at_least: int = 0) -> Image.Image:
 
     Args:
         picture: of any mode; it stays as it is.
-        at_least: sides in pixels that are enough: pictures of more than 16 million pixels are then reduced by a whole
-            number while they are converted, and both sides stay at least this long; 0 never reduces.
+        at_least: sides in pixels that are enough, 0 for 2,048: pictures of more than 16 million pixels are reduced by
+            a whole number while they are converted, and both sides stay at least this long.
     """
     picture.load()  # before the metadata: some formats have theirs after the pixels
-    factor = max(min(picture.size) // at_least, 1) if at_least and math.prod(picture.size) > _LARGE else 1
+    factor = max(min(picture.size) // (at_least or ENOUGH), 1) if math.prod(picture.size) > _LARGE else 1
     rgb = _converted(picture, factor)
     turn = _turn(picture)
     return rgb if turn is None else rgb.transpose(turn)

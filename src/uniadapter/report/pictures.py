@@ -8,8 +8,10 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from PIL import Image, ImageOps, ImageSequence, features
+from PIL import Image, ImageSequence, features
 
+from uniadapter.data.picture_files import open_picture
+from uniadapter.data.rgb import to_rgb
 from uniadapter.data.video import load_clip, looks_like_video
 
 Picture = Path | str | bytes  # a file, or the bytes of one
@@ -68,7 +70,7 @@ class Thumbnails:
     def _still(self, picture: Path | bytes) -> Image.Image:
         if isinstance(picture, Path) and self.moves(picture):
             return _small(load_clip(picture, "", 1)[0], self.side, self.side)
-        with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
+        with open_picture(io.BytesIO(picture) if isinstance(picture, bytes) else picture, self.side) as image:
             return _small(image, self.side, self.side)
 
 
@@ -107,10 +109,7 @@ def _side_by_side(frames: list[Image.Image]) -> Image.Image:
 
 def _small(image: Image.Image, width: int, height: int) -> Image.Image:
     """RGB on white, turned as the camera was held, no larger than this."""
-    image = ImageOps.exif_transpose(image) or image
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    image = image.convert("RGB")
+    image = to_rgb(image, at_least=max(width, height))
     image.thumbnail((width, height), Image.Resampling.LANCZOS)
     return image
 

@@ -130,6 +130,14 @@ def by_test_set(rows: Sequence[Row]) -> dict[str | None, list[Row]]:
     return groups
 
 
+def over_notes(rows: Sequence[Row]) -> list[str]:
+    """What scores are over, a sentence for each test set that pictures or videos were left out of."""
+    groups = by_test_set(rows)
+    found = {(name, str(row.more["over"])) for name, members in groups.items() for row in members if "over" in row.more}
+    named = sorted((f"{name or 'main test set'}: " if len(groups) > 1 else "", over) for name, over in found)
+    return [f"{name}scores are over {over}; the rest could not be read" for name, over in named]
+
+
 def best_rows(column: Column, rows: Sequence[Row]) -> set[int]:
     """Places in `rows` of the best as shown, ties included; none where there is nothing to compare."""
     shown = {}
@@ -165,6 +173,7 @@ def table(metrics: MetricsLike) -> Table:
                 f"[bold]{c.show(row)}[/bold]" if place in b else c.show(row) for c, b in zip(columns, best, strict=True)
             ]
             result.add_row(_plain(row_label(row)), *cells)
+    result.caption = _plain("\n".join(over_notes(metrics.rows))) or None
     return result
 
 
@@ -181,7 +190,8 @@ def markdown_table(metrics: MetricsLike) -> str:
         for place, row in enumerate(rows):
             cells = [f"**{c.show(row)}**" if place in b else c.show(row) for c, b in zip(columns, best, strict=True)]
             lines.append([_cell(row_label(row)), *([_cell(name or "main")] if several else []), *cells])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    notes = "".join(f"\n{note}.\n" for note in over_notes(metrics.rows))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + notes
 
 
 def _short(group: str) -> str:
