@@ -19,7 +19,8 @@ from uniadapter.data.images import MEAN, STD
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Channel = tuple[float, float, float]
+Level = Annotated[float, Field(ge=-255, le=255)]
+Spread = Annotated[float, Field(ge=0.001, le=255)]
 Resampling = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 # From setting to the field of `RunConfig` that it comes from.
@@ -61,10 +62,8 @@ class InferenceSettings:
     """
 
     image_size: Annotated[int, Field(ge=1, le=4096)] | None = None
-    mean: Channel | None = None
-    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = (
-        None
-    )
+    mean: tuple[Level, Level, Level] | None = None
+    std: tuple[Spread, Spread, Spread] | None = None
     resampling: Resampling | None = None
     frames: Annotated[int, Field(ge=1, le=1024)] | None = None
     max_tokens: Annotated[int, Field(ge=2, le=8192)] | None = None
@@ -73,7 +72,7 @@ class InferenceSettings:
     answers: tuple[str, ...] | None = None
     answering: Literal["rank", "generate"] | None = None
     k: Annotated[int, Field(ge=0)] | None = None
-    beta: Annotated[float, Field(ge=0)] | None = None
+    beta: Annotated[float, Field(ge=0, le=1_000_000)] | None = None
     beams: Annotated[int, Field(ge=1, le=100)] | None = None
     longest: Annotated[int, Field(ge=1, le=8192)] | None = None
     shortest: Annotated[int, Field(ge=0)] | None = None
