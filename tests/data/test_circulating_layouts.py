@@ -61,6 +61,7 @@ TWO = [("000.jpg", "a red box"), ("001.jpg", "a ball, blue")]
         ("a.csv", "image;caption\n000.jpg;a red box\n001.jpg;a ball, blue\n"),
         ("a.csv", "image\tcaption\n000.jpg\ta red box\n001.jpg\ta ball, blue\n"),
         ("a.tsv", "caption\timage\na red box\t000.jpg\n\na ball, blue\t001.jpg\n"),
+        ("a.csv", "sep=;\r\nimage;caption\r\n000.jpg;a red box\r\n001.jpg;a ball, blue\r\n"),
         ("a.txt", "image| caption\n000.jpg| a red box\n001.jpg| a ball, blue\n"),
         ("metadata.csv", 'file_name,text\n000.jpg,a red box\n001.jpg,"a ball, blue"\n'),
         ("a.csv", 'Image Path,Title\r\n000.jpg,a red box\r\n001.jpg,"a ball, blue"\r\n'),
@@ -102,6 +103,7 @@ def renamed(image: str, caption: str, wrap: Callable[[str], Any] = lambda text: 
         {"000.jpg": ["a red box"], "001.jpg": ["a ball, blue"]},
         {"000.jpg": {"caption": "a red box"}, "001.jpg": {"caption": "a ball, blue"}},
         {"x": ROWS[0], "y": ROWS[1]},
+        {"train": ROWS, "test": ROWS[:1]},
         {"image": {"0": "000.jpg", "1": "001.jpg"}, "caption": {"0": "a red box", "1": "a ball, blue"}},
         {"image": ["000.jpg", "001.jpg"], "caption": ["a red box", "a ball, blue"]},
         [{"id": "0", "image": "000.jpg", "conversations": [
@@ -444,6 +446,10 @@ def test_fields_are_mapped(write: Write, pictures: Path) -> None:
     [
         ("cc3m.tsv", "a red box\thttps://example.com/000.jpg\n", "is an address, not a file: download it first"),
         ("laion.jsonl", '{"url": "http://x/y", "caption": "z"}\n', "has the address of a picture, not a file"),
+        ("a.csv", "image,image,caption\n000.jpg,1,x\n", "two columns are called 'image': rename one"),
+        ("a.csv", "1,000.jpg,a dog\n", "its first line should name the columns: image,caption"),
+        ("a.json", {"val": ROWS, "test": ROWS}, "has val, test, no split train"),
+        ("a.json", [{"conversations": [{"from": "gpt", "value": "x"}]}], "a conversation without a picture"),
         ("00001.tar", None, "is a tar archive (a shard of img2dataset or WebDataset): unpack it, and name the folder"),
         ("a.xlsx", b"PK\x03\x04rest", "is a zip archive or an Excel sheet"),
         ("a.csv", "image,caption\n".encode("utf-16"), "is text in UTF-16: save it in UTF-8"),

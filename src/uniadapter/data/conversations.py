@@ -39,6 +39,10 @@ def conversation_rows(reading: Reading) -> Iterator[tuple[str, object]]:
             reading.problems.report(error)
             continue
         visual = _visual(row)
+        if not visual:
+            message = f"{origin}: a conversation without a picture: remove it, or set data.on_error to skip"
+            reading.problems.report(DataError(message, "conversation without a picture"))
+            continue
         if reading.wanted == "caption":
             reading.problems.changed["further turns of conversations left aside"] += len(found) - 1
             yield origin, {**visual, "caption": found[0][1]}

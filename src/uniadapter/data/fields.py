@@ -34,12 +34,12 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "captions", "text", "texts", "sentence", "sentences", "title", "description", "descriptions", "caption_str",
         "comment", "raw", "txt", "alt_text", "alttext", "encap",
     ),
-    "question": ("query", "question_str", "question_text"),
+    "question": ("q", "query", "question_str", "question_text"),
     "image_id": ("cocoid", "imageid", "img_id", "imgid"),
     "video_id": ("videoid", "vid"),
     "question_id": ("questionid", "qid", "question_index"),
     "answer_type": ("answertype",),
-    "answer": (),  # `answers.py` knows where else answers stand
+    "answer": ("ans",),  # `answers.py` knows where else answers stand
     "split": (),
 }  # fmt: skip
 TARGETS = tuple(name for name in ALIASES)
@@ -55,6 +55,7 @@ _ADDRESSES = ("url", "image_url", "img_url", "video_url", "coco_url", "image_url
 _OTHERS = frozenset({
     "answers", "clip_name", "vid_key", "key", "direct_answers", "label", "times", "comment_number", "id", *_ADDRESSES,
 })  # fmt: skip
+_PLAIN = "add it, rename one, or map it with data.fields"
 _FOLDERS = ("filepath", "file_path")  # of a picture, where its name stands beside
 _MEDIA = re.compile(r"\.(jpe?g|png|webp|bmp|gif|tiff?|ppm|avif|heic)$", re.IGNORECASE)
 
@@ -194,4 +195,5 @@ def _remedy(absent: list[str], row: Row) -> str:
         pairs.append(f"{ours}: {'...' if theirs is None else str(theirs)[:24]}")
     if len(pairs) > sum(pair.endswith("...") for pair in pairs):
         return f"if meant, set data.fields to {{{', '.join(pairs)}}}"
-    return "add it, rename one, or map it with data.fields"
+    headless = "" in row.values() and not any(map(is_known, row))
+    return "its first line should name the columns: image,caption" if headless else _PLAIN

@@ -1,5 +1,6 @@
 """JSON objects that hold records in other ways than a list of them.
 
+{train: [records], test: [records]}                     one's own
 {data: [records]}, or `annotations`, `questions`, …     TextCaps, TextVQA, DocVQA, CLEVR
 {id: record}                                            GQA's questions, ActivityNet's paragraphs, one's own
 {file: caption or captions}                             one's own
@@ -12,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from uniadapter.data.fields import VISUAL_IDS, VISUALS, is_media, names_of
+from uniadapter.data.fields import VISUAL_IDS, VISUALS, is_media, names_of, split_of
 from uniadapter.data.files import video_name
+from uniadapter.data.records import DataError, field_names
 from uniadapter.data.sources import Reading, Source
 
 _LISTS = ("data", "annotations", "questions", "records", "rows", "samples", "items", "examples", "captions")
@@ -21,14 +23,25 @@ _LISTS = ("data", "annotations", "questions", "records", "rows", "samples", "ite
 
 def is_wrapped(source: Source) -> bool:
     """Whether a file is an object with its records in a list."""
-    return source.form == "object" and _list_of(source.first or {}) is not None
+    content = source.first or {}
+    return source.form == "object" and bool(_list_of(content) or _splits(content))
 
 
 def wrapped_rows(reading: Reading) -> Iterator[tuple[str, object]]:
-    """The records of that list."""
+    """The records of that list; of an object of splits, those of the split that is read.
+
+    Raises:
+        DataError: the file has splits, but not this one.
+    """
     content = reading.source.first or {}
     name = _list_of(content)
-    return ((f"{reading.path}.{name}[{index}]", row) for index, row in enumerate(content[name or ""]))
+    if name is None:
+        splits = _splits(content)
+        wanted = split_of(reading.split) or "test"
+        if wanted not in splits:
+            raise DataError(f"{reading.path} has {field_names(splits)}, no split {wanted}", "another split")
+        name = splits[wanted]
+    return ((f"{reading.path}.{name}[{index}]", row) for index, row in enumerate(content[name]))
 
 
 def is_keyed(source: Source) -> bool:
@@ -87,6 +100,13 @@ def _list_of(content: Mapping[str, Any]) -> str | None:
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
             return name
     return None
+
+
+def _splits(content: Mapping[str, Any]) -> dict[str, str]:
+    """The file's names of the splits, if the object is one of splits with a list of records each."""
+    named = {split_of(key): key for key, value in content.items() if isinstance(value, list)}
+    whole = len(named) == len(content) and None not in named
+    return {split: key for split, key in named.items() if split is not None} if whole else {}
 
 
 def _columns(content: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -8,6 +8,7 @@ often written as they are, a quote counts only around a whole cell.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from uniadapter.data.records import DataError, Problems
 SUFFIXES = {".csv", ".tsv", ".tab", ".token"}
 _DELIMITERS = ("\t", ",", ";", "|")
 _QUOTED = (",", ";")
+_EXCEL = re.compile(r"sep=.$")
 
 
 @dataclass(frozen=True)
@@ -30,17 +32,31 @@ class Table:
         names: of its columns.
         headed: whether its first line says these names.
         line: its first line.
+        before: lines before that, which say how Excel divides it.
     """
 
     delimiter: str
     names: tuple[str, ...]
     headed: bool
     line: str
+    before: int = 0
 
 
 def table_of(file: Path, head: str) -> Table:
-    """How the table that begins with `head`, which is not blank, is divided."""
-    line = head.splitlines()[0]
+    """How the table that begins with `head`, which is not blank, is divided.
+
+    Raises:
+        DataError: two columns have one name.
+    """
+    line, _, rest = head.partition("\n")
+    line = line.rstrip("\r")
+    if _EXCEL.match(line) and rest.strip():
+        found = _headed(file, rest.splitlines()[0])
+        return Table(found.delimiter, found.names, found.headed, found.line, 1)
+    return _headed(file, line)
+
+
+def _headed(file: Path, line: str) -> Table:
     found = {delimiter: _cells(line, delimiter) for delimiter in _DELIMITERS}
     known = {delimiter: sum(map(is_known, cells)) for delimiter, cells in found.items()}
     delimiter = max(_DELIMITERS, key=lambda one: (known[one], one == "," and ".csv" in file.suffixes, len(found[one])))
@@ -51,7 +67,12 @@ def table_of(file: Path, head: str) -> Table:
         if len(cells) == 2 and any(media):
             names = ("image", "caption") if media[0] else ("caption", "image")
             return Table(delimiter, names, False, line)
-    return Table(delimiter, tuple(found[delimiter]), True, line)
+    header = tuple(found[delimiter])
+    twice = next((name for name in header if name and header.count(name) > 1 and known[delimiter]), None)
+    if twice is not None:
+        message = f"{file}:1 (the header): two columns are called {twice[:60]!r}: rename one"
+        raise DataError(message, "two columns of one name")
+    return Table(delimiter, header, True, line)
 
 
 def table_rows(file: Path, table: Table, problems: Problems) -> Iterator[tuple[str, object]]:
@@ -65,7 +86,7 @@ def table_rows(file: Path, table: Table, problems: Problems) -> Iterator[tuple[s
     try:
         with open_text(file, newline="" if quoted else None) as stream:
             rows = _csv(stream, table.delimiter, problems, file) if quoted else _plain(stream, table.delimiter)
-            if table.headed:
+            for _ in range(table.before + table.headed):
                 next(rows)
             columns = len(table.names)
             for number, cells in rows:
