@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from uniadapter.config import (
@@ -95,6 +97,12 @@ def test_values_are_kept_as_they_are_understood(monkeypatch: pytest.MonkeyPatch)
     assert isinstance(TrainConfig(lr=1).lr, float)
     assert DataConfig(scale=[0.5, 1]).scale == (0.5, 1.0)  # type: ignore[arg-type]
     assert DataConfig(train="~/a.json", extra_tests={"novel": "~/b.json"}).train == "/home/me/a.json"
+    found = DataConfig(train=Path("a.json"), extra_tests={"novel": Path("b.json")})  # type: ignore[arg-type,dict-item]
+    assert (found.train, found.extra_tests) == ("a.json", {"novel": "b.json"})
+    scalars = AdapterConfig(bottleneck=np.int64(8), scale=np.float64(0.5), vision=np.bool_(True))  # type: ignore[arg-type]
+    assert scalars == AdapterConfig(bottleneck=8, scale=0.5, vision=True)
+    with pytest.raises(ConfigError):
+        AdapterConfig.from_dict([])  # type: ignore[arg-type]
     assert DataConfig(train="embedded:scenes/train").train == "embedded:scenes/train"
     monkeypatch.delenv("HOME")
     assert ModelConfig(base="x").base == "x"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +45,10 @@ for command in [["--help"], ["--version"], ["trian"], ["train", "scenes", "--tra
 print("loaded:", *sorted({name.partition(".")[0] for name in sys.modules}))
 print("seconds:", time.process_time())
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}  # a terminal that knows no ellipsis
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60, env=ascii_only
+    )
     loaded, seconds = (line.split()[1:] for line in done.stdout.splitlines()[-2:])
     assert not HEAVY & set(loaded)
     assert float(seconds[0]) < 2  # all of them together; one takes a quarter of a second

@@ -71,7 +71,8 @@ def settings_of(kind: type[Any], start: str = "") -> Iterator[Setting]:
     hints, explained = get_type_hints(kind), documented(kind)
     for one in fields(kind):
         key, inner = f"{start}{one.name}", hints[one.name]
-        default = one.default if one.default is not MISSING else one.default_factory()  # type: ignore[misc]
+        made = None if is_dataclass(inner) else one.default_factory  # of a section nothing is shown: not made here
+        default = made() if made not in (None, MISSING) else one.default  # type: ignore[operator]
         yield Setting(key, inner, default, explained[one.name])
         if is_dataclass(inner):
             yield from settings_of(inner, f"{key}.")  # type: ignore[arg-type]

@@ -20,6 +20,16 @@ def as_path(name: str) -> str:
     return os.path.expanduser(name)
 
 
+def _plain(value: Any) -> Any:
+    """A `Path` as text and numpy's scalars as numbers, as Python's callers have them; all else as it is."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    scalar = type(value).__module__ == "numpy" and getattr(value, "shape", None) == ()
+    return value.item() if scalar else value
+
+
 def _writable(name: str) -> str:
     name.encode()  # half an emoji raises UnicodeEncodeError, which is a ValueError
     return name
@@ -41,7 +51,7 @@ Count: TypeAlias = Annotated[int, Field(ge=0, le=100_000_000)]
 def check(config: Any, where: str) -> None:
     """Check every field of a config against its annotation, and put in the values as they are understood.
 
-    A whole number does for a fraction, a list for a tuple; nothing else is converted: true is no number, "1" is none
+    A whole number does for a fraction, a list for a tuple, a `Path` for a text, numpy's scalars for numbers; nothing else is converted: true is no number, "1" is none
     either, and NaN and infinity are refused.
 
     Args:
@@ -52,7 +62,7 @@ def check(config: Any, where: str) -> None:
         ConfigError: names the first field that is wrong, and what it may be.
     """
     kind: Any = type(config)
-    values = {one.name: getattr(config, one.name) for one in fields(kind)}
+    values = {one.name: _plain(getattr(config, one.name)) for one in fields(kind)}
     try:
         found = _fields_of(kind).model_validate(values)
     except ValidationError as error:

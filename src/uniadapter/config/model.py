@@ -61,6 +61,7 @@ class AdapterConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AdapterConfig:
         """The config from plain values; an unknown key raises `ConfigError`."""
+        require(isinstance(values, dict), f"adapter settings are {values!r}: they must be an object of keys and values")
         known = [one.name for one in fields(cls)]
         for name in values:
             if name not in known:
