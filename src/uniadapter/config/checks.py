@@ -51,8 +51,8 @@ Count: TypeAlias = Annotated[int, Field(ge=0, le=100_000_000)]
 def check(config: Any, where: str) -> None:
     """Check every field of a config against its annotation, and put in the values as they are understood.
 
-    A whole number does for a fraction, a list for a tuple, a `Path` for a text, numpy's scalars for numbers; nothing else is converted: true is no number, "1" is none
-    either, and NaN and infinity are refused.
+    A whole number does for a fraction, a list for a tuple, a `Path` for a text, numpy's scalars for numbers; nothing
+    else is converted: true is no number, "1" is none either, and NaN and infinity are refused.
 
     Args:
         config: an instance of one of the config dataclasses, as its `__post_init__` finds it.
