@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from uniadapter.divergence import first_unusable
-from uniadapter.errors import CheckpointError
+from uniadapter.errors import CheckpointError, lost_worker
 from uniadapter.files import written_atomically
 from uniadapter.original import first_line
 from uniadapter.tasks.base import Task
@@ -43,6 +43,8 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
         with written_atomically(path) as temporary, temporary.open("wb") as file:
             torch.save({"format": FORMAT, **state}, file)
     except (OSError, RuntimeError) as error:  # torch may report a full disk as a RuntimeError
+        if lost_worker(error):  # which torch raises wherever the main process is
+            raise
         reason = getattr(error, "strerror", None) or first_line(error)
         if isinstance(error.__cause__, OSError):
             reason = error.__cause__.strerror or reason

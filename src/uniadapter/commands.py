@@ -197,10 +197,9 @@ def run_evaluation(
     accelerator = make_accelerator(config.train)
     bare = replace(config, model=replace(config.model, method="none"))
     if not accelerator.is_main_process:
-        if config.task == "retrieval":  # of the other kinds of runs the first process does all
-            logging.getLogger("uniadapter").setLevel(logging.ERROR)
-            bare = _as_trained(replace(bare, data=resolve_data(bare.data)), adapter, stated)
-            _take_part(bare, adapter, which, accelerator)
+        logging.getLogger("uniadapter").setLevel(logging.ERROR)
+        bare = _as_trained(replace(bare, data=resolve_data(bare.data)), adapter, stated)
+        _take_part(bare, adapter, which, accelerator)
         return {}
     folder, digest = results_folder(bare, adapter, which, stated)
     with logged_to(folder, "evaluate.log"):
@@ -208,7 +207,7 @@ def run_evaluation(
         split = load_split(config, which)
         prepared = prepare(config, adapter)
         prepared.model.to(device=accelerator.device)  # type: ignore[call-arg]
-        prepared.together = config.task == "retrieval" and accelerator.num_processes > 1
+        prepared.together = accelerator.num_processes > 1
         tests = {which: split}
         size = (adapter / "adapter_model.safetensors").stat().st_size if adapter else 0
         started = time.perf_counter()

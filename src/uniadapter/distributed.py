@@ -18,9 +18,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from uniadapter.errors import lost_worker
+
 T = TypeVar("T")
 
-_LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed? ?out|process group|rank", re.I)
+_LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed? ?out|process group", re.I)
 
 
 class PeerLost(ConnectionError):
@@ -64,7 +66,7 @@ def losing_peers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if world_size() == 1 or not _LOST.search(str(error)):
+        if world_size() == 1 or lost_worker(error) or not _LOST.search(str(error)):
             raise
         reason = re.sub(r"^\[\S+\] ", "", str(error).strip()).splitlines()[0].strip()[:80]  # without torch's own place
         raise PeerLost(

@@ -1,0 +1,53 @@
+"""What ends around a run from outside: a loading process, a whole process while it is still importing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from training_runs import make_config, train
+
+from uniadapter.errors import DataError, mendable
+from uniadapter.history import Tick
+from uniadapter.trainer import CHECKPOINT
+from world import save_base
+
+
+def test_a_killed_loading_process_is_one_line(tmp_path: Path) -> None:
+    config = make_config(tmp_path, save_base(tmp_path / "base"), save_every=1, epochs=50)
+    config = replace(config, data=replace(config.data, workers=1))
+    loaders: list[torch.utils.data.DataLoader[object]] = []
+
+    def on_tick(tick: Tick) -> None:
+        if tick.step == 2:
+            os.kill(loaders[0]._iterator._workers[0].pid, signal.SIGKILL)  # type: ignore[union-attr]
+
+    with pytest.raises((DataError, RuntimeError)) as error:
+        train(config, tmp_path / "run", ready=lambda t: loaders.append(t.loader._loader), on_tick=on_tick)
+    line = mendable(error.value)
+    assert line is not None
+    assert "a process that loads data is killed" in line
+    assert "data.workers" in line
+    assert torch.load(tmp_path / "run" / CHECKPOINT)["place"]["step"] >= 1
+
+
+def test_ctrl_c_during_imports_is_one_line() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "uniadapter", "train", "coco"], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "uniadapter.version" in line or "uniadapter.schema" in line:  # pydantic, yaml and the rest are on their way
+            break
+    process.send_signal(signal.SIGINT)
+    time.sleep(0)
+    rest = [line for line in process.stderr if not line.startswith("import time:")]
+    assert process.wait() in (130, -signal.SIGINT)
+    assert rest == ["stopped\n"]
