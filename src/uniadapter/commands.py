@@ -76,8 +76,8 @@ def run_training(config: RunConfig, resume: bool = False, overwrite: bool = Fals
     if config.train.keep == "best" and not config.data.val:
         raise ConfigError("train.keep is best, which the validation split decides: set data.val, or train.keep last")
     folder = Path(config.output)
-    accelerator = make_accelerator(config.train)
     with losing_peers(), ExitStack() as held, interruptible(folder, folder / CHECKPOINT):
+        accelerator = make_accelerator(config.train)
         first_decides(lambda: held.enter_context(own_folder(folder, resume, overwrite)))
         if accelerator.is_main_process:
             held.enter_context(logged_to(folder))

@@ -8,6 +8,7 @@ the one mean over all rows.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -66,11 +67,13 @@ def losing_peers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if world_size() == 1 or lost_worker(error) or not _LOST.search(str(error)):
+        count = max(world_size(), int(os.environ.get("WORLD_SIZE", 1)))  # also while the processes are still meeting
+        if count == 1 or lost_worker(error) or not _LOST.search(str(error)):
             raise
-        reason = re.sub(r"^\[\S+\] ", "", str(error).strip()).splitlines()[0].strip()[:80]  # without torch's own place
+        told = re.sub(r"^\[\S+\] ", "", str(error).strip())  # without the place in torch's source
+        reason = told.splitlines()[0].split(". ")[0].strip()[:80]
         raise PeerLost(
-            f"process {rank()} of {world_size()} lost the others, of which one has ended ({reason}); "
+            f"process {rank()} of {count} lost the others, of which one has ended ({reason}); "
             "what was saved last is whole: go on with --resume"
         ) from error
 

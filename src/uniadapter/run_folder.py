@@ -18,6 +18,10 @@ except ImportError:  # Windows
 
 LOCK = ".lock"
 
+_held: set[int] = set()  # handles of locks
+if hasattr(os, "register_at_fork"):  # or a loading process that outlives this one by seconds would hold on to them
+    os.register_at_fork(after_in_child=lambda: _let_go())
+
 # By these a folder is known to hold a run. A config or a log alone is what an attempt that failed at once leaves.
 RESULTS = (
     "checkpoint.pt",
@@ -80,6 +84,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     handle = _acquire(folder)
+    _held.add(handle)
     try:
         for place in (folder, folder / "adapter", folder / "model"):
             clear_leftovers(place)
@@ -87,7 +92,14 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         with suppress(OSError):
             (folder / LOCK).unlink()  # while it is still held
+        _held.discard(handle)
         os.close(handle)
+
+
+def _let_go() -> None:
+    for handle in _held:
+        os.close(handle)
+    _held.clear()
 
 
 def _acquire(folder: Path) -> int:

@@ -21,13 +21,15 @@ from uniadapter.run_folder import LOCK, RESULTS, check_unused, locked
 from uniadapter.runs import write_config
 from world import save_base
 
+# It has a child, as a run has that loads pictures in processes, which lives on for a while when it is killed.
 HOLDER = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from uniadapter.run_folder import locked
 with locked(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
+    if os.fork():
+        print("held", flush=True)
+    time.sleep(20)
 """
 
 
