@@ -90,10 +90,11 @@ def locked(folder: Path) -> Iterator[None]:
             clear_leftovers(place)
         yield
     finally:
-        with suppress(OSError):
-            (folder / LOCK).unlink()  # while it is still held
-        _held.discard(handle)
-        os.close(handle)
+        if handle in _held:  # else this is a fork of the process that holds it
+            with suppress(OSError):
+                (folder / LOCK).unlink()  # while it is still held
+            _held.discard(handle)
+            os.close(handle)
 
 
 def _let_go() -> None:
