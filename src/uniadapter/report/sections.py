@@ -203,8 +203,6 @@ def facts_section(metrics: Metrics, config: Path) -> str:
 def _fact(key: str, value: Any) -> tuple[str, str]:
     if key.endswith("seconds") and isinstance(value, (int, float)):
         return key.removesuffix("seconds").replace("_", " ").strip() + " time", duration_text(value)
-    if key == "skipped" and isinstance(value, Mapping):  # their names are for the file
-        return "left out", ", ".join(f"{name} {lost.get('count')}" for name, lost in value.items())
     if isinstance(value, Mapping):
         return key.replace("_", " "), ", ".join(f"{k} {v}" for k, v in value.items() if v is not None)
     if isinstance(value, (list, tuple)):
