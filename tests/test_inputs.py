@@ -177,6 +177,11 @@ def test_nothing_gives_nothing(base: Base, files: dict[str, Path]) -> None:
         (lambda m, t, f: ua.pair_scores(m, t, f, "a", [(0, -1)]), r"pairs point outside"),
         (lambda m, t, f: ua.pair_scores(m, t, f, "a", [(0, 0, 0)]), r"pairs must be whole numbers \[P, 2\]"),
         (lambda m, t, f: ua.pair_scores(m, t, f, "a", [(0.0, 0.0)]), r"pairs must be whole numbers"),
+        (lambda m, t, f: ua.pair_scores(m, t, f, "a", 0), r"pairs must be whole numbers"),
+        (lambda m, t, f: ua.pair_scores(m, t, f, "a", {}), r"pairs is \{\}"),
+        (lambda m, t, f: ua.text_features(m, t, "a", max_tokens=float("nan")), r"max_tokens is nan"),
+        (lambda m, t, f: ua.image_features(m, torch.zeros(3, 4, 4, device="meta")), r"without values"),
+        (lambda m, t, f: ua.image_features(m, f, frames=True), r"frames is True"),
         (lambda m, t, f: ua.image_features(m, None), r"images is None"),
         (lambda m, t, f: ua.image_features(m, 3), r"images is 3 \(int\)"),
         (lambda m, t, f: ua.image_features(m, [f, None]), r"images\[1\] is None"),
@@ -233,7 +238,8 @@ def test_a_caption_has_room_beside_its_prompt(base: Base, files: dict[str, Path]
     for more, said in (
         ({"prompt": "a picture of " * 8}, "no room is left"), ({"shortest": 21}, "shortest is 21"),
         ({"beams": 0}, "beams is 0"), ({"longest": 10**6}, "longest is 1000000"), ({"longest": -1}, "longest is -1"),
-        ({"shortest": -1}, "shortest is -1"), ({"prompt": 3}, "prompt is 3"),
+        ({"shortest": -1}, "shortest is -1"), ({"prompt": 3}, "prompt is 3"), ({"beams": 1.5}, "beams is 1.5"),
+        ({"shortest": "5"}, "shortest is '5'"),
     ):  # fmt: skip
         with pytest.raises((TypeError, ValueError), match=said):
             ua.caption(model, base[1], files["plain"], **more)

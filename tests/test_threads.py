@@ -107,6 +107,36 @@ def test_every_prediction_takes_an_adapter(task: str) -> None:
             assert call(adapter="b") == call() != within
 
 
+def test_threads_that_ask_a_fresh_model_first_re_type_it_once() -> None:
+    for _ in range(5):
+        model = tiny_model()
+        expected = features(tiny_model())
+        start = threading.Barrier(4)
+
+        def first(_: int, model: PreTrainedModel = model, start: threading.Barrier = start) -> Tensor:
+            start.wait()
+            return features(model)
+
+        with ThreadPoolExecutor(4) as pool:
+            assert all(torch.equal(found, expected) for found in pool.map(first, range(4)))
+        links = {id(module.link) for module in model.modules() if hasattr(module, "link")}
+        assert len(links) == 1
+
+
+def test_threads_share_a_tokenizer() -> None:
+    """Whose truncation and padding are settings of its own, changed by every call."""
+    model, tokenizer = ua.load_model(), ua.load_tokenizer()
+    texts = [["a red box"], ["a blue star on the left of a long list of other things " * 2] * 8]
+    right = [ua.text_features(model, tokenizer, some, max_tokens=12).feature for some in texts]
+
+    def many(which: int) -> int:
+        again = (ua.text_features(model, tokenizer, texts[which], max_tokens=12).feature for _ in range(15))
+        return sum(not torch.equal(found, right[which]) for found in again)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sum(pool.map(many, (0, 1))) == 0
+
+
 def test_asynchronous_tasks_keep_their_own() -> None:
     model = two_sets()
     right = {}

@@ -7,7 +7,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.config import ConfigError
 from uniadapter.decoder import Context
-from uniadapter.tokens import decoder_tokens
+from uniadapter.schema import whole_number
+from uniadapter.tokens import decoder_tokens, prompt_tokens
 
 
 @torch.no_grad()
@@ -39,6 +40,7 @@ def generate_texts(
     """
     text = model.config.text_config
     check_lengths(tokenizer, prompt, beams, longest, shortest, text.max_position_embeddings)
+    beams, longest, shortest = int(beams), int(longest), int(shortest)  # numpy's and torch's too
     if not len(context):
         return []
     start = decoder_tokens(tokenizer, model, [prompt.strip()], longest).ids[:, :-1]  # without [SEP]
@@ -64,9 +66,9 @@ def check_lengths(
     Raises:
         ConfigError: a number out of its range, or a prompt that leaves no room.
     """
-    given = 1 + len(tokenizer(prompt.strip(), add_special_tokens=False)["input_ids"])
+    given = prompt_tokens(tokenizer, prompt)
     for name, value, low in (("beams", beams, 1), ("longest", longest, 1), ("shortest", shortest, 0)):
-        if value < low:
+        if whole_number(name, value) < low:
             raise ConfigError(f"{name} is {value}: it must be at least {low}")
     if longest > positions:
         raise ConfigError(f"longest is {longest}: the decoder takes {positions} tokens")

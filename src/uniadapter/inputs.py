@@ -23,7 +23,7 @@ from uniadapter.data.records import DataError
 from uniadapter.data.timeline import draw_positions, places, shown_at
 from uniadapter.data.video import load_frames
 from uniadapter.pixels import from_array
-from uniadapter.schema import shortened
+from uniadapter.schema import shortened, whole_number
 
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor | Mapping[str, Any]
 Pictures = Picture | Sequence[Picture | Sequence[Picture]]
@@ -81,7 +81,8 @@ def clip_length(clips: Sequence[Clip], frames: int | None, default: int = 1) -> 
         ValueError: it is less than 1, or videos given by their frames differ in length and nothing says how many.
     """
     if frames is not None:
-        check_frames(positive("frames", frames))
+        frames = whole_number("frames", frames)
+        check_frames(frames)
         return frames
     lengths = sorted({len(clip.frames) for clip in clips if clip.sampled})
     if len(lengths) > 1:
@@ -110,15 +111,6 @@ def as_texts(texts: object, name: str = "texts") -> list[str]:
             half = f"{text[error.start]!r} at character {error.start}"
             raise ValueError(f"{name}[{row}] holds half of a surrogate pair ({half}): repair or remove it") from None
     return [str(text) for text in given]
-
-
-def positive(name: str, value: object) -> int:
-    """A number of things, at least 1; `ValueError` or `TypeError` name it."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} is {_told(value)}: it must be a whole number")
-    if value < 1:
-        raise ValueError(f"{name} is {value}: it must be at least 1")
-    return int(value)
 
 
 def _is_one(value: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -26,6 +27,8 @@ def from_array(values: Any, name: str) -> Image.Image:
     Raises:
         ValueError: another shape, or values outside these ranges.
     """
+    if isinstance(values, Tensor) and (values.is_meta or values.layout != torch.strided):
+        raise ValueError(f"{name} is a tensor without values of its own ({values.device}, {values.layout})")
     array, first = _numpy(values), isinstance(values, Tensor)
     if not array.size:
         raise ValueError(f"{name} is an empty array {list(array.shape)}: a picture has at least one pixel")

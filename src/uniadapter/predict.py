@@ -8,6 +8,7 @@ Each takes the name of an adapter for this one call, so that threads may ask one
 from __future__ import annotations
 
 import logging
+import reprlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -28,7 +29,8 @@ from uniadapter.evaluation.mode import evaluating
 from uniadapter.evaluation.retrieval import encode_texts
 from uniadapter.generation import generate_texts
 from uniadapter.inject import active_adapter, require_task
-from uniadapter.inputs import Picture, Pictures, as_clips, as_texts, clip_length, positive
+from uniadapter.inputs import Picture, Pictures, as_clips, as_texts, clip_length
+from uniadapter.schema import shortened, whole_number
 from uniadapter.settings import first
 from uniadapter.tokens import warn_of_cuts
 
@@ -84,7 +86,7 @@ def image_features(
     """
     clips = as_clips(images)
     patch = int(model.config.vision_config.patch_size)
-    if image_size is not None and positive("image_size", image_size) < patch:
+    if image_size is not None and whole_number("image_size", image_size, 1) < patch:
         raise ValueError(f"image_size is {image_size}: the base's patches are {patch} pixels wide")
     stated = active_settings(model, adapter)
     length = clip_length(clips, frames, first(stated.frames, 1))
@@ -137,7 +139,7 @@ def text_features(
     max_tokens = first(max_tokens, stated.max_tokens, _TOKENS)
     cleaned = _cleaned(as_texts(texts), clean_caption, first(stated.max_words, _CAPTION_WORDS), "texts")
     positions = model.config.text_config.max_position_embeddings
-    if max_tokens > positions:
+    if whole_number("max_tokens", max_tokens, 3) > positions:
         raise ValueError(f"max_tokens is {max_tokens}: the model takes {positions}")
     with _predicting(model, adapter):
         return encode_texts(model, tokenizer, cleaned, max_tokens, 4 * _BATCH)
@@ -203,10 +205,14 @@ def _rows(pairs: Tensor | Sequence[tuple[int, int]] | None, texts: int, visuals:
     """(text, image) rows [P, 2]."""
     if pairs is None:
         return torch.cartesian_prod(torch.arange(texts), torch.arange(visuals)).view(-1, 2)
-    rows = torch.as_tensor(pairs).cpu()
+    try:
+        rows = torch.as_tensor(pairs).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"pairs is {shortened(reprlib.repr(pairs), 80)}: it must be rows of (text, image)") from None
     if not rows.numel():
         return torch.empty(0, 2, dtype=torch.long)
-    if rows.is_floating_point() or rows.shape[-1] != 2 or rows.ndim > 2:
+    whole = not (rows.is_floating_point() or rows.is_complex() or rows.dtype == torch.bool)
+    if not whole or rows.ndim not in (1, 2) or rows.shape[-1] != 2:
         raise ValueError(f"pairs must be whole numbers [P, 2] of (text, image), not {rows.dtype} {list(rows.shape)}")
     return rows.reshape(-1, 2).long()
 

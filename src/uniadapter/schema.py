@@ -11,7 +11,9 @@ import difflib
 import functools
 import json
 import math
+import operator
 import re
+import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -40,6 +42,25 @@ def shortened(text: str, longest: int = MAX_MESSAGE) -> str:
     """A text in one line of at most `longest` characters; what is cut away is marked by an ellipsis."""
     line = " ".join(text.split())
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def whole_number(name: str, value: object, least: int | None = None) -> int:
+    """A whole number of any kind, numpy's and torch's too, that a Python call was given.
+
+    Raises:
+        TypeError: it is none; names it.
+        ValueError: it is less than `least`.
+    """
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        shown = shortened(reprlib.repr(value), 80)
+        raise TypeError(f"{name} is {shown} ({type(value).__name__}): it must be a whole number") from None
+    if least is not None and number < least:
+        raise ValueError(f"{name} is {shortened(str(number), 40)}: it must be at least {least}")
+    return number
 
 
 def read_json(file: Path | str) -> Any:

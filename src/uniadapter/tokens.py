@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 4096  # texts
+_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,18 @@ class TokenBatch:
 
     ids: Tensor
     mask: Tensor
+
+
+def encoded(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **options: Any) -> BatchEncoding:
+    """What the tokenizer makes of texts; one thread at a time, since a call changes its settings before it reads."""
+    with _lock:
+        return tokenizer(list(texts), **options)
+
+
+def pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text alone, without the tokens around it."""
+    found: list[list[int]] = encoded(tokenizer, texts, add_special_tokens=False)["input_ids"]
+    return found
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str], longest: int) -> TokenBatch:
@@ -32,7 +47,8 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str], longest: int)
     _check(longest)
     if not texts:
         return TokenBatch(*torch.zeros((2, 0, 0), dtype=torch.long))
-    out = tokenizer(texts, padding=True, padding_side="right", truncation=True, max_length=longest, return_tensors="pt")
+    options = {"padding": True, "padding_side": "right", "truncation": True, "max_length": longest}
+    out = encoded(tokenizer, texts, return_tensors="pt", **options)
     return TokenBatch(out["input_ids"], out["attention_mask"])
 
 
@@ -44,7 +60,7 @@ def warn_of_cuts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], longe
     _check(longest)
     cut = unknown = 0
     for start in range(0, len(texts), _AT_ONCE):
-        ids = tokenizer(list(texts[start : start + _AT_ONCE]), verbose=False)["input_ids"]
+        ids = encoded(tokenizer, texts[start : start + _AT_ONCE], verbose=False)["input_ids"]
         cut += sum(len(row) > longest for row in ids)
         unknown += sum(tokenizer.unk_token_id in row for row in ids)
     if unknown:
@@ -71,7 +87,7 @@ def prompted(prompt: str, text: str) -> str:
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> int:
     """How many tokens stand before a text that has this prompt: [DEC] and the prompt's own."""
-    return 1 + len(tokenizer(prompt.strip(), add_special_tokens=False)["input_ids"]) if prompt.strip() else 1
+    return 1 + len(pieces(tokenizer, [prompt.strip()])[0]) if prompt.strip() else 1
 
 
 def decoder_tokens(

@@ -20,7 +20,7 @@ from uniadapter.evaluation.blocks import block_questions
 from uniadapter.evaluation.mode import evaluating
 from uniadapter.generation import generate_texts
 from uniadapter.ranking import AnswerTree, rank_answers
-from uniadapter.tokens import tokenize, warn_of_cuts
+from uniadapter.tokens import pieces, tokenize, warn_of_cuts
 
 RUNNERS_UP = 5  # likeliest answers that a prediction keeps, the chosen one among them
 ANSWER_TOKENS = 10  # of a written answer
@@ -58,14 +58,14 @@ class AnswerList:
             raise ValueError("the list of answers is empty")
         text = model.config.text_config
         start, end = int(text.bos_token_id), int(text.sep_token_id)
-        pieces = tokenizer(self.answers, add_special_tokens=False)["input_ids"]
-        for answer, ids in zip(self.answers, pieces, strict=True):
+        listed = pieces(tokenizer, self.answers)
+        for answer, ids in zip(self.answers, listed, strict=True):
             if not ids:
                 raise ValueError(f"the answer {answer!r} has no token: remove it from the list")
             if len(ids) + 2 > text.max_position_embeddings:
                 limit = text.max_position_embeddings - 2
                 raise ValueError(f"the answer {answer[:60]!r} … has {len(ids)} tokens: the decoder takes {limit}")
-        self.tree = AnswerTree.of([[start, *ids, end] for ids in pieces]).to(model.device)
+        self.tree = AnswerTree.of([[start, *ids, end] for ids in listed]).to(model.device)
         self.tokens = (int(self.tree.nodes.max()) + 1) / len(self.answers)  # an answer's, shared ones counted once
 
     def predictions(self, chosen: Tensor, nll: Tensor) -> list[Prediction]:

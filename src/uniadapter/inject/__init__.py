@@ -6,6 +6,7 @@ base's state-dict keys do not change; the model owns adapters under one name eac
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,6 +38,7 @@ from uniadapter.inject.layers import (
 from uniadapter.products import BaseLinear
 
 OWNER = "uniadapters"  # attribute of the model that owns the sets; its keys are never saved with the base
+_lock = threading.Lock()
 HEADS = ("vision_proj", "text_proj", "itm_head")
 
 
@@ -132,8 +134,14 @@ def adopt(model: PreTrainedModel) -> Link:
     Even a model without adapters gains by it: SDPA, and cross-attention masks that are obeyed.
     """
     model = bare(model)
-    if OWNER in model._modules:
-        return model._uniadapter_link  # type: ignore[return-value]
+    if OWNER not in model._modules:
+        with _lock:  # of threads that ask a model first at the same time, one re-types it
+            if OWNER not in model._modules:
+                _adopt(model)
+    return model._uniadapter_link  # type: ignore[return-value]
+
+
+def _adopt(model: PreTrainedModel) -> None:
     backbone_shape(model)
     sets = nn.ModuleDict()
     link = Link(sets)
@@ -154,9 +162,8 @@ def adopt(model: PreTrainedModel) -> Link:
             continue
         _retype(head, AdaptedHead, link, "vision")
         head.name = name  # type: ignore[assignment]
-    setattr(model, OWNER, sets)
     model._uniadapter_link = link
-    return link
+    setattr(model, OWNER, sets)  # last: it says that all is in place
 
 
 _LEAN: dict[type[nn.Module], type[nn.Module]] = {
