@@ -230,6 +230,24 @@ def test_half_precision_of_folders_and_of_pth(tmp_path: Path, cls: type[PreTrain
         assert {parameter.dtype for parameter in again.parameters()} == {torch.float32}
 
 
+def test_a_base_that_shows_pictures_otherwise_is_said(base: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = base / "preprocessor_config.json"
+    BlipImageProcessor().save_pretrained(base)
+    ua.load_model(base)
+    assert "preprocessor" not in caplog.text
+    values = json.loads(file.read_text())
+    for content in (
+        json.dumps({**values, "image_mean": [0.5, 0.5, 0.5]}),
+        json.dumps({**values, "resample": 2}),
+        "[",
+        "[]",
+    ):
+        file.write_text(content)
+        caplog.clear()
+        ua.load_model(base)
+        assert str(file) in caplog.text
+
+
 def test_what_does_not_fit_float16_is_said(base: Path) -> None:
     weights(base, lambda tensors: tensors[QUERY].fill_(1e6))
     ua.load_model(base)

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 from transformers import BlipConfig
 from transformers.activations import ACT2FN
 
+from uniadapter.data.images import MEAN, STD
 from uniadapter.errors import CheckpointError
 from uniadapter.schema import SchemaError, checked, read_json
 
@@ -128,3 +129,23 @@ def _check_values(read: BaseValues, file: Path) -> None:
     for name, token in tokens.items():
         if token >= text.vocab_size:
             raise CheckpointError(f"{file}: {name} is {token}, beyond the {text.vocab_size} words of text_config")
+
+
+def other_preprocessing(folder: Path) -> str:
+    """How a base's `preprocessor_config.json` shows pictures otherwise than this package; empty where it is the same."""
+    file = folder / "preprocessor_config.json"
+    try:
+        values = read_json(file) if file.is_file() else {}
+    except (SchemaError, OSError) as error:
+        return str(error)
+    if not isinstance(values, dict):
+        return f"{file}: its top level has no keys"
+    ours = {"image_mean": list(MEAN), "image_std": list(STD), "resample": 3, "do_normalize": True}
+    other = [key for key, value in ours.items() if not _same(values.get(key, value), value)]
+    return f"{file}: its {', '.join(other)} differ from BLIP's, with which pictures are shown here" if other else ""
+
+
+def _same(found: object, value: object) -> bool:
+    if isinstance(found, list) and isinstance(value, list) and all(isinstance(one, (int, float)) for one in found):
+        return len(found) == len(value) and all(abs(a - b) < 1e-4 for a, b in zip(found, value, strict=True))
+    return found == value

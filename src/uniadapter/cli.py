@@ -100,7 +100,7 @@ def convert(arguments: list[str]) -> None:
     parser.add_argument("--vision_heads", type=heads, default=0, help="attention heads; 0 means width / 64, BLIP's")
     parser.add_argument("--text_heads", type=heads, default=0, help="the same for text")
     parser.add_argument(
-        "--tokenizer", default=None, help="its folder or vocab.txt; without it what lies beside the file"
+        "--tokenizer", type=a_path, help="its folder or vocab.txt; without it what lies beside the file"
     )
     chosen = parser.parse_args(arguments)
     usable_folder(chosen.output)

@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from uniadapter.base_config import read_base_config
+from uniadapter.base_config import other_preprocessing, read_base_config
 from uniadapter.bases import EMBEDDED, locate
 from uniadapter.errors import CheckpointError, ConfigError
 from uniadapter.inject import HEADS
@@ -114,6 +114,8 @@ def load_model(
     path = locate(base)
     with naming(base):
         if path.is_dir():
+            if other := other_preprocessing(path):
+                logger.warning("%s", other)
             config, weights = read_base_config(path), open_weights(path)
             shapes, load = weights.shapes, weights.load
         else:
