@@ -16,6 +16,7 @@ from transformers import AutoProcessor
 
 import uniadapter as ua
 from reference import ParityCase
+from uniadapter.backbone import enc_token_id
 from uniadapter.cli import main
 from uniadapter.converting import convert_blip
 from uniadapter.errors import CheckpointError
@@ -229,6 +230,19 @@ def test_convert_writes_tokenizer_and_preprocessing(tmp_path: Path, capsys: pyte
     processor = AutoProcessor.from_pretrained(tmp_path / "out")
     assert processor.image_processor.size["height"] == infer_config(blip(), 4, 4).vision_config.image_size
     assert processor(text="a red square").input_ids == tokenizer("a red square").input_ids
+
+
+def test_ids_of_special_tokens_are_the_tokenizers(tmp_path: Path) -> None:
+    """A `.pth` file doesn't tell where [SEP] is; answers would not end without."""
+    torch.save({"model": blip()}, tmp_path / "x.pth")
+    words = [f"[unused{number}]" for number in range(40)] + ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = ["[PAD]", *words, *["a", "the", "of", "picture", "red", "blue", "black", "white", "square", "dog"]]
+    (tmp_path / "vocab.txt").write_text("\n".join(words + [f"##{letter}" for letter in "abcdefg"]) + "\n")
+    assert main(["convert", str(tmp_path / "x.pth"), str(tmp_path / "out"), *HEADS]) == 0
+    assert load_tokenizer(tmp_path / "out").sep_token_id == 43
+    for base in ("out", "x.pth"):
+        text = load_model(tmp_path / base).config.text_config
+        assert (text.sep_token_id, text.bos_token_id, enc_token_id(load_model(tmp_path / base))) == (43, 62, 63)
 
 
 def test_a_tokenizer_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -132,7 +132,7 @@ def _check_values(read: BaseValues, file: Path) -> None:
 
 
 def other_preprocessing(folder: Path) -> str:
-    """How a base's `preprocessor_config.json` shows pictures otherwise than this package; empty where it is the same."""
+    """How a base's `preprocessor_config.json` shows pictures otherwise than this package; empty where not."""
     file = folder / "preprocessor_config.json"
     try:
         values = read_json(file) if file.is_file() else {}

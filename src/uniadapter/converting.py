@@ -149,7 +149,7 @@ def _tokenizer(path: Path, chosen: Path | str | None, config: BlipConfig) -> Pre
     source = Path(chosen).expanduser()
     if not source.exists():
         raise CheckpointError(f"{chosen}: no such file or folder to take a tokenizer from")
-    return load_tokenizer_from(source, str(chosen), config)
+    return load_tokenizer_from(source, str(chosen), config, from_pth=True)
 
 
 def _write_base(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -25,7 +25,7 @@ from uniadapter.base_config import other_preprocessing, read_base_config
 from uniadapter.bases import EMBEDDED, locate
 from uniadapter.errors import CheckpointError, ConfigError
 from uniadapter.inject import HEADS
-from uniadapter.original import first_line, import_base, infer_config
+from uniadapter.original import BERT_WORDS, first_line, import_base, infer_config
 from uniadapter.pth import read_pth
 from uniadapter.vocabulary import load_tokenizer_from
 from uniadapter.weights import check_finite, check_shapes, expected_shapes, open_weights
@@ -120,7 +120,7 @@ def load_model(
             shapes, load = weights.shapes, weights.load
         else:
             original = read_pth(path)
-            config, state = infer_config(original), import_base(original)
+            config, state = _config_of(original, path, base), import_base(original)
             shapes, load = {name: tuple(tensor.shape) for name, tensor in state.items()}, lambda: state
         fresh = check_shapes(base, cls, config, shapes, tuple(HEADS))
         model = build_model(base, cls, config, load(), dtype)
@@ -129,6 +129,15 @@ def load_model(
     if base == EMBEDDED and task == "vqa":
         _teach_questions(model, path / "question_encoder.safetensors")
     return model
+
+
+def _config_of(original: dict[str, Tensor], path: Path, base: str) -> BlipConfig:
+    """Read off a `.pth` file's tensors, and off the tokenizer beside it where its words are not BERT's."""
+    config = infer_config(original)
+    if config.text_config.vocab_size != BERT_WORDS + 2:
+        with suppress(CheckpointError):  # said when the tokenizer is asked for
+            load_tokenizer_from(path, base, config)
+    return config
 
 
 def dtype_of(dtype: torch.dtype | str) -> torch.dtype:

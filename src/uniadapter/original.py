@@ -17,6 +17,7 @@ from transformers import BlipConfig
 from uniadapter.config import AdapterConfig
 from uniadapter.errors import CheckpointError
 
+BERT_WORDS = 30522  # of bert-base-uncased, which BLIP reads with; behind them it has [DEC] and [ENC]
 _VISION = (
     (r"^visual_encoder\.cls_token$", "vision_model.embeddings.class_embedding"),
     (r"^visual_encoder\.pos_embed$", "vision_model.embeddings.position_embedding"),
@@ -154,7 +155,7 @@ def infer_config(state: dict[str, Tensor], vision_heads: int = 0, text_heads: in
         raise CheckpointError(f"it has {words} words: BLIP adds [DEC] and [ENC] behind those of BERT")
     has_projection = "vision_proj.weight" in state
     projection = _read_off(state, "vision_proj.weight", 2)[0] if has_projection else 256
-    end = 102 if words == 30524 else 3
+    end = 102 if words == BERT_WORDS + 2 else 3  # where it is not BERT's, its tokenizer tells
     return BlipConfig(
         vision_config={
             "hidden_size": width,

@@ -10,14 +10,13 @@ from transformers import AutoTokenizer, BertTokenizer, BlipConfig, PreTrainedTok
 from uniadapter.base_config import CONFIG, read_base_config
 from uniadapter.bases import hub_in_reach
 from uniadapter.errors import CheckpointError
-from uniadapter.original import first_line, infer_config
+from uniadapter.original import BERT_WORDS, first_line, infer_config
 from uniadapter.pth import read_pth
 from uniadapter.schema import SchemaError, read_json
 
 logger = logging.getLogger(__name__)
 
 BERT = "bert-base-uncased"
-BERT_WORDS = 30522
 FILES = ("tokenizer.json", "vocab.txt")
 WHERE_TO_GET_IT = f"put vocab.txt of {BERT} (huggingface.co/google-bert/{BERT}) there"
 # A tokenizer that knows few words of any of these knows no language: it is empty, or its words are of another kind.
@@ -33,17 +32,22 @@ _ORDINARY = (
     "من في على و ما هو أن لا هذا أحمر",
     "और के है में की से का को लाल एक",
 )
+_PADDING = 7  # rows at most that an embedding has beyond its words, where its size is a multiple of 8
 _ENOUGH_WORDS = 8  # of a small world's own, where no language's are known
 
 
-def load_tokenizer_from(path: Path, name: str, config: BlipConfig | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer_from(
+    path: Path, name: str, config: BlipConfig | None = None, from_pth: bool = False
+) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder, or of what lies beside a `.pth` file, checked against the model's config.
 
     Args:
         path: a folder with `tokenizer.json` or `vocab.txt`; a `vocab.txt`; or a `.pth` file, whose own folder and the
             folder `tokenizer` in it are searched, then the hub's cache and the hub for BERT's.
         name: what the user calls the base, for errors.
-        config: the model's; None reads it from the folder or the `.pth` file.
+        from_pth: `config` was read off the tensors of a `.pth` file.
+        config: the model's; None reads it from the folder or the `.pth` file. Where it comes from a `.pth` file with
+            other words than BERT's, the ids of special tokens in it are a guess and are set to the tokenizer's.
 
     Raises:
         CheckpointError: there is none, it is broken, or it is another model's; says which file to put where.
@@ -58,7 +62,10 @@ def load_tokenizer_from(path: Path, name: str, config: BlipConfig | None = None)
         raise CheckpointError(f"{name}: has no tokenizer; {WHERE_TO_GET_IT}, or give one when converting (--tokenizer)")
     else:
         tokenizer = _read(source)
-    _add_special(tokenizer, config)
+    guessed = (is_pth or from_pth) and config is not None and config.text_config.vocab_size != BERT_WORDS + 2
+    _add_special(tokenizer, config, _PADDING if guessed else 0)
+    if guessed and config is not None:
+        _take_ids(config, tokenizer)
     check_tokenizer(tokenizer, config, str(source or BERT))
     for side in ("padding_side", "truncation_side"):
         if getattr(tokenizer, side) != "right":
@@ -81,7 +88,7 @@ def _beside(pth: Path) -> Path | None:
 def _bert(config: BlipConfig | None, folder: Path, name: str) -> PreTrainedTokenizerBase:
     """BERT's words, from the hub's cache or the hub."""
     words = config.text_config.vocab_size if config else BERT_WORDS + 2
-    if words < BERT_WORDS:
+    if words != BERT_WORDS + 2:
         raise CheckpointError(
             f"{name}: has no tokenizer, and its {words} words are not BERT's {BERT_WORDS + 2}: put the vocab.txt "
             f"that it was trained with into {folder}"
@@ -116,11 +123,23 @@ def _read(source: Path) -> PreTrainedTokenizerBase:
         raise CheckpointError(f"{source}: not a readable tokenizer ({type(error).__name__}: {error})") from error
 
 
-def _add_special(tokenizer: PreTrainedTokenizerBase, config: BlipConfig | None) -> None:
+def _add_special(tokenizer: PreTrainedTokenizerBase, config: BlipConfig | None, padding: int) -> None:
     """Put [DEC] and [ENC] behind BERT's words, in BLIP's order, where a tokenizer has BERT's alone."""
-    if config is not None and len(tokenizer) == config.text_config.vocab_size - 2 == config.text_config.bos_token_id:
+    if config is None or "[DEC]" in tokenizer.get_vocab():
+        return
+    if 0 <= config.text_config.vocab_size - 2 - len(tokenizer) <= padding:
         tokenizer.add_special_tokens({"bos_token": "[DEC]"})
         tokenizer.add_special_tokens({"additional_special_tokens": ["[ENC]"]})
+
+
+def _take_ids(config: BlipConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Set the ids of a config that was read off tensors, which don't tell them, to those of the tokenizer."""
+    text, vocabulary = config.text_config, tokenizer.get_vocab()
+    if tokenizer.sep_token_id is not None and tokenizer.pad_token_id is not None:
+        text.sep_token_id = text.eos_token_id = tokenizer.sep_token_id
+        text.pad_token_id = tokenizer.pad_token_id
+    if "[DEC]" in vocabulary and "[ENC]" in vocabulary:
+        text.bos_token_id, text.enc_token_id = vocabulary["[DEC]"], vocabulary["[ENC]"]
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: BlipConfig | None, where: str) -> None:
