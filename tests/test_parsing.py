@@ -145,6 +145,8 @@ def test_a_file_cut_anywhere_is_read_or_refused(tmp_path: Path) -> None:
         (["train", "scense"], "did you mean scenes?"),
         (["train", "x" * 100_000], "no such file"),
         (["train", "--config", "nowhere"], "nowhere"),
+        (["train", "--resume", "scense"], "did you mean scenes?"),
+        (["train", "scenes", "clips"], "one config is read"),
         (["evaluate", "--adaptor", "x"], "did you mean --adapter?"),
         (["evaluate", "scenes", "--model.base", "x" * 100_000], "model.base"),
         (["demo", "--seed", "-1"], "--seed"),
@@ -182,7 +184,7 @@ def test_overrides_win_in_their_order(tmp_path: Path) -> None:
     assert config.model.prompt == "null"
     assert {"task", "train.lr", "train.epochs", "data.extra_tests.a", "data.val"} < chosen.stated
     assert not {"train.seed", "model.base", "output"} & chosen.stated
-    config, _ = parse_run("train", [str(file), "--data.extra_tests", "{}"], lambda parser: None)
+    config, _ = parse_run("train", ["--data.extra_tests", "{}", str(file)], lambda parser: None)  # wherever it stands
     assert config.data.extra_tests == {}
 
 

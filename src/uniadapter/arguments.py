@@ -32,10 +32,10 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """Parse; what no option is called is answered by the most similar one."""
-        return super().parse_args(self._joined(list(args or [])), namespace)
+        return super().parse_args(self.joined(list(args or [])), namespace)
 
-    def _joined(self, args: list[str]) -> list[str]:
-        """Options and their values as one argument each, so that a value may start with a dash (-1e-5)."""
+    def joined(self, args: list[str]) -> list[str]:
+        """Give options and their values as one argument each, so that a value may start with a dash (-1e-5)."""
         joined: list[str] = []
         while args:
             name = args.pop(0)

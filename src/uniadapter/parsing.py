@@ -106,10 +106,14 @@ def parse_run(command: str, arguments: list[str], extra: Callable[[Parser], None
         UsageError: an unknown key, a value out of its range, or a file that is no YAML; names the file and the key.
     """
     parser, known = _run_parser(command, extra), {setting.key: setting for setting in all_settings()}
-    if arguments and not arguments[0].startswith("-"):
-        arguments = ["--config", *arguments]
     _add_named(parser, known, arguments)
-    chosen = parser.parse_args(arguments)
+    joined = parser.joined(arguments)
+    files = [one for one in joined if not one.startswith("-")]
+    if len(files) > 1:
+        raise UsageError(
+            shortened(f"one config is read, not {' and '.join(files)}; --config FILE puts another over it")
+        )
+    chosen = parser.parse_args([*(f"--config={file}" for file in files), *(one for one in joined if one not in files)])
     values: dict[str, Any] = {}
     try:
         for key, text in chosen.given:
@@ -145,7 +149,7 @@ def read_config(file: Path | str) -> RunConfig:
 def _run_parser(command: str, extra: Callable[[Parser], None]) -> Parser:
     usage = f"uniadapter {command} CONFIG [--FIELD VALUE …]"
     parser = Parser(f"uniadapter {command} CONFIG", f"{command} as a config says", usage=usage)
-    parser.add_argument("--config", action=_Given, metavar="FILE", help="the YAML file; it may stand first instead")
+    parser.add_argument("--config", action=_Given, metavar="FILE", help="the YAML file; it may also stand alone")
     parser.add_argument("--print_config", action="store_true", help="print the config as YAML, and do nothing else")
     parser.set_defaults(given=[])
     extra(parser)
