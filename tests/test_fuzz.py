@@ -19,7 +19,7 @@ from fuzzing.values import mutated  # noqa: E402
 from fuzzing.world import World, build  # noqa: E402
 
 COUNTS = {"adapter": 6, "pth": 10, "yaml": 6, "values": 6, "annotations": 6, "pictures": 5, "clips": 2}
-RED = ("pth",)  # kinds with faults that are known
+RED: tuple[str, ...] = ()  # kinds with faults that are known
 
 
 @pytest.fixture(scope="module")
