@@ -156,9 +156,6 @@ def table(metrics: MetricsLike) -> Table:
     metrics = Metrics.of(metrics)
     columns = [*score_columns(metrics.rows), *cost_columns()]
     result = Table(title=f"{metrics.task}, seed {metrics.seed}", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    lost = {row.test_set: row.more["over"] for row in metrics.rows if row.more.get("over")}
-    if lost:
-        result.caption = "; ".join(f"{_plain(name or 'test')}: over {over}" for name, over in lost.items())
     result.add_column("method", overflow="fold")
     for column in columns:
         result.add_column(_stacked(column), justify="right", no_wrap=True)
