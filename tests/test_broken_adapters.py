@@ -154,7 +154,7 @@ def test_sizes_are_compared_before_anything_is_made(folder: Path, monkeypatch: p
     values = json.loads(file.read_text())
     file.write_text(json.dumps(put(values, ("adapter", "bottleneck"), 16384)))  # the largest that a config may ask for
     monkeypatch.setattr("uniadapter.checkpoint.add_adapter", lambda *arguments: pytest.fail("a set was made"))
-    monkeypatch.setattr("uniadapter.checkpoint.load_file", lambda file: pytest.fail("weights were read"))
+    monkeypatch.setattr("uniadapter.checkpoint.read_weights", lambda file: pytest.fail("weights were read"))
     assert "do not fit" in refused(folder)
 
 

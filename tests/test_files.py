@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from uniadapter.files import WriteError, clear_leftovers, file_hash, write_bytes, write_text, written_atomically
+from uniadapter.files import (
+    WriteError,
+    clear_leftovers,
+    file_hash,
+    write_bytes,
+    write_text,
+    written_atomically,
+    written_into,
+)
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -79,3 +87,42 @@ def test_leftovers_of_dead_processes_are_cleared_and_no_others(tmp_path: Path) -
 
 def test_a_hash_of_bytes(tmp_path: Path) -> None:
     assert file_hash(write_bytes(tmp_path / "a", b"")).startswith("e3b0c44298fc1c14")
+
+
+def test_a_folder_is_filled_and_nothing_else_in_it_touched(tmp_path: Path) -> None:
+    (tmp_path / "model/notes").mkdir(parents=True)
+    (tmp_path / "model/notes/mine.txt").write_text("mine")
+    (tmp_path / "model/config.json").write_text("old")
+    with written_into(tmp_path / "model") as folder:
+        (folder / "config.json").write_text("new")
+        (folder / "parts").mkdir()
+        (folder / "parts/weights.bin").write_bytes(b"x" * 100)
+    found = {str(file.relative_to(tmp_path / "model")) for file in (tmp_path / "model").rglob("*") if file.is_file()}
+    assert found == {"notes/mine.txt", "config.json", "parts/weights.bin"}
+    assert (tmp_path / "model/config.json").read_text() == "new"
+    with pytest.raises(WriteError, match="a file of that name"), written_into(tmp_path / "model/config.json"):
+        pytest.fail("nothing can be written there")
+
+
+def test_a_folder_that_is_not_filled_to_the_end_stays_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("old")
+
+    def fail(error: Exception) -> None:
+        with written_into(tmp_path) as folder:
+            (folder / "config.json").write_text("new")
+            raise error
+
+    with pytest.raises(KeyError):
+        fail(KeyError())
+    with pytest.raises(WriteError, match="No space left"):
+        fail(OSError(28, "No space left on device"))
+    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
+    assert (tmp_path / "config.json").read_text() == "old"
+
+
+def test_folders_that_a_killed_process_left_are_cleared(tmp_path: Path) -> None:
+    left = tmp_path / ".files.99999999.tmp"
+    left.mkdir()
+    (left / "half").write_text("half")
+    assert clear_leftovers(tmp_path) == [left]
+    assert not left.exists()

@@ -188,3 +188,18 @@ def test_training_at_another_size_is_asked_at_that_size(tmp_path: Path, picture:
     assert replace(built.settings, answers=None).frames == 1
     here, there = ua.image_features(fresh, [picture]), ua.image_features(fresh, [picture], image_size=96)
     assert here.tokens.shape[2] < there.tokens.shape[2]
+
+
+def test_a_fully_trained_model_is_saved_beside_what_is_there(tmp_path: Path) -> None:
+    from uniadapter.config import TrainConfig
+    from uniadapter.preparing import prepare
+    from uniadapter.runs import save_result
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/thesis.tex").write_text("mine")
+    config = RunConfig(output=str(tmp_path), model=ModelConfig(method="full"), train=TrainConfig())
+    size = save_result(prepare(config), config, tmp_path)
+    assert size == (tmp_path / "model/model.safetensors").stat().st_size > 10_000_000
+    assert (tmp_path / "model/thesis.tex").read_text() == "mine"
+    assert not [file.name for file in (tmp_path / "model").iterdir() if file.name.startswith(".")]
+    assert ua.load_model(str(tmp_path / "model")).config.name_or_path == str(tmp_path / "model")

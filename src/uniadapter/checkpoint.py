@@ -9,87 +9,57 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from uniadapter.adapter import AdapterSet, file_name
+from uniadapter.adapter_files import (
+    CARD_NAME,
+    CONFIG_NAME,
+    METADATA,
+    TASK_OF_CLASS,
+    WEIGHTS_NAME,
+    AdapterFile,
+    Header,
+    Stored,
+    TaskName,
+    described_by,
+    read_adapter_config,
+    read_adapter_file,
+    read_header,
+    read_weights,
+)
 from uniadapter.adapters import adapter_set, add_adapter, forget, select_adapter
 from uniadapter.card import model_card
-from uniadapter.config import AdapterConfig
 from uniadapter.data.images import MEAN, STD
 from uniadapter.errors import CheckpointError, ConfigError
 from uniadapter.files import clear_leftovers, written_atomically
-from uniadapter.identity import BaseIdentity, foreign_parameter, identity_of, matches_hash, same_base
+from uniadapter.identity import base_hash, foreign_parameter, identity_of, matches_hash, same_base
 from uniadapter.inject import backbone_shape, bare, base_heads
-from uniadapter.schema import SchemaError, checked, read_json, shortened
-from uniadapter.settings import NO_SETTINGS, InferenceSettings
-from uniadapter.version import __version__
+from uniadapter.schema import checked, shortened
+from uniadapter.settings import InferenceSettings
+
+__all__ = [
+    "CONFIG_NAME",
+    "AdapterFile",
+    "TaskName",
+    "base_hash",
+    "load_adapter",
+    "read_adapter_config",
+    "read_adapter_file",
+    "save_adapter",
+    "write_adapter",
+]
 
 logger = logging.getLogger(__name__)
 
-CONFIG_NAME = "adapter_config.json"
-WEIGHTS_NAME = "adapter_model.safetensors"
-CARD_NAME = "README.md"
-
-TaskName = Literal["retrieval", "vqa", "caption"]
-TASK_OF_CLASS: dict[str, TaskName] = {
-    "BlipForImageTextRetrieval": "retrieval",
-    "BlipForQuestionAnswering": "vqa",
-    "BlipForConditionalGeneration": "caption",
-}
-_METADATA = "uniadapter"  # key of the config in the weights' metadata
 _FLOATS = ("F64", "F32", "F16", "BF16")
-
-
-@dataclass
-class AdapterFile:
-    """What stands in an adapter's `adapter_config.json`.
-
-    Args:
-        adapter: the set's shape.
-        base: name of the base model: hub id, folder or file.
-        base_sha256: hash of the base's tensors (`base_hash`); None of a quantised one.
-        model_class: transformers' class it was trained in.
-        task: what it was trained for.
-        extra: further plain values, such as the scores reached.
-        version: of this package, when it was written.
-        settings: what it must be asked with.
-        identity: what tells the base in other dtypes; None in folders of version 0.1.0.
-    """
-
-    adapter: AdapterConfig
-    base: str
-    base_sha256: str | None
-    model_class: str
-    task: TaskName = "retrieval"
-    extra: dict[str, Any] = field(default_factory=dict)
-    version: str = __version__
-    settings: InferenceSettings = NO_SETTINGS
-    identity: BaseIdentity | None = None
-
-
-@dataclass
-class _Stored:
-    """The keys of `adapter_config.json`."""
-
-    adapter: AdapterConfig
-    base_model_name_or_path: str
-    base_model_class: str
-    base_model_sha256: str | None
-    task: TaskName = "retrieval"
-    method: str = "UniAdapter"
-    version: str = "unknown"
-    extra: dict[str, Any] = field(default_factory=dict)
-    inference: InferenceSettings | None = None
-    base_model_identity: BaseIdentity | None = None
-    write_id: str | None = None
 
 
 def save_adapter(
@@ -182,7 +152,7 @@ def write_adapter(folder: Path, described: AdapterFile, state: dict[str, Tensor]
         **({"base_model_identity": vars(described.identity)} if described.identity else {}),
         **({"extra": described.extra} if described.extra else {}),
     }
-    checked(values, _Stored, f"{folder / CONFIG_NAME}")  # what could not be read back is not written
+    checked(values, Stored, f"{folder / CONFIG_NAME}")  # what could not be read back is not written
     values["write_id"] = _write_id(values, state)
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder}: is a file; an adapter is written into a folder, so name another path")
@@ -195,7 +165,7 @@ def write_adapter(folder: Path, described: AdapterFile, state: dict[str, Tensor]
             written_atomically(folder / CONFIG_NAME) as config,
             written_atomically(folder / WEIGHTS_NAME) as weights,
         ):
-            save_file(state, weights, metadata={"format": "pt", _METADATA: json.dumps(values)})
+            save_file(state, weights, metadata={"format": "pt", METADATA: json.dumps(values)})
             config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
             card.write_text(_card(described, state, weights.stat().st_size), encoding="utf-8")
     except (OSError, SafetensorError) as error:
@@ -225,127 +195,6 @@ def _card(described: AdapterFile, state: dict[str, Tensor], size: int) -> str:
     )
 
 
-def read_adapter_config(folder: Path | str) -> AdapterFile:
-    """What an adapter folder says of itself; its weights are not read.
-
-    Raises:
-        CheckpointError: something is missing, broken, or of a newer form.
-    """
-    return _described(Path(folder).expanduser(), _header(Path(folder).expanduser()).config)
-
-
-def read_adapter_file(folder: Path | str) -> tuple[AdapterFile, dict[str, Tensor]]:
-    """Config and weights of an adapter folder.
-
-    Raises:
-        CheckpointError: something is missing, broken, or of a newer form; or a weight is no finite number.
-    """
-    return read_adapter_config(folder), _weights(Path(folder).expanduser())
-
-
-@dataclass(frozen=True)
-class _Header:
-    """What a weights' file says before its tensors: their shapes and kinds by name, and the config in its metadata."""
-
-    shapes: dict[str, tuple[list[int], str]]
-    config: dict[str, Any] | None
-
-
-def _header(folder: Path) -> _Header:
-    file = folder / WEIGHTS_NAME
-    if not file.is_file():
-        lacking = WEIGHTS_NAME if (folder / CONFIG_NAME).is_file() else CONFIG_NAME
-        raise CheckpointError(f"{folder}: not an adapter folder, it has no {lacking}")
-    try:
-        with safe_open(file, framework="pt") as opened:
-            parts = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118 - no mapping
-            shapes = {key: (list(part.get_shape()), str(part.get_dtype())) for key, part in parts.items()}
-            written = (opened.metadata() or {}).get(_METADATA)
-        config = None if written is None else json.loads(written)
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(shortened(f"{file}: not a readable safetensors file ({error})")) from error
-    return _Header(shapes, config if isinstance(config, dict) else None)
-
-
-def _described(folder: Path, in_weights: dict[str, Any] | None) -> AdapterFile:
-    """From `adapter_config.json`, or from the weights' own copy of it where the file belongs to other weights."""
-    file = folder / CONFIG_NAME
-    if file.is_file() or in_weights is None:
-        values = _config_values(file, folder)
-        if in_weights is not None and values.get("write_id") != in_weights.get("write_id"):
-            logger.warning("%s is of another write than the weights beside it, which carry their own: used that", file)
-            values = in_weights
-    else:
-        logger.warning("%s is missing: used what the weights say", file)
-        values = in_weights
-    known = {one.name for one in fields(_Stored)}
-    unknown = sorted(set(values) - known)
-    if unknown and "adapter" in values:
-        logger.warning("%s: %s: not known to this version, and not used", file, shortened(", ".join(unknown), 100))
-    return _from_stored(checked_config({key: values[key] for key in values if key in known}, file), file)
-
-
-def checked_config(values: dict[str, Any], file: Path) -> _Stored:
-    """The config's values as what they should be, or a `CheckpointError`."""
-    try:
-        return checked(values, _Stored, str(file))
-    except SchemaError as error:
-        raise CheckpointError(shortened(f"{error}; not a config of this package")) from error
-
-
-def _config_values(file: Path, folder: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise CheckpointError(f"{folder}: not an adapter folder, it has no {CONFIG_NAME}")
-    try:
-        values = read_json(file)
-    except SchemaError as error:
-        raise CheckpointError(str(error)) from error
-    except OSError as error:
-        raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{file}: a {type(values).__name__}, not the object of keys that an adapter's config is")
-    if "peft_type" in values:
-        raise CheckpointError(f"{file}: an adapter of PEFT, not of UniAdapter: load it with peft.PeftModel")
-    return values
-
-
-def _from_stored(stored: _Stored, file: Path) -> AdapterFile:
-    settings = stored.inference
-    if settings is None:  # a folder of version 0.1.0 has two of them, elsewhere
-        try:
-            found = {key: stored.extra[key] for key in ("frames", "answers") if key in stored.extra}
-            settings = checked(found, InferenceSettings, f"{file}: extra")
-        except SchemaError as error:
-            raise CheckpointError(str(error)) from error
-    return AdapterFile(
-        adapter=stored.adapter,
-        base=stored.base_model_name_or_path,
-        base_sha256=stored.base_model_sha256,
-        model_class=stored.base_model_class,
-        task=TASK_OF_CLASS.get(stored.base_model_class, stored.task),
-        extra=stored.extra,
-        version=stored.version,
-        settings=settings,
-        identity=stored.base_model_identity,
-    )
-
-
-def _weights(folder: Path) -> dict[str, Tensor]:
-    file = folder / WEIGHTS_NAME
-    try:
-        state = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(shortened(f"{file}: not a readable safetensors file ({error})")) from error
-    for name, tensor in state.items():
-        if not tensor.isfinite().all():
-            raise CheckpointError(
-                shortened(
-                    f"{file}: {name} holds a number that is NaN or infinite; save the adapter again, or train it anew"
-                )
-            )
-    return state
-
-
 def load_adapter(
     model: PreTrainedModel, folder: Path | str, name: str = "default", trainable: bool = False, check_base: bool = True
 ) -> AdapterSet:
@@ -370,13 +219,13 @@ def load_adapter(
         ['boxes', 'again']
     """
     model, folder = bare(model), Path(folder).expanduser()
-    header = _header(folder)
-    described = _described(folder, header.config)
+    header = read_header(folder)
+    described = described_by(folder, header.config)
     try:
         if check_base:
             _check_base(model, described, folder)
         _check_fit(model, described, header, folder)
-        state = _weights(folder)
+        state = read_weights(folder)
     except CheckpointError:
         forget(model)
         raise
@@ -413,7 +262,7 @@ def _check_base(model: PreTrainedModel, described: AdapterFile, folder: Path) ->
         )
 
 
-def _check_fit(model: PreTrainedModel, described: AdapterFile, header: _Header, folder: Path) -> None:
+def _check_fit(model: PreTrainedModel, described: AdapterFile, header: Header, folder: Path) -> None:
     """Compare the names and sizes that the config asks for with those in the file, before anything is allocated."""
     try:
         with torch.device("meta"):
