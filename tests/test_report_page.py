@@ -243,3 +243,27 @@ def test_what_a_test_set_lacks_stands_above_its_figures(tmp_path: Path) -> None:
     console.print(report.table(metrics))
     assert f"over {over}" in " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
     assert "Left out" not in written(tmp_path, sample())
+
+
+def test_the_pages_lines_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import html
+
+    from uniadapter.adapters import add_adapter
+    from uniadapter.checkpoint import save_adapter
+    from uniadapter.config import AdapterConfig
+    from uniadapter.loading import load_model
+    from world import save_base
+
+    base = save_base(tmp_path / "base")
+    model = load_model(str(base))
+    add_adapter(model, AdapterConfig(bottleneck=4, key_value=2))
+    save_adapter(model, tmp_path / "it's a run/adapter")
+    text = written(tmp_path / "it's a run", sample() | {"base": str(base)})
+    lines = html.unescape(re.findall(r"<pre>(.*?)</pre>", text[text.index("Use this adapter") :], re.DOTALL)[0])
+    picture(tmp_path / "picture.jpg")
+    monkeypatch.chdir(tmp_path)
+    exec(lines, {})
+    assert "it's a run/adapter" in lines
+    assert "tensor(" in capsys.readouterr().out
