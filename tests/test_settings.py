@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 import uniadapter as ua
 from tiny import randomise
 from uniadapter.cli import main
-from uniadapter.config import DataConfig, EvaluateConfig, ModelConfig, RunConfig
+from uniadapter.config import DataConfig, EvaluateConfig, ModelConfig, RunConfig, TrainConfig
 from uniadapter.data.images import EvaluationTransform
 from uniadapter.settings import _FIELDS, InferenceSettings, first
 from uniadapter.tasks.answering import CaptionTask
@@ -173,25 +172,25 @@ def test_the_commands_ask_as_the_adapter_was_trained(
     assert f"{100 * expected[0][1]:5.1f}%  {expected[0][0]}" in said
 
 
-def test_training_at_another_size_is_asked_at_that_size(tmp_path: Path, picture: Path) -> None:
-    rows = [{"image": str(picture), "question": "what is it?", "answer": word} for word in ("red", "blue")]
-    (tmp_path / "rows.json").write_text(json.dumps([{**row, "question_id": n} for n, row in enumerate(rows)]))
-    run = tmp_path / "run.yaml"
-    run.write_text(
-        f"task: vqa\noutput: {tmp_path / 'run'}\nmodel: {{image_size: 64, adapter: {{bottleneck: 4, key_value: 2}}}}\n"
-        f"data: {{train: {tmp_path / 'rows.json'}, workers: 0}}\ntrain: {{epochs: 1, batch_size: 2}}\n"
+def test_what_is_trained_at_another_size_is_asked_at_that_size(tmp_path: Path, picture: Path) -> None:
+    config = RunConfig(
+        task="vqa",
+        model=ModelConfig(image_size=64, adapter=SMALL),
+        data=DataConfig(workers=0),
+        train=TrainConfig(epochs=1, batch_size=2),
     )
-    assert main(["train", str(run)]) == 0
+    rows = [(picture, "what is it?", word) for word in ("red", "blue")]
+    trained = ua.train("embedded", rows, config=config, output=tmp_path / "run")
     fresh = ua.load_model("embedded", "vqa")
     built = ua.load_adapter(fresh, tmp_path / "run/adapter")
-    assert (built.settings.image_size, built.settings.answers) == (64, ("red", "blue"))
-    assert replace(built.settings, answers=None).frames == 1
-    here, there = ua.image_features(fresh, [picture]), ua.image_features(fresh, [picture], image_size=96)
+    assert (built.settings.image_size, built.settings.answers, built.settings.frames) == (64, ("red", "blue"), 1)
+    assert ua.adapter_set(trained.model).settings == built.settings
+    here, there = ua.image_features(fresh, picture), ua.image_features(fresh, picture, image_size=96)
     assert here.tokens.shape[2] < there.tokens.shape[2]
+    assert ua.image_features(trained.model, picture).tokens.shape == here.tokens.shape
 
 
 def test_a_fully_trained_model_is_saved_beside_what_is_there(tmp_path: Path) -> None:
-    from uniadapter.config import TrainConfig
     from uniadapter.preparing import prepare
     from uniadapter.runs import save_result
 

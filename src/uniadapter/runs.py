@@ -12,7 +12,7 @@ from typing import Any
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
-from uniadapter.adapters import Counts, disable_adapter
+from uniadapter.adapters import Counts, adapter_set, disable_adapter
 from uniadapter.checkpoint import save_adapter
 from uniadapter.config import SPLITS, ConfigError, DataConfig, RunConfig
 from uniadapter.data.loaders import train_loader
@@ -110,15 +110,21 @@ def train_split(
     finally:
         loader.close()
     task.release()
+    if prepared.adapter is not None:  # asked right away, it is asked as it was trained
+        adapter_set(prepared.model, prepared.adapter).settings = _settings(prepared, config)
     if loader.skipped:
         logger.warning("left out while training: %s", ", ".join(f"{n} {kind}" for kind, n in loader.skipped.items()))
     return trainer
 
 
+def _settings(prepared: Prepared, config: RunConfig) -> InferenceSettings:
+    return InferenceSettings.of_run(config, image_size(prepared, config), prepared.answers)
+
+
 def save_result(prepared: Prepared, config: RunConfig, folder: Path) -> int:
     """Save what was trained and return its size in bytes: an adapter folder, or a folder of transformers files."""
     if prepared.adapter is not None:
-        settings = InferenceSettings.of_run(config, image_size(prepared, config), prepared.answers)
+        settings = _settings(prepared, config)
         # Where version 0.1.0 looks for these two.
         extra: dict[str, Any] = {"frames": settings.frames}
         if prepared.answers:

@@ -108,7 +108,9 @@ class InferenceSettings:
             config: of an evaluation.
             stated: keys that its user wrote ("model.image_size"); None takes those that are not at their default.
         """
-        plain = RunConfig()
+        plain, shown = RunConfig(), (self.mean, self.std, self.resampling)
+        if any(one not in (None, usual) for one, usual in zip(shown, (MEAN, STD, "bicubic"), strict=True)):
+            logger.warning("pictures are shown with BLIP's mean, deviation and filter, not with the adapter's")
         for name, key in _FIELDS.items():
             own, asked = getattr(self, name), _value(config, name)
             if own is None or own == asked:
