@@ -12,7 +12,7 @@ from pathlib import Path
 from uniadapter.arguments import Parser, a_path, names_like, whole
 from uniadapter.errors import Interrupted, UsageError, mendable
 from uniadapter.files import usable_folder
-from uniadapter.fitting import check_files, check_fits_folder
+from uniadapter.fitting import check_files, check_fits_folder, check_split
 from uniadapter.parsing import parse_run
 from uniadapter.schema import shortened
 from uniadapter.version import __version__
@@ -54,6 +54,7 @@ def train(arguments: list[str]) -> None:
     usable_folder(config.output)
     check_fits_folder(config)
     check_files(config)
+    check_split(config, "train")
     _begin()
     from uniadapter.commands import run_training
     from uniadapter.distributed import is_main
@@ -80,6 +81,7 @@ def evaluate(arguments: list[str]) -> None:
     config, chosen = parse_run("evaluate", arguments, options)
     usable_folder(config.output)
     check_fits_folder(config)
+    check_split(config, chosen.split)
     _begin()
     from uniadapter.commands import run_evaluation
 

@@ -25,11 +25,11 @@ from uniadapter.data.vqa_files import write_results
 from uniadapter.display import TrainingBar, console, logged_to, pair_bar, say
 from uniadapter.distributed import first_decides, losing_peers
 from uniadapter.errors import DataError
-from uniadapter.evaluated import check_split, results_folder, what_to_measure
+from uniadapter.evaluated import results_folder, what_to_measure
 from uniadapter.evaluation.answering import Prediction
 from uniadapter.examples import examples_of
 from uniadapter.files import write_text
-from uniadapter.fitting import left_embedded
+from uniadapter.fitting import check_split, left_embedded
 from uniadapter.jobs import Result
 from uniadapter.jobs.answering import results_of
 from uniadapter.predict import ask, caption, image_features

@@ -11,8 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from uniadapter.arguments import names_like
-from uniadapter.config import SPLITS, ConfigError, RunConfig
+from uniadapter.config import RunConfig
 from uniadapter.embedded import resolve
 from uniadapter.files import file_hash
 from uniadapter.run_folder import LOCK, RESULTS
@@ -46,13 +45,6 @@ def what_to_measure(config: RunConfig, source: Path | None) -> tuple[RunConfig, 
             if (folder / "config.json").is_file():
                 return replace(config, model=replace(config.model, base=str(folder))), None
     return config, source
-
-
-def check_split(config: RunConfig, which: str) -> None:
-    """Raise `ConfigError` for a split that the config does not know."""
-    known = [*SPLITS, *config.data.extra_tests]
-    if which not in known:
-        raise ConfigError(f"there is no split {which[:60]!r}{names_like(which, known)}")
 
 
 def method_of(config: RunConfig, adapter: Path | None) -> str:

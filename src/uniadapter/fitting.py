@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from uniadapter.arguments import names_like
 from uniadapter.assets import asset
-from uniadapter.config import RunConfig
+from uniadapter.config import SPLITS, RunConfig
 from uniadapter.errors import ConfigError
 from uniadapter.schema import SchemaError, read_json
 
@@ -73,6 +74,15 @@ def check_fits_folder(config: RunConfig) -> None:
     sizes = BaseSizes.of_folder(config.model.base)
     if sizes is not None:
         check_fits(config, sizes)
+
+
+def check_split(config: RunConfig, which: str) -> None:
+    """Raise `ConfigError` for a split that the config does not know, or has no file of."""
+    known = [*SPLITS, *config.data.extra_tests]
+    if which not in known:
+        raise ConfigError(f"there is no split {which[:60]!r}{names_like(which, known)}")
+    if which in SPLITS and getattr(config.data, which) is None:
+        raise ConfigError(f"data.{which} is not set: name an annotation file in the config or with --data.{which}")
 
 
 def check_files(config: RunConfig) -> None:
