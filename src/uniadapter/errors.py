@@ -67,9 +67,13 @@ class Interrupted(Exception):
 
 def lost_worker(error: BaseException) -> str | None:
     """What became of a process that loads data, in one line, where that is what torch says; else None."""
-    text = str(error)
-    if not (isinstance(error, RuntimeError) and text.startswith("DataLoader worker")):
+    # Torch raises it wherever the main process happens to be: what was under way then may have failed for it.
+    met: BaseException | None = error
+    while met is not None and not (isinstance(met, RuntimeError) and str(met).startswith("DataLoader worker")):
+        met = met.__cause__ or met.__context__
+    if met is None:
         return None
+    text = str(met)
     full = "the shared memory, /dev/shm, is too small" if "Bus error" in text else "most likely the memory was full"
     how = "exited unexpectedly" if "unexpectedly" in text else shortened(text.partition(") ")[2].partition(".")[0], 60)
     advice = "set data.workers lower (0 loads in the main process)"
@@ -81,12 +85,12 @@ MENDABLE = (ConfigError, DataError, CheckpointError, UsageError, SchemaError, Fl
 
 def mendable(error: Exception) -> str | None:
     """What a user can mend, in one line of at most 300 characters; None for a mistake of ours."""
+    if (lost := lost_worker(error)) is not None:
+        return lost
     if isinstance(error, OSError) and error.strerror and error.filename:
         return shortened(f"{shortened(str(error.filename), 200)}: {error.strerror}")
     if isinstance(error, MENDABLE):
         return shortened(str(error) or type(error).__name__)
-    if (lost := lost_worker(error)) is not None:
-        return lost
     out = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if out or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
         advice = "smaller train.batch_size, evaluate.batch_size, model.image_size or data.frames need less"

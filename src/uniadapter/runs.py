@@ -19,7 +19,7 @@ from uniadapter.data.loaders import train_loader
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.divergence import Diverged
 from uniadapter.embedded import resolve
-from uniadapter.errors import CheckpointError
+from uniadapter.errors import CheckpointError, DataError, lost_worker
 from uniadapter.evaluated import METHOD_KEY
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.files import WriteError, write_text, written_into
@@ -106,6 +106,10 @@ def train_split(
     except Diverged as error:
         if folder is not None and error.seen:
             raise error.with_file(error.write(folder, split)) from error
+        raise
+    except (RuntimeError, OSError, CheckpointError) as error:
+        if (lost := lost_worker(error)) is not None:
+            raise DataError(lost, "lost worker") from None
         raise
     finally:
         loader.close()
