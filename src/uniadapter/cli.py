@@ -83,7 +83,7 @@ def evaluate(arguments: list[str]) -> None:
     check_fits_folder(config)
     check_split(config, chosen.split)
     _begin()
-    from uniadapter.commands import run_evaluation
+    from uniadapter.measuring import run_evaluation
 
     adapter = Path(chosen.adapter) if chosen.adapter else None
     run_evaluation(config, adapter, chosen.split, chosen.stated)

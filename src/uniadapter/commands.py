@@ -1,14 +1,13 @@
-"""What `train`, `evaluate` and `convert` do, for Python and for the command line alike."""
+"""What `train`, `convert`, `ask` and `caption` do, for Python and for the command line alike."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,19 +18,15 @@ from uniadapter import report
 from uniadapter.checkpoint import read_adapter_config
 from uniadapter.config import ConfigError, ModelConfig, RunConfig
 from uniadapter.converting import convert_adapter, convert_blip
-from uniadapter.data.questions import QuestionSplit, read_answer_list
+from uniadapter.data.questions import read_answer_list
 from uniadapter.data.splits import RetrievalSplit
-from uniadapter.data.vqa_files import write_results
 from uniadapter.display import TrainingBar, console, logged_to, pair_bar, say
 from uniadapter.distributed import first_decides, losing_peers
 from uniadapter.errors import DataError
-from uniadapter.evaluated import results_folder, what_to_measure
+from uniadapter.evaluated import what_to_measure
 from uniadapter.evaluation.answering import Prediction
 from uniadapter.examples import examples_of
-from uniadapter.files import write_text
-from uniadapter.fitting import check_split, left_embedded
-from uniadapter.jobs import Result
-from uniadapter.jobs.answering import results_of
+from uniadapter.fitting import left_embedded
 from uniadapter.predict import ask, caption, image_features
 from uniadapter.preparing import Prepared, prepare
 from uniadapter.pth import read_pth
@@ -174,86 +169,6 @@ def finish_report(
     if metrics["rows"]:
         console.print(report.table(metrics))
     say(f"{folder / 'metrics.json'}\n{page}")
-
-
-def run_evaluation(
-    config: RunConfig, adapter: Path | None = None, which: str = "test", stated: Collection[str] | None = None
-) -> dict[str, Any]:
-    """Measure a base, or a base with an adapter, on one split.
-
-    Args:
-        config: base, data and protocol.
-        adapter: an adapter folder, a folder that full fine-tuning wrote, or a run's; None measures the base.
-        which: "train", "val", "test" or the name of a further test set.
-        stated: keys of the config that its user wrote, such as "model.image_size": they go before what the adapter was
-            trained with. None takes those that are not at their default.
-
-    Returns:
-        The `metrics.json` that is written to `config.output`, or to a folder of its own below where results of
-        something else stand there.
-    """
-    check_split(config, which)
-    config, adapter = what_to_measure(config, adapter)
-    accelerator = make_accelerator(config.train)
-    bare = replace(config, model=replace(config.model, method="none"))
-    if not accelerator.is_main_process:
-        logging.getLogger("uniadapter").setLevel(logging.ERROR)
-        bare = _as_trained(replace(bare, data=resolve_data(bare.data)), adapter, stated)
-        _take_part(bare, adapter, which, accelerator)
-        return {}
-    folder, digest = results_folder(bare, adapter, which, stated)
-    with logged_to(folder, "evaluate.log"):
-        config = _as_trained(replace(bare, data=resolve_data(bare.data)), adapter, stated)
-        split = load_split(config, which)
-        prepared = prepare(config, adapter)
-        prepared.model.to(device=accelerator.device)  # type: ignore[call-arg]
-        prepared.together = accelerator.num_processes > 1
-        tests = {which: split}
-        size = (adapter / "adapter_model.safetensors").stat().st_size if adapter else 0
-        started = time.perf_counter()
-        with pair_bar("reranking") as progress:
-            if adapter is None:
-                found = zero_shot(prepared, config, tests, progress)
-            else:
-                found = measure(prepared, config, tests, "uniadapter", started, size, progress=progress)
-        metrics = {"task": config.task, "seed": config.train.seed, "base": config.model.base,
-                   "adapter": str(adapter) if adapter else None, "split": which, "evaluation": digest,
-                   "splits": summaries(split), **skipped(split), "rows": found.rows}  # fmt: skip
-        report.write_metrics(folder / "metrics.json", metrics)
-        write_predictions(split, found.result, folder)
-        console.print(report.table(metrics))
-        say(f"{found.result.headline}\n{folder / 'metrics.json'}")
-        return metrics
-
-
-def _as_trained(config: RunConfig, adapter: Path | None, stated: Collection[str] | None) -> RunConfig:
-    """The config with what it leaves open as the adapter was trained."""
-    return config if adapter is None else read_adapter_config(adapter).settings.applied(config, stated)
-
-
-def _take_part(config: RunConfig, adapter: Path | None, which: str, accelerator: Accelerator) -> None:
-    """What the other processes do in `run_evaluation`: the first one's work on their share, without a word."""
-    prepared = prepare(config, adapter)
-    prepared.model.to(device=accelerator.device)  # type: ignore[call-arg]
-    prepared.together = True
-    evaluate_split(prepared, load_split(config, which), config)
-
-
-def write_predictions(split: RetrievalSplit, result: Result, folder: Path) -> None:
-    """Write what was answered or written, a line a question or visual; of official VQA files also EvalAI's file."""
-    if isinstance(split, QuestionSplit):
-        rows = [
-            {"question_id": number, "question": text, **asdict(prediction)}
-            for number, text, prediction in zip(split.question_ids, split.texts, result.detail, strict=True)
-        ]
-        if all(isinstance(number, int) for number in split.question_ids):
-            write_results(folder / "vqa_results.json", results_of(split, result.detail))
-    elif isinstance(result.detail, list):
-        rows = [{"id": number, "caption": text} for number, text in zip(split.visual_ids, result.detail, strict=True)]
-    else:
-        return
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_text(folder / "predictions.jsonl", lines)
 
 
 def run_conversion(
