@@ -17,6 +17,7 @@ import pytest
 from data_pictures import picture
 
 from uniadapter.config import ConfigError, DataConfig
+from uniadapter.data import sources
 from uniadapter.data.layouts import TABLE, detect_layout
 from uniadapter.data.questions import QuestionSplit, load_questions
 from uniadapter.data.records import DataError
@@ -488,6 +489,16 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist") as error:
         captions(tmp_path / ("x" * 100_000))
     assert len(str(error.value)) <= 300
+
+
+def test_what_unpacks_to_gigabytes_is_not_unpacked(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_MOST", 1 << 20)
+    monkeypatch.setattr(sources, "_LONGEST", 1 << 20)
+    blank = b" " * (1 << 22)
+    with pytest.raises(DataError, match="it holds more than 0 MB"):
+        captions(write("a.json.gz", gzip.compress(b"[" + blank)))
+    with pytest.raises(DataError, match="a line is longer than 1 MB"):
+        captions(write("a.jsonl.gz", gzip.compress(b'{"image": ' + blank)))
 
 
 def test_long_names_and_half_characters_are_cut(write: Write, pictures: Path) -> None:

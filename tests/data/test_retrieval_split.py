@@ -143,6 +143,8 @@ def test_a_sequence_of_mappings(write: Write) -> None:
     assert split.skipped == {"empty caption": 1}
     with pytest.raises(DataError, match=r"^own\[0\]: no column 'caption' \(it has img, text\)"):
         from_dataset(rows, "img", name="own")
+    with pytest.raises(DataError, match=r"^own\[0\] is of type list: it should be a mapping"):
+        from_dataset([["img"]], name="own")  # type: ignore[list-item]
     with pytest.raises(DataError, match=r"^own\[0\]: column 'img' should hold a text"):
         from_dataset(rows, "img", "img", name="own")
 

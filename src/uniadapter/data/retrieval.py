@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,10 @@ def _columns(
     if known is None:
         for row in range(len(dataset)):
             values = dataset[row]
+            if not isinstance(values, Mapping):
+                message = f"{where}[{row}] is of type {type(values).__name__}: it should be a mapping of columns"
+                problems.report(DataError(message, "not an object"))
+                continue
             absent = [name for name in names if values.get(name) is None]
             if absent:
                 problems.report(_no_column(f"{where}[{row}]", absent[0], list(values)))

@@ -6,6 +6,7 @@ gzipped; a folder is left to its layout. What else circulates, archives and pick
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from uniadapter.data import parquet, tables
-from uniadapter.data.opening import BROKEN, open_bytes, reason
+from uniadapter.data.opening import BROKEN, lines_of, open_bytes, reason
 from uniadapter.data.records import (
     DataError,
     Problems,
@@ -31,7 +32,8 @@ from uniadapter.data.records import (
 
 Form = Literal["list", "lines", "object", "table", "parquet", "folder"]
 _HEAD = 1 << 20  # bytes of a file that hold its first row
-_MOST = 1 << 32  # bytes of a document once unpacked
+_MOST = 1 << 32  # bytes of a document; once unpacked, a quarter of that
+_LONGEST = 1 << 26  # bytes of a line of JSONL
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 _REFUSED: tuple[tuple[int, bytes, str, str], ...] = (  # at, bytes, what it is, what to do
     (257, b"ustar", "a tar archive (a shard of img2dataset or WebDataset)", "unpack it, and name the folder"),
@@ -185,8 +187,9 @@ def _whole(stream: IO[bytes]) -> bytes:
     while block := stream.read(_HEAD):
         blocks.append(block)
         size += len(block)
-        if size > _MOST:
-            raise ValueError(f"it holds more than {_MOST >> 30} GiB")
+        most = _MOST // 4 if isinstance(stream, gzip.GzipFile) else _MOST
+        if size > most:
+            raise ValueError(f"it holds more than {most >> 20:,} MB")
     return b"".join(blocks)
 
 
@@ -226,9 +229,12 @@ def _text_form(file: Path, text: bytes) -> Form:
 def _several_lines(file: Path) -> bool:
     """Whether the first line is JSON of its own and others follow; the first of the two is asked last, for its cost."""
     with open_bytes(file) as stream:
-        lines = (line for line in (raw.strip(_BLANK) for raw in stream) if line)
-        first = next(lines, b"")
-        if next(lines, None) is None:
+        lines = (line for line in (raw.strip(_BLANK) for raw in lines_of(stream, _MOST)) if line)
+        try:
+            first = next(lines, b"")
+            if next(lines, None) is None:
+                return False
+        except ValueError:
             return False
     try:
         decoded(first)
@@ -264,7 +270,7 @@ def _lines(file: Path, problems: Problems) -> Iterator[tuple[str, object]]:
     with open_bytes(file) as stream:
         number = 0
         try:
-            for number, line in enumerate(stream, start=1):
+            for number, line in enumerate(lines_of(stream, _LONGEST), start=1):
                 if not line.strip():
                     continue
                 origin = f"{file}:{number}"
@@ -274,5 +280,7 @@ def _lines(file: Path, problems: Problems) -> Iterator[tuple[str, object]]:
                     problems.report(DataError(f"{origin} is not JSON ({error}): write one object a line", "not JSON"))
                     continue
                 yield origin, row
-        except BROKEN as error:
+        except DataError:
+            raise
+        except (ValueError, *BROKEN) as error:
             raise DataError(f"{file} breaks off after line {number} ({reason(error)})", "cut off") from None
