@@ -66,7 +66,8 @@ class AnswerList:
                 limit = text.max_position_embeddings - 2
                 raise ValueError(f"the answer {answer[:60]!r} … has {len(ids)} tokens: the decoder takes {limit}")
         self.tree = AnswerTree.of([[start, *ids, end] for ids in listed]).to(model.device)
-        self.tokens = (int(self.tree.nodes.max()) + 1) / len(self.answers)  # an answer's, shared ones counted once
+        # Of an answer, on average: shared ones counted once, and without its last, which is only predicted.
+        self.tokens = (int(self.tree.nodes.max()) + 1) / len(self.answers) - 1
 
     def predictions(self, chosen: Tensor, nll: Tensor) -> list[Prediction]:
         """From answers by likelihood [Q, k] and their likelihoods."""
