@@ -51,6 +51,11 @@ def _sleep(_: list[str]) -> int:
     return 0
 
 
+def _spin(_: list[str]) -> int:
+    while True:
+        pass
+
+
 def _write(_: list[str]) -> int:
     Path("../elsewhere.txt").write_text("x")
     return 0
@@ -75,6 +80,7 @@ def _refuse(arguments: list[str]) -> int:
     [
         (_raise, "traceback", "KeyError: 'x'"),
         (_sleep, "hang", "more than 1 s"),
+        (_spin, "hang", "more than 1 s"),
         (_die, "traceback", "the process died (-11)"),
         (_take, "traceback", "MemoryError"),
         (_write, "accepted", ""),
