@@ -113,8 +113,9 @@ def _acquire(folder: Path) -> int:
             raise ConfigError(f"{folder}: {holder} is writing there: wait for it, or choose another --output")
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), path.stat()):  # else its last holder removed it meanwhile
-                os.ftruncate(handle, 0)
-                os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+                with suppress(OSError):  # of a full disk more is told by what needs room
+                    os.ftruncate(handle, 0)
+                    os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
                 return handle
         os.close(handle)
 
