@@ -57,7 +57,7 @@ def stops_and_resumes(rank: int, folder: Path, config: RunConfig) -> None:
     assert [line["validation"] for line in whole.validations.records.lines] == [1.0, 2.0]
     assert not whole.module.broadcast_buffers
     queue = retrieval.RetrievalTask.training_state(whole.task)["queue"]  # type: ignore[arg-type]
-    assert int(queue["pointer"]) == 30 % 16
+    assert int(queue["pointer"]) == 0  # 32 rows went in: no sample is left out
     both = gather_list([{name: value.tolist() for name, value in queue.items()}])
     assert both[0] == both[1]
 
