@@ -6,12 +6,13 @@ INSTALLED := $(VENV)/.installed
 # The CPU build of torch where the platform has one; `make demo TORCH_INDEX=` takes PyPI's default.
 TORCH_INDEX ?=
 
-.PHONY: help install demo test check bench prove clean
+.PHONY: help install demo test lint check bench prove clean
 
 help:
 	@echo "make demo     adapt the embedded BLIP to new pictures: zero-shot, UniAdapter, full fine-tuning (~5 minutes)"
 	@echo "make test     run the tests"
 	@echo "make check    lint, types and tests, as before a commit"
+	@echo "make lint     lint and types alone"
 	@echo "make bench    time and memory beside transformers' BLIP, written to benchmarks/results/"
 	@echo "make prove    the long proofs: learning rates on validation, then seeds on the test split, written to results/"
 	@echo "make install  set up $(VENV) and nothing else"
@@ -35,11 +36,12 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
-check: $(INSTALLED)
+lint: $(INSTALLED)
 	$(BIN)/ruff check src tests embedded benchmarks
 	$(BIN)/ruff format --check src tests embedded benchmarks
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+
+check: lint test
 
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"

@@ -20,8 +20,8 @@ import torch
 from base_size import RESULTS, machine, our_model, texts
 from rerank import DTYPES, WORKS, visuals_of
 from scaling import DOCS, gemm
-from training import Stepper
 
+from training import Stepper
 from uniadapter.backbone import begin_fusion, encode_text, match
 from uniadapter.memory import keep_freed_memory
 from uniadapter.precision import round_frozen
