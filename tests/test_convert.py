@@ -294,3 +294,9 @@ def test_a_read_only_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert str(tmp_path / "file") in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "not a folder"
     assert convert_blip(tmp_path / "x.pth", tmp_path / "b", vision_heads=4, text_heads=4).no_tokenizer
+
+
+def test_a_name_with_half_of_a_surrogate_pair_is_refused(tmp_path: Path) -> None:
+    torch.save({"model": {"vision_proj.bias\ud83d": torch.zeros(2)}}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=r"odd\.pth: the name .*ud83d' is no text"):
+        read_pth(tmp_path / "odd.pth")

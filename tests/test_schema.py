@@ -85,3 +85,18 @@ def test_good_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("a: &x [1]\nb: *x\n")
     assert read_json(tmp_path / "a.json") == {"a": [1]}
     assert read_yaml(tmp_path / "a.yaml") == {"a": [1], "b": [1]}
+
+
+@pytest.mark.parametrize(
+    ("values", "place"),
+    [
+        ({"count": 2, "name": "\ud83d"}, "name is"),
+        ({"count": 2, "inner": {"rate": "\udcff"}}, "inner.rate is"),
+        ({"count": 2, "\ud83d": 1}, "half of a surrogate pair"),
+        ({"count": 2, "name": ["a", "b\ud83d"]}, "name.1 is"),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_named_by_its_place(values: dict[str, object], place: str) -> None:
+    with pytest.raises(SchemaError, match="half of a surrogate pair is no text") as caught:
+        checked(values, Outer, "x.json")
+    assert place in str(caught.value)

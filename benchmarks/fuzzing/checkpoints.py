@@ -54,7 +54,7 @@ def adapter(world: World, rng: random.Random, folder: Path) -> Case:
     }
     if task == "vqa" and rng.random() < 0.3:
         commands["vqa"] = ["evaluate", str(_run(world, folder, "vqa", "vqa.json")), "--adapter", str(broken)]
-    return Case(f"{task} {form}: {what}", commands[task], ("broken",))
+    return Case(f"{task} {form}: {what}", commands[task], ("broken", "nobody/nothing"))  # the base that it names
 
 
 def _run(world: World, folder: Path, task: str, file: str, base: str | None = None) -> Path:

@@ -91,7 +91,7 @@ def yaml_file(world: World, rng: Draw, folder: Path) -> Case:
     run.write_bytes(text)
     arguments = [*_arguments(rng, run), "--output", str(folder / "run")]
     # A path in it that leads nowhere is named as well as the file itself would be.
-    return Case(f"{arguments[0]} {form}: {what}", arguments, (*names, str(world.folder)), draws=True)
+    return Case(f"{arguments[0]} {form}: {what}", arguments, (*names, "/world/"), draws=True)
 
 
 def _names(key: str) -> tuple[str, ...]:

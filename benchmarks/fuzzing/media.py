@@ -142,5 +142,5 @@ def _no_file(world: World, rng: random.Random, folder: Path, suffix: str) -> Cas
     if kind == "long":
         file = folder / ("broken" + "x" * rng.choice((300, 100_000)) + suffix)
         case = _shown(world, rng, folder, file, f"{kind}")
-        return Case(case.what, case.arguments, ("brokenx",), case.passes)
+        return Case(case.what, case.arguments, ("xxx",), case.passes)
     return _shown(world, rng, folder, file, f"{suffix} {kind}")

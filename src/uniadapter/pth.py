@@ -151,6 +151,8 @@ def _check_tensor(path: Path, key: object, tensor: Tensor) -> None:
     """Raise for what no state dict of a BLIP holds: before anything is computed or copied."""
     if not isinstance(key, str):
         raise CheckpointError(f"{path}: one of its tensors is filed under a {type(key).__name__}, not under a name")
+    if key != key.encode(errors="replace").decode():  # half of a surrogate pair, which no file could hold again
+        raise CheckpointError(f"{path}: the name {shortened(ascii(key), 80)} is no text; re-save the weights")
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
         kind = "quantised" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")
         raise CheckpointError(f"{path}: {key} is a {kind} tensor; re-save the weights as plain (dense) floats")

@@ -179,7 +179,23 @@ def checked(values: object, kind: type[T], where: str) -> T:
     except (TypeError, RecursionError) as error:
         raise SchemaError(f"{start}holds a value that JSON cannot hold ({error})") from None
     except ValidationError as error:
-        raise SchemaError(f"{start}{first_fault(error, kind)}") from None
+        raise SchemaError(f"{start}{_half_a_pair(values) or first_fault(error, kind)}") from None
+
+
+def _half_a_pair(values: object, key: str = "") -> str:
+    """Where a text holds half of a surrogate pair, which JSON can escape but no encoding knows; "" if none does."""
+    if isinstance(values, str):
+        try:
+            values.encode()
+        except UnicodeEncodeError:
+            return f"{shortened(key, 80) or 'its content'} is {_shown(values)}: half of a surrogate pair is no text"
+    items: Iterable[tuple[object, object]] = ()
+    if isinstance(values, dict):
+        items = [*((name, name) for name in values), *values.items()]
+    elif isinstance(values, list):
+        items = enumerate(values)
+    found = (_half_a_pair(value, f"{key}.{name}" if key else str(name)) for name, value in items)
+    return next((where for where in found if where), "")
 
 
 def first_fault(error: ValidationError, kind: Any = None, within: str = "") -> str:
