@@ -4,11 +4,11 @@
 
 Tiny runs through `run_training`, saved every step, each in a process forked from this one, so that imports are paid
 once. A chain is a run that is killed (SIGKILL) up to three times and gone on with as a user would, then left to end;
-its adapter file is compared with that of a run nobody touched. Moments are drawn from the seed, over the whole of a
-run: preparing, training, validating, measuring; half of them wait for the next save and strike in it, which shows in
-the half-written file that is left. With two processes both are killed, or one alone: then the other has to end by
-itself within a minute and say why. Writes benchmarks/results/kills.json; `identical` counts the kills whose chain ended
-with the same adapter.
+its adapter is compared, tensor by tensor, with that of a run nobody touched. Moments are drawn from the seed, over the
+whole of a run: preparing, training, validating, measuring; half of them wait for the next save and strike in it, which
+shows in the half-written file that is left. With two processes both are killed, or one alone: then the other has to end
+by itself within a minute and say why. Writes benchmarks/results/kills.json; `identical` counts the kills whose chain
+ended with the same adapter.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from typing import Any
 import torch
 import transformers
 from device import processor
+from safetensors.torch import load_file
 
 sys.path += [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parents[1] / "tests" / "training")]
 
@@ -191,7 +192,7 @@ def measure(kind: Kind, rng: random.Random, scratch: Path) -> dict[str, Any]:
     started = time.monotonic()
     untouched = Run(replace(kind.config, output=str(scratch / "untouched")), kind.processes)
     usual = untouched.wait(300)
-    wanted, steps = (untouched.folder / ADAPTER).read_bytes(), untouched.steps()
+    wanted, steps = load_file(untouched.folder / ADAPTER), untouched.steps()
     kills = during = identical = chains = 0
     slowest, said = 0.0, ""
     while kills < kind.kills:
@@ -200,17 +201,18 @@ def measure(kind: Kind, rng: random.Random, scratch: Path) -> dict[str, Any]:
         mine = 0
         while mine < 3 and kills + mine < kind.kills:
             run = Run(config, kind.processes)
-            found = strike(run, kind, rng, usual, steps)
-            if found is None:
+            in_save = strike(run, kind, rng, usual, steps)
+            if in_save is None:
                 break
-            mine, during = mine + 1, during + found
+            mine, during = mine + 1, during + in_save
             if len(kind.victims) < kind.processes:
                 seconds, line = survivors(run, kind)
                 slowest, said = max(slowest, seconds), said if line == DONE else line
                 if not line:
                     raise RuntimeError(f"{run.folder}: the other process ended without a word: {run.log()}")
         Run(config, kind.processes).wait(300)
-        same = (Path(config.output) / ADAPTER).read_bytes() == wanted
+        found = load_file(Path(config.output) / ADAPTER)
+        same = found.keys() == wanted.keys() and all(torch.equal(found[key], wanted[key]) for key in wanted)
         kills, identical = kills + mine, identical + mine * same
         logger.info("%s: %d kills so far, %d in a save, %d identical", kind.what, kills, during, identical)
     row: dict[str, Any] = {"what": kind.what, "kills": kills, "during_save": during, "identical": identical,

@@ -50,6 +50,7 @@ def train(arguments: list[str]) -> None:
         parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
         parser.add_argument("--overwrite", action="store_true", help="replace the run that is in the output folder")
 
+    given = [one for one in arguments if one not in ("--resume", "--overwrite")]  # before parsing takes them away
     config, chosen = parse_run("train", arguments, options)
     usable_folder(config.output)
     check_fits_folder(config)
@@ -64,7 +65,6 @@ def train(arguments: list[str]) -> None:
     except Interrupted as stop:
         from uniadapter.display import say
 
-        given = [one for one in arguments if one not in ("--resume", "--overwrite")]
         more = f"; go on with:\n  {shlex.join(['uniadapter', 'train', *given, '--resume'])}"
         if is_main():
             say(f"{stop}{more if stop.folder is not None else ''}")

@@ -15,6 +15,7 @@ from training_runs import assert_same, changed, make_config, train, weights
 
 from uniadapter.config import RunConfig
 from uniadapter.errors import Interrupted
+from uniadapter.history import Tick
 from uniadapter.tasks.retrieval import RetrievalTask
 from uniadapter.trainer import Trainer
 from world import save_base
@@ -35,6 +36,8 @@ def momentum(trainer: Trainer) -> Mapping[str, Tensor]:
 def test_momentum_and_queue_move_once_a_step(tmp_path: Path, config: RunConfig) -> None:
     """With weights moved away from it, the momentum set comes 0.005 of the way, not 1 - 0.995^4 = 0.0199."""
     before: list[Mapping[str, Tensor]] = []
+    after: list[Mapping[str, Tensor]] = []
+    trainers: list[Trainer] = []
 
     def ready(trainer: Trainer) -> None:
         with torch.no_grad():
@@ -42,10 +45,15 @@ def test_momentum_and_queue_move_once_a_step(tmp_path: Path, config: RunConfig) 
                 if p.requires_grad:
                     p.add_(1.0)
         before.append(momentum(trainer))
+        trainers.append(trainer)
 
-    trainer = train(changed(config, batch_size=2, accumulate=4, max_steps=1), tmp_path, ready=ready)
+    def on_tick(tick: Tick) -> None:
+        after.append(momentum(trainers[0]))  # while it is there: it goes with the end of training
+
+    one = changed(config, batch_size=2, accumulate=4, max_steps=1)
+    trainer = train(one, tmp_path, ready=ready, on_tick=on_tick)
     assert trainer.batch == 4
-    moved = [(value - before[0][name]).mean() for name, value in momentum(trainer).items()]
+    moved = [(value - before[0][name]).mean() for name, value in after[0].items()]
     assert torch.stack(moved).mean() == pytest.approx(0.005, rel=1e-3)
     task = trainer.task
     assert isinstance(task, RetrievalTask)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from training_runs import assert_same, changed, make_config, train, weights
 
 from uniadapter.checkpointing import CheckpointFile
@@ -126,7 +127,7 @@ def test_what_is_kept_is_in_the_metrics_and_a_failed_evaluation_is_gone_on_with(
         assert main(["train", str(run), "--output", str(out)]) == 2
     assert "is gone" in capsys.readouterr().err
     assert not (out / "metrics.json").exists()
-    before = (out / "adapter/adapter_model.safetensors").read_bytes()
+    before = load_file(out / "adapter/adapter_model.safetensors")
     steps: list[object] = []
     original = Trainer._step
     monkeypatch.setattr(Trainer, "_step", lambda self, *rest: (steps.append(self), original(self, *rest)))
@@ -136,7 +137,7 @@ def test_what_is_kept_is_in_the_metrics_and_a_failed_evaluation_is_gone_on_with(
     validations = [json.loads(line) for line in (out / "validation.jsonl").read_text().splitlines()]
     best = max(validations, key=lambda line: line["validation"])
     assert metrics["kept"] == {"which": "best", "step": best["step"], "validation": best["validation"]}
-    assert (out / "adapter/adapter_model.safetensors").read_bytes() == before
+    assert_same(load_file(out / "adapter/adapter_model.safetensors"), before)
     history = [json.loads(line)["step"] for line in (out / "history.jsonl").read_text().splitlines()]
     assert history == list(range(1, 9))
 
