@@ -165,7 +165,7 @@ def write_adapter(folder: Path, described: AdapterFile, state: dict[str, Tensor]
             written_atomically(folder / CONFIG_NAME) as config,
             written_atomically(folder / WEIGHTS_NAME) as weights,
         ):
-            save_file(state, weights, metadata={"format": "pt", METADATA: json.dumps(values)})
+            save_file(state, weights, metadata={METADATA: json.dumps(values)})  # one key: two have no order
             config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
             card.write_text(_card(described, state, weights.stat().st_size), encoding="utf-8")
     except (OSError, SafetensorError) as error:

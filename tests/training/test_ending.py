@@ -149,3 +149,12 @@ def test_keeping_the_best_needs_validation(
     write_config(changed(config, keep="best"), run)
     assert main(["train", str(run), "--data.val", "null", "--output", str(tmp_path / "out")]) == 2
     assert "train.keep is best" in capsys.readouterr().err
+
+
+def test_the_same_adapter_is_the_same_file(tmp_path: Path, config: RunConfig) -> None:
+    from uniadapter.checkpoint import save_adapter
+    from uniadapter.preparing import prepare
+
+    model = prepare(config).model
+    files = [save_adapter(model, tmp_path / str(n), base="tiny") / "adapter_model.safetensors" for n in range(8)]
+    assert len({file.read_bytes() for file in files}) == 1
