@@ -139,3 +139,14 @@ def test_each_switch_builds_only_its_own(frames: int) -> None:
     assert size(vision=False, text=False) == 2 * (2 * norm + down + 2 * up), "cross reads the text up-projection"
     assert size(temporal_frames=frames) == size() + frames * 32
     assert size(key_value=6) == size() + 2 * (32 * 6 + 6 + 6 * 32 + 32 + 1)
+
+
+def test_full_fine_tuning_trains_all_of_the_base_without_its_embeddings_too() -> None:
+    """Token embeddings are left out above and below the line; they were below it alone, and 114% came out."""
+    model = blip()
+    model.requires_grad_(True)
+    counts = count_parameters(model)
+    assert counts.trainable == counts.total
+    assert counts.trainable_embeddings == counts.embeddings > 0
+    assert counts.trainable_percent_without_embeddings == 100
+    assert "without token embeddings in the base 100.0000" in str(counts)
