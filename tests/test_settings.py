@@ -139,6 +139,11 @@ def test_what_the_user_states_goes_before_the_adapter(
     assert "160" in line
 
 
+def test_null_leaves_a_setting_to_the_adapter_even_where_it_is_written() -> None:
+    config = RunConfig(model=ModelConfig(image_size=None))
+    assert InferenceSettings(image_size=160).applied(config, ("model.image_size",)).model.image_size == 160
+
+
 def test_a_prompt_and_a_caption_never_glue(tokenizer: PreTrainedTokenizerBase) -> None:
     for prompt in ("this is", "this is ", " this is  "):
         assert prompted(prompt, "a ball") == "this is a ball"

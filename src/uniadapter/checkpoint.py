@@ -239,8 +239,12 @@ def load_adapter(
 def _check_base(model: PreTrainedModel, described: AdapterFile, folder: Path) -> None:
     """Raise for another base; a log line where their dtypes leave open whether it is."""
     if described.model_class != type(model).__name__:
+        own_task = TASK_OF_CLASS.get(type(model).__name__, "another task")
         raise CheckpointError(
-            f"{folder}: made for {described.model_class}, not {type(model).__name__}; load the base as that class"
+            shortened(
+                f"{folder}: made for {described.task} ({described.model_class}), not for {own_task} "
+                f"({type(model).__name__}); load the base with task={described.task!r}, or an adapter for {own_task}"
+            )
         )
     own = model.config.name_or_path or "unnamed"
     if described.identity is not None:

@@ -117,7 +117,7 @@ class InferenceSettings:
                 continue
             keys = {key, "data.frames"} if name == "frames" else {key}
             wanted = keys & set(stated) if stated is not None else asked != _value(plain, name)
-            if wanted:
+            if wanted and asked is not None:  # null, even where it is written, leaves a setting open
                 logger.info("%s is %r, as the config says; the adapter was trained with %r", key, asked, own)
                 continue
             section, _, inner = key.partition(".")
