@@ -30,8 +30,10 @@ from uniadapter.fitting import left_embedded
 from uniadapter.predict import ask, caption, image_features
 from uniadapter.preparing import Prepared, prepare
 from uniadapter.pth import read_pth
-from uniadapter.run_folder import own_folder
+from uniadapter.run_folder import clear_replaced, own_folder
 from uniadapter.runs import (
+    ADAPTER,
+    MODEL,
     evaluate_split,
     load_split,
     measure,
@@ -113,6 +115,8 @@ def _train_and_measure(
         )  # fmt: skip
     started -= trainer.seconds_before
     size = save_result(prepared, config, folder) if accelerator.is_main_process else 0
+    if size and overwrite:
+        clear_replaced(folder, MODEL if prepared.adapter is None else ADAPTER)
     metrics: dict[str, Any] = {"task": config.task, "seed": config.train.seed, "base": config.model.base,
                "splits": summaries(train, *tests.values()), **skipped(*tests.values()), "kept": trainer.kept,
                "rows": []}  # fmt: skip

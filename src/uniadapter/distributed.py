@@ -73,8 +73,8 @@ def losing_peers() -> Iterator[None]:
         told = re.sub(r"^\[\S+\] ", "", str(error).strip())  # without the place in torch's source
         reason = told.splitlines()[0].split(". ")[0].strip()[:80]
         raise PeerLost(
-            f"process {rank()} of {count} lost the others, of which one has ended ({reason}); "
-            "what was saved last is whole: go on with --resume"
+            f"process {rank()} of {count} lost the others, of which one has ended ({reason}); what was saved last is "
+            "whole: go on with train --resume, or evaluate again"
         ) from error
 
 

@@ -20,6 +20,7 @@ from uniadapter.data.questions import QuestionSplit
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.data.vqa_files import write_results
 from uniadapter.display import console, logged_to, pair_bar, say
+from uniadapter.distributed import losing_peers
 from uniadapter.evaluated import results_folder, what_to_measure
 from uniadapter.files import write_text
 from uniadapter.fitting import check_split
@@ -30,6 +31,7 @@ from uniadapter.runs import evaluate_split, load_split, measure, resolve_data, z
 from uniadapter.trainer import make_accelerator
 
 
+@losing_peers()
 def run_evaluation(
     config: RunConfig, adapter: Path | None = None, which: str = "test", stated: Collection[str] | None = None
 ) -> dict[str, Any]:

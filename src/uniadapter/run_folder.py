@@ -31,6 +31,12 @@ RESULTS = (
     "model/config.json",
 )
 
+# What a run has trained: the folder, and the names of the files in it.
+TRAINED = {
+    "adapter": ("adapter_config.json", "adapter_model.safetensors", "README.md"),
+    "model": ("*config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "special_tokens_map.json"),
+}
+
 
 def results_in(folder: Path) -> list[str]:
     """What of a run stands in a folder."""
@@ -71,6 +77,26 @@ def own_folder(folder: Path, resume: bool = False, overwrite: bool = False) -> I
     with locked(folder):
         check_unused(folder, resume, overwrite)  # the run that held it may have ended meanwhile
         yield
+
+
+def clear_replaced(folder: Path, kept: str) -> None:
+    """Remove what an earlier run trained, once a new run that replaces it has saved the other kind.
+
+    Files that no run writes stay, and so does a folder that has any.
+
+    Args:
+        folder: of the run.
+        kept: "adapter" or "model": what the new run wrote.
+    """
+    for name, written in TRAINED.items():
+        if name == kept:
+            continue
+        for pattern in written:
+            for file in (folder / name).glob(pattern):
+                with suppress(OSError):
+                    file.unlink()
+        with suppress(OSError):
+            (folder / name).rmdir()
 
 
 @contextmanager

@@ -10,7 +10,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import torch
 from training_runs import make_config, train
 

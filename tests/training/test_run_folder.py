@@ -121,6 +121,11 @@ def test_overwriting_replaces_old_results_only_by_new_ones(
     history = [json.loads(line)["step"] for line in (out / "history.jsonl").read_text().splitlines()]
     assert history == [1, 2, 3]
     assert json.loads((out / "metrics.json").read_text())["seed"] == 5
+    (out / "adapter" / "notes.txt").write_text("mine")
+    assert main([*train, "--overwrite", "--model.method", "full"]) == 0
+    assert [file.name for file in (out / "adapter").iterdir()] == ["notes.txt"]  # the old adapter is gone
+    assert main([*train, "--overwrite"]) == 0
+    assert not (out / "model").exists()
     assert main([*train, "--overwrite", "--resume"]) == 2
     assert "give one of them" in capsys.readouterr().err
 
