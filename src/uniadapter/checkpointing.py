@@ -45,10 +45,17 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     except (OSError, RuntimeError) as error:  # torch may report a full disk as a RuntimeError
         if lost_worker(error):  # which torch raises wherever the main process is
             raise
-        reason = getattr(error, "strerror", None) or first_line(error)
-        if isinstance(error.__cause__, OSError):
-            reason = error.__cause__.strerror or reason
-        raise CheckpointError(f"{path}: could not be written ({reason}); the last one is untouched") from error
+        raise CheckpointError(f"{path}: could not be written ({_reason(error)}); the last one is untouched") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Why a file could not be written: the system's own word for it, behind whatever torch made of it."""
+    met: BaseException | None = error
+    while met is not None:
+        if isinstance(met, OSError) and met.strerror:
+            return met.strerror
+        met = met.__cause__ or met.__context__
+    return first_line(error)
 
 
 class CheckpointFile:

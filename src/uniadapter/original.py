@@ -69,7 +69,7 @@ class ImportedAdapter:
     unused: list[str] = field(default_factory=list)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """An error's first line, or its kind where it has no words."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 from safetensors.torch import load_file
 from training_runs import assert_same, changed, make_config, train, weights
 
-from uniadapter.checkpointing import CheckpointFile
+from uniadapter.checkpointing import CHECKPOINT, CheckpointFile, write_checkpoint
 from uniadapter.cli import main
 from uniadapter.config import RunConfig
+from uniadapter.errors import CheckpointError
 from uniadapter.runs import write_config
 from uniadapter.trainer import Trainer
 from world import save_base
@@ -158,3 +160,18 @@ def test_the_same_adapter_is_the_same_file(tmp_path: Path, config: RunConfig) ->
     model = prepare(config).model
     files = [save_adapter(model, tmp_path / str(n), base="tiny") / "adapter_model.safetensors" for n in range(8)]
     assert len({file.read_bytes() for file in files}) == 1
+
+
+def test_why_a_checkpoint_could_not_be_written_is_the_systems_own_word(tmp_path: Path) -> None:
+    """Behind a full disk, as behind a limit on the size of files, torch says "unexpected pos"."""
+    file = tmp_path / CHECKPOINT
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(
+            CheckpointError, match=r"could not be written \(File too large\); the last one is untouched"
+        ):
+            write_checkpoint(file, {"weights": torch.zeros(1_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())

@@ -10,11 +10,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from training_runs import make_config, train
 
 from uniadapter.errors import DataError, mendable
-from uniadapter.history import Tick
+from uniadapter.history import HISTORY, Tick
+from uniadapter.runs import write_config
 from uniadapter.trainer import CHECKPOINT
 from world import save_base
 
@@ -45,6 +47,25 @@ def test_a_killed_loading_process_is_one_line(tmp_path: Path) -> None:
     assert "a process that loads data is killed" in done.stdout, done.stderr
     assert "data.workers" in done.stdout
     assert torch.load(tmp_path / "run" / CHECKPOINT)["place"]["step"] >= 1
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_of_a_run_saves_and_stops(tmp_path: Path, signum: int) -> None:
+    """As a terminal sends it, or a scheduler: also to the processes that load data, which the last step still needs."""
+    config = make_config(tmp_path, save_base(tmp_path / "base"), epochs=5000)
+    write_config(replace(config, data=replace(config.data, workers=2)), tmp_path / "run.yaml")
+    command = [sys.executable, "-m", "uniadapter", "train", str(tmp_path / "run.yaml")]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    history, until = tmp_path / "run" / HISTORY, time.monotonic() + 120
+    while not (history.exists() and history.stat().st_size > 1000) and time.monotonic() < until:
+        time.sleep(0.05)
+    os.killpg(process.pid, signum)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum, said
+    assert "everything is saved" in said
+    assert torch.load(tmp_path / "run" / CHECKPOINT)["place"]["step"] > 1
 
 
 def test_ctrl_c_during_imports_is_one_line() -> None:

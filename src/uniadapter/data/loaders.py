@@ -25,6 +25,7 @@ from uniadapter.data.limits import check_frames
 from uniadapter.data.records import DataError, Problems
 from uniadapter.data.samples import EvaluationVisuals, Shown, TrainRows
 from uniadapter.data.splits import RetrievalSplit
+from uniadapter.data.worker import begin
 from uniadapter.errors import lost_worker
 
 logger = logging.getLogger(__name__)
@@ -214,7 +215,7 @@ def _loader(
         batch_sampler=cast(Sampler[list[int]], batches),  # torch's types know no index but a number
         collate_fn=collate,
         num_workers=workers,
-        worker_init_fn=_one_thread,
+        worker_init_fn=begin,
         pin_memory=pin_memory,
         persistent_workers=workers > 0 and isinstance(batches, EpochBatches),
         # Else each epoch would draw from the global generator, and dropout would depend on the loader.
@@ -237,10 +238,6 @@ def _collate(visuals: list[Shown]) -> Fetched:
     samples = [(shown.visual, row, place) for place, shown in enumerate(visuals) for row in shown.rows]
     ids, sample_ids, rows = torch.tensor(samples).unbind(1)
     return Fetched(Batch(torch.stack(pixels), captions, ids, sample_ids, rows), faults, short)
-
-
-def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)
 
 
 def _bounded(workers: int, batches: int) -> int:
