@@ -52,7 +52,7 @@ _DTYPES = {
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without transformers' table of unexpected keys: a folder serves several classes, so there always are some."""
+    """Without transformers' bars and its table of unexpected keys: a folder serves several classes, so it has some."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     bars = transformers_logging.is_progress_bar_enabled()

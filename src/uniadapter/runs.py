@@ -25,6 +25,7 @@ from uniadapter.evaluation.rerank import Progress
 from uniadapter.files import WriteError, write_text, written_into
 from uniadapter.fitting import advice
 from uniadapter.jobs import Result, job_of
+from uniadapter.loading import quietly
 from uniadapter.preparing import Prepared, image_size
 from uniadapter.resuming import made_with
 from uniadapter.schema import write_yaml
@@ -141,7 +142,7 @@ def save_result(prepared: Prepared, config: RunConfig, folder: Path) -> int:
         return 0
     setattr(prepared.model.config, METHOD_KEY, config.model.method_name)  # what is loaded from there says what it is
     try:
-        with written_into(folder / MODEL) as temporary:
+        with written_into(folder / MODEL) as temporary, quietly():
             prepared.model.save_pretrained(temporary, max_shard_size="1TB")  # one file, so that no old part stays
             prepared.tokenizer.save_pretrained(temporary)
     except (WriteError, SafetensorError) as error:
