@@ -151,6 +151,21 @@ def test_saving_leaves_everything_else_in_the_folder(tmp_path: Path) -> None:
     assert (real / "thesis.tex").read_text() == "mine"
 
 
+def test_a_readme_and_an_adapter_of_others_are_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# My project\n")
+    for seed in range(2):
+        save_adapter(trained(seed), tmp_path)
+    assert (tmp_path / "README.md").read_text() == "# My project\n"
+    save_adapter(trained(0), tmp_path / "own")
+    save_adapter(trained(1), tmp_path / "own", extra={"seed": 1})
+    assert "seed" in (tmp_path / "own" / "README.md").read_text()
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(CheckpointError, match=r"lora: holds an adapter of PEFT"):
+        save_adapter(trained(), tmp_path / "lora")
+    assert [file.name for file in (tmp_path / "lora").iterdir()] == ["adapter_config.json"]
+
+
 WRITES = ["adapter_model.safetensors", "adapter_config.json", "README.md"]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from uniadapter.card import MARK
 from uniadapter.config import AdapterConfig
 from uniadapter.errors import CheckpointError
 from uniadapter.identity import BaseIdentity
@@ -203,3 +205,22 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
                 )
             )
     return state
+
+
+def refuse_others_adapter(folder: Path) -> None:
+    """Raise where PEFT's files of the same names stand, which ours would replace."""
+    with suppress(SchemaError, OSError):
+        found = read_json(folder / CONFIG_NAME)
+        if isinstance(found, dict) and "peft_type" in found:
+            raise CheckpointError(
+                f"{folder}: holds an adapter of PEFT, whose files have the same names: name another folder"
+            )
+
+
+def is_others_text(card: Path) -> bool:
+    """Whether a README stands there that no adapter's writing made: a project's own, say."""
+    try:
+        with card.open(encoding="utf-8", errors="replace") as file:
+            return MARK not in file.read(10_000)
+    except OSError:  # none, most often
+        return False

@@ -25,6 +25,9 @@ print(ua.pair_scores(model, tokenizer, images, texts))""",
 }
 
 
+MARK = "library_name: uniadapter"  # stands in every card that this package wrote
+
+
 def model_card(
     task: str,
     base: str,
@@ -57,7 +60,7 @@ def model_card(
         told.append(f"- answers to choose from: {len(settings.answers):,}")
     hashed = f",\nwhose tensors hash to `{sha256[:16]}…`" if sha256 else ""
     return f"""---
-library_name: uniadapter
+{MARK}
 base_model: {json.dumps(base)}
 pipeline_tag: {(_VIDEO_TAGS if moving else _TAGS)[task]}
 tags: [uniadapter, blip, adapter]

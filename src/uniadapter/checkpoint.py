@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,12 @@ from uniadapter.adapter_files import (
     Stored,
     TaskName,
     described_by,
+    is_others_text,
     read_adapter_config,
     read_adapter_file,
     read_header,
     read_weights,
+    refuse_others_adapter,
 )
 from uniadapter.adapters import adapter_set, add_adapter, forget, select_adapter
 from uniadapter.card import model_card
@@ -156,18 +159,23 @@ def write_adapter(folder: Path, described: AdapterFile, state: dict[str, Tensor]
     values["write_id"] = _write_id(values, state)
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder}: is a file; an adapter is written into a folder, so name another path")
+    refuse_others_adapter(folder)
     clear_leftovers(folder)
+    keep_card = is_others_text(folder / CARD_NAME)
+    if keep_card:
+        logger.info("%s is not a card of ours and stays as it is", folder / CARD_NAME)
     try:
         # All three are complete before the first takes its place, and the weights are the first to: blocks end from the
         # innermost outwards.
         with (
-            written_atomically(folder / CARD_NAME) as card,
+            nullcontext() if keep_card else written_atomically(folder / CARD_NAME) as card,
             written_atomically(folder / CONFIG_NAME) as config,
             written_atomically(folder / WEIGHTS_NAME) as weights,
         ):
             save_file(state, weights, metadata={METADATA: json.dumps(values)})  # one key: two have no order
             config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-            card.write_text(_card(described, state, weights.stat().st_size), encoding="utf-8")
+            if card is not None:
+                card.write_text(_card(described, state, weights.stat().st_size), encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(shortened(f"{folder}: {error}")) from error
 
