@@ -10,6 +10,7 @@ import resource
 import select
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -248,6 +249,8 @@ def _watch(folder: Path, escapes: list[str]) -> list[bool]:
             return
         busy.now = True
         try:
+            if event == "socket.connect" and arguments[0].family == socket.AF_UNIX:
+                return  # how loading processes hand over what they loaded
             if event in _STARTS:
                 escapes.append(f"{event} {str(arguments[0])[:80]}")
             elif event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITING:
