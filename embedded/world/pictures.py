@@ -1,4 +1,4 @@
-"""Every style's pictures of the concepts: ``python -m world.pictures`` writes ``.cache/world/pictures.npz``.
+"""Every style's pictures of the concepts: ``python -m embedded.world.pictures`` writes ``.cache/world/pictures.npz``.
 
 Cropped to what is drawn and squared, so that a side in pixels means the same in every style.
 """
@@ -16,7 +16,7 @@ from PIL import Image
 from embedded.concepts import Concept, read_concepts
 from embedded.gather import read_new_style, render_svg, slugs_of, square, style_bodies
 from embedded.sources import NEW_STYLE, fetch
-from world.sources import ALL, CACHE, DRAWN, NEW, WORDS
+from embedded.world.sources import ALL, CACHE, DRAWN, NEW, WORDS
 
 LOG = logging.getLogger(__name__)
 SIZE = 96

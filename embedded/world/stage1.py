@@ -1,6 +1,7 @@
 """Pre-training, first stage: the visual encoder alone learns to name what is on each patch. No text.
 
-    python -m world.stage1 --steps 9000 --out .cache/world/stage1      # goes on from its checkpoint by itself
+    python -m embedded.world.stage1 --steps 9000 --out .cache/world/stage1      # goes on from its checkpoint by itself
+    python -m embedded.world.stage1 --steps 9000 --out .cache/world/stage1 --export embedded/world/stage1.safetensors
 
 Losses: the concept on each patch that shows one, thing or ground on the others, which concepts a canvas shows, and
 how many. Muon for the layers' matrices, AdamW for the rest, bfloat16 where the CPU has it. For the first part of the
@@ -20,15 +21,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from embedded.world.canvas import Canvases, Painter, arrange, grounds
+from embedded.world.concepts import read_concepts
+from embedded.world.sources import HELD_OUT, NEW, PRETRAINED
+from embedded.world.sprites import STILL, Jitter, make_sprites, read_pictures
+from embedded.world.vision import WIDTH, build_vision, encode, prime
 from uniadapter.files import written_atomically
 from uniadapter.memory import keep_freed_memory
-from world.canvas import Canvases, Painter, arrange, grounds
-from world.concepts import read_concepts
-from world.sources import HELD_OUT, NEW, PRETRAINED
-from world.sprites import STILL, Jitter, make_sprites, read_pictures
-from world.vision import WIDTH, build_vision, encode, prime
 
 LOG = logging.getLogger("stage1")
 COUNTS = (0.15, 0.2, 0.25, 0.4)  # canvases of one to four things
@@ -63,7 +65,7 @@ def layouts(concepts: list[int], count: int, rng: random.Random) -> list[list[tu
     return [arrange(rng.sample(concepts, rng.choices((1, 2, 3, 4), COUNTS)[0]), rng) for _ in range(count)]
 
 
-def test_set(style: str, which: list[int], patch: int, count: int = 512) -> Canvases:
+def held_out(style: str, which: list[int], patch: int, count: int = 512) -> Canvases:
     """Canvases of a style that is not trained on, its drawings as they are."""
     concepts = read_concepts()
     sprites = make_sprites(*read_pictures(concepts, (style,)), len(concepts), 4, STILL, 1)
@@ -161,7 +163,7 @@ def train(args: argparse.Namespace) -> None:
     model.encoder.layers.train()
     optimisers_ = optimisers(model, heads, args.lr, args.muon)
     novel = [n for n, c in enumerate(source.concepts) if c.novel]
-    tests = {HELD_OUT: test_set(HELD_OUT, source.seen, args.patch), NEW: test_set(NEW, source.seen, args.patch)}
+    tests = {HELD_OUT: held_out(HELD_OUT, source.seen, args.patch), NEW: held_out(NEW, source.seen, args.patch)}
     LOG.info("%d concepts, %d kept out; %d pictures", len(source.concepts), len(novel), len(source.pictures[1]))
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / "checkpoint.pt"
@@ -196,6 +198,16 @@ def train(args: argparse.Namespace) -> None:
                 record |= evaluate(model, heads, tests, args.bf16)
                 save(file, model, heads, optimisers_, step, spent, vars(args))
             write(args.out / "log.jsonl", record)
+    if args.export:
+        export(model, heads, args.export)
+
+
+def export(model: nn.Module, heads: nn.Module, file: Path) -> None:
+    """What the next stage begins with: the encoder and the heads in float16, without the optimisers."""
+    parts = {"vision": model, "heads": heads}
+    state = {f"{part}.{k}": v.half().contiguous() for part, m in parts.items() for k, v in m.state_dict().items()}
+    with written_atomically(file) as temporary:
+        save_file(state, temporary)
 
 
 def save(file: Path, model: nn.Module, heads: nn.Module, optimisers: Any, step: int, spent: float, args: Any) -> None:
@@ -233,6 +245,7 @@ def main() -> None:
     """Parse and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--export", type=Path, default=None, help="write the weights there when all steps are done")
     parser.add_argument("--steps", type=int, default=9000)
     parser.add_argument("--patch", type=int, default=16)
     parser.add_argument("--batch", type=int, default=96)

@@ -7,7 +7,7 @@ from pathlib import Path
 from embedded.sources import CLDR, CLDR_DERIVED, EMOJIBASE, EMOJILIB, NEW_STYLE, Package
 from embedded.sources import DRAWN as FIRST_STYLES
 
-CACHE = Path(__file__).resolve().parent.parent / ".cache" / "world"
+CACHE = Path(__file__).resolve().parents[2] / ".cache" / "world"
 DRAWN: dict[str, Package] = FIRST_STYLES | {
     style: Package(f"@iconify-json/{style}", version, licence, "pictures, pre-training only")
     for style, version, licence in [

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BlipVisionConfig, BlipVisionModel
 
-from world.canvas import SIZE
+from embedded.world.canvas import SIZE
 
 WIDTH, LAYERS, HEADS = 192, 6, 3
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from embedded.canvas import MEAN, STD, backgrounds
-from world.sprites import TILE, Sprites
+from embedded.world.sprites import TILE, Sprites
 
 SIZE = 96
 CENTRES = ((24, 24), (72, 24), (24, 72), (72, 72))
