@@ -74,10 +74,14 @@ def lost_worker(error: BaseException) -> str | None:
     if met is None:
         return None
     text = str(met)
-    full = "the shared memory, /dev/shm, is too small" if "Bus error" in text else "most likely the memory was full"
     how = "exited unexpectedly" if "unexpectedly" in text else shortened(text.partition(") ")[2].partition(".")[0], 60)
+    return lost_worker_line(how, "the shared memory, /dev/shm, is too small" if "Bus error" in text else None)
+
+
+def lost_worker_line(how: str, why: str | None = None) -> str:
+    """The line about a process that loads data and has ended."""
     advice = "set data.workers lower (0 loads in the main process)"
-    return f"a process that loads data {how}; {full}: {advice}"
+    return f"a process that loads data {how}; {why or 'most likely the memory was full'}: {advice}"
 
 
 MENDABLE = (ConfigError, DataError, CheckpointError, UsageError, SchemaError, FloatingPointError, OSError, ImportError)

@@ -27,7 +27,7 @@ import os, sys, time
 from pathlib import Path
 from uniadapter.run_folder import locked
 with locked(Path(sys.argv[1])):
-    if os.fork():
+    if not os.fork():  # the child says so, once it has let go of what it inherited
         print("held", flush=True)
     time.sleep(20)
 """

@@ -26,7 +26,7 @@ from uniadapter.data.records import DataError, Problems
 from uniadapter.data.samples import EvaluationVisuals, Shown, TrainRows
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.data.worker import begin
-from uniadapter.errors import lost_worker
+from uniadapter.errors import lost_worker, lost_worker_line
 
 logger = logging.getLogger(__name__)
 
@@ -88,11 +88,13 @@ class VisualLoader:
             for fetched in cast(Iterator[Fetched], fetches):
                 self._settle(fetched)
                 yield cast(Batch, fetched.batch)
-        except (DataError, RuntimeError) as error:
+        except (DataError, RuntimeError, ConnectionError, EOFError) as error:
             # The traceback would keep the workers alive, and the garbage collector ends them only by a timeout.
             fetches = None
             self.close()
             lost = lost_worker(error)
+            if lost is None and isinstance(error, (ConnectionError, EOFError)):  # torch had not yet seen that it ended
+                lost = lost_worker_line("is killed or exited unexpectedly")
             if lost is None:
                 raise
             raise DataError(lost, "lost worker") from None
