@@ -126,3 +126,14 @@ def test_folders_that_a_killed_process_left_are_cleared(tmp_path: Path) -> None:
     (left / "half").write_text("half")
     assert clear_leftovers(tmp_path) == [left]
     assert not left.exists()
+
+
+def test_a_writer_that_makes_its_file_private_does_not_decide(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with written_atomically(tmp_path / "a") as temporary:
+            temporary.write_bytes(b"1")
+            temporary.chmod(0o600)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640

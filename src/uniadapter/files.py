@@ -45,11 +45,13 @@ def written_atomically(path: Path | str) -> Iterator[Path]:
         if target.is_dir():
             raise IsADirectoryError(None, "a folder of that name stands there")
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        temporary.touch()  # a writer may make it private (safetensors does), so the umask's mode is asked of the system
+        mode = (target if target.exists() else temporary).stat().st_mode & 0o7777
+        temporary.unlink()
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())  # a full disk may show only here
-        with suppress(FileNotFoundError):
-            temporary.chmod(target.stat().st_mode & 0o7777)
+        temporary.chmod(mode)
         os.replace(temporary, target)
         _sync_folder(target.parent)
     except WriteError:

@@ -107,7 +107,8 @@ def test_overwriting_replaces_old_results_only_by_new_ones(
         assert main(train) == 0
     finally:
         os.umask(umask)
-    for name in ("checkpoint.pt", "metrics.json", "history.jsonl", "config.yaml"):
+    written = ("checkpoint.pt", "metrics.json", "history.jsonl", "config.yaml", "adapter/adapter_model.safetensors")
+    for name in written:
         assert stat.S_IMODE((out / name).stat().st_mode) == 0o640, name
     log = out / "train.log"
     old = {file: file.read_bytes() for file in out.rglob("*") if file.is_file() and file != log}
