@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,10 +113,11 @@ def vary(source: Tensor, sides: Tensor, jitter: Jitter, generator: torch.Generat
     return torch.where((spread(1.0, 1, 1, 1) * 0.5 + 0.5) < jitter.blur, blurred, drawn)
 
 
-def _grid(sides: Tensor, jitter: Jitter, spread: object) -> Tensor:
-    """Where each pixel of a tile is taken from: turned, stretched, mirrored and bent; [P, 48, 48, 2]."""
-    draw = spread  # a function (width, *shape) -> [P, *shape] in -width … width
-    assert callable(draw)
+def _grid(sides: Tensor, jitter: Jitter, draw: Callable[..., Tensor]) -> Tensor:
+    """Where each pixel of a tile is taken from: turned, stretched, mirrored and bent; [P, 48, 48, 2].
+
+    `draw(width, *shape)` gives numbers in -width … width, [P, *shape].
+    """
     scales = (sides / TILE).unsqueeze(1) * (1 + draw(jitter.stretch, 2))
     sign = torch.where(draw(0.5) + 0.5 < jitter.mirror, -1.0, 1.0)
     angle = draw(jitter.angle)
