@@ -11,6 +11,7 @@ import torch
 import yaml
 from transformers import BlipForConditionalGeneration, BlipForQuestionAnswering
 
+from squares import COLOURS, save_pictures, save_tokenizer
 from tiny import tiny_config
 from uniadapter import commands
 from uniadapter.checkpoint import read_adapter_file
@@ -19,7 +20,6 @@ from uniadapter.data.batches import Batch
 from uniadapter.predict import image_features
 from uniadapter.tasks.answering import AnswerTask
 from uniadapter.tasks.base import Moment
-from world import COLOURS, save_pictures, save_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, BlipForConditionalGeneration, BlipForQuestionAnswering, PreTrainedTokenizerBase
 
+from squares import COLOURS, save_tokenizer
 from tiny import randomise, tiny_model
 from uniadapter.adapter import KeyValueAdapter
 from uniadapter.adapters import adapter_set, add_adapter
@@ -25,7 +26,6 @@ from uniadapter.ranking import rank_answers
 from uniadapter.tasks.answering import AnswerTask, CaptionTask
 from uniadapter.tasks.base import Moment
 from uniadapter.tokens import decoder_tokens, tokenize
-from world import COLOURS, save_tokenizer
 
 MOMENT = Moment(0, 0, 0, 1)
 ANSWERS = ["red", "a red square", "blue", "a blue square", "the picture of a square", "grey"]

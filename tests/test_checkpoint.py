@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import BlipConfig, BlipForConditionalGeneration, BlipForImageTextRetrieval
 
 from reference import ParityCase
+from squares import save_tokenizer
 from tiny import randomise, tiny_config, tiny_model, tiny_texts
 from uniadapter.adapter import AdapterSet, BackboneShape
 from uniadapter.adapters import adapter_set, add_adapter, add_momentum
@@ -24,7 +25,6 @@ from uniadapter.identity import base_hash
 from uniadapter.loading import load_model
 from uniadapter.original import CheckpointError
 from uniadapter.settings import InferenceSettings
-from world import save_tokenizer
 
 CONFIG = AdapterConfig(bottleneck=6, key_value=3, temporal_frames=2)
 

@@ -14,8 +14,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from squares import COLOURS, karpathy, save_base, save_pictures
 from uniadapter.cli import main
-from world import COLOURS, karpathy, save_base, save_pictures
 
 
 @pytest.fixture(scope="module")

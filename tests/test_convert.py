@@ -16,6 +16,7 @@ from transformers import AutoProcessor
 
 import uniadapter as ua
 from reference import ParityCase
+from squares import save_tokenizer
 from uniadapter.backbone import enc_token_id
 from uniadapter.cli import main
 from uniadapter.converting import convert_blip
@@ -23,7 +24,6 @@ from uniadapter.errors import CheckpointError
 from uniadapter.loading import load_model, load_tokenizer
 from uniadapter.original import infer_config
 from uniadapter.pth import read_pth
-from world import save_tokenizer
 
 HEADS = ["--vision_heads", "4", "--text_heads", "4"]
 PATCH = "visual_encoder.patch_embed.proj.weight"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from squares import COLOURS, save_base, save_pictures
 from uniadapter.cli import main
-from world import COLOURS, save_base, save_pictures
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def check() -> Any:
     """The independent reader of captions, which is in a checkout but not in the wheel."""
     sys.path.insert(0, str(ROOT))
     try:
-        return pytest.importorskip("embedded.check")
+        return pytest.importorskip("world.check")
     finally:
         sys.path.remove(str(ROOT))
 

@@ -42,7 +42,7 @@ def reader() -> Any:
     """The independent reader of captions, which is in a checkout but not in the wheel."""
     sys.path.insert(0, str(ROOT))
     try:
-        return pytest.importorskip("embedded.sequences")
+        return pytest.importorskip("world.sequences")
     finally:
         sys.path.remove(str(ROOT))
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 pytest.importorskip("embedded", reason="the scripts that build the assets come with the repository alone")
-from embedded.world.canvas import SIZE, Painter, arrange
-from embedded.world.concepts import NOVEL, difference_hash, is_novel, read_concepts
-from embedded.world.sprites import STILL, TILE, Jitter, make_sprites
-from embedded.world.vision import WIDTH, build_vision, encode, prime
+from world.fusing.canvas import SIZE, Painter, arrange
+from world.fusing.concepts import NOVEL, difference_hash, is_novel, read_concepts
+from world.fusing.sprites import STILL, TILE, Jitter, make_sprites
+from world.fusing.vision import WIDTH, build_vision, encode, prime
 
 COLOURS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255)])
 

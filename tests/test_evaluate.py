@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from squares import karpathy
 from test_commands import base, write_run  # noqa: F401
 from uniadapter.cli import main
 from uniadapter.parsing import read_config
-from world import karpathy
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -15,8 +15,8 @@ from PIL import Image
 from transformers import PreTrainedModel
 
 import uniadapter as ua
+from squares import save_pictures
 from uniadapter.inputs import as_clips, as_texts, clip_length
-from world import save_pictures
 
 Base = tuple[PreTrainedModel, Any]
 

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from transformers import BlipForImageTextRetrieval, BlipImageProcessor, BlipProcessor, PreTrainedModel
 
 import uniadapter as ua
+from squares import save_base
 from tiny import TASK_MODELS, tiny_config, tiny_model
 from uniadapter.cli import main
 from uniadapter.errors import CheckpointError, ConfigError
 from uniadapter.tokens import warn_of_cuts
-from world import save_base
 
 PICTURE = Image.effect_noise((40, 32), 90).convert("RGB")
 TASKS = ("retrieval", "vqa", "caption")

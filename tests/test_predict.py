@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 import uniadapter as ua
+from squares import save_pictures
 from uniadapter.data.records import DataError
-from world import save_pictures
 
 
 @pytest.fixture(scope="module")

@@ -250,11 +250,11 @@ def test_the_pages_lines_run(
 ) -> None:
     import html
 
+    from squares import save_base
     from uniadapter.adapters import add_adapter
     from uniadapter.checkpoint import save_adapter
     from uniadapter.config import AdapterConfig
     from uniadapter.loading import load_model
-    from world import save_base
 
     base = save_base(tmp_path / "base")
     model = load_model(str(base))

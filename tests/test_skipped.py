@@ -11,10 +11,10 @@ import torch
 import yaml
 from transformers import BlipForConditionalGeneration, BlipForQuestionAnswering
 
+from squares import save_base, save_pictures, save_tokenizer
 from tiny import tiny_config
 from uniadapter import report
 from uniadapter.cli import main
-from world import save_base, save_pictures, save_tokenizer
 
 FIELDS = {"retrieval": "caption", "vqa": "question", "caption": "caption"}
 

@@ -14,11 +14,11 @@ from PIL import Image
 from transformers import BlipForConditionalGeneration, BlipForQuestionAnswering, PreTrainedTokenizerBase
 
 import uniadapter as ua
+from squares import COLOURS, captions, save_base, save_pictures
 from tiny import tiny_model
 from uniadapter.config import RunConfig
 from uniadapter.config.training import ObjectiveConfig
 from uniadapter.data.in_memory import split_of
-from world import COLOURS, captions, save_base, save_pictures
 
 SMALL = ua.AdapterConfig(bottleneck=4, key_value=4)
 

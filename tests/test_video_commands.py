@@ -12,9 +12,9 @@ import av
 import numpy as np
 import pytest
 
+from squares import COLOURS
 from test_commands import base, write_run  # noqa: F401 - a fixture
 from uniadapter.cli import main
-from world import COLOURS
 
 NAMES = list(COLOURS)[:6]
 FRAMES = 6

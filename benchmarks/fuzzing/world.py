@@ -24,9 +24,9 @@ from transformers.utils import logging as transformers_logging
 sys.path.append(str(Path(__file__).parents[2] / "tests"))  # the tests' own tiny world
 
 from reference import ParityCase
+from squares import COLOURS, save_base, save_tokenizer
 from tiny import tiny_config
 from uniadapter.cli import main
-from world import COLOURS, save_base, save_tokenizer
 
 NAMES = list(COLOURS)[:4]
 FORMATS = {

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from transformers import AutoTokenizer, BlipForConditionalGeneration, BlipForQuestionAnswering
 
 import uniadapter as ua
+from squares import save_tokenizer
 from tiny import randomise, tiny_model, tiny_texts
 from uniadapter.config import ModelConfig, ObjectiveConfig
 from uniadapter.data.batches import Batch
@@ -17,7 +18,6 @@ from uniadapter.tasks.answering import AnswerTask, CaptionTask
 from uniadapter.tasks.base import Moment
 from uniadapter.tasks.retrieval import RetrievalTask
 from uniadapter.tokens import TokenBatch
-from world import save_tokenizer
 
 PIXELS = torch.randn(4, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 MOMENT = Moment(0, 0, 0, 1)

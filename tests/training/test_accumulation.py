@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from training_runs import assert_same, changed, make_config, train, weights
 
+from squares import save_base
 from uniadapter.config import RunConfig
 from uniadapter.errors import Interrupted
 from uniadapter.history import Tick
 from uniadapter.tasks.retrieval import RetrievalTask
 from uniadapter.trainer import Trainer
-from world import save_base
 
 
 @pytest.fixture(scope="module")

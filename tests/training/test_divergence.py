@@ -10,13 +10,13 @@ import pytest
 import torch
 from training_runs import changed, make_config, train
 
+from squares import save_base
 from uniadapter.cli import main
 from uniadapter.config import RunConfig
 from uniadapter.divergence import DIVERGED, Diverged, first_unusable
 from uniadapter.runs import write_config
 from uniadapter.tasks.retrieval import RetrievalTask
 from uniadapter.trainer import CHECKPOINT, Trainer
-from world import save_base
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file
 from training_runs import assert_same, changed, make_config, train, weights
 
+from squares import save_base
 from uniadapter.checkpointing import CHECKPOINT, CheckpointFile, write_checkpoint
 from uniadapter.cli import main
 from uniadapter.config import RunConfig
 from uniadapter.errors import CheckpointError
 from uniadapter.runs import write_config
 from uniadapter.trainer import Trainer
-from world import save_base
 
 
 @pytest.fixture(scope="module")

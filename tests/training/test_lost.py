@@ -14,11 +14,11 @@ import pytest
 import torch
 from training_runs import make_config, train
 
+from squares import save_base
 from uniadapter.errors import DataError, mendable
 from uniadapter.history import HISTORY, Tick
 from uniadapter.runs import write_config
 from uniadapter.trainer import CHECKPOINT
-from world import save_base
 
 
 def lose_a_loading_process(folder: Path) -> None:

@@ -18,6 +18,7 @@ import torch.multiprocessing as mp
 from training_runs import assert_same, changed, make_config, save_dropping_base, train, weights
 from transformers import BlipForQuestionAnswering
 
+from squares import save_tokenizer
 from tiny import tiny_config
 from uniadapter.config import DataConfig, EvaluateConfig, ModelConfig, RunConfig
 from uniadapter.distributed import gather_list
@@ -28,7 +29,6 @@ from uniadapter.preparing import prepare
 from uniadapter.runs import evaluate_split, load_split
 from uniadapter.tasks import retrieval
 from uniadapter.trainer import Trainer
-from world import save_tokenizer
 
 
 def worker(rank: int, folder: str, port: int, config: RunConfig, questions: RunConfig) -> None:

@@ -13,12 +13,12 @@ import pytest
 import torch
 from training_runs import assert_same, changed, make_config, save_dropping_base, train, weights
 
+from squares import save_base
 from uniadapter.config import AdapterConfig, RunConfig
 from uniadapter.errors import CheckpointError, Interrupted
 from uniadapter.history import Tick
 from uniadapter.resuming import MAY_DIFFER, flat
 from uniadapter.trainer import CHECKPOINT
-from world import save_base
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from training_runs import make_config
 
+from squares import save_base
 from uniadapter import demo
 from uniadapter.cli import main
 from uniadapter.errors import ConfigError
 from uniadapter.run_folder import LOCK, RESULTS, check_unused, locked
 from uniadapter.runs import write_config
-from world import save_base
 
 # It has a child, as a run has that loads pictures in processes, which lives on for a while when it is killed.
 HOLDER = """

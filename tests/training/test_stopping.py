@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from training_runs import changed, make_config, train
 
+from squares import save_base
 from uniadapter.cli import main
 from uniadapter.config import RunConfig
 from uniadapter.errors import Interrupted
 from uniadapter.runs import write_config
 from uniadapter.stopping import SIGNALS, Stopping, interruptible
 from uniadapter.trainer import CHECKPOINT, Tick
-from world import save_base
 
 
 @pytest.fixture(scope="module")

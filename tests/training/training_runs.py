@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from transformers import BlipForImageTextRetrieval
 
+from squares import karpathy, save_tokenizer
 from tiny import tiny_config
 from uniadapter.config import RunConfig
 from uniadapter.preparing import prepare
 from uniadapter.runs import load_split, train_split
 from uniadapter.schema import checked
 from uniadapter.trainer import Trainer
-from world import karpathy, save_tokenizer
 
 
 def save_dropping_base(folder: Path, dropout: float = 0.1) -> Path:

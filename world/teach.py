@@ -1,7 +1,7 @@
 """Teach the decoder to answer, with all that retrieval uses kept as it is.
 
-    python -m embedded.teach --weights .cache/embedded/run5/checkpoint.pt --out .cache/embedded/taught
-    python -m embedded.teach --weights .cache/embedded/taught/checkpoint.pt --export assets/backbone
+    python -m world.teach --weights .cache/embedded/run5/checkpoint.pt --out .cache/embedded/taught
+    python -m world.teach --weights .cache/embedded/taught/checkpoint.pt --export assets/backbone
 
 Trained are the decoder, with copies of its own of what it shared, and in a copy of the text encoder, which reads the
 questions, the cross-attention and the upper feed-forward layers. That copy's changes ship as a file of their own, as
@@ -23,14 +23,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import BertTokenizerFast
 
-from embedded.asking import Asker, Question
-from embedded.backbone import PretrainingBlip, blip_config, export
-from embedded.captions import Truth, truth_of
-from embedded.pretrain import CACHE, Pictures, Stream, optimisers, prepare, rate, save_checkpoint, set_rates
 from uniadapter.backbone import Visuals, encode_visual
 from uniadapter.decoder import question_context, text_nll, visual_context
 from uniadapter.memory import keep_freed_memory
 from uniadapter.tokens import decoder_tokens, tokenize
+from world.asking import Asker, Question
+from world.backbone import PretrainingBlip, blip_config, export
+from world.captions import Truth, truth_of
+from world.pretrain import CACHE, Stream, optimisers, prepare, rate, save_checkpoint, set_rates
+from world.styles import Pictures
 
 LOG = logging.getLogger("teach")
 BATCH = 128

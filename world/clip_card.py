@@ -1,4 +1,4 @@
-"""Data card and licences of the clips: ``python -m embedded.clip_card``, after clips."""
+"""Data card and licences of the clips: ``python -m world.clip_card``, after clips."""
 
 # ruff: noqa: E501 - lines of tables
 from __future__ import annotations
@@ -7,10 +7,10 @@ import json
 import shutil
 from collections import Counter
 
-from embedded import sources
-from embedded.card import FLUENT_LICENCE
-from embedded.clips import FRAMES, RATE, SEQUENCES
-from embedded.gather import CACHE
+from world import sources
+from world.card import FLUENT_LICENCE
+from world.clips import FRAMES, RATE, SEQUENCES
+from world.gather import CACHE
 
 OUT = CACHE.parent.parent / "assets" / "clips"
 
@@ -22,7 +22,7 @@ video task that the embedded backbone, which was pre-trained on pictures in othe
 `single/` holds every animation once, as an H.264 file of {frames} frames at {rate} frames a second on a background of its
 own. A line of `<split>.jsonl` says which follow which, and `uniadapter.embedded.clips.prepare_clips` puts their packets
 behind one another on first use: real encoded clips, nothing encoded anew. Everything is written by
-`python -m embedded.clips` from a seed (0).
+`python -m world.clips` from a seed (0).
 
 | split | clips | captions | concepts | clips with a twin | captions that name all parts | that name one part | told from another clip by order only | name what the middle frame does not show |
 |---|---|---|---|---|---|---|---|---|
@@ -46,7 +46,7 @@ some of them where the clip has more than two (MSR-VTT's noise), or one that is 
 
 Names that people gave the emoji, in templates of order ("a fox, then the pizza", "pizza after fox"). No caption is true of
 another clip of its split: no two concepts meet in two clips (but twins), and a concept that is named alone is in one clip
-only. Every caption was read back by a second program (`embedded.sequences.read_back`); the tests do it again.
+only. Every caption was read back by a second program (`world.sequences.read_back`); the tests do it again.
 
 ## Which concepts, and who has seen them
 

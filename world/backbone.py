@@ -17,8 +17,8 @@ from transformers import (
     BlipForImageTextRetrieval,
 )
 
-from embedded.canvas import MEAN, PATCH, SIZE, STD
 from uniadapter.inject import adopt
+from world.canvas import MEAN, PATCH, SIZE, STD
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]"]
 VOCABULARY = 3600

@@ -1,4 +1,4 @@
-"""How near the pictures of the scenes are to those of pre-training: ``python -m embedded.leakage``.
+"""How near the pictures of the scenes are to those of pre-training: ``python -m world.leakage``.
 
 Two measures, over the sprites that the scenes use: the distance of 64-bit perceptual hashes, and
 whether the nearest picture of a style, as 16 × 16 colours, is of the same concept. The flat
@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from embedded import sources
-from embedded.concepts import Concept
-from embedded.gather import CACHE, render_svg, slugs_of, style_bodies
+from world import sources
+from world.concepts import Concept
+from world.gather import CACHE, render_svg, slugs_of, style_bodies
 
 LOG = logging.getLogger(__name__)
 FLAT = sources.Package("@iconify-json/fluent-emoji-flat", "1.2.6", "MIT", "leakage check only")

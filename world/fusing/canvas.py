@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from embedded.canvas import MEAN, STD, backgrounds
-from embedded.world.sprites import TILE, Sprites
+from world.canvas import MEAN, STD, backgrounds
+from world.fusing.sprites import TILE, Sprites
 
 SIZE = 96
 CENTRES = ((24, 24), (72, 24), (24, 72), (72, 72))

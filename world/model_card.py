@@ -1,4 +1,4 @@
-"""Model card of the embedded backbone: ``python -m embedded.model_card``, after the export."""
+"""Model card of the embedded backbone: ``python -m world.model_card``, after the export."""
 # ruff: noqa: E501 - lines of tables
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 from safetensors import safe_open
 
-from embedded import sources
-from embedded.gather import CACHE
+from world import sources
+from world.gather import CACHE
 
 CARD = """---
 license: apache-2.0
@@ -42,7 +42,7 @@ the prompt "a picture of".
 
 ## How it was trained
 
-From scratch, by `python -m embedded.pretrain` of this repository, on a 2-core CPU in float32: {steps} steps of {batch}
+From scratch, by `python -m world.pretrain` of this repository, on a 2-core CPU in float32: {steps} steps of {batch}
 pictures (seed {seed}; Muon at {muon_lr} on the matrices inside the layers, AdamW at {lr} on the rest, {warm} steps of warm-up,
 linear decay over the last {decay:.0%}), after the earlier stages below. Losses: image-text contrastive (temperature 0.07; every canvas that a caption is true of is its positive),
 image-text matching with hard negatives, captioning with label smoothing 0.1 and, for a footing, which concepts a canvas
@@ -61,7 +61,7 @@ learnt next to nothing; 1,000 with AdamW at 4e-4, matching weighed threefold (se
 were told where to look (seed 2; queries and keys of the text encoder's cross-attention drawn anew): `docs/log.md`.
 
 Then, with vision, text encoder and heads as they were, the decoder (its own copies by now) was taught to answer, by
-`python -m embedded.teach`: {taught[steps]} steps of {taught[asked]} questions and {taught[told]} captions on {taught[canvases]} canvases of the same drawings (seed {taught[seed]};
+`python -m world.teach`: {taught[steps]} steps of {taught[asked]} questions and {taught[told]} captions on {taught[canvases]} canvases of the same drawings (seed {taught[seed]};
 Muon at {taught[muon_lr]}, AdamW at {taught[lr]}). Asked was what kind of thing is there, how many, of what kind it is, where it is; never how two
 things stand to each other, and nothing about the 3-D style. The questions were read by a copy of the text encoder; what that copy
 changed (cross-attention, upper feed-forward layers) is `question_encoder.safetensors`, as BLIP has a checkpoint for question

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from embedded.check import skeleton_of
-from embedded.compose import STARTS, Composer
+from world.check import skeleton_of
+from world.compose import STARTS, Composer
 
 CAPTIONS = 3
 COUNTS = ([2, 3, 4], [0.35, 0.4, 0.25])  # of parts, and how often

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BlipVisionConfig, BlipVisionModel
 
-from embedded.world.canvas import SIZE
+from world.fusing.canvas import SIZE
 
 WIDTH, LAYERS, HEADS = 192, 6, 3
 

@@ -1,4 +1,4 @@
-"""Encode the animations and compose the clips: ``python -m embedded.clips`` writes ``assets/clips``.
+"""Encode the animations and compose the clips: ``python -m world.clips`` writes ``assets/clips``.
 
 Every animation ships once, as an H.264 file on a background of its own. A longer clip is a list of animations, whose
 packets ``uniadapter.embedded`` puts behind one another on first use, without encoding anything anew.
@@ -18,12 +18,12 @@ import av
 import numpy as np
 from PIL import Image, ImageSequence
 
-from embedded import sources
-from embedded.compose import SPLIT_OF, background, scene_names
-from embedded.concepts import Concept, in_scenes, plain_hexcode
-from embedded.gather import CACHE, square
-from embedded.sequences import ORDER_WORDS, Sequencer, hard_captions
 from uniadapter.embedded.scenes import SIZE, gradient
+from world import sources
+from world.compose import SPLIT_OF, background, scene_names
+from world.concepts import Concept, in_scenes, plain_hexcode
+from world.gather import CACHE, square
+from world.sequences import ORDER_WORDS, Sequencer, hard_captions
 
 LOG = logging.getLogger(__name__)
 SEQUENCES = {"train": 1600, "val": 120, "test": 400, "test_novel": 100}

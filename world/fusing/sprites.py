@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from embedded.world.concepts import WorldConcept
-from embedded.world.sources import CACHE
+from world.fusing.concepts import WorldConcept
+from world.fusing.sources import CACHE
 
 TILE = 48  # side of the square that a drawing stands in, in pixels
 SIDES = (30.0, 46.0)  # of the drawing itself

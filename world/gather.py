@@ -1,4 +1,4 @@
-"""Gather the pictures and the words: ``python -m embedded.gather``.
+"""Gather the pictures and the words: ``python -m world.gather``.
 
 Writes into ``.cache/embedded``: ``pictures.npz`` (96 px RGBA, all styles), ``concepts.json`` and
 ``packages.json`` (versions and licences, as the packages declare them).
@@ -16,11 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import resvg_py
 from PIL import Image
 
-from embedded import sources
-from embedded.concepts import Concept, clean_phrase, plain_hexcode, read_concepts
+from world import sources
+from world.concepts import Concept, clean_phrase, plain_hexcode, read_concepts
 
 LOG = logging.getLogger(__name__)
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "embedded"
@@ -61,6 +60,8 @@ def style_bodies(folder: Path, by_slug: dict[str, str]) -> dict[str, tuple[str, 
 
 def render_svg(body: str, width: float, height: float) -> np.ndarray:
     """RGBA uint8 [96, 96, 4], not premultiplied."""
+    import resvg_py  # of the extra "world": what only reads the pictures does without it
+
     svg = (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="0 0 {width} {height}" width="{SIZE}" height="{SIZE}">{body}</svg>'

@@ -12,15 +12,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from embedded.canvas import STILL, alone, draw, normalise
 from uniadapter.backbone import Visuals, encode_visual, match
 from uniadapter.evaluation.retrieval import encode_texts
+from world.canvas import STILL, alone, draw, normalise
 
 if TYPE_CHECKING:
     from transformers import BertTokenizerFast
 
-    from embedded.backbone import PretrainingBlip
-    from embedded.pretrain import Pictures
+    from world.backbone import PretrainingBlip
+    from world.styles import Pictures
 
 CANDIDATES = 10
 

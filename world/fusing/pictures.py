@@ -1,4 +1,4 @@
-"""Every style's pictures of the concepts: ``python -m embedded.world.pictures`` writes ``.cache/world/pictures.npz``.
+"""Every style's pictures of the concepts: ``python -m world.fusing.pictures`` writes ``.cache/world/pictures.npz``.
 
 Cropped to what is drawn and squared, so that a side in pixels means the same in every style.
 """
@@ -13,10 +13,10 @@ from dataclasses import asdict
 import numpy as np
 from PIL import Image
 
-from embedded.concepts import Concept, read_concepts
-from embedded.gather import read_new_style, render_svg, slugs_of, square, style_bodies
-from embedded.sources import NEW_STYLE, fetch
-from embedded.world.sources import ALL, CACHE, DRAWN, NEW, WORDS
+from world.concepts import Concept, read_concepts
+from world.fusing.sources import ALL, CACHE, DRAWN, NEW, WORDS
+from world.gather import read_new_style, render_svg, slugs_of, square, style_bodies
+from world.sources import NEW_STYLE, fetch
 
 LOG = logging.getLogger(__name__)
 SIZE = 96

@@ -1,4 +1,4 @@
-"""Compose the scenes: ``python -m embedded.compose`` writes ``assets/scenes``.
+"""Compose the scenes: ``python -m world.compose`` writes ``assets/scenes``.
 
 Every scene is a specification (which emoji, where, how large, on what) with captions that are true
 of it and of no other scene of its split; the pictures are rendered from one atlas on first use by
@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from embedded import sources
-from embedded.canvas import COLOURS
-from embedded.check import is_true, skeleton_of
-from embedded.concepts import Concept, in_scenes, phrase_counts
-from embedded.gather import CACHE, square
-from embedded.relations import Placed, Statement, Wording, holds
+from world import sources
+from world.canvas import COLOURS
+from world.check import is_true, skeleton_of
+from world.concepts import Concept, in_scenes, phrase_counts
+from world.gather import CACHE, square
+from world.relations import Placed, Statement, Wording, holds
 
 LOG = logging.getLogger(__name__)
 SPLITS = {"train": 4000, "val": 400, "test": 500, "test_novel": 400}

@@ -1,4 +1,4 @@
-"""Data card and licences of the scenes: ``python -m embedded.card``, after compose and leakage."""
+"""Data card and licences of the scenes: ``python -m world.card``, after compose and leakage."""
 
 # ruff: noqa: E501 - lines of tables
 from __future__ import annotations
@@ -8,9 +8,9 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-from embedded import sources
-from embedded.compose import SPLIT_OF
-from embedded.gather import CACHE
+from world import sources
+from world.compose import SPLIT_OF
+from world.gather import CACHE
 
 OUT = CACHE.parent.parent / "assets" / "scenes"
 FLUENT_LICENCE = """MIT License
@@ -29,7 +29,7 @@ says where one thing is from another.
 
 The pictures are not stored. `sprites.webp` holds one 64-pixel cell an emoji, a line of
 `<split>.jsonl` says what is drawn where, and `uniadapter.embedded.scenes.prepare_scenes` renders them on
-first use. Everything is written by `python -m embedded.compose` from a seed (0).
+first use. Everything is written by `python -m world.compose` from a seed (0).
 
 | split | scenes | captions | with 2 / 3 / 4 emoji | with a twin | concepts |
 |---|---|---|---|---|---|
@@ -57,7 +57,7 @@ Keywords ("diet" for a red apple) are not used. A name containing a word of plac
 
 - No caption is true of another scene of its split: no two concepts meet in two scenes (but twins),
   and what a caption claims was tested on the twin.
-- Every caption was read back by a second program with a grammar of its own (`embedded/check.py`)
+- Every caption was read back by a second program with a grammar of its own (`world/check.py`)
   and found true of its scene and false of the twin; `tests/test_embedded.py` does it again.
 - "left of" means: centres at least 12 pixels apart in that direction, and further apart in it than
   across. "above and to the left of": at least 12 pixels both ways. A side or corner of the picture:

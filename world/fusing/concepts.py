@@ -1,4 +1,4 @@
-"""Which concepts the world has: ``python -m embedded.world.concepts`` writes ``embedded/world/concepts.json``.
+"""Which concepts the world has: ``python -m world.fusing.concepts`` writes ``world/fusing/concepts.json``.
 
 Few and distinctive, so that a patch says what is on it: one a family, none whose pictures are near-twins of another's
 by perceptual hash, drawn in at least six of the eight drawn styles, the held-out one among them, and in the new one.
@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from embedded.world.candidates import CANDIDATES, MOST, SHORT
-from embedded.world.pictures import read_words
-from embedded.world.sources import CACHE, DRAWN, HELD_OUT, NEW
+from world.fusing.candidates import CANDIDATES, MOST, SHORT
+from world.fusing.pictures import read_words
+from world.fusing.sources import CACHE, DRAWN, HELD_OUT, NEW
 
 LOG = logging.getLogger(__name__)
 FILE = Path(__file__).with_name("concepts.json")

@@ -1,4 +1,4 @@
-"""What kind of thing an emoji shows: ``python -m embedded.kinds`` writes ``assets/scenes/kinds.json``.
+"""What kind of thing an emoji shows: ``python -m world.kinds`` writes ``assets/scenes/kinds.json``.
 
 From the groups and subgroups of emojibase-data; what belongs to none of these has no kind, and nothing is asked of it.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from embedded.concepts import Concept
-from embedded.gather import CACHE
+from world.concepts import Concept
+from world.gather import CACHE
 
 ASSETS = Path(__file__).parents[1] / "assets" / "scenes"
 # Beginning of a subgroup to kind; hands come before "person" does, whose group they share.

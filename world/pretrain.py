@@ -1,7 +1,7 @@
 """Pre-train the embedded BLIP from scratch on drawn emoji.
 
-    python -m embedded.pretrain --steps 4000 --out .cache/embedded/run
-    python -m embedded.pretrain --out .cache/embedded/run --export assets/backbone
+    python -m world.pretrain --steps 4000 --out .cache/embedded/run
+    python -m world.pretrain --out .cache/embedded/run --export assets/backbone
 
 Contrastive, matching and captioning losses, as BLIP's, and for a footing two more whose heads are not kept: which
 concepts a canvas shows, and which one shows on each patch. Canvases hold one drawing, with captions that may say where
@@ -22,60 +22,29 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoTokenizer, BertTokenizerFast
 
-from embedded import evaluate
-from embedded.backbone import PretrainingBlip, blip_config, export, train_tokenizer
-from embedded.canvas import Spot, alone, draw, half_size, premultiply, together
-from embedded.captions import Caption, Captioner, truth_of
-from embedded.concepts import FLAG_GROUP, Concept, phrase_counts
 from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, fuse
 from uniadapter.grouping import group_pairs
 from uniadapter.memory import keep_freed_memory
+from world import evaluate
+from world.backbone import PretrainingBlip, blip_config, export, train_tokenizer
+from world.canvas import Spot, alone, draw, together
+from world.captions import Caption, Captioner, truth_of
+from world.concepts import Concept, phrase_counts
+from world.styles import Pictures
 
 LOG = logging.getLogger("pretrain")
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "embedded"
-NEW_STYLE = "fluent-3d"
 TEMPERATURE = 0.07
 PROMPT = "a picture of "
 SEVERAL = 0.6  # share of canvases with more than one drawing, from then on
 COUNTS = [0.5, 0.3, 0.2]  # of two, three and four
 GROUNDED_LAYER = 1  # of the text encoder: its words know their neighbours, and one layer more reads what they found
 GROUNDED_HEADS = 2  # of its cross-attention
-NOT_MIRRORED = {"arrow", "keycap", "alphanum", "av-symbol", "punctuation", "math"}
-
-
-@dataclass
-class Pictures:
-    """Pictures of one or more styles, at two sizes, with the concept of each."""
-
-    large: Tensor
-    small: Tensor
-    concept: Tensor
-    mirrored: Tensor  # [N] bool: may be drawn mirrored
-
-    @classmethod
-    def read(cls, concepts: list[Concept], keep: set[str], new_style: bool) -> Pictures:
-        """Pictures of the concepts ``keep`` in the drawn styles, or in the new one."""
-        index = {c.hexcode: i for i, c in enumerate(concepts)}
-        with np.load(CACHE / "pictures.npz") as file:
-            styles, codes = file["styles"], file["codes"]
-            rows = [
-                i
-                for i, (style, code) in enumerate(zip(styles, codes, strict=True))
-                if (style == NEW_STYLE) == new_style and str(code) in keep
-            ]
-            large = premultiply(torch.from_numpy(file["pictures"][rows]))
-        concept = torch.tensor([index[str(codes[i])] for i in rows])
-        free = [
-            c.group != FLAG_GROUP and c.subgroup not in NOT_MIRRORED and not {"left", "right"} & set(c.label.split())
-            for c in concepts
-        ]
-        return cls(large, half_size(large), concept, torch.tensor(free)[concept])
 
 
 @dataclass

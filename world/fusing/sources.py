@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from embedded.sources import CLDR, CLDR_DERIVED, EMOJIBASE, EMOJILIB, NEW_STYLE, Package
-from embedded.sources import DRAWN as FIRST_STYLES
+from world.sources import CLDR, CLDR_DERIVED, EMOJIBASE, EMOJILIB, NEW_STYLE, Package
+from world.sources import DRAWN as FIRST_STYLES
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "world"
 DRAWN: dict[str, Package] = FIRST_STYLES | {

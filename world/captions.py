@@ -6,8 +6,8 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
-from embedded.canvas import COLOURS
-from embedded.concepts import Concept
+from world.canvas import COLOURS
+from world.concepts import Concept
 
 PUNCTUATION = ', . ? ! ; : - " ( )'
 

@@ -1,7 +1,7 @@
 """Pre-training, first stage: the visual encoder alone learns to name what is on each patch. No text.
 
-    python -m embedded.world.stage1 --steps 9000 --out .cache/world/stage1      # goes on from its checkpoint by itself
-    python -m embedded.world.stage1 --steps 9000 --out .cache/world/stage1 --export embedded/world/stage1.safetensors
+    python -m world.fusing.stage1 --steps 9000 --out .cache/world/stage1      # goes on from its checkpoint by itself
+    python -m world.fusing.stage1 --steps 9000 --out .cache/world/stage1 --export world/fusing/stage1.safetensors
 
 Losses: the concept on each patch that shows one, thing or ground on the others, which concepts a canvas shows, and
 how many. Muon for the layers' matrices, AdamW for the rest, bfloat16 where the CPU has it. For the first part of the
@@ -24,13 +24,13 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from embedded.world.canvas import Canvases, Painter, arrange, grounds
-from embedded.world.concepts import read_concepts
-from embedded.world.sources import HELD_OUT, NEW, PRETRAINED
-from embedded.world.sprites import STILL, Jitter, make_sprites, read_pictures
-from embedded.world.vision import WIDTH, build_vision, encode, prime
 from uniadapter.files import written_atomically
 from uniadapter.memory import keep_freed_memory
+from world.fusing.canvas import Canvases, Painter, arrange, grounds
+from world.fusing.concepts import read_concepts
+from world.fusing.sources import HELD_OUT, NEW, PRETRAINED
+from world.fusing.sprites import STILL, Jitter, make_sprites, read_pictures
+from world.fusing.vision import WIDTH, build_vision, encode, prime
 
 LOG = logging.getLogger("stage1")
 COUNTS = (0.15, 0.2, 0.25, 0.4)  # canvases of one to four things

@@ -8,9 +8,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from embedded.captions import Captioner, Truth, article
-from embedded.concepts import Concept
-from embedded.kinds import ALL_KINDS, kind_of
+from world.captions import Captioner, Truth, article
+from world.concepts import Concept
+from world.kinds import ALL_KINDS, kind_of
 
 NUMBERS = {0: "none", 1: "one", 2: "two", 3: "three", 4: "four"}
 WHAT = ["what is this?", "what is there?", "what do we see?", "what does the picture show?", "which emoji is it?"]
