@@ -77,7 +77,7 @@ def test_vqa_files_learn_measure_and_answer(
     assert measured["uniadapter"]["accuracy"] > measured["zero_shot"]["accuracy"] + 30
     assert (measured["uniadapter"]["out_of_list"], measured["uniadapter"]["answer_list"]) == (1, 9)
     assert "test: of 9 questions 1 have no answer among the 9 to choose from" in (out / "train.log").read_text()
-    assert json.loads((out / "adapter/adapter_config.json").read_text())["extra"]["answers"][0] == "red"
+    assert json.loads((out / "adapter/uniadapter_config.json").read_text())["extra"]["answers"][0] == "red"
     assert "accuracy" in (out / "report.html").read_text()
     unanswered = dump(tmp_path / "vqa_test.json", [{k: v for k, v in row.items() if k != "answer"} for row in rows])
     again = ["--output", str(tmp_path / "again"), "--adapter", str(out / "adapter"), "--data.train", "null"]

@@ -61,7 +61,7 @@ def refused(folder: Path) -> str:
 
 @pytest.mark.parametrize("keys", KEYS, ids=lambda keys: ".".join(map(str, keys)))
 def test_values_of_any_shape_are_taken_or_refused_in_one_line(folder: Path, keys: tuple[str | int, ...]) -> None:
-    file = folder / "adapter_config.json"
+    file = folder / "uniadapter_config.json"
     values = json.loads(file.read_text())
     inner: Any = values
     for key in keys:
@@ -89,11 +89,11 @@ def outcome(model: PreTrainedModel, folder: Path) -> str | None:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("adapter_config.json", "[" * 10_000 + "]" * 10_000),
-        ("adapter_config.json", "[1, 2]"),
-        ("adapter_config.json", "\x00\x01"),
-        ("adapter_config.json", '{"peft_type": "LORA", "r": 8}'),
-        ("adapter_config.json", "{}"),
+        ("uniadapter_config.json", "[" * 10_000 + "]" * 10_000),
+        ("uniadapter_config.json", "[1, 2]"),
+        ("uniadapter_config.json", "\x00\x01"),
+        ("uniadapter_config.json", '{"peft_type": "LORA", "r": 8}'),
+        ("uniadapter_config.json", "{}"),
         ("adapter_model.safetensors", ""),
         ("adapter_model.safetensors", "hello, this is no safetensors file"),
     ],
@@ -150,7 +150,7 @@ def test_weights_of_other_names_or_sizes_are_refused(
 
 
 def test_sizes_are_compared_before_anything_is_made(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = folder / "adapter_config.json"
+    file = folder / "uniadapter_config.json"
     values = json.loads(file.read_text())
     file.write_text(json.dumps(put(values, ("adapter", "bottleneck"), 16384)))  # the largest that a config may ask for
     monkeypatch.setattr("uniadapter.checkpoint.add_adapter", lambda *arguments: pytest.fail("a set was made"))
@@ -159,7 +159,7 @@ def test_sizes_are_compared_before_anything_is_made(folder: Path, monkeypatch: p
 
 
 def test_settings_that_the_base_cannot_take_are_refused(folder: Path) -> None:
-    file = folder / "adapter_config.json"
+    file = folder / "uniadapter_config.json"
     values = json.loads(file.read_text())
     for key, value in (("image_size", 8), ("max_tokens", 41), ("longest", 100)):
         file.write_text(json.dumps(put(values, ("inference", key), value)))

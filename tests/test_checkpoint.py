@@ -71,7 +71,7 @@ def test_the_exact_set_of_saved_keys(tmp_path: Path) -> None:
     modules += [f"heads.{h}" for h in ("vision_proj", "text_proj", "itm_head")]
     expected = {f"{m}.{p}" for m in modules for p in ("weight", "bias")} | {"key.scale", "value.scale", "time"}
     assert set(load_file(tmp_path / "a/adapter_model.safetensors")) == expected
-    assert sorted(os.listdir(tmp_path / "a")) == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    assert sorted(os.listdir(tmp_path / "a")) == ["README.md", "adapter_model.safetensors", "uniadapter_config.json"]
     assert "base_model" in (tmp_path / "a/README.md").read_text()
 
 
@@ -89,7 +89,7 @@ def test_another_base_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("breakage", ["json", "weights", "missing", "key"])
 def test_a_broken_folder_is_one_line(tmp_path: Path, breakage: str) -> None:
     save_adapter(trained(), tmp_path / "a")
-    config = tmp_path / "a/adapter_config.json"
+    config = tmp_path / "a/uniadapter_config.json"
     weights = tmp_path / "a/adapter_model.safetensors"
     if breakage == "json":
         config.write_text("{")
@@ -166,7 +166,7 @@ def test_a_readme_and_an_adapter_of_others_are_not_replaced(tmp_path: Path) -> N
     assert [file.name for file in (tmp_path / "lora").iterdir()] == ["adapter_config.json"]
 
 
-WRITES = ["adapter_model.safetensors", "adapter_config.json", "README.md"]
+WRITES = ["adapter_model.safetensors", "uniadapter_config.json", "README.md"]
 
 
 @pytest.mark.parametrize("before", [False, True], ids=["first", "again"])
@@ -215,16 +215,16 @@ def test_a_write_that_stops_half_way_leaves_an_adapter(
 
 def test_a_config_edited_by_hand_counts(tmp_path: Path) -> None:
     save_adapter(trained(), tmp_path / "a", base="old/name")
-    file = tmp_path / "a/adapter_config.json"
+    file = tmp_path / "a/uniadapter_config.json"
     file.write_text(file.read_text().replace("old/name", "new/name"))
     assert read_adapter_file(tmp_path / "a")[0].base == "new/name"
 
 
 def test_a_failed_fit_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     save_adapter(trained(), tmp_path / "a")
-    described = json.loads((tmp_path / "a/adapter_config.json").read_text())
+    described = json.loads((tmp_path / "a/uniadapter_config.json").read_text())
     described["adapter"]["bottleneck"] = 7
-    (tmp_path / "a/adapter_config.json").write_text(json.dumps(described))
+    (tmp_path / "a/uniadapter_config.json").write_text(json.dumps(described))
     model = tiny_model()
     expected = scores(model)
     with pytest.raises(CheckpointError, match="do not fit"):

@@ -157,7 +157,7 @@ def test_on_a_quantised_base_adapters_work_where_the_heads_are_whole(tmp_path: P
     with pytest.raises(ValueError, match="quantised"):
         base_hash(model)
     save_adapter(model, tmp_path / "on8")
-    assert json.loads((tmp_path / "on8/adapter_config.json").read_text())["base_model_sha256"] is None
+    assert json.loads((tmp_path / "on8/uniadapter_config.json").read_text())["base_model_sha256"] is None
     whole = tiny_model()
     load_adapter(whole, tmp_path / "on8")
     assert (scores(whole) - scores(model)).abs().max() < 0.1

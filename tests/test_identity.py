@@ -79,7 +79,7 @@ def test_folders_of_the_first_version_go_on_loading(
 
     folder = made_on(made, tmp_path / "a")
     file = folder / "adapter_config.json"
-    values = json.loads(file.read_text())
+    values = json.loads((folder / "uniadapter_config.json").rename(file).read_text())
     for key in ("inference", "base_model_identity", "write_id"):
         del values[key]
     values["extra"] = {"frames": 4, "answers": ["yes", "no"]}

@@ -174,7 +174,7 @@ def test_home_is_expanded(base: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     loaded = ua.from_pretrained("~/base")
     ua.add_adapter(loaded.model, ua.AdapterConfig(bottleneck=2, key_value=2))
     ua.save_adapter(loaded.model, "~/adapter")
-    assert (tmp_path / "adapter/adapter_config.json").is_file()
+    assert (tmp_path / "adapter/uniadapter_config.json").is_file()
     assert ua.from_pretrained("~/adapter").base == "~/base"
 
 

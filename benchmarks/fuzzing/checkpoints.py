@@ -18,7 +18,7 @@ from fuzzing.tensors import State, mutated_state, odd_tensor, other_forms, with_
 from fuzzing.values import as_json, damaged_text, flipped, mutated
 from fuzzing.world import World, config
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS = "uniadapter_config.json", "adapter_model.safetensors"
 HEADS = ["--vision_heads", "4", "--text_heads", "4"]
 
 

@@ -1,14 +1,13 @@
 """What stands in an adapter's folder: its config, checked, and its weights.
 
-The config stands twice: in `adapter_config.json`, and in the metadata of the weights. Where the file is missing or of
-another write than the weights, theirs counts.
+The config stands twice: in `uniadapter_config.json`, and in the metadata of the weights. Where the file is missing or
+of another write than the weights, theirs counts.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from uniadapter.adapter_names import CONFIG_NAME, WEIGHTS_NAME, config_file, is_adapter_of_peft
 from uniadapter.card import MARK
 from uniadapter.config import AdapterConfig
 from uniadapter.errors import CheckpointError
@@ -26,10 +26,6 @@ from uniadapter.settings import NO_SETTINGS, InferenceSettings
 from uniadapter.version import __version__
 
 logger = logging.getLogger(__name__)
-
-CONFIG_NAME = "adapter_config.json"
-WEIGHTS_NAME = "adapter_model.safetensors"
-CARD_NAME = "README.md"
 
 TaskName = Literal["retrieval", "vqa", "caption"]
 TASK_OF_CLASS: dict[str, TaskName] = {
@@ -42,7 +38,7 @@ METADATA = "uniadapter"  # key of the config in the weights' metadata
 
 @dataclass
 class AdapterFile:
-    """What stands in an adapter's `adapter_config.json`.
+    """What stands in an adapter's `uniadapter_config.json`.
 
     Args:
         adapter: the set's shape.
@@ -69,7 +65,7 @@ class AdapterFile:
 
 @dataclass
 class Stored:
-    """The keys of `adapter_config.json`."""
+    """The keys of `uniadapter_config.json`."""
 
     adapter: AdapterConfig
     base_model_name_or_path: str
@@ -114,7 +110,7 @@ def read_header(folder: Path) -> Header:
     """The header of a folder's weights; no tensor is read. Raises `CheckpointError`."""
     file = folder / WEIGHTS_NAME
     if not file.is_file():
-        lacking = WEIGHTS_NAME if (folder / CONFIG_NAME).is_file() else CONFIG_NAME
+        lacking = WEIGHTS_NAME if config_file(folder) else CONFIG_NAME
         raise CheckpointError(f"{folder}: not an adapter folder, it has no {lacking}")
     try:
         with safe_open(file, framework="pt") as opened:
@@ -128,10 +124,14 @@ def read_header(folder: Path) -> Header:
 
 
 def described_by(folder: Path, in_weights: dict[str, Any] | None) -> AdapterFile:
-    """From `adapter_config.json`, or from the weights' own copy of it where the file belongs to other weights."""
-    file = folder / CONFIG_NAME
+    """From a folder's config, or from the weights' own copy of it where the file belongs to other weights."""
+    file = config_file(folder) or folder / CONFIG_NAME
     if file.is_file() or in_weights is None:
         values = _config_values(file, folder)
+        if in_weights is None and "write_id" in values and is_adapter_of_peft(folder):
+            raise CheckpointError(
+                f"{folder}: {WEIGHTS_NAME} is not the adapter of {file.name}: PEFT has saved one of its own over it"
+            )
         if in_weights is not None and values.get("write_id") != in_weights.get("write_id"):
             logger.warning("%s is of another write than the weights beside it, which carry their own: used that", file)
             values = in_weights
@@ -208,13 +208,11 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def refuse_others_adapter(folder: Path) -> None:
-    """Raise where PEFT's files of the same names stand, which ours would replace."""
-    with suppress(SchemaError, OSError):
-        found = read_json(folder / CONFIG_NAME)
-        if isinstance(found, dict) and "peft_type" in found:
-            raise CheckpointError(
-                f"{folder}: holds an adapter of PEFT, whose files have the same names: name another folder"
-            )
+    """Raise where an adapter of PEFT stands, whose weights ours would replace."""
+    if is_adapter_of_peft(folder):
+        raise CheckpointError(
+            f"{folder}: holds an adapter of PEFT, whose weights have the same name: name another folder"
+        )
 
 
 def is_others_text(card: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from uniadapter.adapter_names import config_file
 from uniadapter.assets import asset
 from uniadapter.base_config import CONFIG
 from uniadapter.errors import CheckpointError
@@ -56,7 +57,7 @@ def _file(path: Path) -> Path:
 def _folder(path: Path) -> Path:
     if (path / CONFIG).is_file():
         return path
-    if (path / "adapter_config.json").is_file():
+    if config_file(path):
         raise CheckpointError(f"{path}: an adapter, not a base: give it as the adapter and its base as the base")
     if (path / "model" / CONFIG).is_file():
         raise CheckpointError(f"{path}: a run's folder; its trained model is {path / 'model'}")

@@ -1,4 +1,4 @@
-"""Adapter files: a PEFT-like folder of config, safetensors and model card, which names its base and refuses another.
+"""Adapter files: a folder of config, safetensors and model card, which names its base and refuses another.
 
 The three files are written into the folder, whatever else it holds. The weights carry the config too, in their
 metadata: a write that is interrupted between the files leaves a folder that loads as the adapter of its weights.
@@ -21,11 +21,8 @@ from transformers import PreTrainedModel
 
 from uniadapter.adapter import AdapterSet, file_name
 from uniadapter.adapter_files import (
-    CARD_NAME,
-    CONFIG_NAME,
     METADATA,
     TASK_OF_CLASS,
-    WEIGHTS_NAME,
     AdapterFile,
     Header,
     Stored,
@@ -38,6 +35,7 @@ from uniadapter.adapter_files import (
     read_weights,
     refuse_others_adapter,
 )
+from uniadapter.adapter_names import CARD_NAME, CONFIG_NAME, FORMER_CONFIG_NAME, WEIGHTS_NAME, has_former_config
 from uniadapter.adapters import adapter_set, add_adapter, forget, select_adapter
 from uniadapter.card import model_card
 from uniadapter.data.images import MEAN, STD
@@ -95,7 +93,7 @@ def save_adapter(
     Example:
         >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=4), "boxes")
         >>> sorted(file.name for file in ua.save_adapter(model, folder / "boxes", "boxes").iterdir())
-        ['README.md', 'adapter_config.json', 'adapter_model.safetensors']
+        ['README.md', 'adapter_model.safetensors', 'uniadapter_config.json']
     """
     model = bare(model)
     built = adapter_set(model, name)
@@ -176,6 +174,8 @@ def write_adapter(folder: Path, described: AdapterFile, state: dict[str, Tensor]
             config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
             if card is not None:
                 card.write_text(_card(described, state, weights.stat().st_size), encoding="utf-8")
+        if has_former_config(folder):
+            (folder / FORMER_CONFIG_NAME).unlink()  # the one that it replaces: no two configs are to disagree
     except (OSError, SafetensorError) as error:
         raise CheckpointError(shortened(f"{folder}: {error}")) from error
 

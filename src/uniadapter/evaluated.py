@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from uniadapter.adapter_names import CONFIG_NAME, WEIGHTS_NAME, config_file
 from uniadapter.config import RunConfig
 from uniadapter.embedded import resolve
 from uniadapter.files import file_hash
@@ -38,9 +39,9 @@ def what_to_measure(config: RunConfig, source: Path | None) -> tuple[RunConfig, 
         The config with the base to load, and the adapter folder to put in, if any.
     """
     source = source and Path(source).expanduser()
-    if source is not None and not (source / "adapter_config.json").is_file():
+    if source is not None and not config_file(source):
         for folder in (source / "adapter", source / "model", source):
-            if (folder / "adapter_config.json").is_file():
+            if config_file(folder):
                 return config, folder
             if (folder / "config.json").is_file():
                 return replace(config, model=replace(config.model, base=str(folder))), None
@@ -78,7 +79,7 @@ def identity(
     named = config.data.extra_tests.get(which) or getattr(config.data, which, None)
     values |= {"split": which, "annotations": _content(resolve(named)) if named else None}
     if adapter is not None:
-        files = [_content(adapter / name) for name in ("adapter_model.safetensors", "adapter_config.json")]
+        files = [_content(file) for file in (adapter / WEIGHTS_NAME, config_file(adapter) or adapter / CONFIG_NAME)]
         telling = [key for key in stated or () if _tells(*key.split(".", 1))]
         values |= {"adapter": files, "stated": None if stated is None else sorted(telling)}
     weights = sorted(Path(config.model.base).glob("*.safetensors")) if Path(config.model.base).is_dir() else []

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from uniadapter.checkpoint import CONFIG_NAME, load_adapter, read_adapter_config
+from uniadapter.adapter_names import config_file
+from uniadapter.checkpoint import load_adapter, read_adapter_config
 from uniadapter.errors import CheckpointError
 from uniadapter.loading import class_of, load_model, load_tokenizer
 from uniadapter.settings import NO_SETTINGS, InferenceSettings
@@ -85,6 +86,6 @@ def _adapter_folder(source: str | Path) -> Path | None:
     try:
         folder = Path(source).expanduser()
         candidates = (folder, folder / "adapter")
-        return next((one for one in candidates if (one / CONFIG_NAME).is_file()), None)
+        return next((one for one in candidates if config_file(one)), None)
     except (OSError, ValueError, RuntimeError):  # no path: the base's loader says so
         return None

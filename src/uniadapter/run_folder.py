@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from uniadapter.adapter_names import CARD_NAME, CONFIG_NAME, FORMER_CONFIG_NAME, WEIGHTS_NAME, is_adapter_of_peft
 from uniadapter.errors import ConfigError
 from uniadapter.files import clear_leftovers
 
@@ -27,13 +28,14 @@ RESULTS = (
     "checkpoint.pt",
     "metrics.json",
     "history.jsonl",
-    "adapter/adapter_config.json",
+    f"adapter/{CONFIG_NAME}",
+    f"adapter/{FORMER_CONFIG_NAME}",
     "model/config.json",
 )
 
 # What a run has trained: the folder, and the names of the files in it.
 TRAINED = {
-    "adapter": ("adapter_config.json", "adapter_model.safetensors", "README.md"),
+    "adapter": (CONFIG_NAME, FORMER_CONFIG_NAME, WEIGHTS_NAME, CARD_NAME),
     "model": ("*config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "special_tokens_map.json"),
 }
 
@@ -91,7 +93,7 @@ def clear_replaced(folder: Path, kept: str) -> None:
     for name, written in TRAINED.items():
         if name == kept:
             continue
-        for pattern in written:
+        for pattern in (CONFIG_NAME,) if is_adapter_of_peft(folder / name) else written:
             for file in (folder / name).glob(pattern):
                 with suppress(OSError):
                     file.unlink()

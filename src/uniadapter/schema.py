@@ -163,7 +163,7 @@ def checked(values: object, kind: type[T], where: str) -> T:
     Args:
         values: as a file or a caller gave them.
         kind: what they should be; ranges stand in its annotations (`Annotated[int, Field(ge=1)]`).
-        where: what is being read, for the error: "adapter/adapter_config.json", say; "" for a command line.
+        where: what is being read, for the error: "adapter/uniadapter_config.json", say; "" for a command line.
 
     Returns:
         An instance of `kind`.

@@ -18,7 +18,7 @@ Width = Annotated[int, Field(ge=0, le=16384)]
 
 @dataclass
 class AdapterConfig:
-    """The shape of one named set of adapters; saved as `adapter_config.json` beside its weights.
+    """The shape of one named set of adapters; saved as `uniadapter_config.json` beside its weights.
 
     Args:
         bottleneck: r, the width between down- and up-projection (128 or 512 in the paper).
@@ -55,7 +55,7 @@ class AdapterConfig:
         require(some, "adapter: vision, text, cross and key_value are all off, so nothing would be adapted")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as written to `adapter_config.json`."""
+        """Plain values, as written to `uniadapter_config.json`."""
         return asdict(self)
 
     @classmethod
