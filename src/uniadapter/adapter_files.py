@@ -16,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from uniadapter.adapter_names import CONFIG_NAME, WEIGHTS_NAME, config_file, is_adapter_of_peft
 from uniadapter.card import MARK
 from uniadapter.config import AdapterConfig
 from uniadapter.errors import CheckpointError
+from uniadapter.folder_names import CONFIG_NAME, WEIGHTS_NAME, config_file, is_adapter_of_peft
 from uniadapter.identity import BaseIdentity
 from uniadapter.schema import SchemaError, checked, read_json, shortened
 from uniadapter.settings import NO_SETTINGS, InferenceSettings

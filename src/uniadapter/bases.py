@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from uniadapter.adapter_names import config_file
 from uniadapter.assets import asset
 from uniadapter.base_config import CONFIG
 from uniadapter.errors import CheckpointError
+from uniadapter.folder_names import config_file
 
 EMBEDDED = "embedded"
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?$")

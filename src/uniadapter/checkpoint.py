@@ -35,12 +35,12 @@ from uniadapter.adapter_files import (
     read_weights,
     refuse_others_adapter,
 )
-from uniadapter.adapter_names import CARD_NAME, CONFIG_NAME, FORMER_CONFIG_NAME, WEIGHTS_NAME, has_former_config
 from uniadapter.adapters import adapter_set, add_adapter, forget, select_adapter
 from uniadapter.card import model_card
 from uniadapter.data.images import MEAN, STD
 from uniadapter.errors import CheckpointError, ConfigError
 from uniadapter.files import clear_leftovers, written_atomically
+from uniadapter.folder_names import CARD_NAME, CONFIG_NAME, FORMER_CONFIG_NAME, WEIGHTS_NAME, has_former_config
 from uniadapter.identity import base_hash, foreign_parameter, identity_of, matches_hash, same_base
 from uniadapter.inject import backbone_shape, bare, base_heads
 from uniadapter.schema import checked, shortened

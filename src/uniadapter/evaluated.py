@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from uniadapter.adapter_names import CONFIG_NAME, WEIGHTS_NAME, config_file
 from uniadapter.config import RunConfig
 from uniadapter.embedded import resolve
 from uniadapter.files import file_hash
+from uniadapter.folder_names import CONFIG_NAME, WEIGHTS_NAME, config_file
 from uniadapter.run_folder import LOCK, RESULTS
 from uniadapter.schema import SchemaError, read_json
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from uniadapter.adapter_names import config_file
 from uniadapter.checkpoint import load_adapter, read_adapter_config
 from uniadapter.errors import CheckpointError
+from uniadapter.folder_names import config_file
 from uniadapter.loading import class_of, load_model, load_tokenizer
 from uniadapter.settings import NO_SETTINGS, InferenceSettings
 

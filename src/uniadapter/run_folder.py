@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from uniadapter.adapter_names import CARD_NAME, CONFIG_NAME, FORMER_CONFIG_NAME, WEIGHTS_NAME, is_adapter_of_peft
 from uniadapter.errors import ConfigError
 from uniadapter.files import clear_leftovers
+from uniadapter.folder_names import CARD_NAME, CONFIG_NAME, FORMER_CONFIG_NAME, WEIGHTS_NAME, is_adapter_of_peft
 
 try:
     import fcntl

@@ -12,12 +12,12 @@ from transformers import AutoModel
 
 import uniadapter as ua
 from tiny import randomise, tiny_model, tiny_texts
-from uniadapter.adapter_names import CONFIG_NAME, FORMER_CONFIG_NAME
 from uniadapter.bases import locate
 from uniadapter.checkpoint import read_adapter_config
 from uniadapter.config import AdapterConfig, RunConfig
 from uniadapter.errors import CheckpointError
 from uniadapter.evaluated import identity, what_to_measure
+from uniadapter.folder_names import CONFIG_NAME, FORMER_CONFIG_NAME
 from uniadapter.run_folder import clear_replaced, results_in
 from uniadapter.settings import InferenceSettings
 
