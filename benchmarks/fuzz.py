@@ -113,7 +113,7 @@ def show(world: World, case: str, seed: int, scratch: Path) -> None:
     folder.mkdir()
     made = KINDS[kind][2](world, Draw(seed, kind, int(number)), folder)
     logger.info("%s\nuniadapter %s", made.what, " ".join(ascii(a)[:300] for a in made.arguments))
-    from uniadapter.cli import main as run
+    from uniadapter.app.cli import main as run
 
     logger.info("exit status %d", run(made.arguments))
 

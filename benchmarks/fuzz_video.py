@@ -34,10 +34,10 @@ from decode import COUNT, RESULTS, real_clips
 from device import processor
 from PIL import Image
 
-from uniadapter.data import libav
-from uniadapter.data.libav import DecodingError, Reader
-from uniadapter.data.records import DataError
-from uniadapter.data.video import load_clip
+from uniadapter.data.media import libav
+from uniadapter.data.media.libav import DecodingError, Reader
+from uniadapter.data.media.records import DataError
+from uniadapter.data.media.video import load_clip
 
 LIMIT = 30.0  # seconds for one file
 SPAWN = multiprocessing.get_context("spawn")

@@ -39,13 +39,13 @@ sys.path += [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parent
 from training_runs import changed, make_config, save_dropping_base
 
 from squares import save_base
-from uniadapter.checkpointing import CHECKPOINT
-from uniadapter.commands import run_training
+from uniadapter.app.commands import run_training
 from uniadapter.config import RunConfig
 from uniadapter.errors import mendable
-from uniadapter.files import write_text
-from uniadapter.history import HISTORY
-from uniadapter.run_folder import results_in
+from uniadapter.files.writing import write_text
+from uniadapter.training.history import HISTORY
+from uniadapter.training.run_checkpoint import CHECKPOINT
+from uniadapter.training.run_folder import results_in
 
 RESULTS = Path(__file__).parent / "results"
 ADAPTER = Path("adapter/adapter_model.safetensors")

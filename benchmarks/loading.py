@@ -20,16 +20,16 @@ from typing import Any
 import torch
 from device import processor
 
+from uniadapter.app.demo import demo_config
+from uniadapter.app.display import set_up_logging
+from uniadapter.app.memory import keep_freed_memory
+from uniadapter.app.runs import load_split
 from uniadapter.config import RunConfig
 from uniadapter.data.batches import Batch
 from uniadapter.data.loaders import train_loader
-from uniadapter.demo import demo_config
-from uniadapter.display import set_up_logging
-from uniadapter.jobs import job_of
-from uniadapter.memory import keep_freed_memory
-from uniadapter.preparing import image_size, prepare
-from uniadapter.runs import load_split
-from uniadapter.tasks.base import Moment
+from uniadapter.tasks import task_for
+from uniadapter.tasks.loss import StepInfo
+from uniadapter.tasks.preparing import image_size, prepare
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -40,7 +40,7 @@ class Meter:
     def __init__(self, config: RunConfig) -> None:
         self.config, self.prepared = config, prepare(config)
         self.split = load_split(config, "train")
-        self.task = job_of(config).task(self.prepared, self.split, config)
+        self.task = task_for(config).task(self.prepared, self.split, config)
         trained = [p for p in self.prepared.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-5)
 
@@ -54,7 +54,7 @@ class Meter:
         """Samples a second; the first step is a warm-up."""
         samples, start = 0, 0.0
         for number, batch in enumerate(batches):
-            losses = self.task(batch, Moment(0, 100, 0, 1))
+            losses = self.task(batch, StepInfo(0, 100, 0, 1))
             losses["loss"].backward()
             self.optimizer.step()
             self.optimizer.zero_grad()

@@ -24,9 +24,9 @@ from rerank import DTYPES, WORKS, visuals_of
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from uniadapter.adapters import add_adapter, disable_adapter
-from uniadapter.backbone import encode_text, encode_visual, fuse
-from uniadapter.memory import keep_freed_memory
+from uniadapter.app.memory import keep_freed_memory
+from uniadapter.model.backbone import encode_text, encode_visual, fuse
+from uniadapter.model.sets import add_adapter, disable_adapter
 
 VISUALS, TEXTS = 4, 64
 logger = logging.getLogger("overhead")

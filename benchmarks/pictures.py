@@ -24,7 +24,7 @@ from base_size import RESULTS, machine
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from uniadapter.data.images import EvaluationTransform, TrainTransform, load_picture
+from uniadapter.data.media.images import EvaluationTransform, TrainTransform, load_picture
 
 SIZES = {"640 x 480": (640, 480), "4000 x 3000": (4000, 3000)}
 SIDE = 384

@@ -3,8 +3,8 @@
     python benchmarks/products.py
 
 BLIP-base's shapes, rows of a training step's texts (84), of two pictures (1154) and of a block of reranking (1536), in
-turn, medians, outputs compared. "ours" is `uniadapter.products`, which for float32 takes oneDNN where `prefers_onednn`
-says so; here it is made to, whatever the processor. Writes benchmarks/results/products.json.
+turn, medians, outputs compared. "ours" is `uniadapter.model.kernels.linear`, which for float32 takes oneDNN where
+`prefers_onednn` says so; here it is made to, whatever the processor. Writes benchmarks/results/products.json.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from rerank import DTYPES
 from torch import Tensor, nn
 from transformers.activations import GELUActivation
 
-from uniadapter import products
-from uniadapter.memory import keep_freed_memory
+from uniadapter.app.memory import keep_freed_memory
+from uniadapter.model.kernels import linear as products
 
 ROWS = (84, 1154, 1536)
 SHAPES = ((768, 768), (768, 2304), (768, 3072), (3072, 768))

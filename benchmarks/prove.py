@@ -24,14 +24,14 @@ from typing import Any
 import torch
 from device import processor
 
-from uniadapter.assets import asset
+from uniadapter.app.demo import DEMOS, demo_config
+from uniadapter.app.display import set_up_logging
+from uniadapter.app.memory import keep_freed_memory
+from uniadapter.app.runs import evaluate_split, load_split, measure, test_splits, train_split, zero_shot
 from uniadapter.config import RunConfig
-from uniadapter.demo import DEMOS, demo_config
-from uniadapter.display import set_up_logging
 from uniadapter.evaluation.compare import paired_bootstrap, verdict
-from uniadapter.memory import keep_freed_memory
-from uniadapter.preparing import prepare
-from uniadapter.runs import evaluate_split, load_split, measure, test_splits, train_split, zero_shot
+from uniadapter.files.assets import asset
+from uniadapter.tasks.preparing import prepare
 
 RESULTS = Path(__file__).parents[1] / "results"
 GRIDS = {

@@ -23,10 +23,10 @@ from device import processor
 from torch import Tensor
 from transformers import BlipForQuestionAnswering
 
-from uniadapter.decoder import Context
-from uniadapter.inject import adopt
-from uniadapter.memory import keep_freed_memory
-from uniadapter.ranking import AnswerTree, rank_answers
+from uniadapter.app.memory import keep_freed_memory
+from uniadapter.model.blip.decoder import Context
+from uniadapter.model.blip.inject import adopt
+from uniadapter.model.blip.ranking import AnswerTree, rank_answers
 
 RESULTS = Path(__file__).parent / "results"
 DEC, SEP = 30522, 102

@@ -18,10 +18,10 @@ from device import processor
 from rank import answers
 from transformers import BlipForQuestionAnswering
 
-from uniadapter.decoder import Context
+from uniadapter.app.memory import keep_freed_memory
 from uniadapter.evaluation.blocks import block_questions
-from uniadapter.memory import keep_freed_memory
-from uniadapter.ranking import AnswerTree, rank_answers
+from uniadapter.model.blip.decoder import Context
+from uniadapter.model.blip.ranking import AnswerTree, rank_answers
 
 RESULTS = Path(__file__).parent / "results"
 logger = logging.getLogger("rank_questions")

@@ -38,13 +38,13 @@ from base_size import (
 )
 from torch import Tensor
 
-from uniadapter.backbone import Texts, Visuals, encode_text
+from uniadapter.app.memory import keep_freed_memory
 from uniadapter.config import AdapterConfig
-from uniadapter.evaluation.features import TokensOnDisk
 from uniadapter.evaluation.recall import top_candidates
 from uniadapter.evaluation.rerank import rerank
-from uniadapter.memory import keep_freed_memory
-from uniadapter.precision import round_frozen
+from uniadapter.evaluation.visual_store import TokensOnDisk
+from uniadapter.model.backbone import Texts, Visuals, encode_text
+from uniadapter.model.precision import round_frozen
 
 BLOCKS = 6  # of each peer, between ours
 PAIRS = 32  # of a block, at least

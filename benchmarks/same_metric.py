@@ -21,21 +21,21 @@ from prove import fused
 from torch import Tensor
 from usual import Usual, attach
 
-from uniadapter.adapters import adapter_set
-from uniadapter.backbone import Texts, Visuals
+from uniadapter.app.demo import demo_config
+from uniadapter.app.display import set_up_logging
+from uniadapter.app.memory import keep_freed_memory
+from uniadapter.app.runs import load_split, train_split
+from uniadapter.checkpoints.loading import load_model
 from uniadapter.data.splits import RetrievalSplit
-from uniadapter.demo import demo_config
-from uniadapter.display import set_up_logging
-from uniadapter.evaluation.features import encoded_visuals
 from uniadapter.evaluation.mode import evaluating
 from uniadapter.evaluation.recall import reranked_ranks, retrieval_metrics, top_candidates
 from uniadapter.evaluation.rerank import rerank
 from uniadapter.evaluation.retrieval import encode_texts
-from uniadapter.jobs.base import visuals_of
-from uniadapter.loading import load_model
-from uniadapter.memory import keep_freed_memory
-from uniadapter.preparing import Prepared, prepare
-from uniadapter.runs import load_split, train_split
+from uniadapter.evaluation.visual_store import encoded_visuals
+from uniadapter.model.backbone import Texts, Visuals
+from uniadapter.model.sets import adapter_set
+from uniadapter.tasks.base import visuals_of
+from uniadapter.tasks.preparing import Prepared, prepare
 
 K = 32
 SHOWN = ("r@1", "r@5", "r@10")

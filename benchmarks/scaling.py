@@ -24,9 +24,9 @@ import torch
 from base_size import ADAPTERS, RESULTS, load, machine
 from transformers import PreTrainedModel
 
-from uniadapter.adapters import add_adapter
-from uniadapter.backbone import Texts, Visuals, fuse
-from uniadapter.memory import keep_freed_memory
+from uniadapter.app.memory import keep_freed_memory
+from uniadapter.model.backbone import Texts, Visuals, fuse
+from uniadapter.model.sets import add_adapter
 
 DOCS = Path(__file__).parents[1] / "docs"
 FACTORS = (1, 2, 4, 8, 16)

@@ -39,14 +39,14 @@ from rerank import DTYPES, WORKS, Work
 from torch import Tensor, nn
 from usual import training_loss
 
-from uniadapter.adapters import adapter_set
+from uniadapter.app.memory import keep_freed_memory
 from uniadapter.config import ModelConfig, ObjectiveConfig
-from uniadapter.memory import keep_freed_memory
+from uniadapter.model.precision import round_frozen
+from uniadapter.model.sets import adapter_set
+from uniadapter.model.tokens import TokenBatch
 from uniadapter.objectives.contrastive import FeatureQueue
-from uniadapter.precision import round_frozen
-from uniadapter.tasks.base import Moment
-from uniadapter.tasks.retrieval import RetrievalTask
-from uniadapter.tokens import TokenBatch
+from uniadapter.tasks.loss import StepInfo
+from uniadapter.tasks.retrieval import RetrievalLoss
 
 BATCH = 2
 QUEUE = 1024
@@ -78,12 +78,12 @@ class Stepper:
         model = our_model(work.size, work.adapters)
         if self.dtype != torch.float32:
             round_frozen(model, self.dtype)
-        task = RetrievalTask(model, None, ModelConfig(), ObjectiveConfig(queue_size=QUEUE))
+        task = RetrievalLoss(model, None, ModelConfig(), ObjectiveConfig(queue_size=QUEUE))
         task.training = True  # moves queue and momentum; there is no dropout to turn on
         own = torch.arange(BATCH)
 
         def losses() -> Losses:
-            found = task.losses(self.pixels, TokenBatch(self.ids, self.mask), own, own, Moment(0, 1, 0, 1))
+            found = task.losses(self.pixels, TokenBatch(self.ids, self.mask), own, own, StepInfo(0, 1, 0, 1))
             return found["contrastive"], found["matching"]
 
         return losses, adapter_set(model), 0

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BlipForImageTextRetrieval
 
-from uniadapter.adapter import AdapterSet
-from uniadapter.backbone import enc_token_id, frame_weights
+from uniadapter.model.adapter import AdapterSet
+from uniadapter.model.backbone import enc_token_id, frame_weights
 from uniadapter.objectives.contrastive import FeatureQueue, contrastive_loss
 
 LONGEST = 35

@@ -22,9 +22,9 @@ from rerank import DTYPES, WORKS, visuals_of
 from scaling import DOCS, gemm
 
 from training import Stepper
-from uniadapter.backbone import begin_fusion, encode_text, match
-from uniadapter.memory import keep_freed_memory
-from uniadapter.precision import round_frozen
+from uniadapter.app.memory import keep_freed_memory
+from uniadapter.model.backbone import begin_fusion, encode_text, match
+from uniadapter.model.precision import round_frozen
 
 TEXTS = 64  # that meet each of two visuals
 KINDS = {  # first match wins
@@ -73,8 +73,8 @@ def reranked(name: str, dtype: str) -> dict[str, Any]:
     pairs = torch.cartesian_prod(torch.arange(TEXTS), torch.arange(2))
     with torch.no_grad(), torch.autocast("cpu", DTYPES[dtype], enabled=dtype != "float32"):
         encoded = encode_text(model, *texts(TEXTS))
-        begun = begin_fusion(model, encoded)
-        return profiled(lambda: match(model, encoded, visuals, pairs, begun))
+        cache = begin_fusion(model, encoded)
+        return profiled(lambda: match(model, encoded, visuals, pairs, cache))
 
 
 def plot(rows: dict[str, dict[str, Any]]) -> None:

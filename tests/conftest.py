@@ -4,7 +4,7 @@ import signal
 
 import torch
 
-from uniadapter.memory import keep_freed_memory
+from uniadapter.app.memory import keep_freed_memory
 
 torch.set_num_threads(1)
 keep_freed_memory()

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import uniadapter.backbone
+import uniadapter.model.backbone
 from tiny import randomise, tiny_model, tiny_texts
-from uniadapter.absorbed import absorbed_attention, pays
-from uniadapter.adapters import add_adapter
-from uniadapter.backbone import encode_text, encode_visual, fuse
 from uniadapter.config import AdapterConfig
+from uniadapter.model.backbone import encode_text, encode_visual, fuse
+from uniadapter.model.kernels.absorbed import absorbed_attention, pays
+from uniadapter.model.sets import add_adapter
 
 
 @pytest.mark.parametrize("with_deltas", [False, True])
@@ -56,7 +56,7 @@ def test_fuse_is_the_same_either_way(frame_aware: bool, read: str, monkeypatch: 
     with torch.no_grad():
         visuals, texts = encode_visual(model, frames), encode_text(model, ids, mask)
         for way in (True, False):
-            monkeypatch.setattr(uniadapter.backbone, "pays", lambda *_, way=way: way)
+            monkeypatch.setattr(uniadapter.model.backbone, "pays", lambda *_, way=way: way)
             found.append(fuse(model, texts, visuals, pairs, read))
     real = mask[pairs[:, 0]].bool() if read == "all" else slice(None)
     assert (found[0] - found[1])[real].abs().max() < 1e-10
@@ -67,7 +67,7 @@ def test_training_projects(monkeypatch: pytest.MonkeyPatch) -> None:
     """The backward pass would cost more than the forward pass saves."""
     model = tiny_model()
     add_adapter(model, AdapterConfig(bottleneck=4))
-    monkeypatch.setattr(uniadapter.backbone, "absorbed_attention", None)
-    monkeypatch.setattr(uniadapter.backbone, "pays", lambda *_: True)
+    monkeypatch.setattr(uniadapter.model.backbone, "absorbed_attention", None)
+    monkeypatch.setattr(uniadapter.model.backbone, "pays", lambda *_: True)
     visuals, texts = encode_visual(model, torch.randn(1, 1, 3, 32, 32)), encode_text(model, *tiny_texts(1))
     assert fuse(model, texts, visuals, torch.tensor([[0, 0]])).requires_grad

@@ -11,10 +11,10 @@ from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval
 
 import naive
 from tiny import randomise, tiny_model, tiny_texts
-from uniadapter.adapter import AdapterSet, BackboneShape, KeyValueAdapter, UniAdapter
-from uniadapter.adapters import add_adapter
-from uniadapter.backbone import encode_text, encode_visual, match
 from uniadapter.config import AdapterConfig, ConfigError
+from uniadapter.model.adapter import AdapterSet, BackboneShape, KeyValueAdapter, UniAdapter
+from uniadapter.model.backbone import encode_text, encode_visual, match
+from uniadapter.model.sets import add_adapter
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -13,7 +13,10 @@ from torch import Tensor
 from transformers import BlipForImageTextRetrieval, BlipForQuestionAnswering, PreTrainedModel
 
 from tiny import TASK_MODELS, randomise, tiny_model, tiny_texts
-from uniadapter.adapters import (
+from uniadapter.checkpoints.adapter_folder import load_adapter, save_adapter
+from uniadapter.config import AdapterConfig, ConfigError, ModelConfig, ObjectiveConfig
+from uniadapter.model.backbone import encode_text, encode_visual, fuse, match
+from uniadapter.model.sets import (
     active_adapter,
     adapter_names,
     adapter_set,
@@ -25,10 +28,7 @@ from uniadapter.adapters import (
     select_adapter,
     update_momentum,
 )
-from uniadapter.backbone import encode_text, encode_visual, fuse, match
-from uniadapter.checkpoint import load_adapter, save_adapter
-from uniadapter.config import AdapterConfig, ConfigError, ModelConfig, ObjectiveConfig
-from uniadapter.tasks.retrieval import RetrievalTask
+from uniadapter.tasks.retrieval import RetrievalLoss
 
 CONFIG = AdapterConfig(bottleneck=4, key_value=4, temporal_frames=2)
 
@@ -292,7 +292,7 @@ def test_a_deep_copy_has_its_own_sets() -> None:
     assert same(output(model), before), "a selection in the copy is the copy's"
     for module in twin.modules():
         if hasattr(module, "link"):
-            assert module.link is twin._uniadapter_link
+            assert module.link is twin._uniadapter_store
             assert module.link.sets is twin.uniadapters
     remove_adapter(twin, "a")
     remove_adapter(twin, "b")
@@ -409,8 +409,8 @@ def test_removing_the_last_set_gives_gradients_back(trained: str) -> None:
 
 
 def test_a_rounded_base_is_still_known_when_its_adapter_has_come_off(tmp_path: Path) -> None:
-    from uniadapter.identity import base_hash
-    from uniadapter.precision import round_frozen
+    from uniadapter.model.identity import base_hash
+    from uniadapter.model.precision import round_frozen
 
     model = tiny_model()
     before = base_hash(model)
@@ -421,8 +421,8 @@ def test_a_rounded_base_is_still_known_when_its_adapter_has_come_off(tmp_path: P
     assert base_hash(model) == before
 
 
-def retrieval_task(model: PreTrainedModel, **objective: object) -> RetrievalTask:
-    return RetrievalTask(model, None, ModelConfig(), ObjectiveConfig(queue_size=4, **objective))  # type: ignore[arg-type]
+def retrieval_task(model: PreTrainedModel, **objective: object) -> RetrievalLoss:
+    return RetrievalLoss(model, None, ModelConfig(), ObjectiveConfig(queue_size=4, **objective))  # type: ignore[arg-type]
 
 
 def test_a_temperature_that_learns_is_the_adapters(tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ from transformers import BlipForConditionalGeneration, BlipForQuestionAnswering
 
 from squares import COLOURS, save_pictures, save_tokenizer
 from tiny import tiny_config
-from uniadapter import commands
-from uniadapter.checkpoint import read_adapter_file
-from uniadapter.cli import main
+from uniadapter.app import commands
+from uniadapter.app.cli import main
+from uniadapter.app.predict import image_features
+from uniadapter.checkpoints.adapter_folder import read_adapter_file
 from uniadapter.data.batches import Batch
-from uniadapter.predict import image_features
-from uniadapter.tasks.answering import AnswerTask
-from uniadapter.tasks.base import Moment
+from uniadapter.tasks.answering import AnswerLoss
+from uniadapter.tasks.loss import StepInfo
 
 
 @pytest.fixture(scope="module")
@@ -172,13 +172,13 @@ def test_questions_of_one_picture_train_together(
     train = dump(tmp_path / "train.json", [{**row, "question_id": number} for number, row in enumerate(rows)])
     run = run_file(tmp_path, bases["vqa"], "vqa", {"train": train, "test": train, "together": 3})
     seen: list[tuple[int, int]] = []
-    forward = AnswerTask.forward
+    forward = AnswerLoss.forward
 
-    def spy(task: AnswerTask, batch: Batch, moment: Moment) -> dict[str, torch.Tensor]:
+    def spy(task: AnswerLoss, batch: Batch, step: StepInfo) -> dict[str, torch.Tensor]:
         seen.append((len(batch), len(batch.frames)))
-        return forward(task, batch, moment)
+        return forward(task, batch, step)
 
-    monkeypatch.setattr(AnswerTask, "forward", spy)
+    monkeypatch.setattr(AnswerLoss, "forward", spy)
     assert main(["train", str(run), "--train.epochs", "30"]) == 0
     assert len(seen) == 30 * 4
     assert {samples for samples, _ in seen} == {8}

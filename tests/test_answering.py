@@ -11,23 +11,24 @@ from transformers import AutoTokenizer, BlipForConditionalGeneration, BlipForQue
 
 from squares import COLOURS, save_tokenizer
 from tiny import randomise, tiny_model
-from uniadapter.adapter import KeyValueAdapter
-from uniadapter.adapters import adapter_set, add_adapter
-from uniadapter.backbone import encode_visual
 from uniadapter.config import AdapterConfig, EvaluateConfig, ModelConfig
 from uniadapter.data.batches import Batch
 from uniadapter.data.splits import RetrievalSplit
-from uniadapter.decoder import Context, decode, question_context, visual_context
 from uniadapter.evaluation import answering
 from uniadapter.evaluation.answering import AnswerList, Prediction, answer_questions, evaluate_answers
 from uniadapter.evaluation.blocks import block_questions
-from uniadapter.generation import generate_texts
-from uniadapter.ranking import rank_answers
-from uniadapter.tasks.answering import AnswerTask, CaptionTask
-from uniadapter.tasks.base import Moment
-from uniadapter.tokens import decoder_tokens, tokenize
+from uniadapter.model.adapter import KeyValueAdapter
+from uniadapter.model.backbone import encode_visual
+from uniadapter.model.blip.decoder import Context, decode, question_context, visual_context
+from uniadapter.model.blip.generation import generate_texts
+from uniadapter.model.blip.ranking import rank_answers
+from uniadapter.model.sets import adapter_set, add_adapter
+from uniadapter.model.tokens import decoder_tokens, tokenize
+from uniadapter.tasks.answering import AnswerLoss
+from uniadapter.tasks.captioning import CaptionLoss
+from uniadapter.tasks.loss import StepInfo
 
-MOMENT = Moment(0, 0, 0, 1)
+MOMENT = StepInfo(0, 0, 0, 1)
 ANSWERS = ["red", "a red square", "blue", "a blue square", "the picture of a square", "grey"]
 
 
@@ -58,7 +59,7 @@ def test_the_answer_loss_is_the_weighed_likelihood_of_each_answer(
     model = adapted(BlipForQuestionAnswering)
     model.config.text_config.label_smoothing = 0.1
     answers = [{"red": 1.0}, {}, {"a red square": 0.7, "blue": 0.3}]
-    task = AnswerTask(model, tokenizer, ModelConfig(), answers)
+    task = AnswerLoss(model, tokenizer, ModelConfig(), answers)
     given = batch(["the picture", "a square of red"], [2, 0], frames=frames)
     loss = task(given, MOMENT)["loss"]
     expected = torch.zeros(())
@@ -83,7 +84,7 @@ def test_the_caption_loss_is_the_one_of_transformers(tokenizer: PreTrainedTokeni
     model.config.text_config.label_smoothing = 0.1
     model.text_decoder.label_smoothing = 0.1
     texts = ["a red square", "the picture of a blue square"]
-    task = CaptionTask(model, tokenizer, ModelConfig(), "a picture of ")
+    task = CaptionLoss(model, tokenizer, ModelConfig(), "a picture of ")
     given = batch(texts, [0, 1])
     loss = task(given, MOMENT)["loss"]
     tokens = decoder_tokens(tokenizer, model, [f"a picture of {text}" for text in texts], 35)
@@ -106,11 +107,11 @@ def test_samples_of_one_visual_learn_as_from_copies_of_it(tokenizer: PreTrainedT
     encoded: list[int] = []
 
     def learn(given: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        task: AnswerTask | CaptionTask
+        task: AnswerLoss | CaptionLoss
         if kind == "answers":
-            task = AnswerTask(adapted(BlipForQuestionAnswering), tokenizer, ModelConfig(), answers)
+            task = AnswerLoss(adapted(BlipForQuestionAnswering), tokenizer, ModelConfig(), answers)
         else:
-            task = CaptionTask(adapted(BlipForConditionalGeneration), tokenizer, ModelConfig(), "a picture of ")
+            task = CaptionLoss(adapted(BlipForConditionalGeneration), tokenizer, ModelConfig(), "a picture of ")
         task.requires_grad_(True)
         task.model.vision_model.embeddings.register_forward_pre_hook(lambda _, args: encoded.append(len(args[0])))
         loss = task(given, MOMENT)["loss"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from uniadapter import attention
+from uniadapter.model.kernels import attention
 
 
 def drawn(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -12,10 +12,10 @@ from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval
 
 import naive
 from tiny import TASK_MODELS, randomise, tiny_config, tiny_model, tiny_texts
-from uniadapter import attention, backbone, frame_attention
-from uniadapter.adapter import AdapterSet
-from uniadapter.adapters import add_adapter, disable_adapter, select_adapter
-from uniadapter.backbone import (
+from uniadapter.config import AdapterConfig
+from uniadapter.model import backbone, frame_attention
+from uniadapter.model.adapter import AdapterSet
+from uniadapter.model.backbone import (
     Texts,
     Visuals,
     begin_fusion,
@@ -26,8 +26,9 @@ from uniadapter.backbone import (
     match,
     visual_feature,
 )
-from uniadapter.config import AdapterConfig
-from uniadapter.vision import visual_stem
+from uniadapter.model.blip.vision import visual_stem
+from uniadapter.model.kernels import attention
+from uniadapter.model.sets import add_adapter, disable_adapter, select_adapter
 
 SHAPES = [
     {},
@@ -316,11 +317,11 @@ def test_begun_fusion_goes_on_to_the_same_scores() -> None:
     model, texts, visuals = small()
     pairs = torch.cartesian_prod(torch.arange(5), torch.arange(3))
     with torch.no_grad():
-        begun = begin_fusion(model, texts)
-        assert begun.states.shape[0] == int(texts.mask.sum()), "no padding is kept"
-        close(match(model, texts, visuals, pairs, begun), match(model, texts, visuals, pairs), 1e-5)
+        cache = begin_fusion(model, texts)
+        assert cache.states.shape[0] == int(texts.mask.sum()), "no padding is kept"
+        close(match(model, texts, visuals, pairs, cache), match(model, texts, visuals, pairs), 1e-5)
         real = texts.mask[pairs[:, 0]].bool()
-        close(fuse(model, texts, visuals, pairs, "all", begun)[real], fuse(model, texts, visuals, pairs)[real], 1e-5)
+        close(fuse(model, texts, visuals, pairs, "all", cache)[real], fuse(model, texts, visuals, pairs)[real], 1e-5)
 
 
 def test_frame_weights_have_mean_one_favour_the_likely_frame_and_no_gradient() -> None:

@@ -14,17 +14,17 @@ from transformers import BlipConfig, BlipForConditionalGeneration, BlipForImageT
 from reference import ParityCase
 from squares import save_tokenizer
 from tiny import randomise, tiny_config, tiny_model, tiny_texts
-from uniadapter.adapter import AdapterSet, BackboneShape
-from uniadapter.adapters import adapter_set, add_adapter, add_momentum
-from uniadapter.backbone import encode_text, encode_visual, match
-from uniadapter.checkpoint import load_adapter, read_adapter_file, save_adapter
-from uniadapter.cli import main
+from uniadapter.app.cli import main
+from uniadapter.checkpoints.adapter_folder import load_adapter, read_adapter_file, save_adapter
+from uniadapter.checkpoints.converting import convert_adapter
+from uniadapter.checkpoints.loading import load_model
 from uniadapter.config import AdapterConfig
-from uniadapter.converting import convert_adapter
-from uniadapter.identity import base_hash
-from uniadapter.loading import load_model
-from uniadapter.original import CheckpointError
-from uniadapter.settings import InferenceSettings
+from uniadapter.model.adapter import AdapterSet, BackboneShape
+from uniadapter.model.backbone import encode_text, encode_visual, match
+from uniadapter.model.blip.original import CheckpointError
+from uniadapter.model.identity import base_hash
+from uniadapter.model.sets import adapter_set, add_adapter, add_momentum
+from uniadapter.model.settings import InferenceSettings
 
 CONFIG = AdapterConfig(bottleneck=6, key_value=3, temporal_frames=2)
 
@@ -116,7 +116,7 @@ def test_a_full_disk_leaves_the_old_adapter(tmp_path: Path, monkeypatch: pytest.
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("uniadapter.checkpoint.save_file", full)
+    monkeypatch.setattr("uniadapter.checkpoints.adapter_folder.save_file", full)
     with pytest.raises(CheckpointError, match="No space left on device"):
         save_adapter(model, tmp_path / "a")
     assert (tmp_path / "a/adapter_model.safetensors").read_bytes() == before
@@ -351,7 +351,7 @@ def test_adapter_file_of_blip_base_is_small() -> None:
 
 
 def test_a_pth_base_uses_the_tokenizer_beside_it(tmp_path: Path) -> None:
-    from uniadapter.loading import load_tokenizer
+    from uniadapter.checkpoints.loading import load_tokenizer
 
     blip_pth(tmp_path / "blip.pth", ParityCase("retrieval_image"))
     save_tokenizer(tmp_path / "words", 62)

@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from squares import COLOURS, karpathy, save_base, save_pictures
-from uniadapter.cli import main
+from uniadapter.app.cli import main
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path,
     run = write_run(tmp_path, base, files, train={"epochs": 3, "save_every": 1})
     assert main(["train", str(run), "--output", str(tmp_path / "whole")]) == 0
     # Stopped in the middle of the second epoch, by the same check that Ctrl-C uses.
-    from uniadapter.trainer import Trainer
+    from uniadapter.training.trainer import Trainer
 
     original = Trainer._step
 
@@ -224,9 +224,9 @@ def test_two_processes_measure_what_one_does(tmp_path: Path, base: Path) -> None
 
 def _fresh(folder: Path, run: Path) -> Path:
     """The adapter file before any step."""
-    from uniadapter.checkpoint import save_adapter
-    from uniadapter.parsing import read_config
-    from uniadapter.preparing import prepare
+    from uniadapter.app.parsing import read_config
+    from uniadapter.checkpoints.adapter_folder import save_adapter
+    from uniadapter.tasks.preparing import prepare
 
     save_adapter(prepare(read_config(run)).model, folder / "fresh")
     return folder / "fresh/adapter_model.safetensors"

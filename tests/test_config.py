@@ -20,7 +20,7 @@ from uniadapter.config import (
     RunConfig,
     TrainConfig,
 )
-from uniadapter.schema import MAX_MESSAGE
+from uniadapter.files.messages import MAX_MESSAGE
 
 SECTIONS: dict[str, type[Any]] = {
     "adapter": AdapterConfig, "model": ModelConfig, "data": DataConfig, "objective": ObjectiveConfig,

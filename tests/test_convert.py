@@ -17,13 +17,13 @@ from transformers import AutoProcessor
 import uniadapter as ua
 from reference import ParityCase
 from squares import save_tokenizer
-from uniadapter.backbone import enc_token_id
-from uniadapter.cli import main
-from uniadapter.converting import convert_blip
+from uniadapter.app.cli import main
+from uniadapter.checkpoints.converting import convert_blip
+from uniadapter.checkpoints.loading import load_model, load_tokenizer
+from uniadapter.checkpoints.pth import read_pth
 from uniadapter.errors import CheckpointError
-from uniadapter.loading import load_model, load_tokenizer
-from uniadapter.original import infer_config
-from uniadapter.pth import read_pth
+from uniadapter.model.backbone import enc_token_id
+from uniadapter.model.blip.original import infer_config
 
 HEADS = ["--vision_heads", "4", "--text_heads", "4"]
 PATCH = "visual_encoder.patch_embed.proj.weight"
@@ -153,7 +153,7 @@ FORMS: dict[str, Callable[[Path], object]] = {
 def test_files_that_are_no_checkpoints_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    monkeypatch.setattr("uniadapter.pth.MOST_PICKLED", 1 << 17)
+    monkeypatch.setattr("uniadapter.checkpoints.pth.MOST_PICKLED", 1 << 17)
     FORMS[what](tmp_path / "x.pth")
     refused(capsys, tmp_path / "x.pth")
 

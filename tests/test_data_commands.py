@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from squares import COLOURS, save_base, save_pictures
-from uniadapter.cli import main
+from uniadapter.app.cli import main
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from torch import Tensor
 from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval, BlipForQuestionAnswering
 
 from tiny import randomise, tiny_model, tiny_texts
-from uniadapter.adapters import add_adapter
-from uniadapter.backbone import encode_visual
 from uniadapter.config import AdapterConfig
-from uniadapter.decoder import Context, decode, question_context, text_nll, visual_context
-from uniadapter.ranking import AnswerTree, rank_answers
+from uniadapter.model.backbone import encode_visual
+from uniadapter.model.blip.decoder import Context, decode, question_context, text_nll, visual_context
+from uniadapter.model.blip.ranking import AnswerTree, rank_answers
+from uniadapter.model.sets import add_adapter
 
 DEC, SEP = 62, 3
 
@@ -98,7 +98,7 @@ def test_logits_in_parts_are_the_logits_at_once(monkeypatch: pytest.MonkeyPatch)
     model, context = asking(4)
     tree = AnswerTree.of(answers(60, 4))
     whole = rank_answers(model, context, tree)
-    monkeypatch.setattr("uniadapter.ranking.LOGIT_ELEMENTS", 64 * 3)
+    monkeypatch.setattr("uniadapter.model.blip.ranking.LOGIT_ELEMENTS", 64 * 3)
     parts = rank_answers(model, context, tree)
     assert torch.equal(whole[0], parts[0])
     assert (whole[1] - parts[1]).abs().max() < 1e-5

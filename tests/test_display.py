@@ -13,13 +13,14 @@ from rich.console import Console
 
 from squares import karpathy
 from test_commands import base, write_run  # noqa: F401
-from uniadapter import display, trainer
-from uniadapter.cli import main
-from uniadapter.display import TrainingBar, clock, logged_to, say, set_up_logging
+from uniadapter.app import display
+from uniadapter.app.cli import main
+from uniadapter.app.display import TrainingBar, clock, logged_to, say, set_up_logging
 from uniadapter.errors import ConfigError
-from uniadapter.trainer import Tick, Trainer
+from uniadapter.training import trainer
+from uniadapter.training.trainer import ProgressEvent, Trainer
 
-TICK = Tick(1200, 12000, 3, {"loss": 1.234, "itc": 0.987, "itm": 0.247}, 1e-5, 1234.0, 3723.0)
+TICK = ProgressEvent(1200, 12000, 3, {"loss": 1.234, "itc": 0.987, "itm": 0.247}, 1e-5, 1234.0, 3723.0)
 
 
 @pytest.mark.parametrize("width", [80, 60, 200])

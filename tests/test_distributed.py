@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from uniadapter import distributed
 from uniadapter.objectives.contrastive import FeatureQueue, contrastive_loss
+from uniadapter.processes import distributed
 
 IDS = torch.tensor([4, 1, 4, 2, 3])
 SPLITS = ((3, 2), (5, 0), (1, 4))

@@ -21,13 +21,13 @@ from transformers import (
     BlipForQuestionAnswering,
 )
 
-from uniadapter.assets import asset, shipped
+from uniadapter.app.parsing import read_config
+from uniadapter.app.runs import evaluate_split, load_split
+from uniadapter.checkpoints.loading import load_model
 from uniadapter.embedded import scenes as embedded
 from uniadapter.embedded.folders import STAMP
-from uniadapter.loading import load_model
-from uniadapter.parsing import read_config
-from uniadapter.preparing import prepare
-from uniadapter.runs import evaluate_split, load_split
+from uniadapter.files.assets import asset, shipped
+from uniadapter.tasks.preparing import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"train": 4000, "val": 400, "test": 500, "test_novel": 400}

@@ -12,10 +12,10 @@ import av
 import numpy as np
 import pytest
 
-from uniadapter.assets import asset
 from uniadapter.config import ConfigError
-from uniadapter.data.video import load_clip
+from uniadapter.data.media.video import load_clip
 from uniadapter.embedded import clips, resolve
+from uniadapter.files.assets import asset
 
 ROOT = Path(__file__).resolve().parents[1]
 SPLITS = clips.SPLITS

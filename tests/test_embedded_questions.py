@@ -14,14 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
-from uniadapter.assets import shipped
+from uniadapter.app.demo import DEMOS
+from uniadapter.app.parsing import read_config
 from uniadapter.config import ConfigError, DataConfig
 from uniadapter.data.loaders import train_loader, visual_loader
 from uniadapter.data.questions import load_questions
-from uniadapter.demo import DEMOS
 from uniadapter.embedded import clips, easy_vqa, scenes
 from uniadapter.embedded.questions import Question, balanced, clip_questions, question_rows, read_kinds, scene_questions
-from uniadapter.parsing import read_config
+from uniadapter.files.assets import shipped
 
 NUMBERS = {"two": 2, "three": 3, "four": 4}
 HASHES = {

@@ -12,8 +12,8 @@ import yaml
 
 from squares import karpathy
 from test_commands import base, write_run  # noqa: F401
-from uniadapter.cli import main
-from uniadapter.parsing import read_config
+from uniadapter.app.cli import main
+from uniadapter.app.parsing import read_config
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -125,7 +125,7 @@ def test_blank_pictures_are_named_in_the_row(trained: Path, tmp_path: Path) -> N
 
 def test_runs_of_one_process_have_their_own_precision() -> None:
     from uniadapter.config import TrainConfig
-    from uniadapter.optimisation import make_accelerator
+    from uniadapter.training.optimisation import make_accelerator
 
     for precision in ("no", "bf16", "no"):
         assert make_accelerator(TrainConfig(precision=precision)).mixed_precision == precision  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from uniadapter.files import (
+from uniadapter.files.writing import (
     WriteError,
     clear_leftovers,
     file_hash,

@@ -12,14 +12,14 @@ from transformers import AutoModel
 
 import uniadapter as ua
 from tiny import randomise, tiny_model, tiny_texts
-from uniadapter.bases import locate
-from uniadapter.checkpoint import read_adapter_config
+from uniadapter.app.evaluation_folder import identity, what_to_measure
+from uniadapter.checkpoints.adapter_folder import read_adapter_config
+from uniadapter.checkpoints.bases import locate
+from uniadapter.checkpoints.folder_names import CONFIG_NAME, FORMER_CONFIG_NAME
 from uniadapter.config import AdapterConfig, RunConfig
 from uniadapter.errors import CheckpointError
-from uniadapter.evaluated import identity, what_to_measure
-from uniadapter.folder_names import CONFIG_NAME, FORMER_CONFIG_NAME
-from uniadapter.run_folder import clear_replaced, results_in
-from uniadapter.settings import InferenceSettings
+from uniadapter.model.settings import InferenceSettings
+from uniadapter.training.run_folder import clear_replaced, results_in
 
 PEFT = '{"peft_type": "LORA", "base_model_name_or_path": "nobody/nothing"}'
 
@@ -142,6 +142,6 @@ def test_an_adapter_on_the_hub_is_not_a_base(tmp_path: Path, monkeypatch: pytest
     (store / "refs/main").write_text("0" * 40)
     (folder / name).write_bytes((saved(tmp_path / "a") / CONFIG_NAME).read_bytes())
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("uniadapter.bases.hub_in_reach", lambda: False)
+    monkeypatch.setattr("uniadapter.checkpoints.bases.hub_in_reach", lambda: False)
     with pytest.raises(CheckpointError, match="an adapter, not a base"):
         locate("someone/adapter")

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from uniadapter.cli import main
+from uniadapter.app.cli import main
 from uniadapter.embedded import resolve
 from uniadapter.embedded.folders import STAMP, cache_folder, prepare_folder
 from uniadapter.errors import ConfigError
-from uniadapter.files import WriteError
+from uniadapter.files.writing import WriteError
 
 
 def fill(folder: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from uniadapter.grouping import Groups, Packing, Queries, group_pairs
+from uniadapter.model.kernels.packing import Groups, Packing, Queries, group_pairs
 
 
 def drawn(seed: int) -> tuple[Tensor, Tensor]:

@@ -11,12 +11,12 @@ import torch
 from transformers import BlipForImageTextRetrieval, PreTrainedModel
 
 from tiny import randomise, tiny_model
-from uniadapter.adapters import add_adapter, remove_adapter
-from uniadapter.checkpoint import load_adapter, read_adapter_config, save_adapter
+from uniadapter.checkpoints.adapter_folder import load_adapter, read_adapter_config, save_adapter
 from uniadapter.config import AdapterConfig
 from uniadapter.errors import CheckpointError
-from uniadapter.identity import base_hash, identity_of
-from uniadapter.precision import round_frozen
+from uniadapter.model.identity import base_hash, identity_of
+from uniadapter.model.precision import round_frozen
+from uniadapter.model.sets import add_adapter, remove_adapter
 
 CONFIG = AdapterConfig(bottleneck=4, key_value=2)
 WHOLE, HALF, OTHER_HALF = torch.float32, torch.bfloat16, torch.float16

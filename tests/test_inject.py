@@ -22,10 +22,10 @@ from transformers import (
 from transformers.models.blip import modeling_blip, modeling_blip_text
 
 from tiny import TASK_MODELS, randomise, tiny_model, tiny_texts
-from uniadapter.adapters import add_adapter, disable_adapter
-from uniadapter.attention import attend_to
 from uniadapter.config import AdapterConfig
-from uniadapter.inject import adopt, backbone_shape, restore
+from uniadapter.model.blip.inject import adopt, backbone_shape, restore
+from uniadapter.model.kernels.attention import attend_to
+from uniadapter.model.sets import add_adapter, disable_adapter
 
 CONFIG = AdapterConfig(bottleneck=4, key_value=4)
 SHAPES = [{}, {"vision_layers": 4}, {"vision_layers": 1, "text_layers": 3}, {"width": 48, "text_width": 32}]
@@ -420,7 +420,7 @@ def test_every_layer_is_retyped_and_keeps_its_weights(cls: type) -> None:
     after = dict(model.named_parameters())
     assert list(after) == list(before)
     assert all(after[name] is p for name, p in before.items()), "the very same tensors"
-    names = [type(m).__name__ for m in model.modules() if type(m).__module__ == "uniadapter.inject.layers"]
+    names = [type(m).__name__ for m in model.modules() if type(m).__module__ == "uniadapter.model.blip.layers"]
     stacks = 2 if cls is BlipForQuestionAnswering else 1
     heads = 3 if cls is BlipForImageTextRetrieval else 0
     assert {name: names.count(name) for name in set(names)} == {

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 import uniadapter as ua
 from squares import save_pictures
-from uniadapter.inputs import as_clips, as_texts, clip_length
+from uniadapter.data.media.inputs import as_clips, as_texts, clip_length
 
 Base = tuple[PreTrainedModel, Any]
 

@@ -35,7 +35,7 @@ def test_help_of_every_command_imports_nothing_heavy() -> None:
     script = """
 import sys, time
 import uniadapter
-from uniadapter.cli import COMMANDS, main
+from uniadapter.app.cli import COMMANDS, main
 for command in [["--help"], ["--version"], ["trian"], ["train", "scenes", "--train.lrr", "1"],
                 *([name, "--help"] for name in COMMANDS)]:
     try:

@@ -18,9 +18,9 @@ from transformers import BlipForImageTextRetrieval, BlipImageProcessor, BlipProc
 import uniadapter as ua
 from squares import save_base
 from tiny import TASK_MODELS, tiny_config, tiny_model
-from uniadapter.cli import main
+from uniadapter.app.cli import main
 from uniadapter.errors import CheckpointError, ConfigError
-from uniadapter.tokens import warn_of_cuts
+from uniadapter.model.tokens import warn_of_cuts
 
 PICTURE = Image.effect_noise((40, 32), 90).convert("RGB")
 TASKS = ("retrieval", "vqa", "caption")
@@ -152,7 +152,7 @@ def test_shards_and_pickled_weights_are_read(base: Path, tmp_path: Path) -> None
 
 
 def test_names_that_are_no_base(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uniadapter.bases.hub_in_reach", lambda: False)
+    monkeypatch.setattr("uniadapter.checkpoints.bases.hub_in_reach", lambda: False)
     model = tiny_model()
     ua.add_adapter(model, ua.AdapterConfig(bottleneck=2, key_value=2))
     ua.save_adapter(model, tmp_path / "adapter", base=str(base))

@@ -9,9 +9,9 @@ from transformers import BlipForQuestionAnswering
 
 import uniadapter as ua
 from tiny import tiny_model, tiny_texts
-from uniadapter.backbone import Texts, encode_text, encode_visual, fuse
-from uniadapter.decoder import decode, question_context, text_nll
-from uniadapter.tokens import decoder_tokens, tokenize
+from uniadapter.model.backbone import Texts, encode_text, encode_visual, fuse
+from uniadapter.model.blip.decoder import decode, question_context, text_nll
+from uniadapter.model.tokens import decoder_tokens, tokenize
 
 
 def to_the_left(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

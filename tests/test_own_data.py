@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from squares import COLOURS, save_pictures
-from uniadapter.assets import shipped
-from uniadapter.cli import main
+from uniadapter.app.cli import main
+from uniadapter.app.parsing import read_config
 from uniadapter.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-from uniadapter.fitting import BaseSizes, advice, check_fits, left_embedded
-from uniadapter.parsing import read_config
+from uniadapter.config.fitting import BaseSizes, advice, check_fits, left_embedded
+from uniadapter.files.assets import shipped
 
 OWN = {"pictures": "retrieval", "videos": "retrieval", "questions": "vqa", "captions": "caption"}
 

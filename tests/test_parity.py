@@ -10,16 +10,16 @@ from torch import Tensor
 from transformers import BlipForImageTextRetrieval, BlipForQuestionAnswering, PreTrainedModel
 
 from reference import PARITY, ParityCase, parity_cases
-from uniadapter.adapter import KeyValueAdapter, UniAdapter
-from uniadapter.adapters import adapter_set, add_adapter
-from uniadapter.backbone import encode_text, encode_visual, frame_weights, fuse
 from uniadapter.config import ModelConfig, ObjectiveConfig
-from uniadapter.decoder import Context, question_context, text_nll
-from uniadapter.original import adapter_name, import_adapter, import_base, infer_config
-from uniadapter.ranking import AnswerTree, rank_answers
-from uniadapter.tasks.base import Moment
-from uniadapter.tasks.retrieval import RetrievalTask
-from uniadapter.tokens import TokenBatch
+from uniadapter.model.adapter import KeyValueAdapter, UniAdapter
+from uniadapter.model.backbone import encode_text, encode_visual, frame_weights, fuse
+from uniadapter.model.blip.decoder import Context, question_context, text_nll
+from uniadapter.model.blip.original import adapter_name, import_adapter, import_base, infer_config
+from uniadapter.model.blip.ranking import AnswerTree, rank_answers
+from uniadapter.model.sets import adapter_set, add_adapter
+from uniadapter.model.tokens import TokenBatch
+from uniadapter.tasks.loss import StepInfo
+from uniadapter.tasks.retrieval import RetrievalLoss
 
 RETRIEVAL = parity_cases("retrieval")
 VQA = parity_cases("vqa")
@@ -109,7 +109,7 @@ def test_parity_folder_has_the_expected_cases() -> None:
     assert any(name.startswith("retrieval_image") for name in RETRIEVAL)
 
 
-def released_task(case: ParityCase) -> RetrievalTask:
+def released_task(case: ParityCase) -> RetrievalLoss:
     """The case's model as a training task, queue filled as theirs was."""
     model, weights, meta = build(case), case.group("weights"), case.meta
     objective = ObjectiveConfig(
@@ -117,7 +117,7 @@ def released_task(case: ParityCase) -> RetrievalTask:
         temperature=meta["temperature"], matching="outputs.loss_itm" in case,
         negatives="all" if meta["config"]["negative_all_rank"] else "batch",
     )  # fmt: skip
-    task = RetrievalTask(model, None, ModelConfig(), objective)
+    task = RetrievalLoss(model, None, ModelConfig(), objective)
     task.momentum.load_state(  # what the file leaves out of the momentum set equals the online weights
         adapter_set(model).state_dict() | import_adapter(weights).momentum
     )
@@ -128,7 +128,7 @@ def released_task(case: ParityCase) -> RetrievalTask:
     return task
 
 
-def released_double_update(task: RetrievalTask, decay: float) -> None:
+def released_double_update(task: RetrievalLoss, decay: float) -> None:
     """The release updates an adapter that both encoders use twice a step; ours once, so the test adds the other."""
     online, momentum = adapter_set(task.model), adapter_set(task.model, "momentum")
     shared = min(online.shape.vision_layers, online.shape.text_layers)
@@ -146,7 +146,7 @@ def test_parity_training_step(name: str) -> None:
     ids = case["inputs.idx"].view(-1)
     tokens = TokenBatch(case["inputs.input_ids"], case["inputs.attention_mask"])
     task.training = True  # moves momentum and queue; the layers stay in evaluation mode, as theirs did
-    losses = task.losses(frames_of(case), tokens, ids, torch.arange(len(ids)), Moment(0, 1, 0, 1))
+    losses = task.losses(frames_of(case), tokens, ids, torch.arange(len(ids)), StepInfo(0, 1, 0, 1))
     close(losses["contrastive"], case["outputs.loss_itc"], "ITC loss")
     if "outputs.loss_itm" in case:
         close(losses["matching"], case["outputs.loss_itm"], "ITM loss")

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from uniadapter.cli import COMMANDS, main
+from uniadapter.app.cli import COMMANDS, main
+from uniadapter.app.parsing import all_settings, parse_run, read_config
 from uniadapter.config import RunConfig
 from uniadapter.errors import UsageError
-from uniadapter.parsing import all_settings, parse_run, read_config
-from uniadapter.schema import MAX_MESSAGE
+from uniadapter.files.messages import MAX_MESSAGE
 
 SETTINGS = list(all_settings())
 OPTIONAL = {"model.image_size", "data.train", "data.val", "data.test", "data.captions", "data.answer_list", "data.root"}
@@ -206,8 +206,8 @@ def test_a_printed_config_is_read_as_the_same(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_each_demo_says_how_long_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
-    from uniadapter.cli import DEMOS
-    from uniadapter.demo import DEMOS as RUN
+    from uniadapter.app.cli import DEMOS
+    from uniadapter.app.demo import DEMOS as RUN
 
     assert list(DEMOS) == list(RUN)
     for task in DEMOS:

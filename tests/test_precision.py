@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from transformers import BlipForImageTextRetrieval, BlipForQuestionAnswering, PreTrainedModel
 
 from tiny import randomise, tiny_model, tiny_texts
-from uniadapter.adapters import add_adapter, add_momentum, count_parameters
-from uniadapter.backbone import encode_text, encode_visual, match
-from uniadapter.checkpoint import load_adapter, save_adapter
+from uniadapter.checkpoints.adapter_folder import load_adapter, save_adapter
 from uniadapter.config import AdapterConfig, EvaluateConfig, ModelConfig, RunConfig, TrainConfig
-from uniadapter.decoder import question_context, text_nll
-from uniadapter.identity import base_hash
-from uniadapter.precision import round_frozen
-from uniadapter.preparing import prepare
+from uniadapter.model.backbone import encode_text, encode_visual, match
+from uniadapter.model.blip.decoder import question_context, text_nll
+from uniadapter.model.identity import base_hash
+from uniadapter.model.precision import round_frozen
+from uniadapter.model.sets import add_adapter, add_momentum, count_parameters
+from uniadapter.tasks.preparing import prepare
 
 PAIRS = torch.cartesian_prod(torch.arange(5), torch.arange(3))
 

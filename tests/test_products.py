@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import GELUActivation
 
-import uniadapter.backbone
+import uniadapter.model.backbone
 from tiny import tiny_model, tiny_texts
-from uniadapter import products
-from uniadapter.adapters import add_adapter
-from uniadapter.backbone import encode_text, encode_visual, fuse, visual_feature
 from uniadapter.config import AdapterConfig
-from uniadapter.inject import adopt, restore
-from uniadapter.products import BaseLinear, activated, product
+from uniadapter.model.backbone import encode_text, encode_visual, fuse, visual_feature
+from uniadapter.model.blip.inject import adopt, restore
+from uniadapter.model.kernels import linear as products
+from uniadapter.model.kernels.linear import BaseLinear, activated, product
+from uniadapter.model.sets import add_adapter
 
 pytestmark = pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="torch without oneDNN")
 
@@ -166,7 +166,7 @@ def test_a_layer_put_in_the_place_of_the_bases_is_obeyed(
     }[part]  # fmt: skip
     layer.__class__ = Doubled
     frames, pairs = torch.randn(2, 2, 3, 32, 32), torch.tensor([[0, 0], [1, 1]])
-    monkeypatch.setattr(uniadapter.backbone, "pays", lambda *_: True)
+    monkeypatch.setattr(uniadapter.model.backbone, "pays", lambda *_: True)
     fused = []
     for shortcuts in (True, False):
         with torch.set_grad_enabled(not shortcuts):

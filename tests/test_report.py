@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 
 from uniadapter import report
-from uniadapter.files import WriteError
+from uniadapter.files.writing import WriteError
 from uniadapter.report.pictures import Thumbnails
 from uniadapter.report.plots import PALETTE, _smoothed, colour_index
 from uniadapter.report.queries import tally

@@ -18,7 +18,7 @@ from uniadapter import report
 from uniadapter.data.questions import QuestionSplit
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.answering import Prediction
-from uniadapter.examples import KEPT, MENDED, WRONG, _chosen, examples_of
+from uniadapter.report.examples import KEPT, MENDED, WRONG, _chosen, examples_of
 from uniadapter.report.plots import panel_svg, quantities
 from uniadapter.report.texts import TextExample
 
@@ -251,10 +251,10 @@ def test_the_pages_lines_run(
     import html
 
     from squares import save_base
-    from uniadapter.adapters import add_adapter
-    from uniadapter.checkpoint import save_adapter
+    from uniadapter.checkpoints.adapter_folder import save_adapter
+    from uniadapter.checkpoints.loading import load_model
     from uniadapter.config import AdapterConfig
-    from uniadapter.loading import load_model
+    from uniadapter.model.sets import add_adapter
 
     base = save_base(tmp_path / "base")
     model = load_model(str(base))

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from uniadapter.schema import MAX_MESSAGE, SchemaError, checked, read_json, read_yaml
+from uniadapter.files.messages import MAX_MESSAGE
+from uniadapter.files.schema import SchemaError, checked, read_json, read_yaml
 
 
 @dataclass

@@ -13,12 +13,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import uniadapter as ua
 from tiny import randomise
-from uniadapter.cli import main
+from uniadapter.app.cli import main
 from uniadapter.config import DataConfig, EvaluateConfig, ModelConfig, RunConfig, TrainConfig
-from uniadapter.data.images import EvaluationTransform
-from uniadapter.settings import _FIELDS, InferenceSettings, first
-from uniadapter.tasks.answering import CaptionTask
-from uniadapter.tokens import prompt_tokens, prompted
+from uniadapter.data.media.images import EvaluationTransform
+from uniadapter.model.settings import _FIELDS, InferenceSettings, first
+from uniadapter.model.tokens import prompt_tokens, prompted
+from uniadapter.tasks.captioning import CaptionLoss
 
 SMALL = ua.AdapterConfig(bottleneck=4, key_value=2)
 MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
@@ -164,7 +164,7 @@ def test_a_prompt_that_leaves_no_room_is_refused(picture: Path, tokenizer: PreTr
     with pytest.raises(ValueError, match="decoder takes 64"):
         ua.caption(model, tokenizer, [picture], longest=5000)
     with pytest.raises(ValueError, match=r"model\.max_tokens is 8"):
-        CaptionTask(model, tokenizer, ModelConfig(max_tokens=8), "a picture of " * 3)
+        CaptionLoss(model, tokenizer, ModelConfig(max_tokens=8), "a picture of " * 3)
 
 
 def test_the_commands_ask_as_the_adapter_was_trained(
@@ -196,8 +196,8 @@ def test_what_is_trained_at_another_size_is_asked_at_that_size(tmp_path: Path, p
 
 
 def test_a_fully_trained_model_is_saved_beside_what_is_there(tmp_path: Path) -> None:
-    from uniadapter.preparing import prepare
-    from uniadapter.runs import save_result
+    from uniadapter.app.runs import save_result
+    from uniadapter.tasks.preparing import prepare
 
     (tmp_path / "model").mkdir()
     (tmp_path / "model/thesis.tex").write_text("mine")

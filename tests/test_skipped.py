@@ -14,7 +14,7 @@ from transformers import BlipForConditionalGeneration, BlipForQuestionAnswering
 from squares import save_base, save_pictures, save_tokenizer
 from tiny import tiny_config
 from uniadapter import report
-from uniadapter.cli import main
+from uniadapter.app.cli import main
 
 FIELDS = {"retrieval": "caption", "vqa": "question", "caption": "caption"}
 

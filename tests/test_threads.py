@@ -16,7 +16,7 @@ from transformers import BlipForConditionalGeneration, PreTrainedModel
 
 import uniadapter as ua
 from tiny import randomise, tiny_model, tiny_texts
-from uniadapter.backbone import encode_visual
+from uniadapter.model.backbone import encode_visual
 
 PIXELS = torch.randn(1, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 CALLS = 40
@@ -119,8 +119,8 @@ def test_threads_that_ask_a_fresh_model_first_re_type_it_once() -> None:
 
         with ThreadPoolExecutor(4) as pool:
             assert all(torch.equal(found, expected) for found in pool.map(first, range(4)))
-        links = {id(module.link) for module in model.modules() if hasattr(module, "link")}
-        assert len(links) == 1
+        stores = {id(module.store) for module in model.modules() if hasattr(module, "store")}
+        assert len(stores) == 1
 
 
 def test_threads_share_a_tokenizer() -> None:

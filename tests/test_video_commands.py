@@ -14,7 +14,7 @@ import pytest
 
 from squares import COLOURS
 from test_commands import base, write_run  # noqa: F401 - a fixture
-from uniadapter.cli import main
+from uniadapter.app.cli import main
 
 NAMES = list(COLOURS)[:6]
 FRAMES = 6

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from uniadapter.backbone import Visuals, encode_visual, match
 from uniadapter.evaluation.retrieval import encode_texts
+from uniadapter.model.backbone import Visuals, encode_visual, match
 from world.canvas import STILL, alone, draw, normalise
 
 if TYPE_CHECKING:

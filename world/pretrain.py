@@ -27,9 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoTokenizer, BertTokenizerFast
 
-from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, fuse
-from uniadapter.grouping import group_pairs
-from uniadapter.memory import keep_freed_memory
+from uniadapter.app.memory import keep_freed_memory
+from uniadapter.model.backbone import Texts, Visuals, encode_text, encode_visual, fuse
+from uniadapter.model.kernels.packing import group_pairs
 from world import evaluate
 from world.backbone import PretrainingBlip, blip_config, export, train_tokenizer
 from world.canvas import Spot, alone, draw, together

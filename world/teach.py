@@ -23,10 +23,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import BertTokenizerFast
 
-from uniadapter.backbone import Visuals, encode_visual
-from uniadapter.decoder import question_context, text_nll, visual_context
-from uniadapter.memory import keep_freed_memory
-from uniadapter.tokens import decoder_tokens, tokenize
+from uniadapter.app.memory import keep_freed_memory
+from uniadapter.model.backbone import Visuals, encode_visual
+from uniadapter.model.blip.decoder import question_context, text_nll, visual_context
+from uniadapter.model.tokens import decoder_tokens, tokenize
 from world.asking import Asker, Question
 from world.backbone import PretrainingBlip, blip_config, export
 from world.captions import Truth, truth_of

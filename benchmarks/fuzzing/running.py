@@ -24,7 +24,7 @@ from typing import Any
 from huggingface_hub import constants as hub
 
 from uniadapter import report
-from uniadapter.cli import main
+from uniadapter.app.cli import main
 from uniadapter.report import page
 
 LIMIT = 20.0  # seconds of its own, or of waiting

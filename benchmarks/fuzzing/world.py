@@ -26,7 +26,7 @@ sys.path.append(str(Path(__file__).parents[2] / "tests"))  # the tests' own tiny
 from reference import ParityCase
 from squares import COLOURS, save_base, save_tokenizer
 from tiny import tiny_config
-from uniadapter.cli import main
+from uniadapter.app.cli import main
 
 NAMES = list(COLOURS)[:4]
 FORMATS = {

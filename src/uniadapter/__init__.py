@@ -10,7 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from uniadapter.adapters import (
+    from uniadapter.app.predict import ask, caption, image_features, pair_scores, text_features
+    from uniadapter.app.train import Trained, train
+    from uniadapter.checkpoints.adapter_folder import load_adapter, save_adapter
+    from uniadapter.checkpoints.loading import load_model, load_tokenizer
+    from uniadapter.checkpoints.pretrained import Pretrained, from_pretrained
+    from uniadapter.config import AdapterConfig, RunConfig
+    from uniadapter.model.backbone import Texts, Visuals, encode_text, encode_visual, fuse, fused_ids, match
+    from uniadapter.model.identity import base_hash
+    from uniadapter.model.precision import round_frozen
+    from uniadapter.model.sets import (
         active_adapter,
         adapter_names,
         adapter_set,
@@ -21,12 +30,8 @@ if TYPE_CHECKING:
         remove_adapter,
         select_adapter,
     )
-    from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, fuse, fused_ids, match
-    from uniadapter.checkpoint import load_adapter, save_adapter
-    from uniadapter.config import AdapterConfig, RunConfig
-    from uniadapter.identity import base_hash
-    from uniadapter.loading import load_model, load_tokenizer
-    from uniadapter.losses import (
+    from uniadapter.model.settings import InferenceSettings
+    from uniadapter.objectives.functions import (
         FeatureQueue,
         MatchingPairs,
         answer_loss,
@@ -35,32 +40,27 @@ if TYPE_CHECKING:
         hard_negative_pairs,
         matching_loss,
     )
-    from uniadapter.precision import round_frozen
-    from uniadapter.predict import ask, caption, image_features, pair_scores, text_features
-    from uniadapter.pretrained import Pretrained, from_pretrained
-    from uniadapter.settings import InferenceSettings
-    from uniadapter.trained import Trained, train
     from uniadapter.version import __version__
 
 _HOMES = {
-    "adapters": (
+    "model.sets": (
         "active_adapter", "adapter_names", "adapter_set", "add_adapter", "count_parameters", "disable_adapter",
         "print_trainable_parameters", "remove_adapter", "select_adapter",
     ),
-    "backbone": ("Texts", "Visuals", "encode_text", "encode_visual", "fuse", "fused_ids", "match"),
-    "checkpoint": ("load_adapter", "save_adapter"),
+    "model.backbone": ("Texts", "Visuals", "encode_text", "encode_visual", "fuse", "fused_ids", "match"),
+    "checkpoints.adapter_folder": ("load_adapter", "save_adapter"),
     "config": ("AdapterConfig", "RunConfig"),
-    "identity": ("base_hash",),
-    "trained": ("Trained", "train"),
-    "loading": ("load_model", "load_tokenizer"),
-    "losses": (
+    "model.identity": ("base_hash",),
+    "app.train": ("Trained", "train"),
+    "checkpoints.loading": ("load_model", "load_tokenizer"),
+    "objectives.functions": (
         "FeatureQueue", "MatchingPairs", "answer_loss", "caption_loss", "contrastive_loss", "hard_negative_pairs",
         "matching_loss",
     ),
-    "precision": ("round_frozen",),
-    "predict": ("ask", "caption", "image_features", "pair_scores", "text_features"),
-    "pretrained": ("Pretrained", "from_pretrained"),
-    "settings": ("InferenceSettings",),
+    "model.precision": ("round_frozen",),
+    "app.predict": ("ask", "caption", "image_features", "pair_scores", "text_features"),
+    "checkpoints.pretrained": ("Pretrained", "from_pretrained"),
+    "model.settings": ("InferenceSettings",),
     "version": ("__version__",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -8,7 +8,7 @@ import sys
 def start() -> int:
     """Run the command line; Ctrl-C while it is still being imported is one line too."""
     try:
-        from uniadapter.cli import main
+        from uniadapter.app.cli import main
 
         return main()
     except KeyboardInterrupt:

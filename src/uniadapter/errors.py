@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from uniadapter.schema import MAX_MESSAGE, SchemaError, shortened
+from uniadapter.files.messages import MAX_MESSAGE, shortened
+from uniadapter.files.schema import SchemaError
 
 
 class ConfigError(ValueError):

@@ -10,8 +10,8 @@ import pytest
 from data_pictures import gradient, picture
 from PIL import ImageOps
 
-from uniadapter.data import augment
-from uniadapter.data.augment import OPERATIONS, rand_augment, random_resized_crop
+from uniadapter.data.media import augment
+from uniadapter.data.media.augment import OPERATIONS, rand_augment, random_resized_crop
 
 
 @pytest.mark.parametrize("width, height", [(100, 100), (160, 90), (60, 200)])

@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 from data_pictures import picture
 
+from uniadapter.app.parsing import UsageError, parse_run
 from uniadapter.config import ConfigError, DataConfig
-from uniadapter.data import sources
-from uniadapter.data.layouts import TABLE, detect_layout
+from uniadapter.data.captions import load_retrieval
+from uniadapter.data.layouts import sources
+from uniadapter.data.layouts.registry import TABLE, detect_layout
+from uniadapter.data.media.records import DataError
 from uniadapter.data.questions import QuestionSplit, load_questions
-from uniadapter.data.records import DataError
-from uniadapter.data.retrieval import load_retrieval
 from uniadapter.data.splits import RetrievalSplit
-from uniadapter.parsing import UsageError, parse_run
 
 Write = Callable[[str, Any], Path]
 NAMES = ("000.jpg", "001.jpg", "002.jpg", "003.jpg")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from uniadapter.data.display_matrix import upright
-from uniadapter.data.video import load_clip
+from uniadapter.data.media.display_matrix import upright
+from uniadapter.data.media.video import load_clip
 
 ONE = 1 << 16
 # a, b, c, d of (x, y) -> (a x + c y, b x + d y), and the filters that ffmpeg puts in by itself.

@@ -16,8 +16,8 @@ from PIL import Image, ImageOps
 from transformers import BlipImageProcessorPil
 
 from uniadapter.config import DataConfig
-from uniadapter.data import picture_files
-from uniadapter.data.images import (
+from uniadapter.data.media import picture_files
+from uniadapter.data.media.images import (
     MEAN,
     STD,
     DatasetPicture,
@@ -26,7 +26,7 @@ from uniadapter.data.images import (
     load_picture,
     to_tensor,
 )
-from uniadapter.data.records import DataError
+from uniadapter.data.media.records import DataError
 
 Write = Callable[[str, Any], Path]
 

@@ -14,11 +14,11 @@ from data_pictures import picture
 from PIL import Image
 
 from uniadapter.config import DataConfig
-from uniadapter.data.images import load_picture
-from uniadapter.data.kinds import PICTURE_SUFFIXES, VIDEO_SUFFIXES, foreign, has_video_suffix, is_video, kind_of
-from uniadapter.data.records import DataError
-from uniadapter.data.retrieval import load_retrieval
-from uniadapter.data.video import load_frames, looks_like_video
+from uniadapter.data.captions import load_retrieval
+from uniadapter.data.media.images import load_picture
+from uniadapter.data.media.kinds import PICTURE_SUFFIXES, VIDEO_SUFFIXES, foreign, has_video_suffix, is_video, kind_of
+from uniadapter.data.media.records import DataError
+from uniadapter.data.media.video import load_frames, looks_like_video
 
 Write = Callable[[str, Any], Path]
 CONTAINERS = {

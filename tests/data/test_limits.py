@@ -17,12 +17,12 @@ from data_pictures import gradient, picture
 from PIL import Image
 
 from uniadapter.config import DataConfig
-from uniadapter.data import libav, limits, video
-from uniadapter.data.images import load_picture
-from uniadapter.data.limits import MOST_FRAMES, check_frames
-from uniadapter.data.records import DataError
-from uniadapter.data.retrieval import load_retrieval
-from uniadapter.data.video import load_clip, load_frames, looks_like_video
+from uniadapter.data.captions import load_retrieval
+from uniadapter.data.media import libav, limits, video
+from uniadapter.data.media.images import load_picture
+from uniadapter.data.media.limits import MOST_FRAMES, check_frames
+from uniadapter.data.media.records import DataError
+from uniadapter.data.media.video import load_clip, load_frames, looks_like_video
 
 Write = Callable[[str, Any], Path]
 
@@ -80,7 +80,7 @@ def test_bombs_are_left_out_where_faults_are_skipped(write: Write) -> None:
 MEASURED = """
 import resource, sys
 from pathlib import Path
-from uniadapter.data.video import load_frames
+from uniadapter.data.media.video import load_frames
 def size():
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 load_frames(Path(sys.argv[1]), "", 1, 64)
@@ -111,13 +111,13 @@ def test_a_photograph_of_any_size_is_read_at_a_reduced_scale(
 ) -> None:
     """As decoded it counts: JPEGs of 200 million pixels come from telephones."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
-    monkeypatch.setattr("uniadapter.data.picture_files.MOST_PIXELS", 20_000)
+    monkeypatch.setattr("uniadapter.data.media.picture_files.MOST_PIXELS", 20_000)
     file = write("phone.jpg", gradient(640, 480))
     assert load_picture(file, at_least=64).size == (160, 120)
     assert not recwarn.list
-    monkeypatch.setattr("uniadapter.data.picture_files.ENOUGH", 64)
+    monkeypatch.setattr("uniadapter.data.media.picture_files.ENOUGH", 64)
     assert load_picture(file).size == (160, 120)
-    monkeypatch.setattr("uniadapter.data.picture_files.ENOUGH", 400)
+    monkeypatch.setattr("uniadapter.data.media.picture_files.ENOUGH", 400)
     with pytest.raises(DataError, match="is 640 x 480 pixels"):
         load_picture(file)
 

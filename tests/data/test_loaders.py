@@ -21,10 +21,10 @@ from data_pictures import picture
 from uniadapter.config import ConfigError, DataConfig
 from uniadapter.data import samples
 from uniadapter.data.batches import Batch, EpochBatches, OrderedBatches
-from uniadapter.data.images import EvaluationTransform, load_picture
+from uniadapter.data.captions import load_retrieval
 from uniadapter.data.loaders import TrainLoader, _bounded, train_loader, visual_loader
-from uniadapter.data.records import DataError
-from uniadapter.data.retrieval import load_retrieval
+from uniadapter.data.media.images import EvaluationTransform, load_picture
+from uniadapter.data.media.records import DataError
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.errors import mendable
 

@@ -13,10 +13,10 @@ import pytest
 from data_pictures import picture
 
 from uniadapter.config import DataConfig
+from uniadapter.data.captions import load_retrieval
+from uniadapter.data.layouts.vqa_files import read_results, read_vqa_annotations, read_vqa_questions
+from uniadapter.data.media.records import DataError
 from uniadapter.data.questions import load_questions, read_answer_list
-from uniadapter.data.records import DataError
-from uniadapter.data.retrieval import load_retrieval
-from uniadapter.data.vqa_files import read_results, read_vqa_annotations, read_vqa_questions
 
 Write = Callable[[str, Any], Path]
 ODD: tuple[Any, ...] = (

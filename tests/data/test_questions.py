@@ -11,8 +11,8 @@ import pytest
 from data_pictures import picture
 
 from uniadapter.config import DataConfig
+from uniadapter.data.media.records import DataError
 from uniadapter.data.questions import frequent_answers, load_questions, read_answer_list, weighed
-from uniadapter.data.records import DataError
 
 Write = Callable[[str, Any], Path]
 TEN = ["red"] * 6 + ["dark red"] * 3 + ["Blue"]

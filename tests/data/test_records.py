@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from uniadapter.data import sources
-from uniadapter.data.files import resolve_visual
-from uniadapter.data.layouts import read_records
-from uniadapter.data.records import DataError, Problems, Record
+from uniadapter.data.layouts import sources
+from uniadapter.data.layouts.registry import read_records
+from uniadapter.data.media.files import resolve_visual
+from uniadapter.data.media.records import DataError, ErrorPolicy, Record
 
 Write = Callable[[str, Any], Path]
 
 
 def read(path: Path) -> list[Record]:
-    return list(read_records(path, Problems()))
+    return list(read_records(path, ErrorPolicy()))
 
 
 def test_karpathy_train_has_a_record_per_row(coco: Path) -> None:
@@ -78,7 +78,7 @@ def test_csv_with_quotes_and_byte_order_mark(write: Write) -> None:
     ],
 )
 def test_unusable_files(write: Write, on_error: Any, name: str, content: Any, message: str) -> None:
-    file, problems = write(name, content), Problems(on_error)
+    file, problems = write(name, content), ErrorPolicy(on_error)
     if on_error == "skip" and "dataset, " not in message and isinstance(content, dict):
         assert list(read_records(file, problems)) == []
         assert problems.skipped == {"missing field": 1}
@@ -118,7 +118,7 @@ def test_bad_records_are_named_or_skipped_and_counted(write: Write, row: Any, ki
         read(file)
     assert str(error.value).startswith(f"{file}{message}")
     assert "\n" not in str(error.value)
-    problems = Problems("skip")
+    problems = ErrorPolicy("skip")
     assert len(list(read_records(file, problems))) == 2
     assert problems.skipped == {kind: 1}
 
@@ -138,13 +138,13 @@ def test_bad_lines(write: Write, name: str, content: Any, kind: str, message: st
     with pytest.raises(DataError) as error:
         read(file)
     assert str(error.value).startswith(f"{file}{message}")
-    problems = Problems("skip")
+    problems = ErrorPolicy("skip")
     assert len(list(read_records(file, problems))) == 1
     assert problems.skipped == {kind: 1}
 
 
 def test_records_stream_before_the_error(write: Write) -> None:
-    stream = read_records(write("a.jsonl", '{"image": "a", "caption": "x"}\nbroken\n'), Problems())
+    stream = read_records(write("a.jsonl", '{"image": "a", "caption": "x"}\nbroken\n'), ErrorPolicy())
     assert next(stream).caption == "x"
     with pytest.raises(DataError):
         next(stream)

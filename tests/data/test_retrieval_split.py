@@ -11,9 +11,9 @@ import pytest
 from data_pictures import picture
 
 from uniadapter.config import DataConfig
-from uniadapter.data.images import load_picture
-from uniadapter.data.records import DataError
-from uniadapter.data.retrieval import from_dataset, load_retrieval
+from uniadapter.data.captions import from_dataset, load_retrieval
+from uniadapter.data.media.images import load_picture
+from uniadapter.data.media.records import DataError
 from uniadapter.data.splits import RetrievalSplit
 
 Write = Callable[[str, Any], Path]

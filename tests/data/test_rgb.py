@@ -11,9 +11,9 @@ import pytest
 from data_pictures import gradient
 from PIL import Image, ImageCms
 
-from uniadapter.data import rgb
-from uniadapter.data.images import load_picture, to_rgb
-from uniadapter.data.rgb import eight_bits
+from uniadapter.data.media import rgb
+from uniadapter.data.media.images import load_picture, to_rgb
+from uniadapter.data.media.rgb import eight_bits
 
 Write = Callable[[str, Any], Path]
 RAMP = np.linspace(0, 255, 64).astype(np.uint8).reshape(8, 8)

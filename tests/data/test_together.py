@@ -15,10 +15,10 @@ from torch import Tensor
 
 from uniadapter.config import ConfigError, DataConfig, RunConfig
 from uniadapter.data.batches import Batch, EpochBatches, Load, share
+from uniadapter.data.captions import load_retrieval
 from uniadapter.data.loaders import TrainLoader, train_loader
-from uniadapter.data.retrieval import load_retrieval
 from uniadapter.data.splits import RetrievalSplit
-from uniadapter.draws import permutation
+from uniadapter.processes.random_draws import permutation
 
 OWNERS = [n % 7 if n % 3 else 7 + n % 2 for n in range(53)]  # nine visuals of two to nine samples, all mixed
 Write = Callable[[str, Any], Path]

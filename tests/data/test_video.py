@@ -18,11 +18,11 @@ from av.stream import Disposition
 from data_pictures import gradient, picture
 from PIL import Image
 
-from uniadapter.data import clips, libav
-from uniadapter.data.kinds import has_video_suffix
-from uniadapter.data.records import DataError
-from uniadapter.data.timeline import Entry, draw_positions, places, shown_at, spans, wanted_times
-from uniadapter.data.video import frame_places, load_clip, looks_like_video
+from uniadapter.data.media import clips, libav
+from uniadapter.data.media.kinds import has_video_suffix
+from uniadapter.data.media.records import DataError
+from uniadapter.data.media.timeline import Entry, draw_positions, places, shown_at, spans, wanted_times
+from uniadapter.data.media.video import frame_places, load_clip, looks_like_video
 
 Write = Callable[[str, Any], Path]
 BITS = 8

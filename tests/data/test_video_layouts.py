@@ -11,15 +11,15 @@ from typing import Any, get_args
 import pytest
 from PIL import Image
 
+from uniadapter.app.parsing import UsageError, config_path, parse_run, read_config
 from uniadapter.config import ConfigError, DataConfig, Layout
-from uniadapter.data.files import find_visual
-from uniadapter.data.kinds import VIDEO_SUFFIXES
-from uniadapter.data.layouts import LAYOUTS, detect_layout, read_records
-from uniadapter.data.msrvtt import training_split
-from uniadapter.data.records import DataError, Problems
-from uniadapter.data.retrieval import from_dataset, load_retrieval
+from uniadapter.data.captions import from_dataset, load_retrieval
+from uniadapter.data.layouts.msrvtt import training_split
+from uniadapter.data.layouts.registry import LAYOUTS, detect_layout, read_records
+from uniadapter.data.media.files import find_visual
+from uniadapter.data.media.kinds import VIDEO_SUFFIXES
+from uniadapter.data.media.records import DataError, ErrorPolicy
 from uniadapter.data.splits import RetrievalSplit
-from uniadapter.parsing import UsageError, config_path, parse_run, read_config
 
 Write = Callable[[str, Any], Path]
 MSRVTT = {
@@ -370,7 +370,7 @@ def test_layouts_by_name(write: Write, place: Callable[..., None]) -> None:
     with pytest.raises(ConfigError, match=unknown):
         load(file, layout="lmdb")
     with pytest.raises(DataError, match=unknown):
-        list(read_records(file, Problems(), "lmdb"))
+        list(read_records(file, ErrorPolicy(), "lmdb"))
     assert set(get_args(Layout)) == {"auto", *LAYOUTS}
     refused(file, f"{file}[0]: no field 'clip_name' (it has video, caption)", layout="alpro")
     with pytest.raises(UsageError) as error:

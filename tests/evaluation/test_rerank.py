@@ -15,14 +15,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tiny import randomise, tiny_model, tiny_texts
-from uniadapter.adapters import add_adapter
-from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, match
 from uniadapter.config import AdapterConfig, ConfigError, EvaluateConfig
 from uniadapter.data.batches import Batch
-from uniadapter.evaluation import features
+from uniadapter.evaluation import visual_store as features
 from uniadapter.evaluation.blocks import pair_blocks
-from uniadapter.evaluation.features import TokensOnDisk, encoded_visuals
 from uniadapter.evaluation.rerank import rerank
+from uniadapter.evaluation.visual_store import TokensOnDisk, encoded_visuals
+from uniadapter.model.backbone import Texts, Visuals, encode_text, encode_visual, match
+from uniadapter.model.sets import add_adapter
 
 VISUALS, TEXTS, FRAMES = 7, 11, 3
 

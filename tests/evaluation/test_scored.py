@@ -6,7 +6,7 @@ import pytest
 
 from uniadapter.data.questions import QuestionSplit, weighed
 from uniadapter.evaluation.answering import Prediction
-from uniadapter.jobs.answering import scored
+from uniadapter.tasks.answering import scored
 
 
 def split_of(*annotators: tuple[str, ...]) -> QuestionSplit:

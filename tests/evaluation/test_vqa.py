@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from uniadapter.data.records import DataError
-from uniadapter.data.vqa_files import (
+from uniadapter.data.layouts.vqa_files import (
     Annotation,
     Question,
     read_results,
@@ -20,6 +19,7 @@ from uniadapter.data.vqa_files import (
     read_vqa_questions,
     write_results,
 )
+from uniadapter.data.media.records import DataError
 from uniadapter.evaluation.answer_text import CONTRACTIONS, normalise_answer
 from uniadapter.evaluation.vqa import exact_match, question_accuracy, vqa_accuracy
 

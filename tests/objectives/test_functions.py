@@ -14,13 +14,14 @@ from squares import save_tokenizer
 from tiny import randomise, tiny_model, tiny_texts
 from uniadapter.config import ModelConfig, ObjectiveConfig
 from uniadapter.data.batches import Batch
-from uniadapter.tasks.answering import AnswerTask, CaptionTask
-from uniadapter.tasks.base import Moment
-from uniadapter.tasks.retrieval import RetrievalTask
-from uniadapter.tokens import TokenBatch
+from uniadapter.model.tokens import TokenBatch
+from uniadapter.tasks.answering import AnswerLoss
+from uniadapter.tasks.captioning import CaptionLoss
+from uniadapter.tasks.loss import StepInfo
+from uniadapter.tasks.retrieval import RetrievalLoss
 
 PIXELS = torch.randn(4, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-MOMENT = Moment(0, 0, 0, 1)
+MOMENT = StepInfo(0, 0, 0, 1)
 PLACES = torch.arange(4)
 
 
@@ -37,7 +38,7 @@ def test_a_loop_of_ones_own_has_the_gradients_of_training() -> None:
     randomise(adapters)
     ids, mask = tiny_texts(4)
     plain = ObjectiveConfig(queue_size=0, momentum=0.0, alpha=0.0, matching=False)
-    task = RetrievalTask(model, None, ModelConfig(), plain)
+    task = RetrievalLoss(model, None, ModelConfig(), plain)
     losses = task.losses(PIXELS, TokenBatch(ids, mask), PLACES, PLACES, MOMENT)
     losses["loss"].backward()
     expected = {name: p.grad.clone() for name, p in adapters.named_parameters() if p.grad is not None}
@@ -86,7 +87,7 @@ def test_answers_and_captions_are_those_of_training(tokenizer: Any) -> None:
     model = tiny_model(BlipForQuestionAnswering)
     asked, said = ["a square", "the picture of a", "square", "of"], [{"red": 0.7, "blue": 0.3}, {"red": 1.0}] * 2
     batch = Batch(PIXELS, asked, PLACES, PLACES, PLACES)
-    expected = AnswerTask(model, tokenizer, ModelConfig(), said)(batch, MOMENT)["loss"]
+    expected = AnswerLoss(model, tokenizer, ModelConfig(), said)(batch, MOMENT)["loss"]
     visuals = ua.encode_visual(model, PIXELS)
     assert torch.equal(ua.answer_loss(model, tokenizer, visuals, asked, said), expected)
     one = ua.answer_loss(model, tokenizer, visuals, asked, ["red"] * 4)
@@ -95,7 +96,7 @@ def test_answers_and_captions_are_those_of_training(tokenizer: Any) -> None:
     captioner = tiny_model(BlipForConditionalGeneration)
     batch = Batch(PIXELS, ["a red square", "red", "blue", "a grey square"], PLACES, PLACES, PLACES)
     settings = ModelConfig(max_tokens=30)
-    expected = CaptionTask(captioner, tokenizer, settings, "a picture of ")(batch, MOMENT)["loss"]
+    expected = CaptionLoss(captioner, tokenizer, settings, "a picture of ")(batch, MOMENT)["loss"]
     visuals = ua.encode_visual(captioner, PIXELS)
     found = ua.caption_loss(captioner, tokenizer, visuals, batch.captions, max_tokens=30)
     assert torch.equal(found, expected)

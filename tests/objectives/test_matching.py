@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from uniadapter import draws
 from uniadapter.objectives.matching import (
     NONE,
     draw_negatives,
@@ -18,6 +17,7 @@ from uniadapter.objectives.matching import (
     matching_pairs,
     negative_uniforms,
 )
+from uniadapter.processes import random_draws as draws
 
 PARITY = Path(os.environ.get("UNIADAPTER_PARITY", Path(__file__).parents[1] / "parity"))
 CASES = sorted(PARITY.glob("retrieval_*.safetensors"))

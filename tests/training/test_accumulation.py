@@ -16,9 +16,9 @@ from training_runs import assert_same, changed, make_config, train, weights
 from squares import save_base
 from uniadapter.config import RunConfig
 from uniadapter.errors import Interrupted
-from uniadapter.history import Tick
-from uniadapter.tasks.retrieval import RetrievalTask
-from uniadapter.trainer import Trainer
+from uniadapter.tasks.retrieval import RetrievalLoss
+from uniadapter.training.history import ProgressEvent
+from uniadapter.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +28,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
 
 
 def momentum(trainer: Trainer) -> Mapping[str, Tensor]:
-    assert isinstance(trainer.task, RetrievalTask)
-    assert trainer.task.momentum is not None
-    return {name: value.clone() for name, value in trainer.task.momentum.state().items()}
+    assert isinstance(trainer.loss, RetrievalLoss)
+    assert trainer.loss.momentum is not None
+    return {name: value.clone() for name, value in trainer.loss.momentum.state().items()}
 
 
 def test_momentum_and_queue_move_once_a_step(tmp_path: Path, config: RunConfig) -> None:
@@ -41,13 +41,13 @@ def test_momentum_and_queue_move_once_a_step(tmp_path: Path, config: RunConfig) 
 
     def ready(trainer: Trainer) -> None:
         with torch.no_grad():
-            for _, p in trainer.task.named_parameters():
+            for _, p in trainer.loss.named_parameters():
                 if p.requires_grad:
                     p.add_(1.0)
         before.append(momentum(trainer))
         trainers.append(trainer)
 
-    def on_tick(tick: Tick) -> None:
+    def on_tick(tick: ProgressEvent) -> None:
         after.append(momentum(trainers[0]))  # while it is there: it goes with the end of training
 
     one = changed(config, batch_size=2, accumulate=4, max_steps=1)
@@ -55,8 +55,8 @@ def test_momentum_and_queue_move_once_a_step(tmp_path: Path, config: RunConfig) 
     assert trainer.batch == 4
     moved = [(value - before[0][name]).mean() for name, value in after[0].items()]
     assert torch.stack(moved).mean() == pytest.approx(0.005, rel=1e-3)
-    task = trainer.task
-    assert isinstance(task, RetrievalTask)
+    task = trainer.loss
+    assert isinstance(task, RetrievalLoss)
     assert int(task.queue.pointer) == 8
     assert (task.queue.ids[:8] >= 0).all()
     assert (task.queue.ids[8:] < 0).all()
@@ -66,13 +66,13 @@ def test_batches_of_a_step_meet_the_same_queue(
     tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pointers: list[int] = []
-    original = RetrievalTask._contrastive
+    original = RetrievalLoss._contrastive
 
-    def spy(self: RetrievalTask, *rest: Any) -> Tensor:
+    def spy(self: RetrievalLoss, *rest: Any) -> Tensor:
         pointers.append(int(self.queue.pointer))
         return original(self, *rest)
 
-    monkeypatch.setattr(RetrievalTask, "_contrastive", spy)
+    monkeypatch.setattr(RetrievalLoss, "_contrastive", spy)
     train(changed(config, batch_size=2, accumulate=3, max_steps=3), tmp_path)
     assert pointers == [0, 0, 0, 6, 6, 6, 12, 12]  # the epoch's last two batches are a step of their own
 
@@ -85,7 +85,7 @@ def test_an_incomplete_group_is_a_mean_too(tmp_path: Path, config: RunConfig) ->
 
         def ready(trainer: Trainer, norms: list[Tensor] = norms) -> None:
             def note(*_: object) -> None:
-                norms.append(torch.stack([p.grad.norm() for p in trainer.task.parameters() if p.grad is not None]))
+                norms.append(torch.stack([p.grad.norm() for p in trainer.loss.parameters() if p.grad is not None]))
 
             trainer.optimizer.optimizer.register_step_pre_hook(note)
 

@@ -11,12 +11,12 @@ import torch
 from training_runs import changed, make_config, train
 
 from squares import save_base
-from uniadapter.cli import main
+from uniadapter.app.cli import main
+from uniadapter.app.runs import write_config
 from uniadapter.config import RunConfig
-from uniadapter.divergence import DIVERGED, Diverged, first_unusable
-from uniadapter.runs import write_config
-from uniadapter.tasks.retrieval import RetrievalTask
-from uniadapter.trainer import CHECKPOINT, Trainer
+from uniadapter.tasks.retrieval import RetrievalLoss
+from uniadapter.training.divergence import DIVERGED, Diverged, first_unusable
+from uniadapter.training.trainer import CHECKPOINT, Trainer
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def poison(trainer: Trainer, value: float, after: int) -> None:
         original(*rest)
         if trainer.step == after:
             with torch.no_grad():
-                for p in trainer.task.parameters():
+                for p in trainer.loss.parameters():
                     if p.requires_grad:
                         p.fill_(value)
 
@@ -58,10 +58,10 @@ def test_whoever_sees_it_first(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Through the command line: one line with the step, the samples in a file, a good checkpoint, no adapter."""
-    original = RetrievalTask.losses
+    original = RetrievalLoss.losses
     calls: list[int] = []
 
-    def losses(self: RetrievalTask, frames: torch.Tensor, *rest: Any) -> dict[str, torch.Tensor]:
+    def losses(self: RetrievalLoss, frames: torch.Tensor, *rest: Any) -> dict[str, torch.Tensor]:
         calls.append(1)
         if len(calls) < 3:
             return original(self, frames, *rest)
@@ -71,7 +71,7 @@ def test_whoever_sees_it_first(
             return {**found, "loss": found["loss"] + (root - root.detach()).sqrt()}
         return original(self, frames * torch.nan, *rest)
 
-    monkeypatch.setattr(RetrievalTask, "losses", losses)
+    monkeypatch.setattr(RetrievalLoss, "losses", losses)
     file = tmp_path / "run.yaml"
     write_config(config, file)
     out = tmp_path / "run"

@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from training_runs import assert_same, changed, make_config, train, weights
 
 from squares import save_base
-from uniadapter.checkpointing import CHECKPOINT, CheckpointFile, write_checkpoint
-from uniadapter.cli import main
+from uniadapter.app.cli import main
+from uniadapter.app.runs import write_config
 from uniadapter.config import RunConfig
 from uniadapter.errors import CheckpointError
-from uniadapter.runs import write_config
-from uniadapter.trainer import Trainer
+from uniadapter.training.run_checkpoint import CHECKPOINT, CheckpointFile, write_checkpoint
+from uniadapter.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +78,13 @@ def test_the_best_by_validation_is_kept_the_earlier_of_equals(tmp_path: Path, co
     trainers: list[Trainer] = []
 
     def validate(epoch: int) -> float:
-        after.append({name: p.detach().clone() for name, p in trainers[0].task.named_parameters() if p.requires_grad})
+        after.append({name: p.detach().clone() for name, p in trainers[0].loss.named_parameters() if p.requires_grad})
         return next(figures)
 
     best = changed(config, epochs=4, evaluate_every=1, keep="best")
     trainer = train(best, tmp_path, ready=trainers.append, validate=validate)
     assert trainer.kept == {"which": "best", "step": 8, "validation": 3.0}
-    kept = {name: p.detach() for name, p in trainer.task.named_parameters() if p.requires_grad}
+    kept = {name: p.detach() for name, p in trainer.loss.named_parameters() if p.requires_grad}
     assert_same(kept, after[1])
     assert any(not torch.equal(value, after[3][name]) for name, value in kept.items())
 
@@ -119,7 +119,7 @@ def test_what_is_kept_is_in_the_metrics_and_a_failed_evaluation_is_gone_on_with(
     run = tmp_path / "run.yaml"
     write_config(changed(config, epochs=2, keep="best", evaluate_every=1), run)
     out = tmp_path / "out"
-    from uniadapter import commands
+    from uniadapter.app import commands
 
     def broken(*_: Any, **__: Any) -> Any:
         raise OSError("the disk with the test pictures is gone")
@@ -154,8 +154,8 @@ def test_keeping_the_best_needs_validation(
 
 
 def test_the_same_adapter_is_the_same_file(tmp_path: Path, config: RunConfig) -> None:
-    from uniadapter.checkpoint import save_adapter
-    from uniadapter.preparing import prepare
+    from uniadapter.checkpoints.adapter_folder import save_adapter
+    from uniadapter.tasks.preparing import prepare
 
     model = prepare(config).model
     files = [save_adapter(model, tmp_path / str(n), base="tiny") / "adapter_model.safetensors" for n in range(8)]

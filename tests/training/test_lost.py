@@ -15,10 +15,10 @@ import torch
 from training_runs import make_config, train
 
 from squares import save_base
+from uniadapter.app.runs import write_config
 from uniadapter.errors import DataError, mendable
-from uniadapter.history import HISTORY, Tick
-from uniadapter.runs import write_config
-from uniadapter.trainer import CHECKPOINT
+from uniadapter.training.history import HISTORY, ProgressEvent
+from uniadapter.training.trainer import CHECKPOINT
 
 
 def lose_a_loading_process(folder: Path) -> None:
@@ -27,7 +27,7 @@ def lose_a_loading_process(folder: Path) -> None:
     config = replace(config, data=replace(config.data, workers=1))
     loaders: list[torch.utils.data.DataLoader[object]] = []
 
-    def on_tick(tick: Tick) -> None:
+    def on_tick(tick: ProgressEvent) -> None:
         if tick.step == 2:
             os.kill(loaders[0]._iterator._workers[0].pid, signal.SIGKILL)  # type: ignore[union-attr]
 
@@ -74,7 +74,9 @@ def test_ctrl_c_during_imports_is_one_line() -> None:
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if "uniadapter.version" in line or "uniadapter.schema" in line:  # pydantic, yaml and the rest are on their way
+        if (
+            "uniadapter.version" in line or "uniadapter.files.schema" in line
+        ):  # pydantic, yaml and the rest are on their way
             break
     process.send_signal(signal.SIGINT)
     time.sleep(0)

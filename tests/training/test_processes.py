@@ -20,15 +20,15 @@ from transformers import BlipForQuestionAnswering
 
 from squares import save_tokenizer
 from tiny import tiny_config
+from uniadapter.app.runs import evaluate_split, load_split
 from uniadapter.config import DataConfig, EvaluateConfig, ModelConfig, RunConfig
-from uniadapter.distributed import gather_list
-from uniadapter.encoded import Texts
 from uniadapter.errors import Interrupted
-from uniadapter.jobs.base import visuals_of
-from uniadapter.preparing import prepare
-from uniadapter.runs import evaluate_split, load_split
+from uniadapter.model.features import Texts
+from uniadapter.processes.distributed import gather_list
 from uniadapter.tasks import retrieval
-from uniadapter.trainer import Trainer
+from uniadapter.tasks.base import visuals_of
+from uniadapter.tasks.preparing import prepare
+from uniadapter.training.trainer import Trainer
 
 
 def worker(rank: int, folder: str, port: int, config: RunConfig, questions: RunConfig) -> None:
@@ -56,7 +56,7 @@ def stops_and_resumes(rank: int, folder: Path, config: RunConfig) -> None:
     assert validated == [1, 2]
     assert [line["validation"] for line in whole.validations.records.lines] == [1.0, 2.0]
     assert not whole.module.broadcast_buffers
-    queue = retrieval.RetrievalTask.training_state(whole.task)["queue"]  # type: ignore[arg-type]
+    queue = retrieval.RetrievalLoss.training_state(whole.loss)["queue"]  # type: ignore[arg-type]
     assert int(queue["pointer"]) == 0  # 32 rows went in: no sample is left out
     both = gather_list([{name: value.tolist() for name, value in queue.items()}])
     assert both[0] == both[1]

@@ -16,9 +16,9 @@ from training_runs import assert_same, changed, make_config, save_dropping_base,
 from squares import save_base
 from uniadapter.config import AdapterConfig, RunConfig
 from uniadapter.errors import CheckpointError, Interrupted
-from uniadapter.history import Tick
-from uniadapter.resuming import MAY_DIFFER, flat
-from uniadapter.trainer import CHECKPOINT
+from uniadapter.training.history import ProgressEvent
+from uniadapter.training.resuming import MAY_DIFFER, flat
+from uniadapter.training.trainer import CHECKPOINT
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory, config: RunConfig) -> Path
 
 
 def stop_at(step: int, config: RunConfig, folder: Path, resume: bool = False) -> Path:
-    def on_tick(tick: Tick) -> None:
+    def on_tick(tick: ProgressEvent) -> None:
         if tick.step == step:
             os.kill(os.getpid(), signal.SIGHUP)
 
@@ -64,7 +64,7 @@ def test_with_dropout_and_two_stops_it_is_the_same_run(tmp_path: Path, config: R
 
 
 def test_dropout_is_on_and_leaves_the_callers_generator_alone(config: RunConfig) -> None:
-    from uniadapter.preparing import prepare
+    from uniadapter.tasks.preparing import prepare
 
     assert prepare(config).model.text_encoder.embeddings.dropout.p == 0.1
     torch.manual_seed(5)
@@ -80,7 +80,7 @@ def test_history_and_seconds_cover_the_whole_run_once(tmp_path: Path, config: Ru
     every = changed(config, log_every=4, save_every=3)
     folder = tmp_path / "parts"
 
-    def on_tick(tick: Tick) -> None:
+    def on_tick(tick: ProgressEvent) -> None:
         if tick.step == 8:
             raise RuntimeError("killed")
 

@@ -15,17 +15,17 @@ import pytest
 from training_runs import make_config
 
 from squares import save_base
-from uniadapter import demo
-from uniadapter.cli import main
+from uniadapter.app import demo
+from uniadapter.app.cli import main
+from uniadapter.app.runs import write_config
 from uniadapter.errors import ConfigError
-from uniadapter.run_folder import LOCK, RESULTS, check_unused, locked
-from uniadapter.runs import write_config
+from uniadapter.training.run_folder import LOCK, RESULTS, check_unused, locked
 
 # It has a child, as a run has that loads pictures in processes, which lives on for a while when it is killed.
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from uniadapter.run_folder import locked
+from uniadapter.training.run_folder import locked
 with locked(Path(sys.argv[1])):
     if not os.fork():  # the child says so, once it has let go of what it inherited
         print("held", flush=True)

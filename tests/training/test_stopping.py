@@ -10,12 +10,12 @@ import pytest
 from training_runs import changed, make_config, train
 
 from squares import save_base
-from uniadapter.cli import main
+from uniadapter.app.cli import main
+from uniadapter.app.runs import write_config
 from uniadapter.config import RunConfig
 from uniadapter.errors import Interrupted
-from uniadapter.runs import write_config
-from uniadapter.stopping import SIGNALS, Stopping, interruptible
-from uniadapter.trainer import CHECKPOINT, Tick
+from uniadapter.training.stopping import SIGNALS, Stopping, interruptible
+from uniadapter.training.trainer import CHECKPOINT, ProgressEvent
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_a_signal_saves_and_stops(
 ) -> None:
     file = tmp_path / "run.yaml"
     write_config(config, file)
-    from uniadapter.history import Records
+    from uniadapter.training.history import Records
 
     append = Records.append
 
@@ -53,7 +53,7 @@ def test_a_signal_saves_and_stops(
 
 
 def test_without_a_folder_it_does_not_say_saved(config: RunConfig) -> None:
-    def on_tick(tick: Tick) -> None:
+    def on_tick(tick: ProgressEvent) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted, match="stopped at step 1; nothing was saved"):
@@ -62,7 +62,7 @@ def test_without_a_folder_it_does_not_say_saved(config: RunConfig) -> None:
 
 def test_the_echo_of_a_signal_is_no_second_one(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("uniadapter.stopping.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("uniadapter.training.stopping.time.monotonic", lambda: now[0])
     with Stopping() as stopping:
         os.kill(os.getpid(), signal.SIGINT)
         now[0] += 0.3

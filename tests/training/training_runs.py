@@ -13,11 +13,11 @@ from transformers import BlipForImageTextRetrieval
 
 from squares import karpathy, save_tokenizer
 from tiny import tiny_config
+from uniadapter.app.runs import load_split, train_split
 from uniadapter.config import RunConfig
-from uniadapter.preparing import prepare
-from uniadapter.runs import load_split, train_split
-from uniadapter.schema import checked
-from uniadapter.trainer import Trainer
+from uniadapter.files.schema import checked
+from uniadapter.tasks.preparing import prepare
+from uniadapter.training.trainer import Trainer
 
 
 def save_dropping_base(folder: Path, dropout: float = 0.1) -> Path:
@@ -80,8 +80,8 @@ def train(
 
 def weights(trainer: Trainer) -> dict[str, Tensor]:
     """What was trained, with the momentum set and the queue."""
-    found = {name: p.detach().clone() for name, p in trainer.task.named_parameters() if p.requires_grad}
-    for part, state in trainer.task.training_state().items():
+    found = {name: p.detach().clone() for name, p in trainer.loss.named_parameters() if p.requires_grad}
+    for part, state in trainer.loss.training_state().items():
         found |= {f"{part}.{name}": value.clone() for name, value in state.items()}
     return found
 

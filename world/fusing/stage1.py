@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from uniadapter.files import written_atomically
-from uniadapter.memory import keep_freed_memory
+from uniadapter.app.memory import keep_freed_memory
+from uniadapter.files.writing import written_atomically
 from world.fusing.canvas import Canvases, Painter, arrange, grounds
 from world.fusing.concepts import read_concepts
 from world.fusing.sources import HELD_OUT, NEW, PRETRAINED

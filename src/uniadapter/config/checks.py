@@ -10,7 +10,8 @@ from typing import Annotated, Any, TypeAlias, get_type_hints
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from uniadapter.errors import ConfigError
-from uniadapter.schema import first_fault, shortened
+from uniadapter.files.messages import shortened
+from uniadapter.files.schema import first_fault
 
 
 def as_path(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from uniadapter.config.checks import Count, File, Interval, check, require
-from uniadapter.schema import did_you_mean
+from uniadapter.files.messages import did_you_mean
 
 OnError = Literal["raise", "skip"]
 Layout = Literal[

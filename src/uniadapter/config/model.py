@@ -9,7 +9,7 @@ from pydantic import Field
 
 from uniadapter.config.checks import Count, File, Text, check, require
 from uniadapter.errors import ConfigError
-from uniadapter.schema import did_you_mean
+from uniadapter.files.messages import did_you_mean
 
 Init = Literal["identity", "released"]
 Method = Literal["uniadapter", "full", "none"]

@@ -1,22 +1,22 @@
 """Data: annotation files to splits, splits to batches."""
 
 from uniadapter.data.batches import Batch, EpochBatches, Load, OrderedBatches, share
-from uniadapter.data.images import (
+from uniadapter.data.captions import from_dataset, load_retrieval
+from uniadapter.data.layouts.registry import LAYOUTS, detect_layout, read_records
+from uniadapter.data.layouts.sources import read_rows
+from uniadapter.data.loaders import TrainLoader, VisualLoader, train_loader, visual_loader
+from uniadapter.data.media.images import (
     DatasetPicture,
     EvaluationTransform,
     TrainTransform,
     load_picture,
     to_tensor,
 )
-from uniadapter.data.layouts import LAYOUTS, detect_layout, read_records
-from uniadapter.data.loaders import TrainLoader, VisualLoader, train_loader, visual_loader
-from uniadapter.data.records import DataError, Problems, Record
-from uniadapter.data.retrieval import from_dataset, load_retrieval
+from uniadapter.data.media.records import DataError, ErrorPolicy, Record
+from uniadapter.data.media.video import load_clip, load_frames
 from uniadapter.data.samples import EvaluationVisuals, TrainRows
-from uniadapter.data.sources import read_rows
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.data.text import clean_caption, clean_question
-from uniadapter.data.video import load_clip, load_frames
 
 __all__ = [
     "LAYOUTS",
@@ -24,11 +24,11 @@ __all__ = [
     "DataError",
     "DatasetPicture",
     "EpochBatches",
+    "ErrorPolicy",
     "EvaluationTransform",
     "EvaluationVisuals",
     "Load",
     "OrderedBatches",
-    "Problems",
     "Record",
     "RetrievalSplit",
     "TrainLoader",

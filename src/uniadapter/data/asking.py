@@ -20,13 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from uniadapter.data.answers import answers_of
-from uniadapter.data.fields import VISUAL_IDS, VISUALS
-from uniadapter.data.layouts import layout_of, layout_rows, named_layout
-from uniadapter.data.pairs import pictures_of, visual_of
-from uniadapter.data.records import (
+from uniadapter.data.layouts.answers import answers_of
+from uniadapter.data.layouts.fields import VISUAL_IDS, VISUALS
+from uniadapter.data.layouts.pairs import pictures_of, visual_of
+from uniadapter.data.layouts.registry import layout_of, layout_rows, named_layout
+from uniadapter.data.layouts.sources import Reading, Source, open_source
+from uniadapter.data.layouts.vqa_files import Annotation, read_vqa_annotations
+from uniadapter.data.media.records import (
     DataError,
-    Problems,
+    ErrorPolicy,
     Record,
     Required,
     Row,
@@ -36,8 +38,6 @@ from uniadapter.data.records import (
     text_field,
     wrong_type,
 )
-from uniadapter.data.sources import Reading, Source, open_source
-from uniadapter.data.vqa_files import Annotation, read_vqa_annotations
 
 GENOME_WEIGHT = 0.2  # of an answer of Visual Genome, in BLIP's training
 _REQUIRED: Required = ((*VISUALS, *VISUAL_IDS), "question")
@@ -69,7 +69,7 @@ class Asked:
 
 def read_questions(
     path: str | Path,
-    problems: Problems,
+    problems: ErrorPolicy,
     annotations: str | Path | None = None,
     *,
     layout: str = "auto",
@@ -109,7 +109,7 @@ def read_questions(
             problems.report(error)
 
 
-def _asked(origin: str, row: Row, problems: Problems) -> Asked:
+def _asked(origin: str, row: Row, problems: ErrorPolicy) -> Asked:
     answers = answers_of(origin, row, problems)
     question = text_field(origin, row, "question", "a text")
     visual = visual_of(origin, row)
@@ -155,7 +155,7 @@ def _is_answers(source: Source) -> bool:
     return isinstance(row, Mapping) and {"question_id", "answers"} <= row.keys() and "question" not in row
 
 
-def _official(source: Source, problems: Problems, annotations: str | Path | None) -> Iterator[Asked]:
+def _official(source: Source, problems: ErrorPolicy, annotations: str | Path | None) -> Iterator[Asked]:
     content = source.first or {}
     known: Mapping[str | int, Annotation] = {}
     if annotations is not None:

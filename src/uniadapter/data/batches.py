@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from uniadapter.config import ConfigError
-from uniadapter.draws import GROUPS, ORDER, permutation
+from uniadapter.processes.random_draws import GROUPS, ORDER, permutation
 
 
 @dataclass

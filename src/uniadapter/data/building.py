@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from uniadapter.config import DataConfig
-from uniadapter.data.files import find_visual, missing_visual, resolve_visual, shown_path
-from uniadapter.data.images import Source
-from uniadapter.data.kinds import is_video
-from uniadapter.data.msrvtt import training_split
-from uniadapter.data.pairs import has_suffix
-from uniadapter.data.records import DataError, Problems, Record, expanded, half_a_character, is_whole
+from uniadapter.data.layouts.msrvtt import training_split
+from uniadapter.data.layouts.pairs import has_suffix
+from uniadapter.data.media.files import find_visual, missing_visual, resolve_visual, shown_path
+from uniadapter.data.media.images import Source
+from uniadapter.data.media.kinds import is_video
+from uniadapter.data.media.records import DataError, ErrorPolicy, Record, expanded, half_a_character, is_whole
+from uniadapter.data.media.video import load_frames
 from uniadapter.data.splits import RetrievalSplit
-from uniadapter.data.video import load_frames
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class SplitBuilder:
         noun: of a text, for messages.
     """
 
-    def __init__(self, split: RetrievalSplit, problems: Problems, clean: Clean, max_words: int, noun: str) -> None:
+    def __init__(self, split: RetrievalSplit, problems: ErrorPolicy, clean: Clean, max_words: int, noun: str) -> None:
         self.split, self._clean, self._noun = split, clean, noun
         self._problems = problems
         self._max_words = max_words
@@ -152,7 +152,7 @@ def _otherwise(record: Record) -> Iterator[str]:
         yield from (name + suffix for name in names for suffix in (".jpg", ".png", ".jpeg", ".webp"))
 
 
-def finish_split(split: Split, problems: Problems, where: str, check: bool, workers: int) -> Split:
+def finish_split(split: Split, problems: ErrorPolicy, where: str, check: bool, workers: int) -> Split:
     """Leave out visuals that do not decode, if `check` says so, and say what there is.
 
     Raises:
@@ -176,7 +176,7 @@ def finish_split(split: Split, problems: Problems, where: str, check: bool, work
     return split
 
 
-def _broken(split: RetrievalSplit, problems: Problems, workers: int) -> dict[int, str]:
+def _broken(split: RetrievalSplit, problems: ErrorPolicy, workers: int) -> dict[int, str]:
     """Indices of the visuals that do not decode, with the kind of fault.
 
     Pillow and PyAV free the interpreter lock, so threads do.

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from uniadapter.config import DataConfig
-from uniadapter.data.answers import answers_of
 from uniadapter.data.building import SplitBuilder, finish_split
-from uniadapter.data.fields import names_of
-from uniadapter.data.files import has_video_suffix
-from uniadapter.data.images import DatasetPicture, Rows
+from uniadapter.data.captions import from_dataset, load_retrieval
+from uniadapter.data.layouts.answers import answers_of
+from uniadapter.data.layouts.fields import names_of
+from uniadapter.data.media.files import has_video_suffix
+from uniadapter.data.media.images import DatasetPicture, Rows
+from uniadapter.data.media.pixels import from_array
+from uniadapter.data.media.records import DataError, ErrorPolicy, Record
 from uniadapter.data.questions import QuestionSplit, load_questions, weighed
-from uniadapter.data.records import DataError, Problems, Record
-from uniadapter.data.retrieval import from_dataset, load_retrieval
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.data.text import clean_question
-from uniadapter.pixels import from_array
 
 Data = str | os.PathLike[str] | RetrievalSplit | Rows | Sequence[Any] | Mapping[str, Any]
 _VISUALS = ("image", "video")
@@ -111,7 +111,7 @@ def _columns_of(rows: Rows, task: str, config: DataConfig) -> dict[str, str]:
 
 
 def _questions(rows: Rows, names: Mapping[str, str], config: DataConfig, name: str) -> QuestionSplit:
-    problems = Problems(config.on_error)
+    problems = ErrorPolicy(config.on_error)
     split = QuestionSplit(name, skipped=problems.skipped)
     builder = SplitBuilder(split, problems, clean_question, config.max_words, "question")
     visual = names.get("image") or names["video"]

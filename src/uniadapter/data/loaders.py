@@ -20,10 +20,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from uniadapter.config import DataConfig
 from uniadapter.data.batches import Batch, EpochBatches, OrderedBatches
-from uniadapter.data.images import EvaluationTransform, TrainTransform
-from uniadapter.data.limits import check_frames
-from uniadapter.data.records import DataError, Problems
-from uniadapter.data.samples import EvaluationVisuals, Shown, TrainRows
+from uniadapter.data.media.images import EvaluationTransform, TrainTransform
+from uniadapter.data.media.limits import check_frames
+from uniadapter.data.media.records import DataError, ErrorPolicy
+from uniadapter.data.samples import EvaluationVisuals, LoadedVisual, TrainRows
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.data.worker import begin
 from uniadapter.errors import lost_worker, lost_worker_line
@@ -65,7 +65,7 @@ class VisualLoader:
     def __init__(self, loader: DataLoader[Any], skip: bool = False, split: RetrievalSplit | None = None) -> None:
         self._loader, self._split = loader, split
         self._short: set[int] = set()
-        self._problems = Problems("skip" if skip else "raise")
+        self._problems = ErrorPolicy("skip" if skip else "raise")
         self._known: set[str] = set()
 
     @property
@@ -225,11 +225,11 @@ def _loader(
     )
 
 
-def _training_batch(loads: list[list[Shown]]) -> Fetched:
+def _training_batch(loads: list[list[LoadedVisual]]) -> Fetched:
     return _collate(list(chain.from_iterable(loads)))
 
 
-def _collate(visuals: list[Shown]) -> Fetched:
+def _collate(visuals: list[LoadedVisual]) -> Fetched:
     """V visuals to frames [V, T, 3, H, W], and their B samples behind one another."""
     faults = [fault for shown in visuals for fault in shown.faults]
     pixels = [shown.pixels for shown in visuals if shown.pixels is not None]

@@ -11,8 +11,8 @@ from typing import ClassVar
 from uniadapter.config import DataConfig
 from uniadapter.data.asking import read_questions
 from uniadapter.data.building import SplitBuilder, data_root, finish_split
-from uniadapter.data.records import DataError, Problems, is_whole
-from uniadapter.data.sources import read_json
+from uniadapter.data.layouts.sources import read_json
+from uniadapter.data.media.records import DataError, ErrorPolicy, is_whole
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.data.text import clean_question
 
@@ -59,7 +59,7 @@ def load_questions(path: str | Path, config: DataConfig, name: str, answered: bo
         DataError: the file cannot be read or nothing in it is usable; with `on_error="raise"` also at the first record
             that cannot be used.
     """
-    problems = Problems(config.on_error)
+    problems = ErrorPolicy(config.on_error)
     root = data_root(path, config)
     split = QuestionSplit(name, skipped=problems.skipped)
     builder = SplitBuilder(split, problems, clean_question, config.max_words, "question")

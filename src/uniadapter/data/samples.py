@@ -12,18 +12,18 @@ from torch.utils.data import Dataset
 
 from uniadapter.config import OnError
 from uniadapter.data.batches import Load
-from uniadapter.data.images import EvaluationTransform, TrainTransform
-from uniadapter.data.records import DataError
+from uniadapter.data.media.images import EvaluationTransform, TrainTransform
+from uniadapter.data.media.records import DataError
+from uniadapter.data.media.video import load_frames
 from uniadapter.data.splits import RetrievalSplit
-from uniadapter.data.video import load_frames
-from uniadapter.draws import AUGMENT, FRAMES, rng
+from uniadapter.processes.random_draws import AUGMENT, FRAMES, rng
 
 # So many unreadable visuals in a row are a lost disk rather than a few broken files.
 _TRIES = 64
 
 
 @dataclass
-class Shown:
+class LoadedVisual:
     """One loaded visual and its samples.
 
     Args:
@@ -43,7 +43,7 @@ class Shown:
     short: bool = False
 
 
-class TrainRows(Dataset[list[Shown]]):
+class TrainRows(Dataset[list[LoadedVisual]]):
     """Training samples: captions with their visual, augmented as a function of (seed, epoch, first of the group).
 
     Args:
@@ -72,7 +72,7 @@ class TrainRows(Dataset[list[Shown]]):
         """Number of captions."""
         return len(self.split.texts)
 
-    def __getitem__(self, load: Load) -> list[Shown]:
+    def __getitem__(self, load: Load) -> list[LoadedVisual]:
         """The samples of a load: one visual, or those that take the place of one that cannot be read."""
         faults: dict[int, DataError] = {}
         lead, wanted = load.group[0], slice(load.start, load.stop)
@@ -82,13 +82,13 @@ class TrainRows(Dataset[list[Shown]]):
         # Of the whole group, so that both sides of one that was cut agree which of them is whose.
         found = self._next(load.epoch, lead, len(load.group), faults) if self.on_error == "skip" else []
         if not found:
-            return [Shown(None, -1, [], faults=list(faults.values()))]
+            return [LoadedVisual(None, -1, [], faults=list(faults.values()))]
         every = [found[place % len(found)] for place in range(len(load.group))][wanted]
         return [replace(every[0], faults=list(faults.values())), *every[1:]]
 
-    def _next(self, epoch: int, row: int, count: int, faults: dict[int, DataError]) -> list[Shown]:
+    def _next(self, epoch: int, row: int, count: int, faults: dict[int, DataError]) -> list[LoadedVisual]:
         """The readable samples that follow a row, round the end, up to `count`."""
-        found: list[Shown] = []
+        found: list[LoadedVisual] = []
         for step in range(1, len(self)):
             if len(found) == count or len(faults) == _TRIES:
                 break
@@ -98,7 +98,7 @@ class TrainRows(Dataset[list[Shown]]):
                 found.append(shown)
         return found
 
-    def _shown(self, epoch: int, lead: int, rows: Sequence[int], faults: dict[int, DataError]) -> Shown | None:
+    def _shown(self, epoch: int, lead: int, rows: Sequence[int], faults: dict[int, DataError]) -> LoadedVisual | None:
         """The visual of these samples, drawn for `lead`; None with its fault noted if it cannot be read."""
         split, visual = self.split, self.split.text_visual[lead]
         if visual in faults:
@@ -111,10 +111,10 @@ class TrainRows(Dataset[list[Shown]]):
             faults[visual] = error
             return None
         pixels = _hidden(pixels) if self.blank else pixels
-        return Shown(pixels, visual, list(rows), [split.texts[row] for row in rows], short=_is_short(clip))
+        return LoadedVisual(pixels, visual, list(rows), [split.texts[row] for row in rows], short=_is_short(clip))
 
 
-class EvaluationVisuals(Dataset[Shown]):
+class EvaluationVisuals(Dataset[LoadedVisual]):
     """The visuals of a split, once each, in order.
 
     Args:
@@ -133,16 +133,16 @@ class EvaluationVisuals(Dataset[Shown]):
         """Number of visuals."""
         return len(self.split.visuals)
 
-    def __getitem__(self, index: int) -> Shown:
+    def __getitem__(self, index: int) -> LoadedVisual:
         """One visual."""
         try:
             clip = load_frames(
                 self.split.visuals[index], self.split.origins[index], self.frames, self.transform.at_least
             )
         except DataError as error:
-            return Shown(None, index, [index], faults=[error])
+            return LoadedVisual(None, index, [index], faults=[error])
         pixels = torch.stack([self.transform(frame) for frame in clip])
-        return Shown(_hidden(pixels) if self.blank else pixels, index, [index], short=_is_short(clip))
+        return LoadedVisual(_hidden(pixels) if self.blank else pixels, index, [index], short=_is_short(clip))
 
 
 def _is_short(clip: Sequence[Image.Image]) -> bool:

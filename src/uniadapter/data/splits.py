@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from uniadapter.data.images import Source
+from uniadapter.data.media.images import Source
 
 
 @dataclass

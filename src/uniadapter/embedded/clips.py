@@ -13,9 +13,9 @@ from typing import Any
 
 import av
 
-from uniadapter.assets import asset
 from uniadapter.embedded.folders import fingerprint, prepare_folder
 from uniadapter.embedded.questions import clip_questions, question_rows, read_kinds
+from uniadapter.files.assets import asset
 
 SPLITS = ("train", "val", "test", "test_novel")
 SECONDS = 3  # of one animation

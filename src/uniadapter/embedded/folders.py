@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from uniadapter.errors import ConfigError
-from uniadapter.files import WriteError, clear_leftovers
-from uniadapter.schema import shortened
+from uniadapter.files.messages import shortened
+from uniadapter.files.writing import WriteError, clear_leftovers
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from uniadapter.assets import asset
 from uniadapter.embedded import wordings as words
+from uniadapter.files.assets import asset
 
 APART = 16  # pixels between two centres, from which one is said to be left of or above the other
 

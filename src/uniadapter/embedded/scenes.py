@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from uniadapter.assets import asset
 from uniadapter.embedded.folders import fingerprint, prepare_folder
 from uniadapter.embedded.questions import question_rows, read_kinds, scene_questions
+from uniadapter.files.assets import asset
 
 SIZE = 96
 SPLITS = ("train", "val", "test", "test_novel")

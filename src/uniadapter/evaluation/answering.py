@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from uniadapter.backbone import Visuals, encode_visual
 from uniadapter.config import EvaluateConfig, ModelConfig
 from uniadapter.data.batches import Batch
 from uniadapter.data.splits import RetrievalSplit
-from uniadapter.decoder import Context, question_context
-from uniadapter.distributed import gather_list
 from uniadapter.evaluation.blocks import block_questions
 from uniadapter.evaluation.mode import evaluating
-from uniadapter.generation import generate_texts
-from uniadapter.ranking import AnswerTree, rank_answers
-from uniadapter.tokens import pieces, tokenize, warn_of_cuts
+from uniadapter.model.backbone import Visuals, encode_visual
+from uniadapter.model.blip.decoder import Context, question_context
+from uniadapter.model.blip.generation import generate_texts
+from uniadapter.model.blip.ranking import AnswerTree, rank_answers
+from uniadapter.model.tokens import pieces, tokenize, warn_of_cuts
+from uniadapter.processes.distributed import gather_list
 
 RUNNERS_UP = 5  # likeliest answers that a prediction keeps, the chosen one among them
 ANSWER_TOKENS = 10  # of a written answer

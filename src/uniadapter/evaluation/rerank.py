@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from uniadapter.backbone import Texts, Visuals, begin_fusion, match
-from uniadapter.distributed import gather_rows
 from uniadapter.evaluation.blocks import block_pairs, block_visuals, pair_blocks
 from uniadapter.evaluation.recall import top_candidates
+from uniadapter.model.backbone import Texts, Visuals, begin_fusion, match
+from uniadapter.processes.distributed import gather_rows
 
 Progress = Callable[[int, int], None]  # pairs done, pairs in all
 
@@ -73,12 +73,12 @@ def rerank(
     keys = torch.unique(torch.cat([wanted_by_texts.flatten(), wanted_by_visuals.flatten()]))
     own = keys[(keys >= first * count) & (keys < (first + len(visuals)) * count)]
     limit = block or block_pairs(model, float(texts.mask.sum()) / max(1, count))
-    begun = begin_fusion(model, texts)
+    cache = begin_fusion(model, texts)
     part_scores = torch.empty(len(own), device=itc.device)
     most = block_visuals(model, visuals.tokens.shape[1] * visuals.tokens.shape[2])
     for part in pair_blocks(own // count, limit, most):
         pairs = torch.stack([own[part] % count, own[part] // count - first], dim=1)
-        part_scores[part] = match(model, texts, visuals, pairs, begun)[:, 1].float()
+        part_scores[part] = match(model, texts, visuals, pairs, cache)[:, 1].float()
         if progress is not None:
             progress(part.stop, len(own))
     scores = gather_rows(part_scores) if len(visuals) < itc.shape[1] else part_scores

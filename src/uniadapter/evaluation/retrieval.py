@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from uniadapter.backbone import Texts, encode_text, frame_weights
 from uniadapter.config import EvaluateConfig, ModelConfig
 from uniadapter.data.batches import Batch, share
 from uniadapter.data.splits import RetrievalSplit
-from uniadapter.distributed import gather_rows, rank, world_size
-from uniadapter.evaluation.features import encoded_visuals
 from uniadapter.evaluation.mode import evaluating
 from uniadapter.evaluation.recall import dual_softmax, ranks, rerank_order, reranked_ranks, retrieval_metrics
 from uniadapter.evaluation.rerank import Progress, rerank
-from uniadapter.inject import adopt
-from uniadapter.tokens import tokenize, warn_of_cuts
+from uniadapter.evaluation.visual_store import encoded_visuals
+from uniadapter.model.backbone import Texts, encode_text, frame_weights
+from uniadapter.model.blip.inject import adopt
+from uniadapter.model.tokens import tokenize, warn_of_cuts
+from uniadapter.processes.distributed import gather_rows, rank, world_size
 
 SHOWN = 10  # best visuals of a text that a result keeps
 

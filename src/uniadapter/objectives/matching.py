@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from uniadapter import draws
 from uniadapter.errors import NotFinite
+from uniadapter.processes import random_draws as draws
 
 NONE = -1  # what is drawn where every column has the row's own id
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Union
 
-from uniadapter.files import write_text
+from uniadapter.files.writing import write_text
 
 Scores = dict[str, Any]  # "r@1", "r@5", "r@10", "median_rank", "mean_rank" and their "…_itc" twins
 

@@ -8,7 +8,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from uniadapter.files import write_text
+from uniadapter.files.writing import write_text
 from uniadapter.report.metrics import Metrics, MetricsLike, read_history
 from uniadapter.report.pictures import Thumbnails
 from uniadapter.report.plots import History, colour_index

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from PIL import Image, ImageSequence, features
 
-from uniadapter.data.picture_files import open_picture
-from uniadapter.data.rgb import to_rgb
-from uniadapter.data.video import load_clip, looks_like_video
+from uniadapter.data.media.picture_files import open_picture
+from uniadapter.data.media.rgb import to_rgb
+from uniadapter.data.media.video import load_clip, looks_like_video
 
 Picture = Path | str | bytes  # a file, or the bytes of one
 

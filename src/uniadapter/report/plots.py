@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uniadapter.files import write_bytes
+from uniadapter.files.writing import write_bytes
 from uniadapter.report.tables import method_label
 
 if TYPE_CHECKING:

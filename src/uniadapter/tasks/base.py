@@ -1,52 +1,63 @@
-"""What the trainer knows of a task: a module whose forward gives the losses of a batch."""
+"""What every kind of run does in its own way: read a split, give a training loss, measure."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any, Protocol
 
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch import Tensor
 
-from uniadapter.data.batches import Batch
+from uniadapter.config import DataConfig, RunConfig
+from uniadapter.data.loaders import VisualLoader, visual_loader
+from uniadapter.data.splits import RetrievalSplit
+from uniadapter.evaluation.rerank import Progress
+from uniadapter.processes import distributed
+from uniadapter.tasks.loss import TrainingLoss
+from uniadapter.tasks.preparing import Prepared, image_size
 
 
 @dataclass(frozen=True)
-class Moment:
-    """When a batch is seen; every random draw and the ramp of alpha depend on it.
+class Result:
+    """What an evaluation found, whatever was measured.
 
     Args:
-        seed: of the run.
-        epoch: counted from 0.
-        batch: of this epoch, counted from 0.
-        batches: in an epoch.
-        first: of the batches whose gradients are added up before an optimiser step.
-        last: of these; with `first` where each batch makes a step.
+        scores: fields of the row in `metrics.json`.
+        right: for each query how right it was, 0 to 1, [queries]: what paired comparisons compare.
+        headline: the main figures in words, for the log.
+        main: the figure that methods are compared by, 0 to 100.
+        detail: what the kind of run itself knows, for its page and files.
     """
 
-    seed: int
-    epoch: int
-    batch: int
-    batches: int
-    first: bool = True
-    last: bool = True
+    scores: dict[str, Any]
+    right: Tensor
+    headline: str
+    main: float
+    detail: Any = None
 
 
-class Task(nn.Module, ABC):
-    """A training loss as one module, so that DistributedDataParallel can wrap it."""
+class Task(Protocol):
+    """One kind of run."""
 
-    model: PreTrainedModel
+    def load(self, path: str, config: DataConfig, which: str) -> RetrievalSplit:
+        """Read a split from its file."""
 
-    @abstractmethod
-    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
-        """The loss to minimise, under "loss", and its parts; their mean over processes is the mean over all rows."""
+    def task(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> TrainingLoss:
+        """The training loss on a split."""
 
-    def release(self) -> None:
-        """Take what training alone needs off the model; called once it is over."""
+    def evaluate(
+        self, prepared: Prepared, split: RetrievalSplit, config: RunConfig, progress: Progress | None
+    ) -> Result:
+        """Measure the model as it stands."""
 
-    def training_state(self) -> dict[str, dict[str, Tensor]]:
-        """What a resumable checkpoint must keep besides the trainable weights."""
-        return {}
 
-    def load_training_state(self, state: dict[str, dict[str, Tensor]]) -> None:
-        """Take up `training_state`."""
+def shared(prepared: Prepared, split: RetrievalSplit) -> bool:
+    """Whether each process measures a share of the visuals; where there are too few to share, each measures all."""
+    return prepared.together and len(split.visuals) >= distributed.world_size()
+
+
+def visuals_of(prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> VisualLoader:
+    """The visuals of a split, in order, at the base's size; where processes measure together, this one's share."""
+    rank, world = (distributed.rank(), distributed.world_size()) if shared(prepared, split) else (0, 1)
+    size = image_size(prepared, config)
+    batch_size = config.evaluate.batch_size
+    return visual_loader(split, config.data, size=size, batch_size=batch_size, rank=rank, world=world)

@@ -1,4 +1,4 @@
-"""The training loss of retrieval between texts and pictures or videos: ITC + ITM."""
+"""Retrieval between texts and pictures or videos: ITC + ITM, and recall both ways."""
 
 from __future__ import annotations
 
@@ -8,25 +8,31 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from uniadapter import draws
-from uniadapter.adapters import adapter_set
-from uniadapter.backbone import Texts, Visuals, encode_text, encode_visual, match
-from uniadapter.config import ModelConfig, ObjectiveConfig
+from uniadapter.config import DataConfig, ModelConfig, ObjectiveConfig, RunConfig
 from uniadapter.data.batches import Batch
-from uniadapter.distributed import Share, gather_rows, share
-from uniadapter.momentum import AdapterMomentum, ModelMomentum, Momentum
+from uniadapter.data.captions import load_retrieval
+from uniadapter.data.splits import RetrievalSplit
+from uniadapter.evaluation.rerank import Progress
+from uniadapter.evaluation.retrieval import evaluate_retrieval
+from uniadapter.model.backbone import Texts, Visuals, encode_text, encode_visual, match
+from uniadapter.model.blip.vision import Stem
+from uniadapter.model.sets import adapter_set
+from uniadapter.model.tokens import TokenBatch, tokenize, warn_of_cuts
 from uniadapter.objectives.contrastive import FeatureQueue, contrastive_loss, ramped_alpha
 from uniadapter.objectives.matching import draw_negatives, matching_loss, matching_pairs, negative_uniforms
-from uniadapter.tasks.base import Moment, Task
-from uniadapter.tokens import TokenBatch, tokenize
-from uniadapter.vision import Stem
+from uniadapter.objectives.momentum import AdapterMomentum, ModelMomentum, Momentum
+from uniadapter.processes import random_draws as draws
+from uniadapter.processes.distributed import Share, gather_rows, share
+from uniadapter.tasks.base import Result, shared, visuals_of
+from uniadapter.tasks.loss import StepInfo, TrainingLoss
+from uniadapter.tasks.preparing import Prepared, autocast
 
 logger = logging.getLogger(__name__)
 
 TEMPERATURE_RANGE = (0.001, 0.5)  # BLIP's clamp
 
 
-class RetrievalTask(Task):
+class RetrievalLoss(TrainingLoss):
     """The training loss of retrieval, as one module, so that DistributedDataParallel can wrap it.
 
     Args:
@@ -65,17 +71,17 @@ class RetrievalTask(Task):
         """The momentum encoder, if there is one."""
         return self._momentum[0] if self._momentum else None
 
-    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, step: StepInfo) -> dict[str, Tensor]:
         """The losses of this process's share of a step; see `losses`."""
         assert self.tokenizer is not None
         tokens = tokenize(self.tokenizer, batch.captions, self.settings.max_tokens)
         device = batch.frames.device
         return self.losses(
-            batch.frames, TokenBatch(tokens.ids.to(device), tokens.mask.to(device)), batch.ids, batch.sample_ids, moment
+            batch.frames, TokenBatch(tokens.ids.to(device), tokens.mask.to(device)), batch.ids, batch.sample_ids, step
         )
 
     def losses(
-        self, frames: Tensor, tokens: TokenBatch, ids: Tensor, sample_ids: Tensor, moment: Moment
+        self, frames: Tensor, tokens: TokenBatch, ids: Tensor, sample_ids: Tensor, step: StepInfo
     ) -> dict[str, Tensor]:
         """ITC and ITM; in training mode the momentum encoder and the queue move, once an optimiser step.
 
@@ -84,7 +90,7 @@ class RetrievalTask(Task):
             tokens: of the B texts.
             ids: [B]; equal ids are the same visual.
             sample_ids: [B]; what the draws of hard negatives depend on.
-            moment: when.
+            step: when.
 
         Returns:
             "loss", to minimise, and its parts "contrastive" and "matching", as far as they are on. On several
@@ -100,10 +106,10 @@ class RetrievalTask(Task):
         all_ids = gather_rows(ids)
         parts: dict[str, Tensor] = {}
         if self.objective.contrastive:
-            contrastive = self._contrastive(frames, stem, tokens, visuals, texts, ids, all_ids, rows, moment)
+            contrastive = self._contrastive(frames, stem, tokens, visuals, texts, ids, all_ids, rows, step)
             parts["contrastive"] = contrastive * rows.weight
         if self.objective.matching:
-            parts["matching"] = self._matching(visuals, texts, ids, all_ids, sample_ids, rows, moment)
+            parts["matching"] = self._matching(visuals, texts, ids, all_ids, sample_ids, rows, step)
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
     def _contrastive(
@@ -116,17 +122,17 @@ class RetrievalTask(Task):
         ids: Tensor,
         all_ids: Tensor,
         rows: Share,
-        moment: Moment,
+        step: StepInfo,
     ) -> Tensor:
         momentum = self.momentum
         if momentum is None:
             visual, text, alpha = gather_rows(visuals.feature, True), gather_rows(texts.feature, True), 0.0
         else:
-            if self.training and moment.first:
+            if self.training and step.first:
                 momentum.update()
             visual, text = momentum.features(frames, tokens.ids, tokens.mask, self.settings.frame_chunk, stem)
             visual, text = gather_rows(visual), gather_rows(text)
-            alpha = ramped_alpha(self.objective.alpha, moment.epoch, moment.batch, moment.batches)
+            alpha = ramped_alpha(self.objective.alpha, step.epoch, step.batch, step.batches)
         loss = contrastive_loss(
             visuals.feature,
             texts.feature,
@@ -140,15 +146,15 @@ class RetrievalTask(Task):
             rows.first_row,
         )
         if self.training:
-            self._enqueue(visual, text, all_ids, moment)
+            self._enqueue(visual, text, all_ids, step)
         return loss
 
-    def _enqueue(self, visual: Tensor, text: Tensor, ids: Tensor, moment: Moment) -> None:
+    def _enqueue(self, visual: Tensor, text: Tensor, ids: Tensor, step: StepInfo) -> None:
         """Put what the batches of a step brought into the queue, once all of them were compared with it as it was."""
-        if moment.first:
+        if step.first:
             self._waiting.clear()
         self._waiting.append((visual.detach(), text.detach(), ids))
-        if moment.last:
+        if step.last:
             self.queue.enqueue(*(torch.cat(rows) for rows in zip(*self._waiting, strict=True)))
             self._waiting.clear()
 
@@ -160,7 +166,7 @@ class RetrievalTask(Task):
         all_ids: Tensor,
         sample_ids: Tensor,
         rows: Share,
-        moment: Moment,
+        step: StepInfo,
     ) -> Tensor:
         first, keys = 0, sample_ids
         if self.objective.negatives == "all" and len(rows.counts) > 1:
@@ -174,7 +180,7 @@ class RetrievalTask(Task):
         with torch.no_grad(), torch.autocast(visuals.tokens.device.type, enabled=False):
             similarity = texts.feature.float() @ visuals.feature.float().T / scale
             uniforms = [
-                negative_uniforms(moment.seed, stream, moment.epoch, sample_ids)
+                negative_uniforms(step.seed, stream, step.epoch, sample_ids)
                 for stream in (draws.NEGATIVE_VISUAL, draws.NEGATIVE_TEXT)
             ]
             visual = draw_negatives(similarity[own], ids_of_rows, ids, uniforms[0], keys)
@@ -229,3 +235,37 @@ def _gather_texts(texts: Texts) -> Texts:
     pad = (0, longest - texts.ids.shape[1])
     ids, mask = (gather_rows(nn.functional.pad(one, pad)) for one in (texts.ids, texts.mask))
     return Texts(ids, mask, texts.states.new_empty((*ids.shape, 0)), gather_rows(texts.feature))
+
+
+class RetrievalTask:
+    """ITC + ITM; recall both ways."""
+
+    def load(self, path: str, config: DataConfig, which: str) -> RetrievalSplit:
+        """Read a split from its file."""
+        return load_retrieval(path, config, which)
+
+    def task(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> RetrievalLoss:
+        """The training loss."""
+        warn_of_cuts(prepared.tokenizer, split.texts, config.model.max_tokens, "captions")
+        return RetrievalLoss(
+            prepared.model, prepared.tokenizer, config.model, config.objective, prepared.adapter, config.train.seed
+        )
+
+    def evaluate(
+        self, prepared: Prepared, split: RetrievalSplit, config: RunConfig, progress: Progress | None
+    ) -> Result:
+        """Contrastive similarity, then the matching head on the best; `detail` is a `RetrievalResult`."""
+        loader = visuals_of(prepared, split, config)
+        precision = autocast(config.evaluate.precision, prepared.model.device)
+        found = evaluate_retrieval(
+            prepared.model, prepared.tokenizer, split, loader, config.model, config.evaluate, precision, progress,
+            shared(prepared, split),
+        )  # fmt: skip
+        text, visual, kind = found.text_to_visual, found.visual_to_text, split.visual_kind
+        return Result(
+            scores={f"text_to_{kind}": text, f"{kind}_to_text": visual},
+            right=(found.text_ranks == 1).float(),
+            headline=f"R@1: text to {kind} {text['r@1']:.2f}, {kind} to text {visual['r@1']:.2f}",
+            main=text["r@1"],
+            detail=found,
+        )

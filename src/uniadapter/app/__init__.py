@@ -1,0 +1,1 @@
+"""What a user calls: the commands and their Python twins."""

@@ -1,0 +1,98 @@
+"""Command lines: options by their full names, errors in one line, and advice on what is misspelt."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from uniadapter.errors import UsageError
+from uniadapter.files.messages import did_you_mean, shortened
+
+
+class _Help(argparse.HelpFormatter):
+    """Words are never broken at their hyphens, so that what is explained can be searched for."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser with errors in one line instead of a page of usage; no option may be abbreviated."""
+
+    def __init__(self, prog: str, description: str, **more: Any) -> None:
+        super().__init__(prog, description=description, allow_abbrev=False, formatter_class=_Help, **more)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `UsageError` with the message in one line."""
+        raise UsageError(shortened(message))
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """Parse; what no option is called is answered by the most similar one."""
+        return super().parse_args(self.joined(list(args or [])), namespace)
+
+    def joined(self, args: list[str]) -> list[str]:
+        """Give options and their values as one argument each, so that a value may start with a dash (-1e-5)."""
+        joined: list[str] = []
+        while args:
+            name = args.pop(0)
+            if name == "--":
+                return [*joined, name, *args]
+            if not name.startswith("--"):
+                joined.append(name)
+                continue
+            name, given, value = name.partition("=")
+            action = self._option_string_actions.get(name)
+            if action is None:
+                raise UsageError(f"there is no option {shortened(name, 80)}{self._advice(name)}")
+            if action.nargs == 0 or given:
+                joined.append(f"{name}{given}{value}")
+            elif not args or args[0].partition("=")[0] in self._option_string_actions:
+                raise UsageError(f"{name} has no value: write {name} VALUE")
+            else:
+                joined.append(f"{name}={args.pop(0)}")
+        return joined
+
+    def _advice(self, name: str) -> str:
+        known = [option for option in self._option_string_actions if option.startswith("--")]
+        return did_you_mean(name, known) or f" (`{self.prog.split(' CONFIG')[0]} --help` lists them)"
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            name = action.option_strings[0] if action.option_strings else action.dest
+            choices = [str(one) for one in action.choices]
+            advice = did_you_mean(str(value), choices)
+            raise UsageError(shortened(f"{name} is {value!r}: it must be one of {', '.join(choices)}{advice}"))
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """A type of options: whole numbers from `low` to `high`."""
+
+    def number(text: str) -> int:
+        if not re.fullmatch(r"[-+]?\d{1,20}", text) or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{shortened(text, 40)!r} is not a whole number from {low} to {high}")
+        return int(text)
+
+    return number
+
+
+def a_path(text: str) -> str:
+    """Return a path that can be one, with one's home for `~`: a type of options."""
+    from uniadapter.config.checks import as_path
+
+    if re.match(r"[a-z]+://", text):
+        raise argparse.ArgumentTypeError(f"{shortened(text, 80)} is an address: download it, and name the file")
+    try:
+        return as_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def documented(kind: type[Any]) -> dict[str, str]:
+    """What the docstring of a dataclass says about each of its fields, under "Args:"."""
+    explained = (inspect.getdoc(kind) or "").partition("Args:\n")[2]
+    entries = re.split(r"^ {4}(\w+): ", explained, flags=re.MULTILINE)[1:]
+    return {name: " ".join(text.split()) for name, text in zip(entries[::2], entries[1::2], strict=True)}

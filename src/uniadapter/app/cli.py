@@ -1,0 +1,224 @@
+"""The commands: train, evaluate, convert, ask, caption, demo. Nothing here waits for torch before it has to."""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from uniadapter.app.arguments import Parser, a_path, whole
+from uniadapter.app.parsing import parse_run
+from uniadapter.config.fitting import check_files, check_fits_folder, check_split
+from uniadapter.errors import Interrupted, UsageError, mendable
+from uniadapter.files.messages import names_like, shortened
+from uniadapter.files.writing import usable_folder
+from uniadapter.version import __version__
+
+USAGE = """usage: uniadapter COMMAND …
+
+  train CONFIG [--resume | --overwrite] [--FIELD …] adapt a BLIP as a config says, measure it, write a run folder
+  evaluate CONFIG [--adapter FOLDER] [--FIELD …]   measure a base, or a base with an adapter
+  ask FILE QUESTION … [--adapter FOLDER]           answer questions about a picture or video
+  caption FILE [--adapter FOLDER]                  write a caption for it
+  convert FILE OUTPUT [--kind KIND]                the authors' or BLIP's .pth to an adapter or transformers folder
+  demo [TASK] [--output FOLDER] [--seed N]         an embedded task, the methods side by side: scenes, video, vqa,
+                                                   videoqa, caption, or easy_vqa
+
+CONFIG is a YAML file or the name of one that comes with the package: pictures, videos, questions, captions for data
+of one's own; coco, flickr30k, msrvtt, didemo, vqav2, msrvtt_qa, coco_caption; scenes, clips, vqa, videoqa, caption.
+`uniadapter COMMAND --help` explains each field; every field of the YAML can be given on the command line.
+"""
+
+# What each demo shows, and how long it takes on one or two cores of a desktop (results/demo*.json).
+DEMOS = {
+    "scenes": "scenes of emoji and their captions; about 5 minutes, nothing else to install",
+    "video": "clips and what follows what in them; about 6 minutes, nothing else to install",
+    "vqa": "questions about scenes; about 8 minutes, nothing else to install",
+    "videoqa": "questions about clips; about 11 minutes, nothing else to install",
+    "easy_vqa": "questions that others made about shapes; about 16 minutes, needs pip install 'uniadapter[easy-vqa]'",
+    "caption": "captions of scenes, scored; about 9 minutes, needs pip install 'uniadapter[caption]'",
+}
+
+
+def train(arguments: list[str]) -> None:
+    """`uniadapter train`."""
+
+    def options(parser: Parser) -> None:
+        parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
+        parser.add_argument("--overwrite", action="store_true", help="replace the run that is in the output folder")
+
+    given = [one for one in arguments if one not in ("--resume", "--overwrite")]  # before parsing takes them away
+    config, chosen = parse_run("train", arguments, options)
+    usable_folder(config.output)
+    check_fits_folder(config)
+    check_files(config)
+    check_split(config, "train")
+    _begin()
+    from uniadapter.app.commands import run_training
+    from uniadapter.processes.distributed import is_main
+
+    try:
+        run_training(config, bool(chosen.resume), bool(chosen.overwrite))
+    except Interrupted as stop:
+        from uniadapter.app.display import say
+
+        more = f"; go on with:\n  {shlex.join(['uniadapter', 'train', *given, '--resume'])}"
+        if is_main():
+            say(f"{stop}{more if stop.folder is not None else ''}")
+        raise SystemExit(stop.exit_code) from None
+
+
+def evaluate(arguments: list[str]) -> None:
+    """`uniadapter evaluate`."""
+
+    def options(parser: Parser) -> None:
+        parser.add_argument("--adapter", type=a_path, metavar="FOLDER", help="adapter folder; without one, the base")
+        parser.add_argument("--split", default="test", help="train, val, test or a further test set (default: test)")
+
+    config, chosen = parse_run("evaluate", arguments, options)
+    usable_folder(config.output)
+    check_fits_folder(config)
+    check_split(config, chosen.split)
+    _begin()
+    from uniadapter.app.measuring import run_evaluation
+
+    adapter = Path(chosen.adapter) if chosen.adapter else None
+    run_evaluation(config, adapter, chosen.split, chosen.stated)
+
+
+def convert(arguments: list[str]) -> None:
+    """`uniadapter convert`."""
+    parser = Parser(prog="uniadapter convert", description="original checkpoints to folders that load here")
+    parser.add_argument("file", type=a_path, help="a .pth of the UniAdapter authors or of BLIP")
+    parser.add_argument("output", type=a_path, help="the folder to write")
+    parser.add_argument("--kind", choices=("auto", "uniadapter", "blip"), default="auto", help="what the file is")
+    parser.add_argument(
+        "--frame_aware", action="store_true", help="it was trained with frame-aware attention; the file does not tell"
+    )
+    heads = whole(0, 1024)
+    parser.add_argument("--vision_heads", type=heads, default=0, help="attention heads; 0 means width / 64, BLIP's")
+    parser.add_argument("--text_heads", type=heads, default=0, help="the same for text")
+    parser.add_argument(
+        "--tokenizer", type=a_path, help="its folder or vocab.txt; without it what lies beside the file"
+    )
+    chosen = parser.parse_args(arguments)
+    usable_folder(chosen.output)
+    counts = {"vision_heads": chosen.vision_heads, "text_heads": chosen.text_heads}
+    _begin()
+    from uniadapter.app.commands import run_conversion
+
+    words = Path(chosen.tokenizer) if chosen.tokenizer else None
+    run_conversion(Path(chosen.file), Path(chosen.output), chosen.kind, chosen.frame_aware, counts, words)
+
+
+def ask(arguments: list[str]) -> None:
+    """`uniadapter ask`."""
+    parser = _predicting("ask", "answer questions about a picture or video")
+    parser.add_argument("questions", nargs="+", help="in quotes")
+    parser.add_argument("--answers", type=a_path, help="JSON list of answers to choose from; else the adapter's own")
+    chosen = parser.parse_args(arguments)
+    adapter, answers = (Path(path) if path else None for path in (chosen.adapter, chosen.answers))
+    _begin()
+    from uniadapter.app.commands import run_prediction
+
+    run_prediction("vqa", Path(chosen.file), chosen.questions, chosen.base, adapter, answers, chosen.frames)
+
+
+def caption(arguments: list[str]) -> None:
+    """`uniadapter caption`."""
+    chosen = _predicting("caption", "write a caption for a picture or video").parse_args(arguments)
+    adapter = Path(chosen.adapter) if chosen.adapter else None
+    _begin()
+    from uniadapter.app.commands import run_prediction
+
+    run_prediction("caption", Path(chosen.file), [], chosen.base, adapter, None, chosen.frames)
+
+
+def _predicting(command: str, description: str) -> Parser:
+    parser = Parser(prog=f"uniadapter {command}", description=description)
+    parser.add_argument("file", type=a_path, help="a picture, a video, or a folder of frames")
+    parser.add_argument("--adapter", type=a_path, help="adapter folder; without one, the bare base")
+    parser.add_argument("--base", type=a_path, help="base model; without it the adapter's, or the embedded one")
+    parser.add_argument("--frames", type=whole(1, 1024), help="of a video; without it as the adapter was trained")
+    return parser
+
+
+def demo(arguments: list[str]) -> None:
+    """`uniadapter demo`."""
+    tasks = [one for one in arguments[:1] if one in DEMOS] or list(DEMOS)
+    about = "; ".join(f"{name}: {DEMOS[name]}" if len(tasks) > 1 else DEMOS[name] for name in tasks)
+    parser = Parser(prog="uniadapter demo", description=f"adapt the embedded BLIP to an embedded task: {about}")
+    parser.add_argument("task", nargs="?", choices=tuple(DEMOS), default="scenes", help="which one (default: scenes)")
+    parser.add_argument("--output", type=a_path, help="folder of the run; without it runs/demo or runs/demo-TASK")
+    parser.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, help="of every random draw")
+    chosen = parser.parse_args(arguments)
+    output = chosen.output or ("runs/demo" if chosen.task == "scenes" else f"runs/demo-{chosen.task}")
+    usable_folder(output)
+    _begin()
+    from uniadapter.app.demo import run_demo
+
+    run_demo(chosen.task, Path(output), chosen.seed)
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "convert": convert,
+    "ask": ask,
+    "caption": caption,
+    "demo": demo,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; what a user can mend is one line on standard error and exit status 2."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal's encoding lacks is shown as an escape
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(USAGE)
+        return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version"):
+        sys.stdout.write(f"{__version__}\n")
+        return 0
+    try:
+        if arguments[0] not in COMMANDS:
+            name = shortened(arguments[0], 60)
+            raise UsageError(f"there is no command {name!r}{names_like(name, COMMANDS)}")
+        COMMANDS[arguments[0]](arguments[1:])
+        _leave()
+    except BrokenPipeError:  # who read the output has gone, `head` say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Interrupted as stop:
+        sys.stderr.write(f"{stop}\n")
+        return stop.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        return 130
+    except Exception as error:
+        line = mendable(error)
+        if line is None:
+            raise  # our mistake: whoever reports it needs every line of it
+        sys.stderr.write(f"error: {line}\n")
+        return 2
+    return 0
+
+
+def _begin() -> None:
+    """What is set up before the work starts, and not for a page of help or an error in the command line."""
+    from uniadapter.app.display import set_up_logging
+    from uniadapter.app.memory import keep_freed_memory
+
+    set_up_logging()
+    keep_freed_memory()
+
+
+def _leave() -> None:
+    if "torch" in sys.modules:
+        from uniadapter.processes.distributed import leave
+
+        leave()

@@ -1,0 +1,244 @@
+"""What `train`, `convert`, `ask` and `caption` do, for Python and for the command line alike."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from uniadapter import report
+from uniadapter.app.display import TrainingBar, console, logged_to, pair_bar, say
+from uniadapter.app.evaluation_folder import what_to_measure
+from uniadapter.app.predict import ask, caption, image_features
+from uniadapter.app.runs import (
+    ADAPTER,
+    MODEL,
+    evaluate_split,
+    load_split,
+    measure,
+    resolve_data,
+    save_result,
+    test_splits,
+    train_split,
+    write_config,
+    zero_shot,
+)
+from uniadapter.checkpoints.adapter_folder import read_adapter_config
+from uniadapter.checkpoints.converting import convert_adapter, convert_blip
+from uniadapter.checkpoints.pth import read_pth
+from uniadapter.config import ConfigError, ModelConfig, RunConfig
+from uniadapter.config.fitting import left_embedded
+from uniadapter.data.questions import read_answer_list
+from uniadapter.data.splits import RetrievalSplit
+from uniadapter.errors import DataError
+from uniadapter.evaluation.answering import Prediction
+from uniadapter.files.messages import shortened
+from uniadapter.model.settings import first
+from uniadapter.processes.distributed import first_decides, losing_peers
+from uniadapter.report.examples import examples_of
+from uniadapter.tasks.preparing import Prepared, prepare
+from uniadapter.training.run_folder import clear_replaced, own_folder
+from uniadapter.training.stopping import interruptible
+from uniadapter.training.trainer import CHECKPOINT, make_accelerator
+
+logger = logging.getLogger(__name__)
+_MOST_LISTED = 200  # names of unused tensors
+
+
+def run_training(config: RunConfig, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
+    """Train, save, measure and report one run; every process of a launch calls it and shares the work.
+
+    Args:
+        config: the run; `data.test` may be missing, then nothing is measured at the end.
+        resume: go on from the checkpoint in `config.output`.
+        overwrite: a run that stands in `config.output` may be replaced: each of its files once there is a new one.
+
+    Returns:
+        The run's `metrics.json`; on all processes but the first an empty one.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: one line that says what to mend.
+        Interrupted: a signal came; what was trained is saved.
+    """
+    if config.model.method == "none":
+        raise ConfigError("model.method is none, which trains nothing: use `evaluate`, or set uniadapter or full")
+    if config.train.keep == "best" and not config.data.val:
+        raise ConfigError("train.keep is best, which the validation split decides: set data.val, or train.keep last")
+    folder = Path(config.output)
+    with losing_peers(), ExitStack() as held, interruptible(folder, folder / CHECKPOINT):
+        accelerator = make_accelerator(config.train)
+        first_decides(lambda: held.enter_context(own_folder(folder, resume, overwrite)))
+        if accelerator.is_main_process:
+            held.enter_context(logged_to(folder))
+        else:  # the others leave talking and writing to the first
+            logging.getLogger("uniadapter").setLevel(logging.ERROR)
+        return _train_and_measure(config, folder, resume, overwrite, accelerator)
+
+
+def _train_and_measure(
+    config: RunConfig, folder: Path, resume: bool, overwrite: bool, accelerator: Accelerator
+) -> dict[str, Any]:
+    """What `run_training` does in a folder that is its own."""
+    started = time.perf_counter()
+    write = partial(write_config, config, folder / "config.yaml")
+    if accelerator.is_main_process and not (resume or overwrite):
+        write()
+    for line in left_embedded(config):
+        logger.warning("%s", line)
+    config = replace(config, data=resolve_data(config.data))
+    train = load_split(config, "train")
+    tests = test_splits(config) if config.data.test else {}
+    val = load_split(config, "val") if config.data.val else None
+    prepared = prepare(config)
+    prepared.together = accelerator.num_processes > 1
+
+    def validate(epoch: int) -> float:
+        assert val is not None
+        found = evaluate_split(prepared, val, config)
+        logger.info("epoch %d validation %s", epoch, found.headline)
+        return found.main
+
+    with TrainingBar(config.model.method) if accelerator.is_main_process else nullcontext() as bar:
+        if bar is not None:
+            say(str(prepared.counts))
+        trainer = train_split(
+            prepared, train, config, folder, resume, bar, accelerator=accelerator, started=started,
+            validate=validate if val is not None else None, on_first_write=write,
+        )  # fmt: skip
+    started -= trainer.seconds_before
+    size = save_result(prepared, config, folder) if accelerator.is_main_process else 0
+    if size and overwrite:
+        clear_replaced(folder, MODEL if prepared.adapter is None else ADAPTER)
+    metrics: dict[str, Any] = {"task": config.task, "seed": config.train.seed, "base": config.model.base,
+               "splits": summaries(train, *tests.values()), **skipped(*tests.values()), "kept": trainer.kept,
+               "rows": []}  # fmt: skip
+    examples: list[report.QueryExample | report.TextExample] = []
+    name = config.model.method_name
+    logger.info("saved to %s (%.2f MB), the weights after step %d", folder, size / 1e6, trainer.kept["step"])
+    if tests:
+        with pair_bar("reranking") as progress:
+            after = measure(prepared, config, tests, name, started, size, trainer.history, progress)
+            before = zero_shot(_base_of(prepared, config), config, tests, progress)
+        metrics["rows"] = [*before.rows, *after.rows]
+    if not accelerator.is_main_process:
+        return {}
+    if tests:
+        examples = examples_of(tests["test"], before.result, after.result)
+    finish_report(folder, metrics, {name: trainer.history}, examples, str(prepared.counts))
+    return metrics
+
+
+def summaries(*splits: RetrievalSplit) -> dict[str, str]:
+    """By name, what each split holds and what was left out of it."""
+    return {split.name: split.summary().partition(": ")[2] for split in splits}
+
+
+def skipped(*splits: RetrievalSplit) -> dict[str, dict[str, Any]]:
+    """For `metrics.json`: by name of the split, which of its pictures and videos were left out; empty without any."""
+    lost = {split.name: split.left_out() for split in splits if split.lost}
+    return {"skipped": lost} if lost else {}
+
+
+def _base_of(prepared: Prepared, config: RunConfig) -> Prepared:
+    """The bare base: below the adapter, or loaded afresh where its weights were trained."""
+    if prepared.adapter is not None:
+        return prepared
+    bare = replace(config, model=replace(config.model, method="none"))
+    fresh = prepare(bare)
+    fresh.model.to(device=prepared.model.device)  # type: ignore[call-arg]
+    fresh.together = prepared.together
+    return fresh
+
+
+def finish_report(
+    folder: Path,
+    metrics: dict[str, Any],
+    history: dict[str, list[dict[str, float | int]]],
+    examples: Sequence[report.QueryExample | report.TextExample],
+    summary: str,
+) -> None:
+    """Write `metrics.json`, the curves and the page, and print the table."""
+    report.write_metrics(folder / "metrics.json", metrics)
+    if any(history.values()):
+        report.curves(history, folder / "curves.png")
+    page = report.write_report(folder, metrics, examples, history=history, summary=summary)
+    if metrics["rows"]:
+        console.print(report.table(metrics))
+    say(f"{folder / 'metrics.json'}\n{page}")
+
+
+def run_conversion(
+    file: Path, output: Path, kind: str, frame_aware: bool, heads: dict[str, int], tokenizer: Path | None = None
+) -> None:
+    """Convert a `.pth` of the authors to an adapter folder, or one of BLIP to a transformers folder."""
+    file = file.expanduser()
+    if kind == "auto":
+        names = read_pth(file, shapes_only=True)
+        kind = "uniadapter" if any(key.startswith("adapters.") for key in names) else "blip"
+    missing = ""
+    if kind == "uniadapter":
+        imported = convert_adapter(file, output, frame_aware, **heads)
+        say(f"{output}: an adapter, r = {imported.config.bottleneck}")
+        unused = imported.unused
+    else:
+        converted = convert_blip(file, output, tokenizer, **heads)
+        say(f"{output}: a folder of transformers files")
+        unused, missing = converted.unused, converted.no_tokenizer
+    for key in unused[:_MOST_LISTED]:
+        say(f"not used: {shortened(ascii(key)[1:-1], 200)}")
+    if len(unused) > _MOST_LISTED:
+        say(f"not used: {len(unused) - _MOST_LISTED} more")
+    say(f"{len(unused)} tensors of {file} were not used")
+    if missing:
+        say(f"{output} has no tokenizer yet, and cannot be trained or asked without one: {missing}")
+
+
+def run_prediction(
+    task: str,
+    file: Path,
+    questions: list[str],
+    base: str | None,
+    adapter: Path | None,
+    answers: Path | None,
+    frames: int | None,
+) -> list[Prediction] | list[str]:
+    """Answer questions about a picture or video, or write its caption, and print what was found.
+
+    Args:
+        task: "vqa" or "caption".
+        file: the picture or video.
+        questions: for "vqa".
+        base: of the model; None takes the one that the adapter names, or the embedded one.
+        adapter: an adapter folder, a folder that full fine-tuning wrote, or a run's; None asks the bare base.
+        answers: a list of answers to choose from; None takes the adapter's own, or lets the decoder write.
+        frames: of a video; None takes as many as the adapter was trained for.
+    """
+    config, adapter = what_to_measure(RunConfig(task=task, model=ModelConfig(base=base or "embedded")), adapter)  # type: ignore[arg-type]
+    described = read_adapter_config(adapter) if adapter else None
+    if described and not base:
+        config = replace(config, model=replace(config.model, base=described.base))
+    frames = first(frames, described.settings.frames if described else None, 1)
+    file = Path(file).expanduser()
+    if not os.path.lexists(file):
+        raise DataError(f"{file} does not exist: name a picture, a video or a folder of frames")
+    prepared = prepare(replace(config, model=replace(config.model, method="none")), adapter)
+    visuals = image_features(prepared.model, [file], frames)
+    if task == "caption":
+        texts = caption(prepared.model, prepared.tokenizer, visuals)
+        say(texts[0])
+        return texts
+    listed = read_answer_list(answers) if answers else None
+    found = ask(prepared.model, prepared.tokenizer, visuals, questions, listed)
+    for question, prediction in zip(questions, found, strict=True):
+        say(question)
+        for text, probability in prediction.ranked or ((prediction.answer, None),):
+            say(f"  {text}" if probability is None else f"  {100 * probability:5.1f}%  {text}")
+    return found

@@ -1,0 +1,130 @@
+"""What an evaluation measures, and the folder of its own that its results go to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from uniadapter.checkpoints.folder_names import CONFIG_NAME, WEIGHTS_NAME, config_file
+from uniadapter.config import RunConfig
+from uniadapter.embedded import resolve
+from uniadapter.files.schema import SchemaError, read_json
+from uniadapter.files.writing import file_hash
+from uniadapter.training.run_folder import LOCK, RESULTS
+
+logger = logging.getLogger(__name__)
+
+EVALUATIONS = "evaluations"  # folder below an output that holds something else already
+OWN = ("metrics.json", "predictions.jsonl", "vqa_results.json")  # what an evaluation writes
+METHOD_KEY = "uniadapter_method"  # in the config.json of a model whose every weight was trained
+# What changes where results go or how fast they come, and no figure.
+_ASIDE = {"output": (), "train": (), "model": ("method", "adapter", "checkpoint_vision", "frame_chunk"),
+          "data": ("workers",), "evaluate": ("batch_size", "block", "features")}  # fmt: skip
+
+
+def what_to_measure(config: RunConfig, source: Path | None) -> tuple[RunConfig, Path | None]:
+    """Base and adapter folder of what a user names: an adapter folder, a fully fine-tuned model's, or a run's.
+
+    Args:
+        config: its base is what a folder without a base of its own is put into.
+        source: the folder; None measures the base.
+
+    Returns:
+        The config with the base to load, and the adapter folder to put in, if any.
+    """
+    source = source and Path(source).expanduser()
+    if source is not None and not config_file(source):
+        for folder in (source / "adapter", source / "model", source):
+            if config_file(folder):
+                return config, folder
+            if (folder / "config.json").is_file():
+                return replace(config, model=replace(config.model, base=str(folder))), None
+    return config, source
+
+
+def method_of(config: RunConfig, adapter: Path | None) -> str:
+    """What is measured, as `metrics.json` calls it, as far as files tell before anything is loaded."""
+    if adapter is not None:
+        return "uniadapter"
+    try:
+        described = read_json(Path(config.model.base) / "config.json")
+    except (OSError, SchemaError):
+        return "zero_shot"
+    return str(described.get(METHOD_KEY, "zero_shot")) if isinstance(described, dict) else "zero_shot"
+
+
+def identity(
+    config: RunConfig, adapter: Path | None, which: str, stated: Collection[str] | None = None
+) -> dict[str, Any]:
+    """What an evaluation's figures follow from; two evaluations of the same identity give the same.
+
+    Args:
+        config: as it was given.
+        adapter: the adapter folder.
+        which: the split.
+        stated: keys that its user wrote; what the adapter was trained with goes before the others.
+    """
+    values = config.to_dict()
+    for section, names in _ASIDE.items():
+        if names:
+            values[section] = {name: value for name, value in values[section].items() if name not in names}
+        else:
+            values.pop(section)
+    named = config.data.extra_tests.get(which) or getattr(config.data, which, None)
+    values |= {"split": which, "annotations": _content(resolve(named)) if named else None}
+    if adapter is not None:
+        files = [_content(file) for file in (adapter / WEIGHTS_NAME, config_file(adapter) or adapter / CONFIG_NAME)]
+        telling = [key for key in stated or () if _tells(*key.split(".", 1))]
+        values |= {"adapter": files, "stated": None if stated is None else sorted(telling)}
+    weights = sorted(Path(config.model.base).glob("*.safetensors")) if Path(config.model.base).is_dir() else []
+    values |= {"base": [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in weights]}
+    return values
+
+
+def results_folder(
+    config: RunConfig, adapter: Path | None, which: str, stated: Collection[str] | None = None
+) -> tuple[Path, str]:
+    """The folder that an evaluation's results go to: never one that holds the results of anything else.
+
+    That is `config.output` where it holds no results or those of the same evaluation, else a folder below it.
+
+    Returns:
+        The folder, and the evaluation's short hash, which its `metrics.json` keeps.
+    """
+    content = json.dumps(identity(config, adapter, which, stated), sort_keys=True)
+    digest = hashlib.sha256(content.encode()).hexdigest()[:8]
+    output = Path(config.output)
+    held = [name for name in {*OWN, *RESULTS, LOCK, "report.html"} if (output / name).exists()]
+    if not held or _evaluation_in(output, held) == digest:
+        return output, digest
+    folder = output / EVALUATIONS / f"{which}-{method_of(config, adapter)}-{digest}"
+    what = "another evaluation" if _evaluation_in(output, held) else "a run"
+    logger.info("%s holds %s: the results of this evaluation go to %s", output, what, folder)
+    return folder, digest
+
+
+def _tells(section: str, name: str = "") -> bool:
+    """Whether a key of the config may change a figure."""
+    return section in ("model", "data", "evaluate") and name.split(".")[0] not in ("", *_ASIDE[section])
+
+
+def _evaluation_in(output: Path, held: list[str]) -> str | None:
+    """The hash of the evaluation whose results a folder holds; None where it holds anything else."""
+    if set(held) - set(OWN):
+        return None
+    try:
+        found = read_json(output / "metrics.json")
+    except (OSError, SchemaError):
+        return None
+    return found.get("evaluation") if isinstance(found, dict) else None
+
+
+def _content(file: Path | str) -> str:
+    """A file's hash, or its name where it is none; the reader of it says what is wrong."""
+    return file_hash(file) if os.path.isfile(file) else str(file)

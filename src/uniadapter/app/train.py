@@ -1,0 +1,186 @@
+"""Training from Python, in one call, on data of any kind: what `uniadapter train` does, without its report."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from uniadapter.app.parsing import config_path, read_config
+from uniadapter.app.runs import ADAPTER, evaluate_split, save_result, train_split, write_config
+from uniadapter.checkpoints.loading import load_model, load_tokenizer
+from uniadapter.config import AdapterConfig, ConfigError, RunConfig
+from uniadapter.data.in_memory import Data, split_of
+from uniadapter.model.blip.inject import adopt, task_of
+from uniadapter.model.sets import active_adapter, adapter_names, add_adapter, count_parameters, select_adapter
+from uniadapter.tasks.preparing import Prepared
+from uniadapter.training.run_folder import own_folder
+
+logger = logging.getLogger(__name__)
+
+_RECIPES = {"retrieval": "pictures", "vqa": "questions", "caption": "captions"}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What `train` leaves.
+
+    Args:
+        model: with the trained adapter active, in evaluation mode.
+        tokenizer: the base's.
+        history: losses, learning rate and speed every `log_every` steps and after the last.
+        folder: of the saved adapter, for `load_adapter`; None where nothing was saved.
+        steps: optimiser steps done.
+        validation: the main figure of the validation split, 0 to 100; None without one.
+        seconds: of training.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    history: list[dict[str, Any]]
+    folder: Path | None
+    steps: int
+    validation: float | None
+    seconds: float
+
+    def __repr__(self) -> str:
+        last = {key: value for key, value in (self.history or [{}])[-1].items() if key.endswith("loss")}
+        told = "".join(f", {key}={value:.3g}" for key, value in last.items())
+        return f"Trained({type(self.model).__name__}, steps={self.steps}{told}, folder={str(self.folder)!r})"
+
+
+def train(
+    model: PreTrainedModel | str,
+    dataset: Data,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    validation: Data | None = None,
+    adapter: AdapterConfig | str | None = None,
+    output: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    task: str | None = None,
+    config: RunConfig | None = None,
+    epochs: int | None = None,
+    max_steps: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    seed: int | None = None,
+) -> Trained:
+    """Train an adapter on pictures or videos with captions, or with questions and answers.
+
+    Args:
+        model: one of transformers' BLIP task models, or what `load_model` takes.
+        dataset: an annotation file; a folder of pictures with its `metadata.jsonl` or a text beside each; a Hugging
+            Face `Dataset`; a list of mappings (`image` and `caption`, or `image`, `question` and `answer`, other usual
+            names too) or of tuples (picture, caption) or (picture, question, answer). A picture is a file, a Pillow
+            image, an array or a tensor.
+        tokenizer: the base's; loaded by the model's `name_or_path` if None.
+        validation: data to measure on, of the same kinds; every `train.evaluate_every` epochs and after the last step.
+        adapter: the name of a set to train further, or the shape of a new one; None trains the active set, or a new
+            one of the recipe's shape.
+        output: folder of the run, for checkpoints and the adapter; None saves nothing.
+        overwrite: a run that stands in `output` may be replaced.
+        task: "retrieval", "vqa" or "caption", where `model` is a name; retrieval if None.
+        config: everything else; the shipped config `pictures`, `questions` or `captions` if None.
+        epochs: passes over the data; `max_steps` is then off unless it is given too.
+        max_steps: optimiser steps at most.
+        batch_size: samples a step.
+        lr: peak learning rate.
+        seed: of every draw.
+
+    Returns:
+        The model, the history, and where the adapter is.
+
+    Raises:
+        ConfigError, DataError, CheckpointError, TypeError: one line that says what to mend.
+
+    Example:
+        >>> rows = list(zip(pictures, ["a red box", "a blue box"]))
+        >>> adapter = ua.AdapterConfig(bottleneck=4)
+        >>> trained = ua.train(model, rows, adapter=adapter, max_steps=2, output=folder / "run")
+        >>> trained.steps, trained.history[-1]["step"]
+        (2, 2)
+        >>> trained.folder == folder / "run" / "adapter"
+        True
+    """
+    settled = _settled(model, task, config, epochs, max_steps, batch_size, lr, seed)
+    base = settled.model.base
+    loaded = load_model(base, settled.task) if isinstance(model, str) else model
+    in_memory = config is None and not isinstance(dataset, (str, os.PathLike))
+    if in_memory:  # worker processes would each hold a copy
+        settled = replace(settled, data=replace(settled.data, workers=0))
+    rows = split_of(dataset, settled.task, settled.data)
+    val = None if validation is None else split_of(validation, settled.task, settled.data, "val")
+    name = _adapter(loaded, adapter, settled)
+    folder = None if output is None else Path(output).expanduser()
+    if folder is not None:
+        settled = replace(settled, output=str(folder))
+    tokens = load_tokenizer(base) if tokenizer is None else tokenizer
+    started = time.perf_counter()
+    with ExitStack() as held, active_adapter(loaded, name):
+        if folder is not None:
+            held.enter_context(own_folder(folder, False, overwrite))
+        prepared = Prepared(loaded, tokens, name, count_parameters(loaded))
+
+        def validate(epoch: int) -> float:
+            assert val is not None
+            found = evaluate_split(prepared, val, settled)
+            logger.info("epoch %d validation %s", epoch, found.headline)
+            return found.main
+
+        trainer = train_split(prepared, rows, settled, folder, validate=None if val is None else validate)
+        if folder is not None and trainer.accelerator.is_main_process:
+            write_config(settled, folder / "config.yaml")
+            save_result(prepared, settled, folder)
+    return Trained(
+        loaded, tokens, trainer.history, None if folder is None else folder / ADAPTER, trainer.step,
+        trainer.kept.get("validation"), time.perf_counter() - started,
+    )  # fmt: skip
+
+
+def _settled(
+    model: PreTrainedModel | str,
+    task: str | None,
+    config: RunConfig | None,
+    epochs: int | None,
+    max_steps: int | None,
+    batch_size: int | None,
+    lr: float | None,
+    seed: int | None,
+) -> RunConfig:
+    """The run's config: the given one or the recipe of the task, with what the call states."""
+    kind: Any = (task or (config.task if config else "retrieval")) if isinstance(model, str) else task_of(model)
+    if kind not in _RECIPES:
+        raise ConfigError(f"task is {kind!r}: it must be one of {', '.join(_RECIPES)}")
+    if task is not None and task != kind:
+        raise ConfigError(f"task is {task!r}, but a {type(model).__name__} is for {kind!r}: leave task out")
+    run = config or read_config(config_path(_RECIPES[kind]))
+    if run.model.method != "uniadapter":
+        raise ConfigError(f"model.method is {run.model.method}: this trains adapters; use the command for the others")
+    stated = {"epochs": epochs, "max_steps": max_steps, "batch_size": batch_size, "lr": lr, "seed": seed}
+    changes: dict[str, Any] = {key: value for key, value in stated.items() if value is not None}
+    if epochs is not None and max_steps is None:
+        changes["max_steps"] = 0
+    base = model if isinstance(model, str) else str(model.config.name_or_path or "unknown")
+    return replace(run, task=kind, model=replace(run.model, base=base), train=replace(run.train, **changes))
+
+
+def _adapter(model: PreTrainedModel, adapter: AdapterConfig | str | None, config: RunConfig) -> str:
+    """The set to train, made if it is not there, selected and trainable; its name."""
+    if isinstance(adapter, str) or (adapter is None and adapter_names(model) and adopt(model).name):
+        name = adapter if isinstance(adapter, str) else str(adopt(model).name)
+    else:
+        taken = adapter_names(model)
+        name = next(one for one in ("default", *(f"adapter_{n}" for n in range(1, 10**6))) if one not in taken)
+        with torch.random.fork_rng():
+            torch.manual_seed(config.train.seed)
+            add_adapter(model, adapter or config.model.adapter, name)
+    select_adapter(model, name)
+    return name

@@ -1,0 +1,1 @@
+"""Weights on disk: bases of any origin, and folders of adapters."""

@@ -1,0 +1,323 @@
+"""Adapter files: a folder of config, safetensors and model card, which names its base and refuses another.
+
+The three files are written into the folder, whatever else it holds. The weights carry the config too, in their
+metadata: a write that is interrupted between the files leaves a folder that loads as the adapter of its weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from uniadapter.checkpoints.adapter_files import (
+    METADATA,
+    TASK_OF_CLASS,
+    AdapterFile,
+    Header,
+    Stored,
+    TaskName,
+    described_by,
+    is_others_text,
+    read_adapter_config,
+    read_adapter_file,
+    read_header,
+    read_weights,
+    refuse_others_adapter,
+)
+from uniadapter.checkpoints.card import model_card
+from uniadapter.checkpoints.folder_names import (
+    CARD_NAME,
+    CONFIG_NAME,
+    FORMER_CONFIG_NAME,
+    WEIGHTS_NAME,
+    has_former_config,
+)
+from uniadapter.data.media.images import MEAN, STD
+from uniadapter.errors import CheckpointError, ConfigError
+from uniadapter.files.messages import shortened
+from uniadapter.files.schema import checked
+from uniadapter.files.writing import clear_leftovers, written_atomically
+from uniadapter.model.adapter import AdapterSet, file_name
+from uniadapter.model.blip.inject import backbone_shape, bare, base_heads
+from uniadapter.model.identity import base_hash, foreign_parameter, identity_of, matches_hash, same_base
+from uniadapter.model.sets import adapter_set, add_adapter, forget, select_adapter
+from uniadapter.model.settings import InferenceSettings
+
+__all__ = [
+    "CONFIG_NAME",
+    "AdapterFile",
+    "TaskName",
+    "base_hash",
+    "load_adapter",
+    "read_adapter_config",
+    "read_adapter_file",
+    "save_adapter",
+    "write_adapter",
+]
+
+logger = logging.getLogger(__name__)
+
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+def save_adapter(
+    model: PreTrainedModel,
+    folder: Path | str,
+    name: str | None = None,
+    base: str | None = None,
+    task: TaskName | None = None,
+    extra: dict[str, Any] | None = None,
+    settings: InferenceSettings | None = None,
+) -> Path:
+    """Write one set as an adapter folder.
+
+    Args:
+        model: the model that holds it.
+        folder: where to; an adapter that stands there is replaced, other files are left alone.
+        name: the set; the active one if None.
+        base: how the base is called; the model's own `name_or_path` if None.
+        task: what it was trained for; what the model's class is for if None.
+        extra: further plain values to keep with it.
+        settings: what it must be asked with; the set's own if None. `frames` and `answers` may also stand in `extra`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: it cannot be written.
+        ValueError: a value cannot be kept: of the settings one is out of range, or `extra` is no JSON.
+
+    Example:
+        >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=4), "boxes")
+        >>> sorted(file.name for file in ua.save_adapter(model, folder / "boxes", "boxes").iterdir())
+        ['README.md', 'adapter_model.safetensors', 'uniadapter_config.json']
+    """
+    model = bare(model)
+    built = adapter_set(model, name)
+    foreign = foreign_parameter(model)
+    if foreign is not None:
+        logger.warning(
+            "%s is not in %s: it is of PEFT's, which saves its own by its `save_pretrained`, and what was trained "
+            "beside it needs it too", foreign, folder,
+        )  # fmt: skip
+    identity = identity_of(model)
+    described = AdapterFile(
+        adapter=built.config,
+        base=base or model.config.name_or_path or "unknown",
+        base_sha256=identity.tensors.get(identity.dtype),
+        model_class=type(model).__name__,
+        task=task or TASK_OF_CLASS.get(type(model).__name__, "retrieval"),
+        extra=extra or {},
+        settings=_complete(settings or built.settings, model, extra or {}),
+        identity=identity,
+    )
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in built.state_dict().items()}
+    foreign = next((key for key in state if ".base_layer." in key or ".lora_" in key), None)
+    if foreign is not None:
+        raise CheckpointError(
+            f"{folder}: PEFT has put layers of its own into this adapter ({foreign}), which its file cannot hold: keep "
+            "them out with LoraConfig(exclude_modules=r'uniadapters\\..*')"
+        )
+    write_adapter(Path(folder).expanduser(), described, state)
+    return Path(folder).expanduser()
+
+
+def _complete(settings: InferenceSettings, model: PreTrainedModel, extra: dict[str, Any]) -> InferenceSettings:
+    """With what the base itself states, so that the folder does not depend on defaults."""
+    stated: dict[str, Any] = {
+        "image_size": int(model.config.vision_config.image_size),
+        "mean": MEAN,
+        "std": STD,
+        "resampling": "bicubic",
+        **{key: extra[key] for key in ("frames", "answers") if key in extra},
+        **settings.to_dict(),
+    }
+    return checked(stated, InferenceSettings, "settings")
+
+
+def write_adapter(folder: Path, described: AdapterFile, state: dict[str, Tensor]) -> None:
+    """Write config, weights and card; `state` is a set's state dict. See `save_adapter`."""
+    state = {file_name(key): tensor for key, tensor in state.items()}
+    values = {
+        "method": "UniAdapter",
+        "version": described.version,
+        "task": described.task,
+        "base_model_name_or_path": described.base,
+        "base_model_sha256": described.base_sha256,
+        "base_model_class": described.model_class,
+        "adapter": described.adapter.to_dict(),
+        "inference": described.settings.to_dict(),
+        **({"base_model_identity": vars(described.identity)} if described.identity else {}),
+        **({"extra": described.extra} if described.extra else {}),
+    }
+    checked(values, Stored, f"{folder / CONFIG_NAME}")  # what could not be read back is not written
+    values["write_id"] = _write_id(values, state)
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder}: is a file; an adapter is written into a folder, so name another path")
+    refuse_others_adapter(folder)
+    clear_leftovers(folder)
+    keep_card = is_others_text(folder / CARD_NAME)
+    if keep_card:
+        logger.info("%s is not a card of ours and stays as it is", folder / CARD_NAME)
+    try:
+        # All three are complete before the first takes its place, and the weights are the first to: blocks end from the
+        # innermost outwards.
+        with (
+            nullcontext() if keep_card else written_atomically(folder / CARD_NAME) as card,
+            written_atomically(folder / CONFIG_NAME) as config,
+            written_atomically(folder / WEIGHTS_NAME) as weights,
+        ):
+            save_file(state, weights, metadata={METADATA: json.dumps(values)})  # one key: two have no order
+            config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+            if card is not None:
+                card.write_text(_card(described, state, weights.stat().st_size), encoding="utf-8")
+        if has_former_config(folder):
+            (folder / FORMER_CONFIG_NAME).unlink()  # the one that it replaces: no two configs are to disagree
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(shortened(f"{folder}: {error}")) from error
+
+
+def _write_id(values: dict[str, Any], state: dict[str, Tensor]) -> str:
+    """A hash of all that is written: equal in config and weights where the two belong together."""
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    for name in sorted(state):
+        digest.update(f"{name}{list(state[name].shape)}{state[name].dtype}".encode())
+        digest.update(state[name].flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _card(described: AdapterFile, state: dict[str, Tensor], size: int) -> str:
+    return model_card(
+        described.task,
+        described.base,
+        described.model_class,
+        described.base_sha256,
+        described.adapter,
+        described.settings,
+        sum(tensor.numel() for tensor in state.values()),
+        size,
+        described.extra,
+    )
+
+
+def load_adapter(
+    model: PreTrainedModel, folder: Path | str, name: str = "default", trainable: bool = False, check_base: bool = True
+) -> AdapterSet:
+    """Put the adapter of a folder into a model, under a name, and select it.
+
+    Args:
+        model: the base that it was trained on, in any dtype.
+        folder: as `save_adapter` wrote it.
+        name: what the set is called here.
+        trainable: leave gradients on, to train on.
+        check_base: refuse a base with other tensors.
+
+    Raises:
+        CheckpointError: the folder is broken, was made for another base, or does not fit the model.
+        ValueError: the name is taken.
+
+    Example:
+        >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=4), "boxes")
+        >>> saved = ua.save_adapter(model, folder / "boxes", "boxes")
+        >>> loaded = ua.load_adapter(model, saved, "again")
+        >>> ua.adapter_names(model)
+        ['boxes', 'again']
+    """
+    model, folder = bare(model), Path(folder).expanduser()
+    header = read_header(folder)
+    described = described_by(folder, header.config)
+    try:
+        if check_base:
+            _check_base(model, described, folder)
+        _check_fit(model, described, header, folder)
+        state = read_weights(folder)
+    except CheckpointError:
+        forget(model)
+        raise
+    built = add_adapter(model, described.adapter, name)
+    built.load_state_dict(state)
+    built.settings = described.settings
+    select_adapter(model, name, trainable)
+    return built
+
+
+def _check_base(model: PreTrainedModel, described: AdapterFile, folder: Path) -> None:
+    """Raise for another base; a log line where their dtypes leave open whether it is."""
+    if described.model_class != type(model).__name__:
+        own_task = TASK_OF_CLASS.get(type(model).__name__, "another task")
+        raise CheckpointError(
+            shortened(
+                f"{folder}: made for {described.task} ({described.model_class}), not for {own_task} "
+                f"({type(model).__name__}); load the base with task={described.task!r}, or an adapter for {own_task}"
+            )
+        )
+    own = model.config.name_or_path or "unnamed"
+    if described.identity is not None:
+        same = same_base(described.identity, model)
+    else:
+        same = None if described.base_sha256 is None else matches_hash(model, described.base_sha256)
+    if same is None:
+        logger.warning(
+            "%s: whether %s is the base that it was made for, %s, cannot be told in this dtype, only that it has the "
+            "right sizes; load the base in float32 to be sure",
+            folder, own, described.base,
+        )  # fmt: skip
+    elif not same:
+        told = (described.base_sha256 or "quantised")[:12]
+        raise CheckpointError(
+            shortened(
+                f"{folder}: made for another base, {described.base} ({told}), not this one ({own}); load that base"
+            )
+        )
+
+
+def _check_fit(model: PreTrainedModel, described: AdapterFile, header: Header, folder: Path) -> None:
+    """Compare the names and sizes that the config asks for with those in the file, before anything is allocated."""
+    try:
+        with torch.device("meta"):
+            built = AdapterSet(described.adapter, backbone_shape(model), base_heads(model))
+            expected = {file_name(key): tensor for key, tensor in built.state_dict().items()}
+    except (RuntimeError, OverflowError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(shortened(f"{folder / CONFIG_NAME}: sizes that no adapter has ({reason})")) from error
+    except ConfigError as error:
+        raise CheckpointError(shortened(f"{folder / CONFIG_NAME}: {error}")) from error
+    found = header.shapes
+    if "temperature" in found:  # only sets that learnt one have it
+        expected["temperature"] = torch.empty(())
+    fault = None
+    for key in sorted({*expected, *found}):
+        if key not in found:
+            fault = f"{key} is missing"
+        elif key not in expected:
+            fault = f"{key} has no place"
+        elif found[key][0] != list(expected[key].shape):
+            fault = f"{key} is {found[key][0]} instead of {list(expected[key].shape)}"
+        elif found[key][1] not in _FLOATS:
+            fault = f"{key} holds {found[key][1]}, no floating-point numbers"
+        if fault:
+            raise CheckpointError(shortened(f"{folder}: its weights do not fit this model ({fault})"))
+    _check_settings(model, described.settings, folder)
+
+
+def _check_settings(model: PreTrainedModel, settings: InferenceSettings, folder: Path) -> None:
+    patch, positions = model.config.vision_config.patch_size, model.config.text_config.max_position_embeddings
+    for name, value, low, high in (
+        ("image_size", settings.image_size, patch, 4096),
+        ("max_tokens", settings.max_tokens, 2, positions),
+        ("longest", settings.longest, 1, positions),
+    ):
+        if value is not None and not low <= value <= high:
+            raise CheckpointError(
+                f"{folder / CONFIG_NAME}: inference.{name} is {value}; this base takes {low} to {high}"
+            )

@@ -1,0 +1,183 @@
+"""Original checkpoints to folders that load here: the authors' to an adapter, BLIP's to transformers files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import BlipConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from uniadapter.checkpoints.adapter_folder import AdapterFile, TaskName, write_adapter
+from uniadapter.checkpoints.loading import TASK_CLASSES, build_model, naming, quietly
+from uniadapter.checkpoints.pth import read_pth
+from uniadapter.checkpoints.tokenizers import load_tokenizer_from
+from uniadapter.checkpoints.weights import check_shapes
+from uniadapter.data.media.images import MEAN, STD
+from uniadapter.errors import CheckpointError
+from uniadapter.files.writing import write_text, written_into
+from uniadapter.model.adapter import AdapterSet
+from uniadapter.model.blip.base_config import CONFIG
+from uniadapter.model.blip.inject import HEADS, backbone_shape, base_heads
+from uniadapter.model.blip.original import ImportedAdapter, base_name, import_adapter, import_base, infer_config
+from uniadapter.model.identity import identity_of
+
+
+@dataclass
+class Converted:
+    """What was made of one of BLIP's files.
+
+    Args:
+        unused: its keys that were not used.
+        no_tokenizer: why the folder has no tokenizer, and where to get one; empty where it has.
+    """
+
+    unused: list[str] = field(default_factory=list)
+    no_tokenizer: str = ""
+
+
+def convert_adapter(path: Path | str, output: Path | str, frame_aware: bool = False, **heads: int) -> ImportedAdapter:
+    """Write the authors' `.pth` as an adapter folder.
+
+    The file holds the whole model, so the base's hash is taken from it: the folder then loads on that base from
+    wherever it comes.
+
+    Args:
+        path: their checkpoint.
+        output: the adapter folder to write.
+        frame_aware: whether it was trained with frame-aware attention; the file does not tell.
+        heads: `vision_heads`, `text_heads` for widths other than 64 a head.
+
+    Returns:
+        What was found, unused keys included.
+
+    Raises:
+        CheckpointError: the file is broken, carries code, or holds no adapters; names it.
+    """
+    path, output = Path(path).expanduser(), Path(output).expanduser()
+    with naming(path):
+        state = read_pth(path)
+        imported = import_adapter(state, frame_aware)
+        task: TaskName = "vqa" if any(key.startswith("text_decoder.") for key in state) else "retrieval"
+        model = _model_of(state, task, heads, str(path))
+        identity = identity_of(model)
+        described = AdapterFile(
+            imported.config, str(path), identity.tensors["float32"], type(model).__name__, task, identity=identity
+        )
+        _check_adapter(imported, model)
+    write_adapter(output, described, {k: v.contiguous() for k, v in imported.state.items()})
+    return imported
+
+
+def _check_adapter(imported: ImportedAdapter, model: PreTrainedModel) -> None:
+    """Compare the adapters with what a set of their config is made of. The model gives up its values for that."""
+    model.to(device="meta")  # type: ignore[call-arg]
+    with torch.device("meta"):
+        needed = AdapterSet(imported.config, backbone_shape(model), base_heads(model)).state_dict()
+    for name, tensor in needed.items():
+        found = imported.state.get(name)
+        if found is None:
+            raise CheckpointError(f"holds adapters, but not {name}, which one of their shape has")
+        if found.shape != tensor.shape:
+            raise CheckpointError(f"{name} has the shape {list(found.shape)}, where {list(tensor.shape)} is needed")
+        if not torch.isfinite(found).all():
+            raise CheckpointError(f"{name} holds NaN or infinite values; the file is damaged")
+    extra = sorted(set(imported.state) - set(needed))
+    if extra:
+        raise CheckpointError(f"holds {extra[0]}, which a set of its other sizes lacks")
+
+
+def _model_of(state: Mapping[str, Tensor], task: str, heads: dict[str, int], name: str) -> PreTrainedModel:
+    cls, config, tensors = TASK_CLASSES[task], infer_config(dict(state), **heads), import_base(dict(state))
+    check_shapes(name, cls, config, {key: tuple(value.shape) for key, value in tensors.items()}, tuple(HEADS))
+    return build_model(name, cls, config, tensors, torch.float32)
+
+
+def convert_blip(path: Path | str, output: Path | str, tokenizer: Path | str | None = None, **heads: int) -> Converted:
+    """Write one of BLIP's `.pth` files as a folder of transformers files, with its tokenizer and preprocessing.
+
+    All of the base's tensors go into the folder, so the pre-trained files, which hold a text encoder, heads and a
+    decoder, load into each of transformers' BLIP task classes.
+
+    Args:
+        path: BLIP's checkpoint.
+        output: the folder to write; other files in it stay.
+        tokenizer: a folder with one, or a `vocab.txt`; None takes what lies beside the checkpoint, or BERT's from the
+            hub's cache or the hub, and converts without one where there is none.
+        **heads: `vision_heads`, `text_heads` for widths other than 64 a head.
+
+    Returns:
+        What was not used, and whether a tokenizer is still missing.
+
+    Raises:
+        CheckpointError: the file is broken, carries code, or is no BLIP; the tokenizer that was named does not fit.
+        WriteError: the folder cannot be written.
+    """
+    path, output = Path(path).expanduser(), Path(output).expanduser()
+    with naming(path):
+        state = read_pth(path)
+        encoder = any(key.startswith("text_encoder.") for key in state)
+        decoder = any(key.startswith("text_decoder.") for key in state)
+        vqa = encoder and decoder and "itm_head.weight" not in state
+        task = "vqa" if vqa else "retrieval" if encoder else "caption"
+        config = cast(BlipConfig, _model_of(state, task, heads, str(path)).config)
+    converted = Converted([key for key in state if base_name(key) is None])
+    words: PreTrainedTokenizerBase | None = None
+    try:
+        with quietly():
+            words = _tokenizer(path, tokenizer, config)
+    except CheckpointError as error:
+        if tokenizer is not None:
+            raise
+        converted.no_tokenizer = str(error)
+    config.architectures = [TASK_CLASSES[task].__name__]
+    tied = "text_decoder.cls.predictions.decoder."
+    tensors = {key: value.contiguous() for key, value in import_base(state).items() if not key.startswith(tied)}
+    _write_base(output, config, tensors, words)
+    return converted
+
+
+def _tokenizer(path: Path, chosen: Path | str | None, config: BlipConfig) -> PreTrainedTokenizerBase:
+    if chosen is None:
+        return load_tokenizer_from(path, str(path), config)
+    source = Path(chosen).expanduser()
+    if not source.exists():
+        raise CheckpointError(f"{chosen}: no such file or folder to take a tokenizer from")
+    return load_tokenizer_from(source, str(chosen), config, from_pth=True)
+
+
+def _write_base(
+    folder: Path, config: BlipConfig, tensors: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase | None
+) -> None:
+    try:
+        with written_into(folder) as temporary:
+            save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+            if tokenizer is not None:
+                tokenizer.save_pretrained(temporary)
+            write_text(temporary / "preprocessor_config.json", json.dumps(_preprocessing(config), indent=2) + "\n")
+            write_text(temporary / CONFIG, config.to_json_string())
+    except SafetensorError as error:  # how its writer reports a full disk
+        raise CheckpointError(f"{folder}: could not be written ({error}); nothing there was changed") from error
+
+
+def _preprocessing(config: BlipConfig) -> dict[str, Any]:
+    side = config.vision_config.image_size
+    return {
+        "image_processor_type": "BlipImageProcessor",
+        "processor_class": "BlipProcessor",
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": True,
+        "do_convert_rgb": True,
+        "size": {"height": side, "width": side},
+        "resample": 3,  # bicubic
+        "rescale_factor": 1 / 255,
+        "image_mean": list(MEAN),
+        "image_std": list(STD),
+    }

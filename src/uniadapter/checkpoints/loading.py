@@ -1,0 +1,205 @@
+"""A base as a model and its tokenizer: from the hub, a folder, one of BLIP's `.pth` files, or this package."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import (
+    BlipConfig,
+    BlipForConditionalGeneration,
+    BlipForImageTextRetrieval,
+    BlipForQuestionAnswering,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from uniadapter.checkpoints.bases import EMBEDDED, locate
+from uniadapter.checkpoints.pth import read_pth
+from uniadapter.checkpoints.tokenizers import load_tokenizer_from
+from uniadapter.checkpoints.weights import check_finite, check_shapes, expected_shapes, open_weights
+from uniadapter.errors import CheckpointError, ConfigError
+from uniadapter.model.blip.base_config import other_preprocessing, read_base_config
+from uniadapter.model.blip.inject import HEADS
+from uniadapter.model.blip.original import BERT_WORDS, first_line, import_base, infer_config
+
+logger = logging.getLogger(__name__)
+
+TASK_CLASSES: dict[str, type[PreTrainedModel]] = {
+    "retrieval": BlipForImageTextRetrieval,
+    "vqa": BlipForQuestionAnswering,
+    "caption": BlipForConditionalGeneration,
+}
+_SYNONYMS = {
+    "itm": "retrieval", "itc": "retrieval", "matching": "retrieval", "search": "retrieval",
+    "image-text-retrieval": "retrieval", "image-text-matching": "retrieval", "text-to-image": "retrieval",
+    "qa": "vqa", "question-answering": "vqa", "visual-question-answering": "vqa", "videoqa": "vqa", "ask": "vqa",
+    "captioning": "caption", "captions": "caption", "image-captioning": "caption", "image-to-text": "caption",
+    "generation": "caption", "conditional-generation": "caption",
+}  # fmt: skip
+_DTYPES = {
+    "float32": torch.float32, "fp32": torch.float32, "bfloat16": torch.bfloat16, "bf16": torch.bfloat16,
+    "float16": torch.float16, "fp16": torch.float16,
+}  # fmt: skip
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without transformers' bars and its table of unexpected keys: a folder serves several classes, so it has some."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Errors about a file's content begin with the file."""
+    try:
+        yield
+    except (CheckpointError, ConfigError) as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def class_of(task: str) -> type[PreTrainedModel]:
+    """The class of transformers that a task's model has.
+
+    Raises:
+        ConfigError: there is no such task; names them, and the one that was probably meant.
+    """
+    if isinstance(task, str) and task in TASK_CLASSES:
+        return TASK_CLASSES[task]
+    said = str(task).lower().replace("_", "-").replace(" ", "-")
+    known = {**{name: name for name in TASK_CLASSES}, **_SYNONYMS}
+    near = difflib.get_close_matches(said, known, 1)
+    meant = f": did you mean {known[near[0]]!r}?" if near else ""
+    have = ", ".join(repr(name) for name in TASK_CLASSES)
+    raise ConfigError(f"there is no task {str(task)[:60]!r}, only {have}{meant}")
+
+
+def load_model(
+    base: str | Path = EMBEDDED, task: str = "retrieval", dtype: torch.dtype | str = torch.float32
+) -> PreTrainedModel:
+    """A BLIP task model in evaluation mode.
+
+    Args:
+        base: hub id, local folder, `.pth` file of BLIP, or "embedded" for the small one in this package.
+        task: "retrieval", "vqa" or "caption": which of transformers' three task classes.
+        dtype: of the weights: float32, or bfloat16 or float16 for half the memory.
+
+    Raises:
+        CheckpointError: the base cannot be read, or lacks weights that this task's class needs; names the file.
+        ConfigError: there is no such task or dtype.
+
+    Example:
+        >>> type(ua.load_model("embedded", "caption")).__name__
+        'BlipForConditionalGeneration'
+    """
+    cls, dtype, base = class_of(task), dtype_of(dtype), str(base)
+    path = locate(base)
+    with naming(base):
+        if path.is_dir():
+            if other := other_preprocessing(path):
+                logger.warning("%s", other)
+            config, weights = read_base_config(path), open_weights(path)
+            shapes, load = weights.shapes, weights.load
+        else:
+            original = read_pth(path)
+            config, state = _config_of(original, path, base), import_base(original)
+            shapes, load = {name: tuple(tensor.shape) for name, tensor in state.items()}, lambda: state
+        fresh = check_shapes(base, cls, config, shapes, tuple(HEADS))
+        model = build_model(base, cls, config, load(), dtype)
+    if fresh:
+        logger.warning("%s has no %s: starting from a random one, to be trained", base, ", ".join(fresh))
+    if base == EMBEDDED and task == "vqa":
+        _teach_questions(model, path / "question_encoder.safetensors")
+    return model
+
+
+def _config_of(original: dict[str, Tensor], path: Path, base: str) -> BlipConfig:
+    """Read off a `.pth` file's tensors, and off the tokenizer beside it where its words are not BERT's."""
+    config = infer_config(original)
+    if config.text_config.vocab_size != BERT_WORDS + 2:
+        with suppress(CheckpointError):  # said when the tokenizer is asked for
+            load_tokenizer_from(path, base, config)
+    return config
+
+
+def dtype_of(dtype: torch.dtype | str) -> torch.dtype:
+    """A dtype by itself or by name.
+
+    Raises:
+        ConfigError: weights cannot be had in it.
+    """
+    found = _DTYPES.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
+    if found not in (*_DTYPES.values(), torch.float64):
+        raise ConfigError(f"dtype is {str(dtype)[:40]!r}: weights are float32, bfloat16 or float16")
+    return found
+
+
+def build_model(
+    base: str, cls: type[PreTrainedModel], config: BlipConfig, state: Mapping[str, Tensor], dtype: torch.dtype
+) -> PreTrainedModel:
+    """A model of checked weights, in evaluation mode; buffers keep the kind that they have."""
+    try:
+        with quietly():
+            known = expected_shapes(cls, config)
+            wanted = {name: tensor for name, tensor in state.items() if name in known}
+            model = cls.from_pretrained(None, config=config, state_dict=wanted, dtype=dtype)
+    except Exception as error:  # whatever the checks above did not foresee
+        raise CheckpointError(f"{base}: no {cls.__name__} could be made of it ({first_line(error)})") from error
+    check_finite(base, model)
+    model.config.name_or_path = base
+    return model.eval()
+
+
+def _teach_questions(model: PreTrainedModel, file: Path) -> None:
+    """Put in what the question encoder has of its own; the embedded base ships it apart, as BLIP has checkpoints."""
+    own = {name: tensor.to(model.dtype) for name, tensor in load_file(file).items()}
+    _, unexpected = model.load_state_dict(own, strict=False)
+    if unexpected:
+        raise CheckpointError(f"{file}: holds {unexpected[0]}, which the question model lacks: reinstall the package")
+
+
+def load_tokenizer(base: str | Path = EMBEDDED) -> PreTrainedTokenizerBase:
+    """The base's tokenizer; beside a `.pth` file, BERT's with [DEC] and [ENC] added in BLIP's order.
+
+    Raises:
+        CheckpointError: there is none, it is broken, or another model's: its ids do not fit the base's embeddings, or
+            it makes [UNK] of ordinary words. Says which file to put where; a `vocab.txt` works offline.
+
+    Example:
+        >>> ua.load_tokenizer("embedded").tokenize("a red box")
+        ['a', 'red', 'box']
+    """
+    base = str(base)
+    with naming(base), quietly():
+        return load_tokenizer_from(locate(base), base)
+
+
+def check_config(model: PreTrainedModel) -> list[str]:
+    """Settings of a hub config that differ from what BLIP was trained with, as lines to warn with."""
+    text, vision = model.config.text_config, model.config.vision_config
+    lines = []
+    if text.hidden_size == 768 and text.num_attention_heads != 12:
+        lines.append(f"text_config.num_attention_heads is {text.num_attention_heads}; BERT-base has 12")
+    if vision.layer_norm_eps != 1e-6:
+        lines.append(f"vision_config.layer_norm_eps is {vision.layer_norm_eps}; BLIP has 1e-6")
+    if not text.is_decoder:
+        raise ConfigError("text_config.is_decoder is false, so this model has no cross-attention to adapt")
+    return lines

@@ -1,0 +1,141 @@
+"""Retrieval splits: visuals, captions and which belong together, from a file or a dataset in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from uniadapter.config import DataConfig
+from uniadapter.data.building import SplitBuilder, data_root, finish_split
+from uniadapter.data.layouts.registry import read_records
+from uniadapter.data.media.images import DatasetPicture, Rows
+from uniadapter.data.media.kinds import has_video_suffix
+from uniadapter.data.media.records import DataError, ErrorPolicy, Record, id_field
+from uniadapter.data.splits import RetrievalSplit
+from uniadapter.data.text import clean_caption
+
+
+def load_retrieval(path: str | Path, config: DataConfig, name: str, check: bool | None = None) -> RetrievalSplit:
+    """Read a split from an annotation file.
+
+    Args:
+        path: a file in any of the layouts of `layouts.py` (COCO, Flickr30K, MSR-VTT, DiDeMo and others as they
+            circulate), JSONL, CSV or Parquet of `image, caption` or `video, caption`, or a folder of pictures.
+        config: `root`, `layout`, `captions`, `fields`, `max_words`, `on_error` and `workers` are used.
+        name: of the split.
+        check: decode every visual now; those that fail are errors or left out, by `on_error`. None means:
+            only where broken pictures are to be skipped and the split is not "train", since an evaluation
+            must know its gallery beforehand, and training replaces such a visual when it meets it. Of a video
+            one frame is decoded.
+
+    Raises:
+        DataError: the file cannot be read or nothing in it is usable; with `on_error="raise"` also at the
+            first record that cannot be used.
+    """
+    problems = ErrorPolicy(config.on_error)
+    root = data_root(path, config)
+    split = RetrievalSplit(name, skipped=problems.skipped)
+    builder = SplitBuilder(split, problems, clean_caption, config.max_words, "caption")
+    for record in read_records(path, problems, config.layout, config.captions, split=name, fields=config.fields):
+        builder.add_file(record, root)
+    builder.describe(Path(path).name)
+    if check is None:
+        check = config.on_error == "skip" and name != "train"
+    return finish_split(split, problems, str(path), check, config.workers)
+
+
+def from_dataset(
+    dataset: Rows,
+    image_column: str = "image",
+    caption_column: str = "caption",
+    *,
+    id_column: str | None = None,
+    config: DataConfig | None = None,
+    name: str = "dataset",
+    check: bool | None = None,
+) -> RetrievalSplit:
+    """Take a split from a Hugging Face dataset, or any sequence of mappings.
+
+    Args:
+        dataset: its rows hold a picture (Pillow image, path, or `{"bytes": ..., "path": ...}`) and a caption
+            or a list of captions. Pictures are not kept in memory but read from the dataset when they are
+            needed.
+        image_column: the picture's column.
+        caption_column: the caption's column.
+        id_column: column of an id that rows of one picture share; without it rows share a picture only where
+            they have the same path.
+        config: as for `load_retrieval`; `root` defaults to the working directory.
+        name: of the split.
+        check: as for `load_retrieval`.
+
+    Raises:
+        DataError: as `load_retrieval`.
+    """
+    config = config or DataConfig()
+    problems = ErrorPolicy(config.on_error)
+    split = RetrievalSplit(name, skipped=problems.skipped)
+    builder = SplitBuilder(split, problems, clean_caption, config.max_words, "caption")
+    columns = (image_column, caption_column) + ((id_column,) if id_column else ())
+    for row, (image, caption, *ids) in _columns(dataset, columns, name, problems):
+        origin = f"{name}[{row}]"
+        try:
+            ids = [id_field(origin, str(id_column), one) for one in ids]
+        except DataError as error:
+            problems.report(error)
+            continue
+        for one in _captions(caption, caption_column, origin, problems):
+            if isinstance(image, (str, Path)):
+                noun = "video" if has_video_suffix(image) else "picture"
+                record = Record(str(image), one, ids[0] if ids else str(image), origin, noun)
+                builder.add_file(record, Path(config.root or ""))
+            else:
+                key = ids[0] if ids else row
+                builder.add((image_column, key), DatasetPicture(dataset, row, image_column), key, one, origin)
+    builder.describe()
+    if check is None:
+        check = config.on_error == "skip" and name != "train"
+    return finish_split(split, problems, name, check, config.workers)
+
+
+def _columns(
+    dataset: Rows, names: tuple[str, ...], where: str, problems: ErrorPolicy
+) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """Row numbers and the values of these columns, without decoding the pictures of a Hugging Face dataset."""
+    known = getattr(dataset, "column_names", None)
+    if known is None:
+        for row in range(len(dataset)):
+            values = dataset[row]
+            if not isinstance(values, Mapping):
+                message = f"{where}[{row}] is of type {type(values).__name__}: it should be a mapping of columns"
+                problems.report(DataError(message, "not an object"))
+                continue
+            absent = [name for name in names if values.get(name) is None]
+            if absent:
+                problems.report(_no_column(f"{where}[{row}]", absent[0], list(values)))
+            else:
+                yield row, tuple(values[name] for name in names)
+        return
+    for name in names:
+        if name not in known:
+            raise _no_column(where, name, known)
+    lazy = len(dataset) > 0 and isinstance(dataset[0][names[0]], (Image.Image, dict))
+    table: Any = dataset  # such a dataset gives a column for its name
+    images = [None] * len(dataset) if lazy else table[names[0]]
+    yield from enumerate(zip(images, *(table[name] for name in names[1:]), strict=True))
+
+
+def _captions(value: object, column: str, origin: str, problems: ErrorPolicy) -> list[str]:
+    """The texts of one row; what is none is reported."""
+    found = list(value) if isinstance(value, (list, tuple)) else [value]
+    texts = [one for one in found if isinstance(one, str)]
+    if not texts or len(texts) < len(found):
+        message = f"{origin}: column {column!r} should hold a text, or a list of texts: pass another caption_column"
+        problems.report(DataError(message, "unusable caption"))
+    return texts
+
+
+def _no_column(where: str, name: str, known: list[str]) -> DataError:
+    return DataError(f"{where}: no column {name!r} (it has {', '.join(known)}): pass its name", "missing field")

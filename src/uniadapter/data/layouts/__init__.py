@@ -1,0 +1,1 @@
+"""Annotation files of every layout, one family a file."""

@@ -1,0 +1,111 @@
+"""Conversations about a picture, as LLaVA, ShareGPT and chat templates have them.
+
+{id, image, conversations: [{from: "human", value: "<image>…"}, {from: "gpt", value}, …]}
+{images: [path], messages: [{role: "user", content}, {role: "assistant", content}, …]}; content may be a list of parts
+
+Of questions, each turn and its reply are a row; of captions, the first reply is the caption.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from uniadapter.data.layouts.sources import Reading, Source
+from uniadapter.errors import DataError
+
+_TURNS = ("conversations", "messages", "conversation")
+_MARK = re.compile(r"<(image|video|img|ImageHere|audio)>\s*")
+_ASKS = {"human", "user"}
+_REPLIES = {"gpt", "assistant", "model", "bot"}
+
+
+def is_conversation(source: Source) -> bool:
+    """Whether a file's rows are conversations."""
+    row = source.first or {}
+    return source.form != "table" and any(isinstance(row.get(name), list) or name in row for name in _TURNS)
+
+
+def conversation_rows(reading: Reading) -> Iterator[tuple[str, object]]:
+    """Rows of question and answer, or of caption, whichever is wanted."""
+    for origin, row in reading.source.rows(reading.problems):
+        if not isinstance(row, Mapping):
+            yield origin, row
+            continue
+        try:
+            found = list(_exchanges(origin, row))
+        except DataError as error:
+            reading.problems.report(error)
+            continue
+        visual = _visual(row)
+        if not visual:
+            message = f"{origin}: a conversation without a picture: remove it, or set data.on_error to skip"
+            reading.problems.report(DataError(message, "conversation without a picture"))
+            continue
+        if reading.wanted == "caption":
+            reading.problems.changed["further turns of conversations left aside"] += len(found) - 1
+            yield origin, {**visual, "caption": found[0][1]}
+            continue
+        number = row.get("id", row.get("question_id"))
+        for turn, (question, answer) in enumerate(found):
+            one = {**visual, "question": question, "answer": answer}
+            if number is not None:
+                one["question_id"] = number if len(found) == 1 else f"{number}.{turn}"
+            yield origin if len(found) == 1 else f"{origin}.turn[{turn}]", one
+
+
+def _exchanges(origin: str, row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    name = next(name for name in (*_TURNS, "") if name in row or not name)
+    turns = row.get(name)
+    if not isinstance(turns, list) or not turns:
+        raise DataError(f"{origin}: it should have a list of turns under 'conversations'", "no conversation")
+    asked, replies = "", 0
+    for index, turn in enumerate(turns):
+        where = f"{origin}.{name}[{index}]"
+        if not isinstance(turn, Mapping):
+            raise DataError(f"{where} is of type {type(turn).__name__}: it should be an object", "unusable turn")
+        role = turn.get("from", turn.get("role"))
+        text = _said(where, turn.get("value", turn.get("content")))
+        if not isinstance(role, str):
+            raise DataError(
+                f"{where}: who speaks is of type {type(role).__name__}: it should be a text", "unusable turn"
+            )
+        if role in _ASKS:
+            asked = text
+        elif role in _REPLIES:
+            replies += 1
+            yield asked, text
+    if not replies:
+        raise DataError(f"{origin}: nobody replies in this conversation: give it a turn from 'gpt'", "no reply")
+
+
+def _said(where: str, content: object) -> str:
+    """The text of a turn, without the marks that stand for its picture."""
+    if isinstance(content, list):
+        content = " ".join(one.get("text") or "" for one in content if _is_text(one))
+    if not isinstance(content, str):
+        raise DataError(f"{where}: its text is of type {type(content).__name__}: it should be a text", "unusable turn")
+    return _MARK.sub("", content).strip()
+
+
+def _is_text(part: object) -> bool:
+    return isinstance(part, Mapping) and isinstance(part.get("text"), str)
+
+
+def _visual(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row's picture or video; of a chat template that may stand in a turn's parts."""
+    names = ("image", "video", "images", "videos", "image_id", "video_id")
+    found = {name: row[name] for name in names if row.get(name) not in (None, [])}
+    if found:
+        return found
+    turns: list[Any] = next((row[name] for name in _TURNS if isinstance(row.get(name), list)), [])
+    parts = [part for turn in turns for part in _parts(turn)]
+    return next(
+        ({name: part[name]} for part in parts for name in ("image", "video") if isinstance(part.get(name), str)), {}
+    )
+
+
+def _parts(turn: object) -> list[Mapping[str, Any]]:
+    content = turn.get("content") if isinstance(turn, Mapping) else None
+    return [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []

@@ -1,0 +1,57 @@
+"""Flickr30K and Flickr8k as they were published.
+
+results_20130124.token, Flickr8k.token.txt    "1000092795.jpg#0<tab>Two young guys …"
+results.csv (Kaggle)                          "image_name| comment_number| comment", with one row that lacks a pipe
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from uniadapter.data.layouts.opening import BROKEN, open_text, reason
+from uniadapter.data.layouts.sources import Reading, Source
+from uniadapter.errors import DataError
+
+_TOKEN = re.compile(r"^(?P<image>[^\t]+)#\d+\t(?P<caption>.*)$")
+_RUN_IN = re.compile(r"^\s*(\d+)\s+(\S.*)$")
+
+
+def is_token_file(source: Source) -> bool:
+    """Whether a file is one of `picture#number`, a tab and a caption a line."""
+    return source.table is not None and bool(_TOKEN.match(source.table.line.lstrip("\ufeff")))
+
+
+def token_rows(reading: Reading) -> Iterator[tuple[str, object]]:
+    """Rows, one a line."""
+    number = 0
+    try:
+        with open_text(reading.path) as stream:
+            for number, line in enumerate(stream, start=1):
+                if not line.strip():
+                    continue
+                match = _TOKEN.match(line.rstrip("\r\n"))
+                if match:
+                    yield f"{reading.path}:{number}", match.groupdict()
+                else:
+                    message = f"{reading.path}:{number} is not 'picture#number', a tab and a caption"
+                    reading.problems.report(DataError(message, "unusable line"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{reading.path}, after line {number}, is not text in UTF-8 ({error})", "not text") from None
+    except BROKEN as error:
+        raise DataError(f"{reading.path} breaks off after line {number} ({reason(error)})", "cut off") from None
+
+
+def is_results(source: Source) -> bool:
+    """Whether a file is Kaggle's results.csv."""
+    return source.table is not None and {"image_name", "comment_number", "comment"} <= set(source.table.names)
+
+
+def results_rows(reading: Reading) -> Iterator[tuple[str, object]]:
+    """Rows, one a line; where a number and the caption stand in one cell they are parted."""
+    for origin, row in reading.source.rows(reading.problems):
+        if isinstance(row, Mapping) and row.get("comment") is None:
+            match = _RUN_IN.match(str(row.get("comment_number") or ""))
+            if match:
+                row = {**row, "comment_number": match.group(1), "comment": match.group(2)}
+        yield origin, row

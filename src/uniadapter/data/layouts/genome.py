@@ -1,0 +1,36 @@
+"""Visual Genome's `question_answers.json`: `[{id, qas: [{qa_id, image_id, question, answer}]}]`.
+
+Pictures are numbered, in the folders VG_100K and VG_100K_2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from uniadapter.data.layouts.sources import Reading, Source
+from uniadapter.data.media.records import DataError
+
+_FOLDERS = ("VG_100K", "VG_100K_2", "images")
+
+
+def is_genome(source: Source) -> bool:
+    """Whether a file is one."""
+    return isinstance((source.first or {}).get("qas"), list)
+
+
+def genome_rows(reading: Reading) -> Iterator[tuple[str, object]]:
+    """Rows, one a question."""
+    for origin, row in reading.source.rows(reading.problems):
+        found = row.get("qas") if isinstance(row, Mapping) else None
+        if not isinstance(row, Mapping) or not isinstance(found, list):
+            reading.problems.report(DataError(f"{origin}: it should have a list of questions, 'qas'", "missing field"))
+            continue
+        for index, one in enumerate(found):
+            where = f"{origin}.qas[{index}]"
+            if not isinstance(one, Mapping):
+                yield where, one
+                continue
+            number = one.get("image_id", row.get("id", row.get("image_id")))
+            paths = tuple(f"{folder}/{number}.jpg" for folder in _FOLDERS) if isinstance(number, int) else None
+            named = {"image": (f"{number}.jpg", *paths)} if paths else {}
+            yield where, {"dataset": "vg", **one, **named, "image_id": number, "question_id": one.get("qa_id")}

@@ -1,0 +1,1 @@
+"""Files and their content: written all or nothing, checked before use."""

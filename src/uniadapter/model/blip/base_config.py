@@ -1,0 +1,151 @@
+"""`config.json` of a BLIP, checked value by value before a model is made of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+from transformers import BlipConfig
+from transformers.activations import ACT2FN
+
+from uniadapter.data.media.images import MEAN, STD
+from uniadapter.errors import CheckpointError
+from uniadapter.files.schema import SchemaError, checked, read_json
+
+CONFIG = "config.json"
+
+_Layers = Annotated[int, Field(ge=1, le=256)]
+_Size = Annotated[int, Field(ge=1, le=1 << 16)]
+_Token = Annotated[int, Field(ge=0)]
+_Positive = Annotated[float, Field(gt=0)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_IGNORING = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+
+
+@dataclass
+class TextValues:
+    """`text_config` of a BLIP's `config.json`; the defaults are transformers'."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _IGNORING
+    vocab_size: Annotated[int, Field(ge=3, le=1 << 22)] = 30524
+    hidden_size: _Size = 768
+    encoder_hidden_size: _Size = 768
+    intermediate_size: _Size = 3072
+    projection_dim: _Size = 768
+    num_hidden_layers: _Layers = 12
+    num_attention_heads: _Size = 8
+    max_position_embeddings: _Size = 512
+    hidden_act: str = "gelu"
+    layer_norm_eps: _Positive = 1e-12
+    hidden_dropout_prob: _Share = 0.0
+    attention_probs_dropout_prob: _Share = 0.0
+    initializer_range: _Positive = 0.02
+    bos_token_id: _Token = 30522
+    eos_token_id: _Token | list[_Token] | None = 2
+    pad_token_id: _Token = 0
+    sep_token_id: _Token = 102
+    enc_token_id: _Token | None = None
+    is_decoder: bool = True
+    use_cache: bool = True
+    tie_word_embeddings: bool = True
+    label_smoothing: _Share = 0.0
+
+
+@dataclass
+class VisionValues:
+    """`vision_config` of a BLIP's `config.json`."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _IGNORING
+    hidden_size: _Size = 768
+    intermediate_size: _Size = 3072
+    projection_dim: _Size = 512
+    num_hidden_layers: _Layers = 12
+    num_attention_heads: _Size = 12
+    image_size: _Size = 384
+    patch_size: _Size = 16
+    hidden_act: str = "gelu"
+    layer_norm_eps: _Positive = 1e-5
+    attention_dropout: _Share = 0.0
+    initializer_range: _Positive = 1e-10
+
+
+@dataclass
+class BaseValues:
+    """`config.json` of a BLIP: what makes a difference to its weights and outputs; other keys are left alone."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _IGNORING
+    text_config: TextValues = field(default_factory=TextValues)
+    vision_config: VisionValues = field(default_factory=VisionValues)
+    projection_dim: _Size = 512
+    logit_scale_init_value: float = 2.6592
+    image_text_hidden_size: _Size = 256
+    label_smoothing: _Share = 0.0
+    initializer_factor: _Positive = 1.0
+    initializer_range: _Positive = 0.02
+    uniadapter_method: Literal["full_fine_tuning"] | None = None  # `evaluated.METHOD_KEY`
+
+
+def read_base_config(folder: Path) -> BlipConfig:
+    """The config of a folder of transformers files.
+
+    Raises:
+        CheckpointError: it is missing, broken, another model's, or holds values that no BLIP can have; names the file.
+    """
+    file = folder / CONFIG
+    try:
+        values = read_json(file)
+        kind = values.get("model_type") if isinstance(values, dict) else None
+        if isinstance(values, dict) and kind != "blip":
+            raise CheckpointError(f"{file}: its model_type is {str(kind)[:40]!r}, not 'blip'; choose a BLIP as base")
+        read = checked(values, BaseValues, str(file))
+        _check_values(read, file)
+        text = {key: value for key, value in asdict(read.text_config).items() if value is not None}
+        whole = {key: value for key, value in asdict(read).items() if value is not None}
+        return BlipConfig(**{**whole, "text_config": text})
+    except SchemaError as error:
+        raise CheckpointError(str(error)) from error
+    except OSError as error:
+        raise CheckpointError(f"{file}: could not be read ({error.strerror or error})") from error
+
+
+def _check_values(read: BaseValues, file: Path) -> None:
+    """What one field alone does not tell."""
+    text, vision = read.text_config, read.vision_config
+    for name, part in (("text_config", text), ("vision_config", vision)):
+        if part.hidden_size % part.num_attention_heads:
+            raise CheckpointError(
+                f"{file}: {name} has {part.num_attention_heads} attention heads, which do not divide its hidden_size "
+                f"of {part.hidden_size}"
+            )
+        if part.hidden_act not in ACT2FN:
+            raise CheckpointError(f"{file}: {name}.hidden_act is {part.hidden_act[:40]!r}, which transformers lacks")
+    if vision.image_size < vision.patch_size:
+        raise CheckpointError(f"{file}: pictures of {vision.image_size} px are smaller than their patches")
+    enc = text.bos_token_id + 1 if text.enc_token_id is None else text.enc_token_id
+    tokens = {"bos_token_id": text.bos_token_id, "[ENC]": enc, "pad_token_id": text.pad_token_id,
+              "sep_token_id": text.sep_token_id}  # fmt: skip
+    for name, token in tokens.items():
+        if token >= text.vocab_size:
+            raise CheckpointError(f"{file}: {name} is {token}, beyond the {text.vocab_size} words of text_config")
+
+
+def other_preprocessing(folder: Path) -> str:
+    """How a base's `preprocessor_config.json` shows pictures otherwise than this package; empty where not."""
+    file = folder / "preprocessor_config.json"
+    try:
+        values = read_json(file) if file.is_file() else {}
+    except (SchemaError, OSError) as error:
+        return str(error)
+    if not isinstance(values, dict):
+        return f"{file}: its top level has no keys"
+    ours = {"image_mean": list(MEAN), "image_std": list(STD), "resample": 3, "do_normalize": True}
+    other = [key for key, value in ours.items() if not _same(values.get(key, value), value)]
+    return f"{file}: its {', '.join(other)} differ from BLIP's, with which pictures are shown here" if other else ""
+
+
+def _same(found: object, value: object) -> bool:
+    if isinstance(found, list) and isinstance(value, list) and all(isinstance(one, (int, float)) for one in found):
+        return len(found) == len(value) and all(abs(a - b) < 1e-4 for a, b in zip(found, value, strict=True))
+    return found == value

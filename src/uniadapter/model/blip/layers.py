@@ -1,0 +1,341 @@
+"""Transformers' BLIP layers with adapters: what `inject` re-types the existing layers to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers.models.blip.modeling_blip import BlipAttention, BlipEncoderLayer, BlipMLP
+from transformers.models.blip.modeling_blip_text import (
+    BlipTextEncoder,
+    BlipTextIntermediate,
+    BlipTextLayer,
+    BlipTextSelfAttention,
+)
+
+from uniadapter.model.adapter import AdapterSet, UniAdapter, Use, lifted
+from uniadapter.model.kernels.absorbed import absorbed_attention
+from uniadapter.model.kernels.attention import attend_to, lowered
+from uniadapter.model.kernels.linear import activated, is_plain, product
+from uniadapter.model.kernels.packing import Packing
+
+if TYPE_CHECKING:
+    from uniadapter.model.identity import BaseIdentity
+
+Role = Literal["vision", "encoder", "decoder"]
+
+
+ACTIVE = ""  # stands for the set that is active where it is asked for; no set can be called so
+
+
+class AdapterStore:
+    """What every re-typed module of one model points at: the named sets, and which one is active.
+
+    A plain object, so that torch does not register the sets a second time under each layer. The model has one selected
+    set; a block (`using`) may have another one active, for its own thread or asynchronous task alone.
+    """
+
+    def __init__(self, sets: nn.ModuleDict) -> None:
+        self.sets = sets
+        self.selected: str | None = None
+        self.trainable: list[tuple[nn.Parameter, bool]] | None = None  # the base's, as it was before the first set
+        self.identity: BaseIdentity | None = None  # of the base as it was loaded, where its weights were rounded since
+
+    @property
+    def name(self) -> str | None:
+        """Name of the active set here, or None for the bare base."""
+        name = _chosen.get().get(self, self.selected)
+        return name if name in self.sets._modules else None  # it may have been removed within the block
+
+    @property
+    def active(self) -> AdapterSet | None:
+        """The active set here, or None for the bare base."""
+        return self.named(ACTIVE)
+
+    def named(self, name: str | None) -> AdapterSet | None:
+        """The set of that name, or None for the bare base."""
+        return self.sets._modules.get(self.name if name == ACTIVE else name)  # type: ignore[arg-type,return-value]
+
+    @contextmanager
+    def using(self, name: str | None) -> Iterator[None]:
+        """Within the block, in this thread or asynchronous task, the set `name` is active; None is the bare base."""
+        token = _chosen.set({**_chosen.get(), self: name})
+        try:
+            yield
+        finally:
+            _chosen.reset(token)
+
+
+# For each model within a block that chooses, the set that it chose.
+_chosen: ContextVar[Mapping[AdapterStore, str | None]] = ContextVar("uniadapter_chosen", default=MappingProxyType({}))
+
+
+def _wants_weights(module: nn.Module, kwargs: dict[str, Any]) -> bool:
+    """Whether attention weights are asked for, by the call or by the config as transformers allows."""
+    return bool(kwargs.get("output_attentions", getattr(module.config, "output_attentions", False)))
+
+
+class _Adapted:
+    """What the re-typed modules share: a store, a role and a layer index."""
+
+    store: AdapterStore
+    role: Role
+    index: int
+
+    @torch.compiler.disable
+    def _adapter(self, use: Use, name: str | None = ACTIVE) -> UniAdapter | None:
+        found = self.store.named(name)
+        return None if found is None else found.adapter(self.role, self.index, use)
+
+
+class _Recomputed(_Adapted):
+    """A layer that gradient checkpointing computes again: with the set that was active in its forward pass.
+
+    The backward pass may run in a thread of autograd's, or after the block that chose the set has ended.
+    """
+
+    training: bool
+    gradient_checkpointing: bool
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.gradient_checkpointing and self.training:
+            kwargs["adapter"] = self.store.name
+        return super().__call__(*args, **kwargs)
+
+
+class AdaptedVisionAttention(_Adapted, BlipAttention):
+    """BLIP's visual self-attention, through fused attention."""
+
+    def forward(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        """As `BlipAttention`: states [B, N, d] to states [B, N, d] and the weights, if asked for."""
+        query, key, value = self._heads(self.qkv(hidden_states))
+        dropout = self.dropout.p if self.training else 0.0
+        context, weights = attend_to(query, key, value, None, dropout, _wants_weights(self, kwargs))
+        return self.projection(context), weights
+
+    def first(self, hidden_states: Tensor) -> Tensor:
+        """What `forward` gives for the class token alone, [B, d]; nobody else asks, so nothing else is projected."""
+        if not is_plain(self.qkv):
+            return self(hidden_states)[0][:, 0]
+        hidden, width = lowered(hidden_states), hidden_states.shape[-1]
+        (asks, *attended) = zip(self.qkv.weight.split(width), self.qkv.bias.split(width), strict=True)
+        (query,) = self._heads(product(hidden[:, :1], *asks))
+        context = absorbed_attention(query, hidden, *attended, dropout=self.dropout.p if self.training else 0.0)
+        return self.projection(context.flatten(1))
+
+    def _heads(self, states: Tensor) -> Tensor:
+        """[B, N, k d] to [k, B, H, N, d_h]."""
+        return states.unflatten(-1, (-1, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
+
+
+class AdaptedVisionLayer(_Recomputed, BlipEncoderLayer):
+    """BLIP's visual layer; the adapter stands beside the MLP and reads the states before their second norm."""
+
+    def forward(self, hidden_states: Tensor, adapter: str | None = ACTIVE, **kwargs: Any) -> Tensor:
+        """As `BlipEncoderLayer`: x <- x + mlp(norm2 x) + A(x, vision), [B, N, d]."""
+        return self.adapt(*self.base(hidden_states, **kwargs), adapter)
+
+    def base(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """What no adapter of this layer changes: x after the attention, and x + mlp(norm2 x)."""
+        x = hidden_states + self.self_attn(self.layer_norm1(hidden_states), **kwargs)[0]
+        return x, x + self.mlp(self.layer_norm2(x))
+
+    def adapt(self, x: Tensor, out: Tensor, name: str | None = ACTIVE) -> Tensor:
+        """Of `base`'s, the layer's output with the set of that name."""
+        adapter = self._adapter("vision", name)
+        return out if adapter is None else out + adapter(x, "vision")
+
+    def first(self, hidden_states: Tensor) -> Tensor:
+        """What `forward` gives for the class token alone, [B, d]."""
+        x = hidden_states[:, 0] + self.self_attn.first(self.layer_norm1(hidden_states))
+        return self.adapt(x, x + self.mlp(self.layer_norm2(x)))
+
+
+class AdaptedTextAttention(_Adapted, BlipTextSelfAttention):
+    """BLIP's text attention, self or cross, fused; cross-attention obeys its mask, which the original loses."""
+
+    def heads(self, states: Tensor) -> Tensor:
+        """Split [B, L, d] into [B, H, L, d_h]."""
+        return states.unflatten(-1, (self.num_attention_heads, self.attention_head_size)).transpose(1, 2)
+
+    def keys_values(
+        self, states: Tensor, key_delta: Tensor | None = None, value_delta: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, H, K, d_h] of attended states [B, K, d]; deltas come after the projection."""
+        key, value = self.key(states), self.value(states)
+        key = key if key_delta is None else key + key_delta
+        value = value if value_delta is None else value + value_delta
+        return self.heads(key), self.heads(value)
+
+    def forward(  # noqa: D102 - transformers' interface
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        key_delta: Tensor | None = None,
+        value_delta: Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        cross = encoder_hidden_states is not None
+        states = encoder_hidden_states if cross else hidden_states
+        if past_key_values is None:
+            key, value = self.keys_values(states, key_delta, value_delta)
+        else:
+            key, value = self._cached(past_key_values, cross, states, key_delta, value_delta)
+        dropout = self.dropout.p if self.training else 0.0
+        mask = encoder_attention_mask if cross else attention_mask
+        return attend_to(self.heads(self.query(hidden_states)), key, value, mask, dropout, _wants_weights(self, kwargs))
+
+    def _cached(
+        self, cache: Any, cross: bool, states: Tensor, key_delta: Tensor | None, value_delta: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values with an `EncoderDecoderCache`: cross-attention's are projected once and kept."""
+        part = cache.cross_attention_cache if cross else cache.self_attention_cache
+        if cross and cache.is_updated.get(self.layer_idx):
+            layer = part.layers[self.layer_idx]
+            return layer.keys, layer.values
+        key, value = part.update(*self.keys_values(states, key_delta, value_delta), self.layer_idx)
+        if cross:
+            cache.is_updated[self.layer_idx] = True
+        return key, value
+
+
+class AdaptedTextLayer(_Recomputed, BlipTextLayer):
+    """BLIP's text layer in three pieces, so that `backbone.fuse` can put pairs between them.
+
+    Text alone: FFN(a) + A(a, text) with a the self-attention's output. Fused: c = cross-attention(a), then
+    FFN(c) + A(a, text) + A(c, cross); the first delta is the paper's query residual.
+    """
+
+    def attend_self(self, hidden: Tensor, packing: Packing, mask: Tensor | None, first: bool = False) -> Tensor:
+        """Self-attention with its residual and norm.
+
+        Args:
+            hidden: states of N tokens of S texts, [N, d].
+            packing: how they stand.
+            mask: additive, broadcastable to [S, 1, L, L], or None.
+            first: compute the first token of each text alone, [S, d].
+        """
+        attention: AdaptedTextAttention = self.attention.self
+        asking = hidden[packing.firsts] if first else hidden
+        once = lowered(hidden)
+        key, value = (attention.heads(packing.pad(part(once))) for part in (attention.key, attention.value))
+        query = attention.query(lowered(asking) if first else once)
+        query = attention.heads(query[:, None] if first else packing.pad(query))
+        dropout = attention.dropout.p if self.training else 0.0
+        context, _ = attend_to(query, key, value, mask, dropout)
+        return self.attention.output(context[:, 0] if first else packing.pack(context), asking)
+
+    def residual(self, attended: Tensor, name: str | None = ACTIVE) -> Tensor | None:
+        """A(a, text) for self-attention outputs [..., d], or None without that adapter."""
+        adapter = self._adapter("text", name)
+        return None if adapter is None else adapter(attended, "text")
+
+    def finish(self, crossed: Tensor, residual: Tensor | None, fused: bool, name: str | None = ACTIVE) -> Tensor:
+        """FFN(c) + A(a, text) + A(c, cross) if fused, else FFN(a) + A(a, text)."""
+        out = self.feed_forward_chunk(crossed)
+        if residual is not None:
+            out = out + residual
+        adapter = self._adapter("cross", name) if fused else None
+        return out if adapter is None else out + adapter(crossed, "cross")
+
+    def forward(  # noqa: D102 - transformers' interface
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        key_delta: Tensor | None = None,
+        value_delta: Tensor | None = None,
+        adapter: str | None = ACTIVE,
+        **kwargs: Any,
+    ) -> Tensor:
+        # `BlipTextAttention.forward` drops keyword arguments and the encoder's mask, so its two parts are called here.
+        context, _ = self.attention.self(hidden_states, attention_mask, past_key_values=past_key_values, **kwargs)
+        attended = self.attention.output(context, hidden_states)
+        residual = self.residual(attended, adapter)
+        if encoder_hidden_states is None:
+            return self.finish(attended, residual, False, adapter)
+        context, _ = self.crossattention.self(
+            attended,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            past_key_values=past_key_values,
+            key_delta=key_delta,
+            value_delta=value_delta,
+            **kwargs,
+        )
+        return self.finish(self.crossattention.output(context, attended), residual, True, adapter)
+
+
+class LeanMLP(BlipMLP):
+    """BLIP's visual feed-forward, whose wide states are written once where no gradient is wanted."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """As `BlipMLP`, [..., d] to [..., d]."""
+        return self.fc2(activated(hidden_states, self.fc1, self.activation_fn))
+
+
+class LeanIntermediate(BlipTextIntermediate):
+    """The wide half of BLIP's textual feed-forward, likewise."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """As `BlipTextIntermediate`, [..., d] to [..., 4 d]."""
+        return activated(hidden_states, self.dense, self.intermediate_act_fn)
+
+
+class AdaptedTextEncoder(_Adapted, BlipTextEncoder):
+    """BLIP's stack of text layers; computes the key/value deltas once for all of them.
+
+    It does so from `encoder_hidden_states` itself, because `generate` hands on no keyword argument of ours; and once a
+    sequence, since after its first token the cache holds the keys and values with their deltas.
+    """
+
+    def deltas(self, states: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """What the key/value adapters add for attended states [B, K, d]."""
+        active = self.store.active
+        assert self.role != "vision"  # a text stack is linked as encoder or decoder
+        return (None, None) if active is None else active.key_value(self.role, states)
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """As `BlipTextEncoder`, [B, L, d] to [B, L, d]."""
+        states, cache = kwargs.get("encoder_hidden_states"), kwargs.get("past_key_values")
+        if states is not None and not getattr(cache, "is_updated", {}).get(0):
+            kwargs["key_delta"], kwargs["value_delta"] = self.deltas(states)
+        return super().forward(hidden_states, *args, **kwargs)
+
+
+class AdaptedHead(_Adapted, nn.Linear):
+    """A head of the base that gives way to the active set's copy of it."""
+
+    name: str
+
+    @property
+    def in_use(self) -> nn.Linear | None:
+        """The active set's copy, if it has one."""
+        active = self.store.active
+        return active.heads[self.name] if active is not None and self.name in active.heads else None  # type: ignore[return-value]
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As `nn.Linear`, [..., d] to [..., out]."""
+        copied = self.in_use
+        if copied is None:
+            return super().forward(input)
+        inner = lifted(input, copied.weight)
+        out = copied(inner)
+        return out if inner is input else out.to(input.dtype)
+
+
+def head_dtype(head: nn.Module, other: torch.dtype) -> torch.dtype:
+    """What a head computes in; `other` where it is quantised."""
+    copied = head.in_use if isinstance(head, AdaptedHead) else None
+    weight = (head if copied is None else copied).weight
+    return weight.dtype if isinstance(weight, Tensor) and weight.is_floating_point() else other

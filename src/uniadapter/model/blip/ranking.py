@@ -1,0 +1,176 @@
+"""Lists of answers ranked by likelihood.
+
+Answers that begin alike are scored as a tree: what precedes a token is computed once a question, whichever answers go
+on from there, and nothing is padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from uniadapter.model.blip.decoder import Context, Projected, grouped, smoothing, token_logits
+from uniadapter.model.kernels.attention import attend_to
+
+LOGIT_ELEMENTS = 1 << 25  # logits held at once (128 MB of float32)
+
+
+@dataclass(frozen=True)
+class AnswerTree:
+    """Candidate answers, and which of them begin alike.
+
+    Args:
+        ids: token ids [A, L], first [DEC], last [SEP], padded with 0.
+        lengths: tokens of each, [A].
+        nodes: number of the beginning of answer a that ends with its token l, [A, L]; equal beginnings, equal numbers.
+    """
+
+    ids: Tensor
+    lengths: Tensor
+    nodes: Tensor
+
+    @classmethod
+    def of(cls, answers: Sequence[Sequence[int]]) -> AnswerTree:
+        """From token ids of each answer, [DEC] and [SEP] included.
+
+        Raises:
+            ValueError: there are none, or one has no token to predict.
+        """
+        if not answers or min(map(len, answers)) < 2:
+            raise ValueError("an answer tree needs answers, each of [DEC] and at least one token more")
+        longest = max(map(len, answers))
+        ids, nodes = torch.zeros((2, len(answers), longest), dtype=torch.long)
+        numbers: dict[tuple[int, ...], int] = {}
+        for row, answer in enumerate(answers):
+            ids[row, : len(answer)] = torch.tensor(answer)
+            for place in range(len(answer)):
+                nodes[row, place] = numbers.setdefault(tuple(answer[: place + 1]), len(numbers))
+        return cls(ids, torch.tensor([len(a) for a in answers]), nodes)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to(self, device: torch.device | str) -> AnswerTree:
+        """The same on another device."""
+        return replace(self, **{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+
+@dataclass
+class _Level:
+    """What one depth of the tree leaves for the next: keys and values [N, H, l + 1, d_h] a layer, place of a pair."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    place: Tensor
+
+
+@torch.no_grad()
+def rank_answers(model: PreTrainedModel, context: Context, tree: AnswerTree, k: int = 0) -> tuple[Tensor, Tensor]:
+    """Likelihoods of candidate answers to every question.
+
+    As released: the k candidates whose own first token is the most probable after [DEC], of these the label-smoothed
+    negative log-likelihood of the whole answer.
+
+    Args:
+        model: a BLIP with an answer decoder.
+        context: of Q questions.
+        tree: of A answers.
+        k: candidates whose likelihood is computed; 0, or more than A, means all.
+
+    Returns:
+        Answers by likelihood, [Q, k], the likeliest first, and their negative log-likelihoods, [Q, k].
+    """
+    walk = _Walk(model, context, tree)
+    questions, count = len(context), min(k, len(tree)) or len(tree)
+    first = walk.first_token_logits()  # [Q, vocabulary]
+    if count < len(tree):
+        chosen = first.softmax(-1)[:, tree.ids[:, 1]].topk(count, dim=1).indices
+    else:
+        chosen = torch.arange(len(tree), device=first.device).expand(questions, -1)
+    nll = walk.nll(chosen, first)
+    order = torch.argsort(nll, dim=1, stable=True)
+    return chosen.gather(1, order), nll.gather(1, order)
+
+
+class _Walk:
+    """One pass down the tree for a batch of questions."""
+
+    def __init__(self, model: PreTrainedModel, context: Context, tree: AnswerTree) -> None:
+        self.model, self.tree = model, tree
+        self.projected = Projected(model, context)
+        self.questions, self.device = len(context), context.states.device
+        start = torch.arange(self.questions, device=self.device)
+        self.root = self._states(start, tree.ids[0, 0].expand(self.questions), 0, None, None)
+
+    def _states(
+        self, rows: Tensor, ids: Tensor, depth: int, above: _Level | None, parents: Tensor | None
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """States [N, d] of tokens at one depth, with keys and values of their whole beginnings."""
+        groups = grouped(rows, torch.ones(len(rows), dtype=torch.long))
+        position = torch.full((len(ids), 1), depth, device=ids.device)
+        hidden = self.model.text_decoder.bert.embeddings(input_ids=ids[groups.texts, None], position_ids=position)
+        keys, values = [], []
+        for index, layer in enumerate(self.projected.layers):
+            attention = layer.attention.self
+            key, value = attention.keys_values(hidden)
+            if above is not None and parents is not None:
+                behind = parents[groups.texts]
+                key = torch.cat([above.keys[index][behind], key], dim=2)
+                value = torch.cat([above.values[index][behind], value], dim=2)
+            context, _ = attend_to(attention.heads(attention.query(hidden)), key, value, None, 0.0)
+            attended = layer.attention.output(context, hidden)
+            residual = layer.residual(attended)
+            crossed = self.projected.cross(index, attended[:, 0], groups)
+            hidden = layer.finish(crossed[:, None], residual, fused=True)
+            keys.append(groups.restore(key))
+            values.append(groups.restore(value))
+        return groups.restore(hidden)[:, 0], keys, values
+
+    def first_token_logits(self) -> Tensor:
+        """What comes after [DEC], [Q, vocabulary]."""
+        return token_logits(self.model, self.root[0])
+
+    def nll(self, chosen: Tensor, first: Tensor) -> Tensor:
+        """Negative log-likelihood [Q, k] of the chosen answers [Q, k] of every question."""
+        count = chosen.shape[1]
+        rows = torch.arange(self.questions, device=self.device).repeat_interleave(count)
+        answers = chosen.flatten()
+        level = _Level(self.root[1], self.root[2], rows)
+        total = _smoothed(first, rows, self.tree.ids[answers, 1], smoothing(self.model))
+        lengths, size = self.tree.lengths[answers], int(self.tree.nodes.max()) + 1
+        for depth in range(1, int(lengths.max()) - 1):
+            going = torch.nonzero(lengths > depth + 1)[:, 0]  # pairs that have a token after this one
+            number = rows[going] * size + self.tree.nodes[answers[going], depth]
+            _, place = torch.unique(number, return_inverse=True)
+            one = torch.empty(int(place.max()) + 1, dtype=torch.long, device=self.device)
+            one[place] = torch.arange(len(place), device=self.device)  # any pair that goes through the node
+            through = going[one]
+            states, keys, values = self._states(
+                rows[through], self.tree.ids[answers[through], depth], depth, level, level.place[through]
+            )
+            total[going] += self._pair_nll(states, place, self.tree.ids[answers[going], depth + 1])
+            whole = torch.zeros(len(rows), dtype=torch.long, device=self.device)
+            whole[going] = place
+            level = _Level(keys, values, whole)
+        return total.view(self.questions, count)
+
+    def _pair_nll(self, states: Tensor, place: Tensor, target: Tensor) -> Tensor:
+        """Of the next token `target` [P] after node `place` [P]; the logits of a part of the nodes at a time."""
+        out = torch.empty(len(place), device=states.device)
+        step = max(1, LOGIT_ELEMENTS // self.model.config.text_config.vocab_size)
+        for start in range(0, len(states), step):
+            inside = torch.nonzero((place >= start) & (place < start + step))[:, 0]
+            logits = token_logits(self.model, states[start : start + step])
+            out[inside] = _smoothed(logits, place[inside] - start, target[inside], smoothing(self.model))
+        return out
+
+
+def _smoothed(logits: Tensor, rows: Tensor, target: Tensor, smooth: float) -> Tensor:
+    """Label-smoothed cross-entropy [P] of targets [P] under rows [P] of logits [N, vocabulary]."""
+    normal = logits.logsumexp(1)
+    mean = normal - logits.mean(1)
+    return (1 - smooth) * (normal[rows] - logits[rows, target]) + smooth * mean[rows]

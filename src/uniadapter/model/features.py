@@ -1,0 +1,100 @@
+"""What the encoders give: rows of visuals and of texts, which losses and evaluation pass along as values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Rows = TypeVar("Rows", bound="_RowBatch")
+
+
+class _RowBatch:
+    """Rows that can be selected, moved and concatenated field by field."""
+
+    def select(self: Rows, index: Tensor | Sequence[int] | slice) -> Rows:
+        """These rows, in this order."""
+        if not isinstance(index, (slice, Tensor)):
+            index = torch.tensor(list(index), dtype=torch.int64)  # also where there are none
+        return type(self)(**{f.name: getattr(self, f.name)[index] for f in fields(self)})  # type: ignore[arg-type]
+
+    def to(self: Rows, device: torch.device | str) -> Rows:
+        """The same on another device."""
+        return type(self)(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return len(self.feature)  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        feature: Tensor = self.feature  # type: ignore[attr-defined]
+        shapes = ", ".join(f"{f.name}={list(getattr(self, f.name).shape)}" for f in fields(self))  # type: ignore[arg-type]
+        return f"{type(self).__name__}({shapes}, {str(feature.dtype).removeprefix('torch.')} on {feature.device})"
+
+
+@dataclass(frozen=True, repr=False)
+class Visuals(_RowBatch):
+    """Encoded pictures or videos.
+
+    Args:
+        tokens: last states of the visual encoder, [V, T, N, d], a frame is [CLS, patches]; no temporal embedding.
+        feature: unit-length features for contrast, [V, e]; e = 0 in models without a projection.
+        frames: the same for each frame, [V, T, e].
+    """
+
+    tokens: Tensor
+    feature: Tensor
+    frames: Tensor
+
+    @staticmethod
+    def concatenate(parts: Sequence[Visuals]) -> Visuals:
+        """All rows of all parts; every part has the same number of frames."""
+        return Visuals(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Visuals)))
+
+
+@dataclass(frozen=True, repr=False)
+class Texts(_RowBatch):
+    """Encoded texts.
+
+    Args:
+        ids: token ids, [S, L], starting with the tokenizer's own first token.
+        mask: 1 for tokens, 0 for padding, [S, L]; padding is on the right.
+        states: last states of the text alone, [S, L, d].
+        feature: unit-length features for contrast, [S, e].
+    """
+
+    ids: Tensor
+    mask: Tensor
+    states: Tensor
+    feature: Tensor
+
+    @staticmethod
+    def concatenate(parts: Sequence[Texts]) -> Texts:
+        """All rows of all parts, padded to the longest."""
+        longest = max(p.ids.shape[1] for p in parts)
+        pad = nn.functional.pad
+        return Texts(
+            torch.cat([pad(p.ids, (0, longest - p.ids.shape[1])) for p in parts]),
+            torch.cat([pad(p.mask, (0, longest - p.mask.shape[1])) for p in parts]),
+            torch.cat([pad(p.states, (0, 0, 0, longest - p.states.shape[1])) for p in parts]),
+            torch.cat([p.feature for p in parts]),
+        )
+
+
+@dataclass(frozen=True)
+class FusionCache:
+    """What every pair of a text begins with: the first fused layer's self-attention, which has seen no visual.
+
+    Args:
+        states: of all texts' tokens, one text behind the other, no padding, [N, d].
+        starts: where each text's begin, [S].
+    """
+
+    states: Tensor
+    starts: Tensor
+
+    def take(self, texts: Tensor, places: Tensor) -> Tensor:
+        """States [N, d] of tokens: the text of each, [N], and its place in it, [N]."""
+        return self.states.index_select(0, self.starts[texts] + places)

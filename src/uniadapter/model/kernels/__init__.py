@@ -1,0 +1,1 @@
+"""Speed, not method: attention, packing without padding, and products with frozen matrices."""

@@ -1,0 +1,50 @@
+"""The frozen base in the precision that is computed in."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from uniadapter.model.blip.inject import adopt, text_stacks
+from uniadapter.model.identity import identity_of
+
+
+def round_frozen(model: PreTrainedModel, dtype: torch.dtype) -> int:
+    """Keep the frozen matrices of a base in the dtype that autocast computes in.
+
+    Autocast converts every frozen matrix anew in every call, and keeps the copy for the backward pass. Rounded once,
+    they take half the memory and are never converted, and outputs are the same to the bit. From then on the model
+    computes under autocast of that dtype alone, `save_pretrained` would write rounded weights, and adapter files still
+    name the base by its hash before.
+
+    Args:
+        model: a BLIP with its base frozen.
+        dtype: bfloat16 or float16.
+
+    Returns:
+        How many matrices were rounded; trainable ones, heads, norms and embeddings stay as they are.
+
+    Example:
+        >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=4))
+        >>> ua.round_frozen(model, torch.bfloat16) > 0
+        True
+        >>> with torch.autocast("cpu", torch.bfloat16):
+        ...     found = ua.image_features(model, picture)
+        >>> found.feature.dtype
+        torch.float32
+    """
+    store = adopt(model)
+    stacks = [model.vision_model.encoder.layers, *(stack.layer for stack in text_stacks(model).values())]
+    frozen = {
+        id(module.weight): module
+        for module in itertools.chain.from_iterable(stack.modules() for stack in stacks)
+        if isinstance(module, nn.Linear) and not module.weight.requires_grad and module.weight.dtype != dtype
+    }
+    if frozen:
+        store.identity = identity_of(model)
+    for module in frozen.values():
+        module.to(dtype)
+    return len(frozen)

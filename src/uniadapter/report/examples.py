@@ -1,0 +1,113 @@
+"""A dozen queries, questions or captions of a test split for a run's page, before and after."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+from uniadapter import report
+from uniadapter.data.media.images import Source, load_picture
+from uniadapter.data.questions import QuestionSplit
+from uniadapter.data.splits import RetrievalSplit
+from uniadapter.evaluation.answering import Prediction
+from uniadapter.evaluation.retrieval import RetrievalResult
+from uniadapter.tasks import Result
+
+COUNT = 12
+KEPT, MENDED, WRONG = "right before and after", "put right by training", "wrong after training"
+
+Right = Callable[[int], tuple[bool, bool]]  # of a row: before, after
+
+
+def examples_of(split: RetrievalSplit, before: Result, after: Result) -> list[report.QueryExample | report.TextExample]:
+    """The split's first success, first one put right by training and first failure; the rest evenly spread over it.
+
+    The three say in `chosen` what they are. Captions have no right and wrong, so they are only spread.
+    """
+    if isinstance(split, QuestionSplit):
+
+        def answered(row: int) -> tuple[bool, bool]:
+            right = split.answers[row]
+            return before.detail[row].answer.lower() in right, after.detail[row].answer.lower() in right
+
+        chosen = _chosen(len(split.texts), answered if all(split.answers) else None)
+        return [_question(split, row, before.detail[row], after.detail[row], why) for row, why in chosen.items()]
+    if isinstance(after.detail, RetrievalResult):
+
+        def found(text: int) -> tuple[bool, bool]:
+            return bool(before.detail.text_ranks[text] == 1), bool(after.detail.text_ranks[text] == 1)
+
+        chosen = _chosen(len(split.texts), found)
+        return [_query(split, text, before.detail, after.detail, why) for text, why in chosen.items()]
+    owned = split.visual_texts()
+    return [
+        report.TextExample(
+            _shown(split.visuals[visual]), "", [split.texts[text] for text in owned[visual]],
+            [(before.detail[visual], None)], [(after.detail[visual], None)],
+        )
+        for visual in _chosen(len(split.visuals), None)
+    ]  # fmt: skip
+
+
+def _chosen(total: int, right: Right | None) -> dict[int, str]:
+    """Rows to show, with why the first of them are."""
+    rows: dict[int, str] = {}
+    for why, wanted in ((KEPT, (True, True)), (MENDED, (False, True)), (WRONG, (None, False))):
+        for row in range(total if right else 0):
+            before, after = right(row)  # type: ignore[misc]
+            if after == wanted[1] and wanted[0] in (None, before):
+                rows[row] = why
+                break
+    spread = [row for row in range(0, total, max(1, total // COUNT)) if row not in rows]
+    return {**rows, **dict.fromkeys(spread[: COUNT - len(rows)], "")}
+
+
+def _shown(source: Source) -> Path | bytes:
+    """A visual for the page: its file, or the bytes of a dataset's picture."""
+    if isinstance(source, Path):
+        return source
+    buffer = io.BytesIO()
+    load_picture(source, "").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _question(split: QuestionSplit, row: int, before: Prediction, after: Prediction, why: str) -> report.TextExample:
+    return report.TextExample(
+        _shown(split.visuals[split.text_visual[row]]), split.texts[row], list(split.answers[row]),
+        before.ranked or [(before.answer, None)], after.ranked or [(after.answer, None)], why,
+    )  # fmt: skip
+
+
+def _query(
+    split: RetrievalSplit, text: int, before: RetrievalResult, after: RetrievalResult, why: str
+) -> report.QueryExample:
+    return report.QueryExample(
+        query=split.texts[text],
+        before=_ranked(split, text, before),
+        after=_ranked(split, text, after),
+        rank_before=int(before.text_ranks[text]),
+        rank_after=int(after.text_ranks[text]),
+        right=_shown(split.visuals[split.text_visual[text]]),
+        chosen=why,
+    )
+
+
+def _ranked(split: RetrievalSplit, text: int, result: RetrievalResult) -> list[report.RankedItem]:
+    """The top five, with the weight of each frame where there are several and they are weighed."""
+    order, weights = result.text_order[text, :5].tolist(), result.frame_weights[text]
+    moving, owner = weights.shape[-1] > 1, split.text_visual[text]
+    return [
+        report.RankedItem(
+            _shown(split.visuals[i]),
+            correct=i == owner,
+            frame_weights=weight.tolist() if moving else (),
+            words=_said(split, i),
+        )
+        for i, weight in zip(order, weights, strict=False)
+    ]
+
+
+def _said(split: RetrievalSplit, visual: int) -> str:
+    """The first thing that people said of a visual."""
+    return next((text for text, owner in zip(split.texts, split.text_visual, strict=True) if owner == visual), "")

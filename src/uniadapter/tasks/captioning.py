@@ -1,0 +1,117 @@
+"""Captions of pictures or videos: their loss, and CIDEr and BLEU-4 of what is written by beam search."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from uniadapter.config import ConfigError, DataConfig, ModelConfig, RunConfig
+from uniadapter.data.batches import Batch
+from uniadapter.data.captions import load_retrieval
+from uniadapter.data.splits import RetrievalSplit
+from uniadapter.evaluation.captioning import INSTALL, can_score, caption_scores, require_scorer
+from uniadapter.evaluation.mode import evaluating
+from uniadapter.evaluation.rerank import Progress
+from uniadapter.model.backbone import encode_visual
+from uniadapter.model.blip.decoder import visual_context
+from uniadapter.model.blip.generation import check_lengths, generate_texts
+from uniadapter.model.tokens import prompt_tokens, warn_of_cuts
+from uniadapter.objectives.decoding import caption_nll
+from uniadapter.processes.distributed import gather_list, share
+from uniadapter.tasks.base import Result, shared, visuals_of
+from uniadapter.tasks.loss import DecoderLoss, StepInfo
+from uniadapter.tasks.preparing import Prepared, autocast
+
+logger = logging.getLogger(__name__)
+
+
+class CaptionTask:
+    """BLIP's captioning loss; CIDEr and BLEU-4 of what is written by beam search."""
+
+    def load(self, path: str, config: DataConfig, which: str) -> RetrievalSplit:
+        """Read a split from its file: the layouts of retrieval."""
+        return load_retrieval(path, config, which)
+
+    def task(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> CaptionLoss:
+        """The training loss; that captions will not be scored, for want of a package, is said before."""
+        warn_of_cuts(prepared.tokenizer, split.texts, config.model.max_tokens, "captions")
+        if config.data.test or config.data.val:  # what would fail after training fails now
+            settings, positions = config.evaluate, prepared.model.config.text_config.max_position_embeddings
+            check_lengths(
+                prepared.tokenizer, config.model.prompt, settings.beams, settings.longest, settings.shortest, positions
+            )
+        if config.train.keep == "best":
+            require_scorer()
+        elif (config.data.test or config.data.val) and not can_score():
+            logger.warning("captions will be written and not scored: CIDEr and BLEU-4 need %s", INSTALL)
+        return CaptionLoss(prepared.model, prepared.tokenizer, config.model, config.model.prompt)
+
+    def evaluate(
+        self, prepared: Prepared, split: RetrievalSplit, config: RunConfig, progress: Progress | None
+    ) -> Result:
+        """Write a caption for every visual, and score it where the scorer is installed; `detail` is the captions."""
+        loader = visuals_of(prepared, split, config)
+        model, settings = prepared.model, config.evaluate
+        written: list[str] = []
+        with evaluating(model, autocast(settings.precision, model.device)):
+            for batch in loader:
+                visuals = encode_visual(model, batch.frames.to(model.device), config.model.frame_chunk)
+                context = visual_context(model, visuals)
+                written += generate_texts(
+                    model, prepared.tokenizer, context, config.model.prompt, settings.beams, settings.longest,
+                    settings.shortest,
+                )  # fmt: skip
+                if progress is not None:
+                    progress(len(written), len(split.visuals))
+        if shared(prepared, split):
+            written = gather_list(written)
+        if not can_score():
+            headline = f"{len(written)} captions written, not scored: CIDEr and BLEU-4 need {INSTALL}"
+            return Result({}, torch.zeros(len(written)), headline, 0.0, written)
+        owned = split.visual_texts()
+        references = {visual: [split.texts[text] for text in texts] for visual, texts in enumerate(owned)}
+        found = caption_scores(dict(enumerate(written)), references)
+        scores = {"cider": found.cider, "bleu@4": found.bleu4, "tokenizer": found.tokenizer}
+        headline = f"CIDEr {found.cider:.1f}, BLEU-4 {found.bleu4:.1f} ({found.tokenizer} tokenizer)"
+        return Result(scores, torch.tensor(found.cider_each) / 100, headline, found.cider, written)
+
+
+class CaptionLoss(DecoderLoss):
+    """The loss of captions: mean over the tokens after the prompt, label-smoothed.
+
+    Args:
+        model: a `BlipForConditionalGeneration` with the adapters, or with every weight, to train.
+        tokenizer: the base's.
+        settings: max_tokens and frame_chunk are used.
+        prompt: before every caption; not learnt.
+
+    Raises:
+        ConfigError: the prompt leaves no room for a caption.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: ModelConfig,
+        prompt: str,
+    ) -> None:
+        super().__init__(model, tokenizer, settings)
+        self.prompt = prompt
+        self.given = prompt_tokens(tokenizer, prompt)
+        if self.given + 2 > settings.max_tokens:
+            raise ConfigError(
+                f"model.prompt has {self.given} tokens with [DEC], and model.max_tokens is {settings.max_tokens}: "
+                "no caption has room behind it; shorten the prompt or raise max_tokens"
+            )
+
+    def forward(self, batch: Batch, step: StepInfo) -> dict[str, Tensor]:
+        """The loss of this process's share of a step, as BLIP's a mean over all tokens of the batch."""
+        visuals = encode_visual(self.model, batch.frames, self.settings.frame_chunk)
+        nll, count = caption_nll(
+            self.model, self.tokenizer, visuals, batch.captions, batch.rows, self.prompt, self.settings.max_tokens
+        )
+        return {"loss": nll / max(1, count) * share(count, batch.frames.device).weight}
