@@ -1,4 +1,4 @@
-"""The tables of README.md and docs/scaling.md, from the results that are there.
+"""The tables of docs/costs.md, from the results that are there.
 
 python benchmarks/tables.py
 """
