@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("embedded", reason="the scripts that build the assets come with the repository alone")
+pytest.importorskip("world", reason="the scripts that build the assets come with the repository alone")
 from world.fusing.canvas import SIZE, Painter, arrange
 from world.fusing.concepts import NOVEL, difference_hash, is_novel, read_concepts
 from world.fusing.sprites import STILL, TILE, Jitter, make_sprites

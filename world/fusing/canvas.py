@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -27,11 +27,13 @@ class Canvases:
         pixels: uint8 [B, 96, 96, 3].
         owner: concept on each patch [B, N], -1 where there is none.
         things: what is on each canvas.
+        colours: name of each ground's colour, "" where it has no single one; empty where grounds have no names.
     """
 
     pixels: np.ndarray
     owner: np.ndarray
     things: list[list[Placed]]
+    colours: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         """B."""
@@ -45,9 +47,15 @@ class Canvases:
 
 def grounds(count: int, seed: int) -> np.ndarray:
     """Grounds uint8 [count, 96, 96, 3]."""
+    return named_grounds(count, seed)[0]
+
+
+def named_grounds(count: int, seed: int) -> tuple[np.ndarray, list[str]]:
+    """Grounds uint8 [count, 96, 96, 3] with the name of each one's colour, "" where it has no single one."""
     generator = torch.Generator().manual_seed(seed)
-    parts = [backgrounds(min(500, count - done), generator)[0] for done in range(0, count, 500)]
-    return (torch.cat(parts).permute(0, 2, 3, 1) * 255).to(torch.uint8).numpy()
+    parts = [backgrounds(min(500, count - done), generator) for done in range(0, count, 500)]
+    pixels = (torch.cat([part for part, _ in parts]).permute(0, 2, 3, 1) * 255).to(torch.uint8).numpy()
+    return pixels, [name for _, names in parts for name in names]
 
 
 def arrange(concepts: list[int], rng: random.Random) -> list[Placed]:
@@ -73,21 +81,24 @@ class Painter:
         sprites: the drawings.
         ground: uint8 [G, 96, 96, 3].
         patch: side of a patch in pixels.
+        colours: names of the grounds' colours.
     """
 
-    def __init__(self, sprites: Sprites, ground: np.ndarray, patch: int) -> None:
-        self.sprites, self.ground, self.patch = sprites, ground, patch
+    def __init__(self, sprites: Sprites, ground: np.ndarray, patch: int, colours: list[str] | None = None) -> None:
+        self.sprites, self.ground, self.patch, self.colours = sprites, ground, patch, colours or []
 
     def __call__(self, layouts: list[list[Placed]], rng: random.Random) -> Canvases:
         """Paint each layout; every draw comes from `rng`."""
         pixels = np.empty((len(layouts), SIZE, SIZE, 3), np.uint8)
         owner = np.full((len(layouts), SIZE, SIZE), -1, np.int16)
+        colours = []
         for row, things in enumerate(layouts):
-            ground = self.ground[rng.randrange(len(self.ground))]
-            pixels[row] = ground[:: rng.choice((1, -1)), :: rng.choice((1, -1))]
+            number = rng.randrange(len(self.ground))
+            pixels[row] = self.ground[number][:: rng.choice((1, -1)), :: rng.choice((1, -1))]
+            colours += self.colours[number : number + 1]
             for concept, x, y in things:
                 self._lay(pixels[row], owner[row], concept, x, y, rng)
-        return Canvases(pixels, self._patches(owner, layouts), layouts)
+        return Canvases(pixels, self._patches(owner, layouts), layouts, colours)
 
     def _lay(self, pixels: np.ndarray, owner: np.ndarray, concept: int, x: float, y: float, rng: random.Random) -> None:
         picture = int(rng.choice(self.sprites.of[concept]))
