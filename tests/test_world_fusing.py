@@ -16,12 +16,13 @@ from world.fusing.captions import PRETRAINING
 from world.fusing.concepts import read_concepts
 from world.fusing.dense import DenseHeads, Words, dense_losses, looked, places
 from world.fusing.fused import Fused, build, fuse, text_feature
+from world.fusing.loop import optimisers, trained
 from world.fusing.measure import RERANKED, Subject, falsehoods, questions, retrieval, twin_scenes
 from world.fusing.names import Lexicon
 from world.fusing.questions import Asker
 from world.fusing.saying import Saying
 from world.fusing.sprites import STILL, TILE, make_sprites
-from world.fusing.stage2 import Batches, Learner, arguments, losses, optimisers, train
+from world.fusing.stage2 import Batches, Learner, arguments, losses, train
 from world.fusing.truths import Scene
 from world.fusing.vision import WIDTH
 from world.fusing.vocabulary import Vocabulary
@@ -130,7 +131,7 @@ def test_a_batch_of_pre_training_is_learnt() -> None:
     torch.manual_seed(0)
     batches = Batches(Squares(), 12, 12)
     learner = Learner(len(batches.writer.asker.answers))
-    assert not any(name.startswith("base.vision_model") for name, _ in learner.trained())
+    assert not any(name.startswith("base.vision_model") for name, _ in trained(learner))
     steps, kept = optimisers(learner, 1e-3, 0.01), []
     for _ in range(25):
         found, _ = losses(learner, batches, 0)
@@ -153,8 +154,9 @@ def test_a_run_taken_up_again_is_the_run_that_never_stopped(tmp_path: Path) -> N
                  "--save_every", "2", "--log_every", "1"]
             )  # fmt: skip
             args.stop = count
+            torch.manual_seed(0)
             train(args, Squares(16))
-        return torch.load(tmp_path / folder / "checkpoint.pt", weights_only=True)["learner"]
+        return torch.load(tmp_path / folder / "checkpoint.pt", weights_only=True)["model"]
 
     whole, parts = run("whole", 5), run("parts", 2, 5)
     assert all(torch.equal(whole[name], parts[name]) for name in whole)

@@ -28,6 +28,7 @@ from world.fusing.canvas import Placed
 from world.fusing.captions import ABOVE, REVERSED, Captioner, Style
 from world.fusing.concepts import read_concepts
 from world.fusing.fused import fuse, margin, text_feature, visual_feature
+from world.fusing.loop import restore
 from world.fusing.names import Lexicon
 from world.fusing.questions import KINDS_ASKED, Asker
 from world.fusing.sources import HELD_OUT, NEW
@@ -89,7 +90,7 @@ def read(file: Path) -> Subject:
     concepts = read_concepts()
     lexicon = Lexicon(concepts)
     learner = Learner(len(Asker(lexicon, []).answers))
-    learner.load_state_dict({name: value.float() for name, value in load_file(file).items()})
+    restore(learner, load_file(file))
     return Subject(learner.eval().requires_grad_(False), lexicon, Vocabulary())
 
 
