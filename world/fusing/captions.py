@@ -132,11 +132,18 @@ class Captioner:
                         return Claim((a, b, *rest), direction, **extra)
         return None
 
-    def word(self, claim: Claim, rng: random.Random) -> Saying:
-        """One wording of a claim; draws depend on its kind alone, so that a falsehood differs by what is claimed."""
+    def word(self, claim: Claim, rng: random.Random, opener: str | None = None) -> Saying:
+        """One wording of a claim; draws depend on its kind alone, so that a falsehood differs by what is claimed.
+
+        Args:
+            claim: what to say.
+            rng: of the wording.
+            opener: what the text begins with, or nothing; drawn where it isn't given.
+        """
         saying = Saying()
         count_first, ground_first = rng.random() < 0.6, rng.random() < 0.15
-        opener = rng.choice(OPENERS) if rng.random() < 0.35 else ""
+        drawn = rng.choice(OPENERS) if rng.random() < 0.35 else ""
+        opener = drawn if opener is None else opener
         style = random.Random(rng.random())
         if claim.ground and ground_first:
             self._ground(saying, claim.ground, style)
