@@ -14,7 +14,7 @@ from world.fusing.bank import PATCH, Bank, encoded, layout, read_vision
 from world.fusing.canvas import SIZE, Painter, named_grounds
 from world.fusing.captions import PRETRAINING
 from world.fusing.concepts import read_concepts
-from world.fusing.dense import DenseHeads, Words, dense_losses, looked, places
+from world.fusing.dense import DenseHeads, Words, dense_losses, kinds_of, looked, places
 from world.fusing.fused import Fused, build, fuse, text_feature
 from world.fusing.loop import optimisers, trained
 from world.fusing.measure import RERANKED, Subject, falsehoods, questions, retrieval, twin_scenes
@@ -97,11 +97,14 @@ def test_words_that_look_at_what_they_name_lose_nothing() -> None:
     scores = torch.zeros(1, 3, 1, 5, 37)
     scores[0, :, 0, 2, [4, 5]] = 30.0  # patches 3 and 4: the class token stands before them
     scores[0, :, 0, 3, 0] = 30.0
-    there, absent = torch.tensor([[0, 0, 2, 7]]), torch.tensor([[0, 0, 3, 8]])
-    assert looked(scores, owner, there) < 0.7
-    assert looked(scores, owner, absent) < 1e-3
-    assert looked(scores, owner, torch.tensor([[0, 0, 3, 7]])) > 10
-    assert looked(scores, owner, torch.tensor([[0, 0, 2, 8]])) > 10
+    there, absent = torch.tensor([[0, 0, 2]]), torch.tensor([[0, 0, 3]])
+    for word, concept, most, least in (
+        (there, 7, 0.7, 0.0),
+        (absent, 8, 1e-3, 0.0),
+        (absent, 7, 99, 10),
+        (there, 8, 99, 10),
+    ):
+        assert least <= looked(scores, word, owner == concept) < most
 
 
 def test_dense_signals_read_where_things_are() -> None:
@@ -121,7 +124,7 @@ def test_dense_signals_read_where_things_are() -> None:
             head.bias.zero_()
             head.weight[:, number] = torch.tensor(value)
     fused = Fused([states, states, states], [torch.zeros(1, 3, 1, length, 37)] * 3)
-    found = dense_losses(heads, fused, torch.full((1, 36), -1), at, words)
+    found = dense_losses(heads, fused, torch.full((1, 36), -1), at, words, kinds_of(LEXICON))
     assert found["turn"].item() == pytest.approx(0, abs=1e-6)
     assert found["spot"].item() == pytest.approx(0, abs=1e-6)
     assert found["ground"].item() > 3  # ln 37: it looks everywhere
@@ -140,7 +143,19 @@ def test_a_batch_of_pre_training_is_learnt() -> None:
             optimiser.step()
             optimiser.zero_grad()
         kept.append({name: float(loss.detach()) for name, loss in found.items()})
-    assert set(kept[0]) == {"match", "answer", "ground", "shown", "where", "turn", "spot", "look", "contrast"}
+    assert set(kept[0]) == {
+        "match",
+        "answer",
+        "ground",
+        "shown",
+        "where",
+        "turn",
+        "spot",
+        "look",
+        "contrast",
+        "kind",
+        "colour",
+    }
     for name in ("answer", "ground", "where", "turn", "contrast"):
         assert kept[-1][name] < 0.8 * kept[0][name], name
 

@@ -11,7 +11,7 @@ pytest.importorskip("world", reason="the scripts that build the assets come with
 from world.fusing.bank import layout
 from world.fusing.captions import ABOVE, PRETRAINING, REVERSED, Captioner, Style
 from world.fusing.concepts import read_concepts
-from world.fusing.names import NAMES, NUMBERS, Lexicon
+from world.fusing.names import KINDS, NAMES, NUMBERS, Lexicon
 from world.fusing.questions import KINDS_ASKED, Asker
 from world.fusing.texts import TEXTS, Writer
 from world.fusing.truths import OTHER_COLOURS, Claim, Scene, alterations, falsified
@@ -122,6 +122,10 @@ def test_marks_point_at_the_words_that_say_so() -> None:
                 assert saying.words[place] in ("left", "right")
             for place, _ in saying.spots:
                 assert saying.words[place] in ("left", "right", "top", "bottom")
+            for place, kind in saying.kinds:
+                assert saying.words[place] in KINDS[kind]
+            for place in saying.grounds:
+                assert saying.words[place] in OTHER_COLOURS
             for place, _ in saying.looks:
                 assert saying.words[place] in ("what", "which")
 

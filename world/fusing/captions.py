@@ -96,7 +96,7 @@ class Captioner:
 
     def _extra(self, scene: Scene, rng: random.Random) -> dict:
         extra: dict = {"count": len(scene.things)} if rng.random() < 0.2 else {}
-        if scene.ground and rng.random() < 0.25:
+        if scene.ground and rng.random() < 0.35:
             extra["ground"] = scene.ground
         return extra
 
@@ -228,8 +228,5 @@ class Captioner:
     @staticmethod
     def _ground(saying: Saying, colour: str, style: random.Random) -> None:
         frame = style.choice(GROUNDS)
-        saying.say(
-            frame.replace("a {}", "{}").format(f"{article_of(colour)} {colour}")
-            if "a {}" in frame
-            else frame.format(colour)
-        )
+        noun = f"{article_of(colour)} {colour}" if "a {}" in frame else colour
+        saying.ground(frame.replace("a {}", "{}").format(noun), colour)

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 
 from world.fusing.canvas import SIZE
 from world.fusing.fused import Fused
+from world.fusing.names import KINDS, Lexicon
 from world.fusing.saying import Saying
 from world.fusing.truths import Scene
 from world.fusing.vision import WIDTH
 
 NAMING, RELATING = 0, 1  # layers: words find what they name; the next layer relates what they found
+ORDER = {kind: number for number, kind in enumerate(KINDS)}
 LOOKING = 2  # heads of a layer's cross-attention that are told where to look
 
 
@@ -42,24 +44,30 @@ class Words:
         turns: words that relate [K, 5]: canvas, text, place, concept a, concept b.
         spots: words that place [K, 4].
         looks: words that ask [K, 4].
+        kinds: words that name a kind [K, 4], the last its number in `KINDS`.
+        grounds: words that name the ground's colour [K, 3].
     """
 
     named: Tensor
     turns: Tensor
     spots: Tensor
     looks: Tensor
+    kinds: Tensor
+    grounds: Tensor
 
     @staticmethod
     def of(sayings: list[list[Saying]]) -> Words:
         """Marks of the texts of each canvas; places count [CLS]."""
-        named, turns, spots, looks = [], [], [], []
+        named, turns, spots, looks, kinds, grounds = [], [], [], [], [], []
         for row, texts in enumerate(sayings):
             for column, saying in enumerate(texts):
                 named += [(row, column, place + 1, c) for place, c in enumerate(saying.named) if c >= 0]
                 turns += [(row, column, place + 1, a, b) for place, a, b in saying.turns]
                 spots += [(row, column, place + 1, a) for place, a in saying.spots]
                 looks += [(row, column, place + 1, a) for place, a in saying.looks]
-        wide = zip((named, turns, spots, looks), (4, 5, 4, 4), strict=True)
+                kinds += [(row, column, place + 1, ORDER[kind]) for place, kind in saying.kinds]
+                grounds += [(row, column, place + 1) for place in saying.grounds]
+        wide = zip((named, turns, spots, looks, kinds, grounds), (4, 5, 4, 4, 4, 3), strict=True)
         return Words(*(torch.tensor(rows, dtype=torch.long).view(-1, width) for rows, width in wide))
 
 
@@ -72,45 +80,59 @@ def places(scenes: list[Scene], concepts: int) -> Tensor:
     return out
 
 
-def looked(scores: Tensor, owner: Tensor, words: Tensor) -> Tensor:
-    """Cross-entropy of where words look: at the patches of their concept, at the class token where there is none.
+def looked(scores: Tensor, words: Tensor, patches: Tensor) -> Tensor:
+    """Cross-entropy of where words look: at their patches, at the class token where there are none.
 
     Args:
         scores: before the softmax [B, heads, T, L, 1 + N].
-        owner: concept on each patch [B, N].
-        words: [K, 4].
+        words: canvas, text and place of each [K, 3 or more].
+        patches: what each should look at [K, N], boolean.
     """
-    row, text, place, concept = words.unbind(1)
-    wanted = F.pad((owner[row] == concept[:, None]).float(), (1, 0))
+    row, text, place = words[:, :3].unbind(1)
+    wanted = F.pad(patches.float(), (1, 0))
     wanted[:, 0] = (wanted.sum(1) == 0).float()
     wanted = wanted / wanted.sum(1, keepdim=True)
     found = scores[row, :LOOKING, text, place].float().log_softmax(-1)
-    return -(wanted[:, None] * found).sum(-1).mean()
+    return -(wanted[:, None] * found).sum(-1).sum() / LOOKING / max(1, len(words))
 
 
-def dense_losses(heads: DenseHeads, fused: Fused, owner: Tensor, at: Tensor, words: Words) -> dict[str, Tensor]:
+def kinds_of(lexicon: Lexicon) -> Tensor:
+    """Number in `KINDS` of each concept's kind, -1 where it has none that people ask after; [C + 1], the last -1."""
+    return torch.tensor([ORDER.get(kind, -1) for kind in lexicon.kinds] + [-1])
+
+
+def dense_losses(
+    heads: DenseHeads, fused: Fused, owner: Tensor, at: Tensor, words: Words, kinds: Tensor
+) -> dict[str, Tensor]:
     """The dense losses of a batch.
 
     Args:
         heads: what they are read by.
         fused: the texts' states and scores.
-        owner: concept on each patch [B, N].
+        owner: concept on each patch [B, N], -1 for the ground.
         at: from `places` [B, C, 3].
         words: the texts' marks.
+        kinds: from `kinds_of` [C + 1].
     """
     row, text, place, concept = words.named.unbind(1)
     read = heads.where(fused.layers[NAMING][row, text, place]).float()
     true = at[row, concept]
     shown = true[:, 0]
     found = {
-        "ground": looked(fused.scores[NAMING], owner, words.named),
+        "ground": looked(fused.scores[NAMING], words.named, owner[row] == concept[:, None]),
         "shown": F.binary_cross_entropy_with_logits(read[:, 0], shown),
         "where": 2 * (shown[:, None] * (read[:, 1:] - true[:, 1:]) ** 2).sum() / shown.sum().clamp(min=1),
         "turn": _distance(heads.turn, fused, words.turns, at, relative=True),
         "spot": _distance(heads.spot, fused, words.spots, at, relative=False),
+        "look": looked(fused.scores[RELATING], words.looks, owner[words.looks[:, 0]] == words.looks[:, 3:]),
+        "colour": looked(fused.scores[NAMING], words.grounds, owner[words.grounds[:, 0]] < 0),
     }
-    if len(words.looks):
-        found["look"] = looked(fused.scores[RELATING], owner, words.looks)
+    row, text, place, kind = words.kinds.unbind(1)
+    patches = kinds[owner[row]] == kind[:, None]
+    found["kind"] = looked(fused.scores[NAMING], words.kinds, patches)
+    if len(kind):
+        read = heads.where(fused.layers[NAMING][row, text, place])[:, 0].float()
+        found["kind"] = found["kind"] + F.binary_cross_entropy_with_logits(read, patches.any(1).float())
     return found
 
 

@@ -27,7 +27,7 @@ KINDS_ASKED = (
     "where",
     "corner",
 )
-WEIGHTS = (0.2, 0.08, 0.14, 0.06, 0.1, 0.06, 0.04, 0.14, 0.06, 0.06, 0.06)
+WEIGHTS = (0.16, 0.14, 0.14, 0.06, 0.08, 0.06, 0.04, 0.14, 0.06, 0.06, 0.06)
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,11 @@ class Asker:
         if yes and not shown:
             return None
         some = sorted(shown if yes else KINDS.keys() - shown)
-        # absent kinds are asked after as often as present ones are: else the kind alone would tell the answer
+        # absent kinds by how often they would be present: else the kind alone would tell the answer
         kind = rng.choice(some) if yes else rng.choices(some, [self.share[k] for k in some])[0]
-        saying.say(rng.choice((f"is there any {KINDS[kind][0]} ?", f"are there {KINDS[kind][1]} ?")))
-        return saying, self.number["yes" if yes else "no"]
+        one, several = KINDS[kind]
+        words, key = rng.choice(((f"is there any {one} ?", one), (f"are there {several} ?", several)))
+        return saying.kind(words, key, kind), self.number["yes" if yes else "no"]
 
     def _pair(self, scene: Scene, rng: random.Random) -> tuple[int, int, str] | None:
         """Two things of which one is to the other's side."""
@@ -127,7 +128,8 @@ class Asker:
         most = max(counts.values())
         kind = rng.choice(sorted(k for k in counts if counts[k] == most or rng.random() < 0.3))
         words = rng.choice(("how many {} are there ?", "how many {} ?", "how many {} do you see ?"))
-        return saying.say(words.format(KINDS[kind][1])), self.number[NUMBERS[counts[kind] - 1]]
+        several = KINDS[kind][1]
+        return saying.kind(words.format(several), several, kind), self.number[NUMBERS[counts[kind] - 1]]
 
     def _ground(self, scene: Scene, saying: Saying, rng: random.Random) -> tuple[Saying, int] | None:
         if not scene.ground:
@@ -167,7 +169,8 @@ class Asker:
         concept = rng.choice(fit)
         saying.looks.append((0, concept))
         words = rng.choice(("which {} is there ?", "which {} do you see ?", "what {} is this ?"))
-        return saying.say(words.format(KINDS[self.lexicon.kinds[concept]][0])), self.first_name + concept
+        kind = self.lexicon.kinds[concept]
+        return saying.kind(words.format(KINDS[kind][0]), KINDS[kind][0], kind), self.first_name + concept
 
     def _where(self, scene: Scene, saying: Saying, rng: random.Random) -> tuple[Saying, int] | None:
         concept = rng.choice(sorted(scene.concepts))

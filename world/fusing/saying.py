@@ -20,6 +20,8 @@ class Saying:
     Args:
         words: lower case; punctuation stands alone.
         named: the concept that each word is part of a name of, -1 for none.
+        kinds: (place of a word, kind): the word names things of that kind ("animals").
+        grounds: places of words that name a ground's colour.
         turns: (place of a word, a, b): the word says how concept a lies to concept b.
         spots: (place of a word, a): the word says where concept a lies.
         looks: (place of a word, a): the word asks for concept a.
@@ -27,6 +29,8 @@ class Saying:
 
     words: list[str] = field(default_factory=list)
     named: list[int] = field(default_factory=list)
+    kinds: list[tuple[int, str]] = field(default_factory=list)
+    grounds: list[int] = field(default_factory=list)
     turns: list[tuple[int, int, int]] = field(default_factory=list)
     spots: list[tuple[int, int]] = field(default_factory=list)
     looks: list[tuple[int, int]] = field(default_factory=list)
@@ -56,6 +60,16 @@ class Saying:
     def turn(self, words: str, key: str, a: int, b: int) -> Saying:
         """Append words of which `key` says how a lies to b."""
         self.turns.append((len(self.words) + words.split().index(key), a, b))
+        return self.say(words)
+
+    def kind(self, words: str, key: str, kind: str) -> Saying:
+        """Append words of which `key` names a kind."""
+        self.kinds.append((len(self.words) + words.split().index(key), kind))
+        return self.say(words)
+
+    def ground(self, words: str, colour: str) -> Saying:
+        """Append words of which one is the ground's colour."""
+        self.grounds.append(len(self.words) + words.split().index(colour))
         return self.say(words)
 
     def spot(self, words: str, keys: str, a: int) -> Saying:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import BlipForImageTextRetrieval
 
 from world.fusing.bank import Bank, Source, read_vision
-from world.fusing.dense import DenseHeads, Words, dense_losses, places
+from world.fusing.dense import DenseHeads, Words, dense_losses, kinds_of, places
 from world.fusing.fused import build, fuse, start_words, text_feature, unit_rows, visual_feature
 from world.fusing.loop import arguments as common
 from world.fusing.loop import prepare, run
@@ -62,6 +62,7 @@ class Batches:
     def __init__(self, source: Source, batch: int, more: int) -> None:
         self.source, self.batch, self.more = source, batch, more
         self.writer, self.vocabulary = Writer(source.lexicon, source.seen), Vocabulary()
+        self.kinds = kinds_of(source.lexicon)
         self.per_epoch = source.size // batch
         self.number, self.bank = -1, None
 
@@ -92,7 +93,7 @@ def losses(learner: Learner, batches: Batches, step: int) -> tuple[dict[str, Ten
     answered, answers = learner.answer(first[:, 4:]).float().flatten(0, 1), torch.tensor(texts.answers).flatten()
     found = {"match": F.cross_entropy(matched, truth), "answer": F.cross_entropy(answered, answers)}
     at = places(scenes, len(batches.source.lexicon))
-    found |= dense_losses(learner.dense, fused, bank.owner[rows], at, Words.of(texts.sayings))
+    found |= dense_losses(learner.dense, fused, bank.owner[rows], at, Words.of(texts.sayings), batches.kinds)
     found["contrast"] = contrast(learner, batches, bank, rows + further, rng)
     right = {
         "match_right": float((matched.argmax(1) == truth).float().mean()),

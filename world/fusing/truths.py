@@ -120,7 +120,7 @@ def alterations(claim: Claim) -> list[str]:
         found += ["object", "object"]
     if claim.count:
         found += ["count", "count"]
-    return found + (["ground"] if claim.ground else [])
+    return found + (["ground", "ground"] if claim.ground else [])
 
 
 def another(scene: Scene, lexicon: Lexicon, among: list[int], rng: random.Random) -> int:
