@@ -78,16 +78,16 @@ def test_the_forward_pass_is_that_of_transformers() -> None:
 def test_the_package_fuses_these_weights_as_pre_training_did() -> None:
     from world.fusing.fused import margin
 
-    from uniadapter.backbone import Visuals, encode_text, match
+    import uniadapter as ua
 
     torch.manual_seed(0)
     model, visual = build().eval(), torch.randn(2, 37, WIDTH)
     ids, mask = Vocabulary().encode([text.split() for text in TEXTS])
     with torch.no_grad():
         own = margin(model, fuse(model, ids.view(2, 2, -1), mask.view(2, 2, -1), visual)).flatten()
-        visuals = Visuals(visual[:, None], torch.zeros(2, 64), torch.zeros(2, 1, 64))
+        visuals = ua.Visuals(visual[:, None], torch.zeros(2, 64), torch.zeros(2, 1, 64))
         pairs = torch.tensor([[0, 0], [1, 0], [2, 1], [3, 1]])
-        logits = match(model, encode_text(model, ids, mask), visuals, pairs)
+        logits = ua.match(model, ua.encode_text(model, ids, mask), visuals, pairs)
     torch.testing.assert_close(logits[:, 1] - logits[:, 0], own, atol=1e-5, rtol=1e-4)
 
 

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from uniadapter.files import written_atomically
-from uniadapter.memory import keep_freed_memory
+from uniadapter.app.memory import keep_freed_memory
+from uniadapter.files.writing import written_atomically
 from world.fusing.stage1 import write
 
 LOG = logging.getLogger("stage")

@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from uniadapter.files import written_atomically
+from uniadapter.files.writing import written_atomically
 from world.fusing.bank import COUNTS, Bank, encoded, layout, read_vision, still_painter
 from world.fusing.canvas import Placed
 from world.fusing.captions import ABOVE, REVERSED, Captioner, Style
