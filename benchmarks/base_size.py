@@ -30,11 +30,13 @@ from transformers import BlipConfig, BlipForImageTextRetrieval
 from usual import LONGEST, Frames, Usual, attach, attach_strong, training_loss
 
 from uniadapter.app.memory import keep_freed_memory
+from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.config import AdapterConfig, ModelConfig, ObjectiveConfig
 from uniadapter.evaluation.rerank import rerank
-from uniadapter.model.backbone import Visuals, encode_text, encode_visual
-from uniadapter.model.blip.inject import new_adapter_set
-from uniadapter.model.sets import adapter_set, add_adapter
+from uniadapter.model.backbone import backbone
+from uniadapter.model.encoding import encode_text, encode_visual
+from uniadapter.model.features import Visuals
+from uniadapter.model.sets import adapter_set
 from uniadapter.model.tokens import TokenBatch
 from uniadapter.objectives.contrastive import FeatureQueue
 from uniadapter.tasks.loss import StepInfo
@@ -75,7 +77,7 @@ def texts(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 def trained_set(model: BlipForImageTextRetrieval, config: AdapterConfig = ADAPTERS) -> dict[str, Tensor]:
     """Weights of a set away from its start, the same in every process."""
     torch.manual_seed(2)
-    built = new_adapter_set(model, config)
+    built = backbone(model).new_set(config)
     generator = torch.Generator().manual_seed(1)
     return {n: p + 0.02 * torch.randn(p.shape, generator=generator) for n, p in built.state_dict().items()}
 
@@ -98,7 +100,7 @@ def usual_model(
 ) -> Usual:
     """The usual peer, with its adapters hooked on."""
     model, frames = load(image_size), Frames() if config.frame_aware else None
-    built = new_adapter_set(model, config)
+    built = backbone(model).new_set(config)
     built.load_state_dict(state or trained_set(model, config))
     attach(model, built, frames)
     model.add_module("adapters", built)  # so that it has an optimiser's and a momentum copy's parameters

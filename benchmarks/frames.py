@@ -22,8 +22,9 @@ from base_size import load, peak, resident, texts, trained_set
 from device import processor
 
 from uniadapter.app.memory import keep_freed_memory
+from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.config import AdapterConfig, ModelConfig, ObjectiveConfig
-from uniadapter.model.sets import adapter_set, add_adapter
+from uniadapter.model.sets import adapter_set
 from uniadapter.model.tokens import TokenBatch
 from uniadapter.tasks.loss import StepInfo
 from uniadapter.tasks.retrieval import RetrievalLoss

@@ -25,8 +25,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from uniadapter.app.memory import keep_freed_memory
-from uniadapter.model.backbone import encode_text, encode_visual, fuse
-from uniadapter.model.sets import add_adapter, disable_adapter
+from uniadapter.checkpoints.adapters import add_adapter
+from uniadapter.model.encoding import encode_text, encode_visual, fuse
+from uniadapter.model.sets import disable_adapter
 
 VISUALS, TEXTS = 4, 64
 logger = logging.getLogger("overhead")

@@ -24,9 +24,9 @@ from torch import Tensor
 from transformers import BlipForQuestionAnswering
 
 from uniadapter.app.memory import keep_freed_memory
-from uniadapter.model.blip.decoder import Context
-from uniadapter.model.blip.inject import adopt
-from uniadapter.model.blip.ranking import AnswerTree, rank_answers
+from uniadapter.model.backbone import adopt
+from uniadapter.model.blip.ranking import rank_answers
+from uniadapter.model.features import AnswerTree, Context
 
 RESULTS = Path(__file__).parent / "results"
 DEC, SEP = 30522, 102

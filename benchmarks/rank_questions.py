@@ -20,8 +20,8 @@ from transformers import BlipForQuestionAnswering
 
 from uniadapter.app.memory import keep_freed_memory
 from uniadapter.evaluation.blocks import block_questions
-from uniadapter.model.blip.decoder import Context
-from uniadapter.model.blip.ranking import AnswerTree, rank_answers
+from uniadapter.model.blip.ranking import rank_answers
+from uniadapter.model.features import AnswerTree, Context
 
 RESULTS = Path(__file__).parent / "results"
 logger = logging.getLogger("rank_questions")

@@ -43,7 +43,8 @@ from uniadapter.config import AdapterConfig
 from uniadapter.evaluation.recall import top_candidates
 from uniadapter.evaluation.rerank import rerank
 from uniadapter.evaluation.visual_store import TokensOnDisk
-from uniadapter.model.backbone import Texts, Visuals, encode_text
+from uniadapter.model.encoding import encode_text
+from uniadapter.model.features import Texts, Visuals
 from uniadapter.model.precision import round_frozen
 
 BLOCKS = 6  # of each peer, between ours

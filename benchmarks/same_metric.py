@@ -32,7 +32,7 @@ from uniadapter.evaluation.recall import reranked_ranks, retrieval_metrics, top_
 from uniadapter.evaluation.rerank import rerank
 from uniadapter.evaluation.retrieval import encode_texts
 from uniadapter.evaluation.visual_store import encoded_visuals
-from uniadapter.model.backbone import Texts, Visuals
+from uniadapter.model.features import Texts, Visuals
 from uniadapter.model.sets import adapter_set
 from uniadapter.tasks.base import visuals_of
 from uniadapter.tasks.preparing import Prepared, prepare

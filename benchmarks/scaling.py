@@ -25,8 +25,9 @@ from base_size import ADAPTERS, RESULTS, load, machine
 from transformers import PreTrainedModel
 
 from uniadapter.app.memory import keep_freed_memory
-from uniadapter.model.backbone import Texts, Visuals, fuse
-from uniadapter.model.sets import add_adapter
+from uniadapter.checkpoints.adapters import add_adapter
+from uniadapter.model.encoding import fuse
+from uniadapter.model.features import Texts, Visuals
 
 DOCS = Path(__file__).parents[1] / "docs"
 FACTORS = (1, 2, 4, 8, 16)

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BlipForImageTextRetrieval
 
-from uniadapter.model.adapter import AdapterSet
-from uniadapter.model.backbone import enc_token_id, frame_weights
+from uniadapter.model.adapter_set import AdapterSet
+from uniadapter.model.blip.fusion import enc_token_id
+from uniadapter.model.frame_attention import frame_weights
 from uniadapter.objectives.contrastive import FeatureQueue, contrastive_loss
 
 LONGEST = 35

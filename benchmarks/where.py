@@ -23,7 +23,7 @@ from scaling import DOCS, gemm
 
 from training import Stepper
 from uniadapter.app.memory import keep_freed_memory
-from uniadapter.model.backbone import begin_fusion, encode_text, match
+from uniadapter.model.encoding import begin_fusion, encode_text, match
 from uniadapter.model.precision import round_frozen
 
 TEXTS = 64  # that meet each of two visuals

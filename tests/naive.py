@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from uniadapter.model.adapter import AdapterSet
+from uniadapter.model.adapter_set import AdapterSet
 
 
 def adapter(weights: nn.Module, x: Tensor, use: str, scale: float) -> Tensor:

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 import uniadapter.model.backbone
 from tiny import randomise, tiny_model, tiny_texts
+from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.config import AdapterConfig
-from uniadapter.model.backbone import encode_text, encode_visual, fuse
+from uniadapter.model.encoding import encode_text, encode_visual, fuse
 from uniadapter.model.kernels.absorbed import absorbed_attention, pays
-from uniadapter.model.sets import add_adapter
 
 
 @pytest.mark.parametrize("with_deltas", [False, True])

@@ -11,10 +11,11 @@ from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval
 
 import naive
 from tiny import randomise, tiny_model, tiny_texts
+from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.config import AdapterConfig, ConfigError
-from uniadapter.model.adapter import AdapterSet, BackboneShape, KeyValueAdapter, UniAdapter
-from uniadapter.model.backbone import encode_text, encode_visual, match
-from uniadapter.model.sets import add_adapter
+from uniadapter.model.adapter import KeyValueAdapter, UniAdapter
+from uniadapter.model.adapter_set import AdapterSet, BackboneShape
+from uniadapter.model.encoding import encode_text, encode_visual, match
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -13,14 +13,14 @@ from torch import Tensor
 from transformers import BlipForImageTextRetrieval, BlipForQuestionAnswering, PreTrainedModel
 
 from tiny import TASK_MODELS, randomise, tiny_model, tiny_texts
-from uniadapter.checkpoints.adapter_folder import load_adapter, save_adapter
+from uniadapter.checkpoints.adapter_folder import save_adapter
+from uniadapter.checkpoints.adapters import add_adapter, load_adapter
 from uniadapter.config import AdapterConfig, ConfigError, ModelConfig, ObjectiveConfig
-from uniadapter.model.backbone import encode_text, encode_visual, fuse, match
+from uniadapter.model.encoding import encode_text, encode_visual, fuse, match
 from uniadapter.model.sets import (
     active_adapter,
     adapter_names,
     adapter_set,
-    add_adapter,
     add_momentum,
     count_parameters,
     disable_adapter,

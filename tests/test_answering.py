@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, BlipForConditionalGeneration, BlipForQue
 
 from squares import COLOURS, save_tokenizer
 from tiny import randomise, tiny_model
+from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.config import AdapterConfig, EvaluateConfig, ModelConfig
 from uniadapter.data.batches import Batch
 from uniadapter.data.splits import RetrievalSplit
@@ -18,12 +19,13 @@ from uniadapter.evaluation import answering
 from uniadapter.evaluation.answering import AnswerList, Prediction, answer_questions, evaluate_answers
 from uniadapter.evaluation.blocks import block_questions
 from uniadapter.model.adapter import KeyValueAdapter
-from uniadapter.model.backbone import encode_visual
-from uniadapter.model.blip.decoder import Context, decode, question_context, visual_context
-from uniadapter.model.blip.generation import generate_texts
+from uniadapter.model.blip.decoder import decode, question_context, visual_context
 from uniadapter.model.blip.ranking import rank_answers
-from uniadapter.model.sets import adapter_set, add_adapter
-from uniadapter.model.tokens import decoder_tokens, tokenize
+from uniadapter.model.decoding import decoder_tokens, generate_texts
+from uniadapter.model.encoding import encode_visual
+from uniadapter.model.features import Context
+from uniadapter.model.sets import adapter_set
+from uniadapter.model.tokens import tokenize
 from uniadapter.tasks.answering import AnswerLoss
 from uniadapter.tasks.captioning import CaptionLoss
 from uniadapter.tasks.loss import StepInfo

@@ -12,23 +12,17 @@ from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval
 
 import naive
 from tiny import TASK_MODELS, randomise, tiny_config, tiny_model, tiny_texts
+from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.config import AdapterConfig
-from uniadapter.model import backbone, frame_attention
-from uniadapter.model.adapter import AdapterSet
-from uniadapter.model.backbone import (
-    Texts,
-    Visuals,
-    begin_fusion,
-    encode_text,
-    encode_visual,
-    frame_weights,
-    fuse,
-    match,
-    visual_feature,
-)
+from uniadapter.model import frame_attention
+from uniadapter.model.adapter_set import AdapterSet
+from uniadapter.model.blip import fusion
 from uniadapter.model.blip.vision import visual_stem
+from uniadapter.model.encoding import begin_fusion, encode_text, encode_visual, fuse, match, visual_feature
+from uniadapter.model.features import Texts, Visuals
+from uniadapter.model.frame_attention import frame_weights
 from uniadapter.model.kernels import attention
-from uniadapter.model.sets import add_adapter, disable_adapter, select_adapter
+from uniadapter.model.sets import disable_adapter, select_adapter
 
 SHAPES = [
     {},
@@ -352,9 +346,9 @@ def test_the_temporal_embedding_goes_into_fusion_alone_and_fits_other_lengths() 
 
 def test_enc_token_is_the_configs_or_the_one_behind_dec() -> None:
     model = tiny_model()
-    assert backbone.enc_token_id(model) == 63
+    assert fusion.enc_token_id(model) == 63
     model.config.text_config.enc_token_id = 17
-    assert backbone.enc_token_id(model) == 17
+    assert fusion.enc_token_id(model) == 17
 
 
 # Visuals and texts as values

@@ -15,10 +15,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tiny import randomise, tiny_model
-from uniadapter.checkpoints.adapter_folder import load_adapter, read_adapter_file, save_adapter
+from uniadapter.checkpoints.adapter_folder import read_adapter_file, save_adapter
+from uniadapter.checkpoints.adapters import add_adapter, load_adapter
 from uniadapter.config import AdapterConfig
 from uniadapter.errors import CheckpointError
-from uniadapter.model.sets import adapter_names, add_adapter, remove_adapter
+from uniadapter.model.sets import adapter_names, remove_adapter
 from uniadapter.model.settings import InferenceSettings
 
 KEYS = [
@@ -153,12 +154,8 @@ def test_sizes_are_compared_before_anything_is_made(folder: Path, monkeypatch: p
     file = folder / "uniadapter_config.json"
     values = json.loads(file.read_text())
     file.write_text(json.dumps(put(values, ("adapter", "bottleneck"), 16384)))  # the largest that a config may ask for
-    monkeypatch.setattr(
-        "uniadapter.checkpoints.adapter_folder.add_adapter", lambda *arguments: pytest.fail("a set was made")
-    )
-    monkeypatch.setattr(
-        "uniadapter.checkpoints.adapter_folder.read_weights", lambda file: pytest.fail("weights were read")
-    )
+    monkeypatch.setattr("uniadapter.checkpoints.adapters.add_adapter", lambda *arguments: pytest.fail("a set was made"))
+    monkeypatch.setattr("uniadapter.checkpoints.adapters.read_weights", lambda file: pytest.fail("weights were read"))
     assert "do not fit" in refused(folder)
 
 

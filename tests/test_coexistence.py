@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from transformers import BlipForConditionalGeneration, BlipForQuestionAnswering, PreTrainedModel
 
 from tiny import randomise, tiny_model, tiny_texts
-from uniadapter.checkpoints.adapter_folder import load_adapter, save_adapter
+from uniadapter.checkpoints.adapter_folder import save_adapter
+from uniadapter.checkpoints.adapters import add_adapter, load_adapter
 from uniadapter.config import AdapterConfig, ConfigError
 from uniadapter.errors import CheckpointError
-from uniadapter.model.backbone import encode_text, encode_visual, match
+from uniadapter.model.encoding import encode_text, encode_visual, match
 from uniadapter.model.identity import base_hash, identity_of
-from uniadapter.model.sets import adapter_names, adapter_set, add_adapter, remove_adapter, select_adapter
+from uniadapter.model.sets import adapter_names, adapter_set, remove_adapter, select_adapter
 
 CONFIG = AdapterConfig(bottleneck=4, key_value=4)
 

@@ -18,11 +18,11 @@ import uniadapter as ua
 from reference import ParityCase
 from squares import save_tokenizer
 from uniadapter.app.cli import main
-from uniadapter.checkpoints.converting import convert_blip
 from uniadapter.checkpoints.loading import load_model, load_tokenizer
 from uniadapter.checkpoints.pth import read_pth
 from uniadapter.errors import CheckpointError
-from uniadapter.model.backbone import enc_token_id
+from uniadapter.model.blip.converting import convert_blip
+from uniadapter.model.blip.fusion import enc_token_id
 from uniadapter.model.blip.original import infer_config
 
 HEADS = ["--vision_heads", "4", "--text_heads", "4"]

@@ -10,11 +10,12 @@ from torch import Tensor
 from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval, BlipForQuestionAnswering
 
 from tiny import randomise, tiny_model, tiny_texts
+from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.config import AdapterConfig
-from uniadapter.model.backbone import encode_visual
-from uniadapter.model.blip.decoder import Context, decode, question_context, text_nll, visual_context
-from uniadapter.model.blip.ranking import AnswerTree, rank_answers
-from uniadapter.model.sets import add_adapter
+from uniadapter.model.blip.decoder import decode, question_context, text_nll, visual_context
+from uniadapter.model.blip.ranking import rank_answers
+from uniadapter.model.encoding import encode_visual
+from uniadapter.model.features import AnswerTree, Context
 
 DEC, SEP = 62, 3
 

@@ -11,12 +11,13 @@ import torch
 from transformers import BlipForImageTextRetrieval, PreTrainedModel
 
 from tiny import randomise, tiny_model
-from uniadapter.checkpoints.adapter_folder import load_adapter, read_adapter_config, save_adapter
+from uniadapter.checkpoints.adapter_folder import read_adapter_config, save_adapter
+from uniadapter.checkpoints.adapters import add_adapter, load_adapter
 from uniadapter.config import AdapterConfig
 from uniadapter.errors import CheckpointError
 from uniadapter.model.identity import base_hash, identity_of
 from uniadapter.model.precision import round_frozen
-from uniadapter.model.sets import add_adapter, remove_adapter
+from uniadapter.model.sets import remove_adapter
 
 CONFIG = AdapterConfig(bottleneck=4, key_value=2)
 WHOLE, HALF, OTHER_HALF = torch.float32, torch.bfloat16, torch.float16

@@ -12,22 +12,27 @@ import torch
 import torch._dynamo.testing
 from torch import Tensor, nn
 from transformers import (
+    BertConfig,
+    BertModel,
     BlipForConditionalGeneration,
     BlipForImageTextRetrieval,
     BlipForQuestionAnswering,
-    CLIPConfig,
-    CLIPModel,
+    BlipModel,
+    BlipVisionModel,
     PreTrainedModel,
 )
 from transformers.models.blip import modeling_blip, modeling_blip_text
 
-from tiny import TASK_MODELS, randomise, tiny_model, tiny_texts
+from tiny import TASK_MODELS, randomise, tiny_config, tiny_model, tiny_texts
+from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.config import AdapterConfig
-from uniadapter.model.blip.inject import adopt, backbone_shape, restore
+from uniadapter.model.backbone import adopt, restore
+from uniadapter.model.blip.inject import backbone_shape
 from uniadapter.model.kernels.attention import attend_to
-from uniadapter.model.sets import add_adapter, disable_adapter
+from uniadapter.model.sets import disable_adapter
 
 CONFIG = AdapterConfig(bottleneck=4, key_value=4)
+SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 SHAPES = [{}, {"vision_layers": 4}, {"vision_layers": 1, "text_layers": 3}, {"width": 48, "text_width": 32}]
 
 
@@ -385,13 +390,20 @@ def test_the_visual_encoder_compiles_with_inductor() -> None:
 # What is injected
 
 
-def test_only_blip_task_models_are_taken_and_others_left_alone() -> None:
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    clip = CLIPModel(CLIPConfig(text_config=small, vision_config={**small, "image_size": 32, "patch_size": 16}))
-    types = [type(m) for m in clip.modules()]
-    with pytest.raises(TypeError, match="CLIPModel is not one of transformers' BLIP task models"):
-        add_adapter(clip)
-    assert [type(m) for m in clip.modules()] == types
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: BertModel(BertConfig(**SMALL)), "no family of models has the type 'bert'"),
+        (lambda: BlipVisionModel(tiny_config().vision_config), "no family of models has the type 'blip_vision_model'"),
+        (lambda: BlipModel(tiny_config()), "BlipModel is not one of transformers' BLIP task models: use BlipForImage"),
+    ],
+)
+def test_only_task_models_are_taken_and_others_left_alone(model: Callable[[], PreTrainedModel], message: str) -> None:
+    other = model()
+    types = [type(m) for m in other.modules()]
+    with pytest.raises(TypeError, match=message):
+        add_adapter(other)
+    assert [type(m) for m in other.modules()] == types
 
 
 def test_backbone_shape_reads_the_config() -> None:
@@ -420,7 +432,8 @@ def test_every_layer_is_retyped_and_keeps_its_weights(cls: type) -> None:
     after = dict(model.named_parameters())
     assert list(after) == list(before)
     assert all(after[name] is p for name, p in before.items()), "the very same tensors"
-    names = [type(m).__name__ for m in model.modules() if type(m).__module__ == "uniadapter.model.blip.layers"]
+    modules = ("uniadapter.model.blip.layers", "uniadapter.model.store")
+    names = [type(m).__name__ for m in model.modules() if type(m).__module__ in modules]
     stacks = 2 if cls is BlipForQuestionAnswering else 1
     heads = 3 if cls is BlipForImageTextRetrieval else 0
     assert {name: names.count(name) for name in set(names)} == {

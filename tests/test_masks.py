@@ -9,9 +9,11 @@ from transformers import BlipForQuestionAnswering
 
 import uniadapter as ua
 from tiny import tiny_model, tiny_texts
-from uniadapter.model.backbone import Texts, encode_text, encode_visual, fuse
 from uniadapter.model.blip.decoder import decode, question_context, text_nll
-from uniadapter.model.tokens import decoder_tokens, tokenize
+from uniadapter.model.decoding import decoder_tokens
+from uniadapter.model.encoding import encode_text, encode_visual, fuse
+from uniadapter.model.features import Texts
+from uniadapter.model.tokens import tokenize
 
 
 def to_the_left(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,10 +89,11 @@ def test_texts_made_by_hand_are_not_read_askew() -> None:
 
 def test_a_tokenizer_that_pads_on_the_left_does_no_harm() -> None:
     model, tokenizer, texts = ua.load_model(), ua.load_tokenizer(), ["a box", "a red box and a ball"]
-    expected, start = ua.text_features(model, tokenizer, texts), decoder_tokens(tokenizer, model, texts, 20)
+    captioner = ua.load_model(task="caption")
+    expected, start = ua.text_features(model, tokenizer, texts), decoder_tokens(tokenizer, captioner, texts, 20)
     tokenizer.padding_side = "left"
     assert torch.equal(ua.text_features(model, tokenizer, texts).feature, expected.feature)
-    assert torch.equal(decoder_tokens(tokenizer, model, texts, 20).ids, start.ids)
+    assert torch.equal(decoder_tokens(tokenizer, captioner, texts, 20).ids, start.ids)
     left = tokenizer(texts, padding=True, return_tensors="pt")
     assert int(left["attention_mask"][0, 0]) == 0
     with torch.no_grad():

@@ -11,9 +11,10 @@ import pytest
 from squares import COLOURS, save_pictures
 from uniadapter.app.cli import main
 from uniadapter.app.parsing import read_config
+from uniadapter.checkpoints.fitting import BaseSizes, advice, check_fits, left_embedded
 from uniadapter.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-from uniadapter.config.fitting import BaseSizes, advice, check_fits, left_embedded
 from uniadapter.files.assets import shipped
+from uniadapter.model.families import families
 
 OWN = {"pictures": "retrieval", "videos": "retrieval", "questions": "vqa", "captions": "caption"}
 
@@ -116,8 +117,8 @@ def test_what_the_base_cannot_is_refused_before_anything(
 
 def test_a_size_between_patches_is_said() -> None:
     sizes = BaseSizes.of_folder("embedded")
-    assert sizes == BaseSizes(16, 64)
-    (line,) = check_fits(RunConfig(model=ModelConfig(image_size=100)), BaseSizes(16, 64))
+    assert sizes == BaseSizes(16, 64, families()["blip"])
+    (line,) = check_fits(RunConfig(model=ModelConfig(image_size=100)), BaseSizes(16, 64, families()["blip"]))
     assert "last 4 pixels" in line
-    assert check_fits(RunConfig(model=ModelConfig(image_size=96)), BaseSizes(16, 64)) == []
+    assert check_fits(RunConfig(model=ModelConfig(image_size=96)), BaseSizes(16, 64, families()["blip"])) == []
     assert BaseSizes.of_folder("nowhere/at/all") is None

@@ -10,13 +10,16 @@ from torch import Tensor
 from transformers import BlipForImageTextRetrieval, BlipForQuestionAnswering, PreTrainedModel
 
 from reference import PARITY, ParityCase, parity_cases
+from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.config import ModelConfig, ObjectiveConfig
 from uniadapter.model.adapter import KeyValueAdapter, UniAdapter
-from uniadapter.model.backbone import encode_text, encode_visual, frame_weights, fuse
-from uniadapter.model.blip.decoder import Context, question_context, text_nll
+from uniadapter.model.blip.decoder import question_context, text_nll
 from uniadapter.model.blip.original import adapter_name, import_adapter, import_base, infer_config
-from uniadapter.model.blip.ranking import AnswerTree, rank_answers
-from uniadapter.model.sets import adapter_set, add_adapter
+from uniadapter.model.blip.ranking import rank_answers
+from uniadapter.model.encoding import encode_text, encode_visual, fuse
+from uniadapter.model.features import AnswerTree, Context
+from uniadapter.model.frame_attention import frame_weights
+from uniadapter.model.sets import adapter_set
 from uniadapter.model.tokens import TokenBatch
 from uniadapter.tasks.loss import StepInfo
 from uniadapter.tasks.retrieval import RetrievalLoss

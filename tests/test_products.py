@@ -11,12 +11,12 @@ from transformers.activations import GELUActivation
 
 import uniadapter.model.backbone
 from tiny import tiny_model, tiny_texts
+from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.config import AdapterConfig
-from uniadapter.model.backbone import encode_text, encode_visual, fuse, visual_feature
-from uniadapter.model.blip.inject import adopt, restore
+from uniadapter.model.backbone import adopt, restore
+from uniadapter.model.encoding import encode_text, encode_visual, fuse, visual_feature
 from uniadapter.model.kernels import linear as products
 from uniadapter.model.kernels.linear import BaseLinear, activated, product
-from uniadapter.model.sets import add_adapter
 
 pytestmark = pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="torch without oneDNN")
 

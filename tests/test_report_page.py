@@ -252,9 +252,9 @@ def test_the_pages_lines_run(
 
     from squares import save_base
     from uniadapter.checkpoints.adapter_folder import save_adapter
+    from uniadapter.checkpoints.adapters import add_adapter
     from uniadapter.checkpoints.loading import load_model
     from uniadapter.config import AdapterConfig
-    from uniadapter.model.sets import add_adapter
 
     base = save_base(tmp_path / "base")
     model = load_model(str(base))

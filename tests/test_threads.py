@@ -16,7 +16,7 @@ from transformers import BlipForConditionalGeneration, PreTrainedModel
 
 import uniadapter as ua
 from tiny import randomise, tiny_model, tiny_texts
-from uniadapter.model.backbone import encode_visual
+from uniadapter.model.encoding import encode_visual
 
 PIXELS = torch.randn(1, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 CALLS = 40

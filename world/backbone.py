@@ -17,7 +17,7 @@ from transformers import (
     BlipForImageTextRetrieval,
 )
 
-from uniadapter.model.blip.inject import adopt
+from uniadapter.model.backbone import adopt
 from world.canvas import MEAN, PATCH, SIZE, STD
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]"]

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from uniadapter.evaluation.retrieval import encode_texts
-from uniadapter.model.backbone import Visuals, encode_visual, match
+from uniadapter.model.encoding import encode_visual, match
+from uniadapter.model.features import Visuals
 from world.canvas import STILL, alone, draw, normalise
 
 if TYPE_CHECKING:

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, BertTokenizerFast
 
 from uniadapter.app.memory import keep_freed_memory
-from uniadapter.model.backbone import Texts, Visuals, encode_text, encode_visual, fuse
+from uniadapter.model.encoding import encode_text, encode_visual, fuse
+from uniadapter.model.features import Texts, Visuals
 from uniadapter.model.kernels.packing import group_pairs
 from world import evaluate
 from world.backbone import PretrainingBlip, blip_config, export, train_tokenizer

@@ -24,9 +24,11 @@ from torch import Tensor, nn
 from transformers import BertTokenizerFast
 
 from uniadapter.app.memory import keep_freed_memory
-from uniadapter.model.backbone import Visuals, encode_visual
 from uniadapter.model.blip.decoder import question_context, text_nll, visual_context
-from uniadapter.model.tokens import decoder_tokens, tokenize
+from uniadapter.model.decoding import decoder_tokens
+from uniadapter.model.encoding import encode_visual
+from uniadapter.model.features import Visuals
+from uniadapter.model.tokens import tokenize
 from world.asking import Asker, Question
 from world.backbone import PretrainingBlip, blip_config, export
 from world.captions import Truth, truth_of

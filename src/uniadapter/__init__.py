@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from uniadapter.app.predict import ask, caption, image_features, pair_scores, text_features
     from uniadapter.app.train import Trained, train
-    from uniadapter.checkpoints.adapter_folder import load_adapter, save_adapter
+    from uniadapter.checkpoints.adapter_folder import save_adapter
+    from uniadapter.checkpoints.adapters import add_adapter, load_adapter
     from uniadapter.checkpoints.loading import load_model, load_tokenizer
     from uniadapter.checkpoints.pretrained import Pretrained, from_pretrained
     from uniadapter.config import AdapterConfig, RunConfig
-    from uniadapter.model.backbone import Texts, Visuals, encode_text, encode_visual, fuse, fused_ids, match
+    from uniadapter.model.encoding import encode_text, encode_visual, fuse, fused_ids, match
+    from uniadapter.model.features import Texts, Visuals
     from uniadapter.model.identity import base_hash
     from uniadapter.model.precision import round_frozen
     from uniadapter.model.sets import (
         active_adapter,
         adapter_names,
         adapter_set,
-        add_adapter,
         count_parameters,
         disable_adapter,
         print_trainable_parameters,
@@ -44,11 +45,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "model.sets": (
-        "active_adapter", "adapter_names", "adapter_set", "add_adapter", "count_parameters", "disable_adapter",
+        "active_adapter", "adapter_names", "adapter_set", "count_parameters", "disable_adapter",
         "print_trainable_parameters", "remove_adapter", "select_adapter",
     ),
-    "model.backbone": ("Texts", "Visuals", "encode_text", "encode_visual", "fuse", "fused_ids", "match"),
-    "checkpoints.adapter_folder": ("load_adapter", "save_adapter"),
+    "model.encoding": ("encode_text", "encode_visual", "fuse", "fused_ids", "match"),
+    "model.features": ("Texts", "Visuals"),
+    "checkpoints.adapter_folder": ("save_adapter",),
+    "checkpoints.adapters": ("add_adapter", "load_adapter"),
     "config": ("AdapterConfig", "RunConfig"),
     "model.identity": ("base_hash",),
     "app.train": ("Trained", "train"),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Literal
 
 from uniadapter.files.messages import MAX_MESSAGE, shortened
 from uniadapter.files.schema import SchemaError
+
+OnError = Literal["raise", "skip"]  # what becomes of data that cannot be used
 
 
 class ConfigError(ValueError):

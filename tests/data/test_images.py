@@ -15,7 +15,6 @@ from data_pictures import gradient, picture
 from PIL import Image, ImageOps
 from transformers import BlipImageProcessorPil
 
-from uniadapter.config import DataConfig
 from uniadapter.data.media import picture_files
 from uniadapter.data.media.images import (
     MEAN,
@@ -187,9 +186,7 @@ def test_whole_area_without_chance_is_the_evaluation() -> None:
     assert any(torch.allclose(one, whole) for one in found)
 
 
-def test_config_and_its_limits() -> None:
-    config = DataConfig(scale=(0.2, 0.9), flip=False, augment=False)
-    assert TrainTransform.from_config(config, 64) == TrainTransform(64, (0.2, 0.9), False, False)
+def test_the_area_of_a_crop_has_limits() -> None:
     assert TrainTransform(64, (0.2, 1.0)).at_least == 166  # 64 / sqrt(0.2 * 3/4)
     for scale in ((0.0, 1.0), (0.9, 0.5), (0.5, 1.5)):
         with pytest.raises(DataError, match=r"data\.scale"):

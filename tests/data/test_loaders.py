@@ -23,7 +23,7 @@ from uniadapter.data import samples
 from uniadapter.data.batches import Batch, EpochBatches, OrderedBatches
 from uniadapter.data.captions import load_retrieval
 from uniadapter.data.loaders import TrainLoader, _bounded, train_loader, visual_loader
-from uniadapter.data.media.images import EvaluationTransform, load_picture
+from uniadapter.data.media.images import EvaluationTransform, Normalisation, TrainTransform, load_picture
 from uniadapter.data.media.records import DataError
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.errors import mendable
@@ -104,6 +104,16 @@ def split(coco: Path) -> RetrievalSplit:
 def loader(split: RetrievalSplit, workers: int = 0, on_error: Any = "raise", **settings: Any) -> TrainLoader:
     settings = {"size": 24, "batch_size": 5, "seed": 4, **settings}
     return train_loader(split, DataConfig(workers=workers, on_error=on_error), **settings)
+
+
+def test_pictures_are_augmented_as_the_config_says(split: RetrievalSplit) -> None:
+    config = DataConfig(scale=(0.2, 0.9), flip=False, augment=False, workers=0)
+    shown = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear")
+    made = train_loader(split, config, size=64, batch_size=2, seed=0, normalisation=shown)
+    rows: Any = made._loader.dataset
+    assert rows.transform == TrainTransform(64, (0.2, 0.9), False, False, shown)
+    measured: Any = visual_loader(split, config, size=64, batch_size=2, normalisation=shown)._loader.dataset
+    assert measured.transform == EvaluationTransform(64, shown.mean, shown.std, "bilinear")
 
 
 def same(one: Batch, other: Batch) -> bool:

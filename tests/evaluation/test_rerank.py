@@ -15,14 +15,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tiny import randomise, tiny_model, tiny_texts
+from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.config import AdapterConfig, ConfigError, EvaluateConfig
 from uniadapter.data.batches import Batch
 from uniadapter.evaluation import visual_store as features
 from uniadapter.evaluation.blocks import pair_blocks
 from uniadapter.evaluation.rerank import rerank
 from uniadapter.evaluation.visual_store import TokensOnDisk, encoded_visuals
-from uniadapter.model.backbone import Texts, Visuals, encode_text, encode_visual, match
-from uniadapter.model.sets import add_adapter
+from uniadapter.model.encoding import encode_text, encode_visual, match
+from uniadapter.model.features import Texts, Visuals
 
 VISUALS, TEXTS, FRAMES = 7, 11, 3
 

@@ -1,4 +1,4 @@
-"""The commands: train, evaluate, convert, ask, caption, demo. Nothing here waits for torch before it has to."""
+"""The commands: train, evaluate, ask, caption and the rest. Nothing here waits for torch before it has to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from uniadapter.app.arguments import Parser, a_path, whole
 from uniadapter.app.parsing import parse_run
-from uniadapter.config.fitting import check_files, check_fits_folder, check_split
+from uniadapter.checkpoints.fitting import check_files, check_fits_folder, check_split
 from uniadapter.errors import Interrupted, UsageError, mendable
 from uniadapter.files.messages import names_like, shortened
 from uniadapter.files.writing import usable_folder
@@ -19,11 +19,12 @@ from uniadapter.version import __version__
 
 USAGE = """usage: uniadapter COMMAND …
 
-  train CONFIG [--resume | --overwrite] [--FIELD …] adapt a BLIP as a config says, measure it, write a run folder
+  train CONFIG [--resume | --overwrite] [--FIELD …] adapt a model as a config says, measure it, write a run folder
   evaluate CONFIG [--adapter FOLDER] [--FIELD …]   measure a base, or a base with an adapter
   ask FILE QUESTION … [--adapter FOLDER]           answer questions about a picture or video
   caption FILE [--adapter FOLDER]                  write a caption for it
   convert FILE OUTPUT [--kind KIND]                the authors' or BLIP's .pth to an adapter or transformers folder
+  families                                         which models can be adapted, and what each can do
   demo [TASK] [--output FOLDER] [--seed N]         an embedded task, the methods side by side: scenes, video, vqa,
                                                    videoqa, caption, or easy_vqa
 
@@ -163,10 +164,21 @@ def demo(arguments: list[str]) -> None:
     run_demo(chosen.task, Path(output), chosen.seed)
 
 
+def list_families(arguments: list[str]) -> None:
+    """`uniadapter families`."""
+    Parser(prog="uniadapter families", description="which models can be adapted, and what each can do").parse_args(
+        arguments
+    )
+    from uniadapter.model.families import support_matrix
+
+    sys.stdout.write(support_matrix())
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
     "evaluate": evaluate,
     "convert": convert,
+    "families": list_families,
     "ask": ask,
     "caption": caption,
     "demo": demo,

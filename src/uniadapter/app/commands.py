@@ -32,15 +32,15 @@ from uniadapter.app.runs import (
     zero_shot,
 )
 from uniadapter.checkpoints.adapter_folder import read_adapter_config
-from uniadapter.checkpoints.converting import convert_adapter, convert_blip
+from uniadapter.checkpoints.fitting import left_embedded
 from uniadapter.checkpoints.pth import read_pth
 from uniadapter.config import ConfigError, ModelConfig, RunConfig
-from uniadapter.config.fitting import left_embedded
 from uniadapter.data.questions import read_answer_list
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.errors import DataError
 from uniadapter.evaluation.answering import Prediction
 from uniadapter.files.messages import shortened
+from uniadapter.model.blip.converting import convert_adapter, convert_blip
 from uniadapter.model.settings import first
 from uniadapter.processes.distributed import first_decides, losing_peers
 from uniadapter.report.examples import examples_of

@@ -18,8 +18,8 @@ from uniadapter.app.display import console, logged_to, pair_bar, say
 from uniadapter.app.evaluation_folder import results_folder, what_to_measure
 from uniadapter.app.runs import evaluate_split, load_split, measure, resolve_data, zero_shot
 from uniadapter.checkpoints.adapter_folder import read_adapter_config
+from uniadapter.checkpoints.fitting import check_split
 from uniadapter.config import RunConfig
-from uniadapter.config.fitting import check_split
 from uniadapter.data.layouts.vqa_files import write_results
 from uniadapter.data.questions import QuestionSplit
 from uniadapter.data.splits import RetrievalSplit

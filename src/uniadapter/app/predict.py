@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.config import EvaluateConfig, ModelConfig
-from uniadapter.data.media.images import MEAN, STD, EvaluationTransform
+from uniadapter.data.media.images import EvaluationTransform
 from uniadapter.data.media.inputs import Picture, Pictures, as_clips, as_texts, clip_length
 from uniadapter.data.media.records import DataError
 from uniadapter.data.text import clean_caption, clean_question
@@ -27,11 +27,11 @@ from uniadapter.evaluation.mode import evaluating
 from uniadapter.evaluation.retrieval import encode_texts
 from uniadapter.files.messages import shortened
 from uniadapter.files.schema import whole_number
-from uniadapter.model.backbone import Texts, Visuals, encode_visual, match
-from uniadapter.model.blip.decoder import visual_context
-from uniadapter.model.blip.generation import generate_texts
-from uniadapter.model.blip.inject import active_adapter, require_task
-from uniadapter.model.sets import active_settings
+from uniadapter.model.backbone import backbone, require_task
+from uniadapter.model.decoding import generate_texts, visual_context
+from uniadapter.model.encoding import encode_visual, match
+from uniadapter.model.features import Texts, Visuals
+from uniadapter.model.sets import active_adapter, active_settings
 from uniadapter.model.settings import first
 from uniadapter.model.tokens import warn_of_cuts
 
@@ -86,16 +86,16 @@ def image_features(
         torch.Size([3, 64])
     """
     clips = as_clips(images)
-    patch = int(model.config.vision_config.patch_size)
-    if image_size is not None and whole_number("image_size", image_size, 1) < patch:
-        raise ValueError(f"image_size is {image_size}: the base's patches are {patch} pixels wide")
+    layout = backbone(model).layout
+    if image_size is not None and whole_number("image_size", image_size, 1) < layout.patch_size:
+        raise ValueError(f"image_size is {image_size}: the base's patches are {layout.patch_size} pixels wide")
     stated = active_settings(model, adapter)
     length = clip_length(clips, frames, first(stated.frames, 1))
     transform = EvaluationTransform(
-        first(image_size, stated.image_size, int(model.config.vision_config.image_size)),
-        first(stated.mean, MEAN),
-        first(stated.std, STD),
-        first(stated.resampling, "bicubic"),
+        first(image_size, stated.image_size, layout.image_size),
+        first(stated.mean, layout.mean),
+        first(stated.std, layout.std),
+        first(stated.resampling, layout.resampling),
     )
     batch, parts = max(1, _BATCH // length), []
     with _predicting(model, adapter):
@@ -139,7 +139,7 @@ def text_features(
     stated = active_settings(model, adapter)
     max_tokens = first(max_tokens, stated.max_tokens, _TOKENS)
     cleaned = _cleaned(as_texts(texts), clean_caption, first(stated.max_words, _CAPTION_WORDS), "texts")
-    positions = model.config.text_config.max_position_embeddings
+    positions = backbone(model).layout.positions
     if whole_number("max_tokens", max_tokens, 3) > positions:
         raise ValueError(f"max_tokens is {max_tokens}: the model takes {positions}")
     with _predicting(model, adapter):

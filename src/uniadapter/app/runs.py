@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 
 from uniadapter.app.evaluation_folder import METHOD_KEY
 from uniadapter.checkpoints.adapter_folder import save_adapter
+from uniadapter.checkpoints.fitting import advice
 from uniadapter.checkpoints.loading import quietly
 from uniadapter.config import SPLITS, ConfigError, DataConfig, RunConfig
-from uniadapter.config.fitting import advice
 from uniadapter.data.loaders import train_loader
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.embedded import resolve
@@ -27,7 +27,7 @@ from uniadapter.files.writing import WriteError, write_text, written_into
 from uniadapter.model.sets import Counts, adapter_set, disable_adapter
 from uniadapter.model.settings import InferenceSettings
 from uniadapter.tasks import Result, task_for
-from uniadapter.tasks.preparing import Prepared, image_size
+from uniadapter.tasks.preparing import Prepared, image_size, normalisation
 from uniadapter.training.divergence import Diverged
 from uniadapter.training.resuming import made_with
 from uniadapter.training.trainer import ProgressEvent, Trainer, make_accelerator
@@ -95,6 +95,7 @@ def train_split(
         rank=accelerator.process_index,
         world=accelerator.num_processes,
         pin_memory=accelerator.device.type == "cuda",
+        normalisation=normalisation(prepared),
     )
     trainer = Trainer(
         task, loader, config.train, folder, accelerator, on_tick, on_epoch, validate, made, started, on_first_write
@@ -123,7 +124,8 @@ def train_split(
 
 
 def _settings(prepared: Prepared, config: RunConfig) -> InferenceSettings:
-    return InferenceSettings.of_run(config, image_size(prepared, config), prepared.answers)
+    shown = vars(normalisation(prepared))
+    return InferenceSettings.of_run(config, image_size(prepared, config), prepared.answers, **shown)
 
 
 def save_result(prepared: Prepared, config: RunConfig, folder: Path) -> int:

@@ -15,11 +15,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.app.parsing import config_path, read_config
 from uniadapter.app.runs import ADAPTER, evaluate_split, save_result, train_split, write_config
+from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.checkpoints.loading import load_model, load_tokenizer
 from uniadapter.config import AdapterConfig, ConfigError, RunConfig
 from uniadapter.data.in_memory import Data, split_of
-from uniadapter.model.blip.inject import adopt, task_of
-from uniadapter.model.sets import active_adapter, adapter_names, add_adapter, count_parameters, select_adapter
+from uniadapter.model.backbone import adopt, task_of
+from uniadapter.model.sets import active_adapter, adapter_names, count_parameters, select_adapter
 from uniadapter.tasks.preparing import Prepared
 from uniadapter.training.run_folder import own_folder
 

@@ -10,7 +10,7 @@ import json
 import logging
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -22,6 +22,7 @@ from uniadapter.config import AdapterConfig
 from uniadapter.errors import CheckpointError
 from uniadapter.files.messages import shortened
 from uniadapter.files.schema import SchemaError, checked, read_json
+from uniadapter.model.families import families
 from uniadapter.model.identity import BaseIdentity
 from uniadapter.model.settings import NO_SETTINGS, InferenceSettings
 from uniadapter.version import __version__
@@ -30,9 +31,7 @@ logger = logging.getLogger(__name__)
 
 TaskName = Literal["retrieval", "vqa", "caption"]
 TASK_OF_CLASS: dict[str, TaskName] = {
-    "BlipForImageTextRetrieval": "retrieval",
-    "BlipForQuestionAnswering": "vqa",
-    "BlipForConditionalGeneration": "caption",
+    name: cast(TaskName, task) for family in families().values() for task, name in family.classes.items()
 }
 METADATA = "uniadapter"  # key of the config in the weights' metadata
 

@@ -23,15 +23,11 @@ from uniadapter.checkpoints.adapter_files import (
     METADATA,
     TASK_OF_CLASS,
     AdapterFile,
-    Header,
     Stored,
     TaskName,
-    described_by,
     is_others_text,
     read_adapter_config,
     read_adapter_file,
-    read_header,
-    read_weights,
     refuse_others_adapter,
 )
 from uniadapter.checkpoints.card import model_card
@@ -42,23 +38,22 @@ from uniadapter.checkpoints.folder_names import (
     WEIGHTS_NAME,
     has_former_config,
 )
-from uniadapter.data.media.images import MEAN, STD
-from uniadapter.errors import CheckpointError, ConfigError
+from uniadapter.errors import CheckpointError
 from uniadapter.files.messages import shortened
 from uniadapter.files.schema import checked
 from uniadapter.files.writing import clear_leftovers, written_atomically
-from uniadapter.model.adapter import AdapterSet, file_name
-from uniadapter.model.blip.inject import backbone_shape, bare, base_heads
-from uniadapter.model.identity import base_hash, foreign_parameter, identity_of, matches_hash, same_base
-from uniadapter.model.sets import adapter_set, add_adapter, forget, select_adapter
+from uniadapter.model.adapter_set import file_name
+from uniadapter.model.backbone import backbone
+from uniadapter.model.identity import base_hash, foreign_parameter, identity_of
+from uniadapter.model.sets import adapter_set
 from uniadapter.model.settings import InferenceSettings
+from uniadapter.model.store import bare
 
 __all__ = [
     "CONFIG_NAME",
     "AdapterFile",
     "TaskName",
     "base_hash",
-    "load_adapter",
     "read_adapter_config",
     "read_adapter_file",
     "save_adapter",
@@ -134,11 +129,12 @@ def save_adapter(
 
 def _complete(settings: InferenceSettings, model: PreTrainedModel, extra: dict[str, Any]) -> InferenceSettings:
     """With what the base itself states, so that the folder does not depend on defaults."""
+    layout = backbone(model).layout
     stated: dict[str, Any] = {
-        "image_size": int(model.config.vision_config.image_size),
-        "mean": MEAN,
-        "std": STD,
-        "resampling": "bicubic",
+        "image_size": layout.image_size,
+        "mean": layout.mean,
+        "std": layout.std,
+        "resampling": layout.resampling,
         **{key: extra[key] for key in ("frames", "answers") if key in extra},
         **settings.to_dict(),
     }
@@ -208,116 +204,3 @@ def _card(described: AdapterFile, state: dict[str, Tensor], size: int) -> str:
         size,
         described.extra,
     )
-
-
-def load_adapter(
-    model: PreTrainedModel, folder: Path | str, name: str = "default", trainable: bool = False, check_base: bool = True
-) -> AdapterSet:
-    """Put the adapter of a folder into a model, under a name, and select it.
-
-    Args:
-        model: the base that it was trained on, in any dtype.
-        folder: as `save_adapter` wrote it.
-        name: what the set is called here.
-        trainable: leave gradients on, to train on.
-        check_base: refuse a base with other tensors.
-
-    Raises:
-        CheckpointError: the folder is broken, was made for another base, or does not fit the model.
-        ValueError: the name is taken.
-
-    Example:
-        >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=4), "boxes")
-        >>> saved = ua.save_adapter(model, folder / "boxes", "boxes")
-        >>> loaded = ua.load_adapter(model, saved, "again")
-        >>> ua.adapter_names(model)
-        ['boxes', 'again']
-    """
-    model, folder = bare(model), Path(folder).expanduser()
-    header = read_header(folder)
-    described = described_by(folder, header.config)
-    try:
-        if check_base:
-            _check_base(model, described, folder)
-        _check_fit(model, described, header, folder)
-        state = read_weights(folder)
-    except CheckpointError:
-        forget(model)
-        raise
-    built = add_adapter(model, described.adapter, name)
-    built.load_state_dict(state)
-    built.settings = described.settings
-    select_adapter(model, name, trainable)
-    return built
-
-
-def _check_base(model: PreTrainedModel, described: AdapterFile, folder: Path) -> None:
-    """Raise for another base; a log line where their dtypes leave open whether it is."""
-    if described.model_class != type(model).__name__:
-        own_task = TASK_OF_CLASS.get(type(model).__name__, "another task")
-        raise CheckpointError(
-            shortened(
-                f"{folder}: made for {described.task} ({described.model_class}), not for {own_task} "
-                f"({type(model).__name__}); load the base with task={described.task!r}, or an adapter for {own_task}"
-            )
-        )
-    own = model.config.name_or_path or "unnamed"
-    if described.identity is not None:
-        same = same_base(described.identity, model)
-    else:
-        same = None if described.base_sha256 is None else matches_hash(model, described.base_sha256)
-    if same is None:
-        logger.warning(
-            "%s: whether %s is the base that it was made for, %s, cannot be told in this dtype, only that it has the "
-            "right sizes; load the base in float32 to be sure",
-            folder, own, described.base,
-        )  # fmt: skip
-    elif not same:
-        told = (described.base_sha256 or "quantised")[:12]
-        raise CheckpointError(
-            shortened(
-                f"{folder}: made for another base, {described.base} ({told}), not this one ({own}); load that base"
-            )
-        )
-
-
-def _check_fit(model: PreTrainedModel, described: AdapterFile, header: Header, folder: Path) -> None:
-    """Compare the names and sizes that the config asks for with those in the file, before anything is allocated."""
-    try:
-        with torch.device("meta"):
-            built = AdapterSet(described.adapter, backbone_shape(model), base_heads(model))
-            expected = {file_name(key): tensor for key, tensor in built.state_dict().items()}
-    except (RuntimeError, OverflowError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(shortened(f"{folder / CONFIG_NAME}: sizes that no adapter has ({reason})")) from error
-    except ConfigError as error:
-        raise CheckpointError(shortened(f"{folder / CONFIG_NAME}: {error}")) from error
-    found = header.shapes
-    if "temperature" in found:  # only sets that learnt one have it
-        expected["temperature"] = torch.empty(())
-    fault = None
-    for key in sorted({*expected, *found}):
-        if key not in found:
-            fault = f"{key} is missing"
-        elif key not in expected:
-            fault = f"{key} has no place"
-        elif found[key][0] != list(expected[key].shape):
-            fault = f"{key} is {found[key][0]} instead of {list(expected[key].shape)}"
-        elif found[key][1] not in _FLOATS:
-            fault = f"{key} holds {found[key][1]}, no floating-point numbers"
-        if fault:
-            raise CheckpointError(shortened(f"{folder}: its weights do not fit this model ({fault})"))
-    _check_settings(model, described.settings, folder)
-
-
-def _check_settings(model: PreTrainedModel, settings: InferenceSettings, folder: Path) -> None:
-    patch, positions = model.config.vision_config.patch_size, model.config.text_config.max_position_embeddings
-    for name, value, low, high in (
-        ("image_size", settings.image_size, patch, 4096),
-        ("max_tokens", settings.max_tokens, 2, positions),
-        ("longest", settings.longest, 1, positions),
-    ):
-        if value is not None and not low <= value <= high:
-            raise CheckpointError(
-                f"{folder / CONFIG_NAME}: inference.{name} is {value}; this base takes {low} to {high}"
-            )

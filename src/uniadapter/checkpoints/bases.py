@@ -8,8 +8,8 @@ from pathlib import Path
 from uniadapter.checkpoints.folder_names import config_file
 from uniadapter.errors import CheckpointError
 from uniadapter.files.assets import asset
-from uniadapter.model.blip.base_config import CONFIG
 
+CONFIG = "config.json"
 EMBEDDED = "embedded"
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?$")
 

@@ -5,38 +5,23 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
-from transformers import (
-    BlipConfig,
-    BlipForConditionalGeneration,
-    BlipForImageTextRetrieval,
-    BlipForQuestionAnswering,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from uniadapter.checkpoints.bases import EMBEDDED, locate
-from uniadapter.checkpoints.pth import read_pth
-from uniadapter.checkpoints.tokenizers import load_tokenizer_from
+from uniadapter.checkpoints.loader import loader_of
 from uniadapter.checkpoints.weights import check_finite, check_shapes, expected_shapes, open_weights
 from uniadapter.errors import CheckpointError, ConfigError
-from uniadapter.model.blip.base_config import other_preprocessing, read_base_config
-from uniadapter.model.blip.inject import HEADS
-from uniadapter.model.blip.original import BERT_WORDS, first_line, import_base, infer_config
+from uniadapter.files.messages import first_line
 
 logger = logging.getLogger(__name__)
 
-TASK_CLASSES: dict[str, type[PreTrainedModel]] = {
-    "retrieval": BlipForImageTextRetrieval,
-    "vqa": BlipForQuestionAnswering,
-    "caption": BlipForConditionalGeneration,
-}
+TASKS = ("retrieval", "vqa", "caption")
 _SYNONYMS = {
     "itm": "retrieval", "itc": "retrieval", "matching": "retrieval", "search": "retrieval",
     "image-text-retrieval": "retrieval", "image-text-matching": "retrieval", "text-to-image": "retrieval",
@@ -76,30 +61,30 @@ def naming(path: Path | str) -> Iterator[None]:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def class_of(task: str) -> type[PreTrainedModel]:
-    """The class of transformers that a task's model has.
+def task_name(task: str) -> str:
+    """A task by its name.
 
     Raises:
         ConfigError: there is no such task; names them, and the one that was probably meant.
     """
-    if isinstance(task, str) and task in TASK_CLASSES:
-        return TASK_CLASSES[task]
+    if isinstance(task, str) and task in TASKS:
+        return task
     said = str(task).lower().replace("_", "-").replace(" ", "-")
-    known = {**{name: name for name in TASK_CLASSES}, **_SYNONYMS}
+    known = {**{name: name for name in TASKS}, **_SYNONYMS}
     near = difflib.get_close_matches(said, known, 1)
     meant = f": did you mean {known[near[0]]!r}?" if near else ""
-    have = ", ".join(repr(name) for name in TASK_CLASSES)
+    have = ", ".join(repr(name) for name in TASKS)
     raise ConfigError(f"there is no task {str(task)[:60]!r}, only {have}{meant}")
 
 
 def load_model(
     base: str | Path = EMBEDDED, task: str = "retrieval", dtype: torch.dtype | str = torch.float32
 ) -> PreTrainedModel:
-    """A BLIP task model in evaluation mode.
+    """A task model of any family, in evaluation mode.
 
     Args:
         base: hub id, local folder, `.pth` file of BLIP, or "embedded" for the small one in this package.
-        task: "retrieval", "vqa" or "caption": which of transformers' three task classes.
+        task: "retrieval", "vqa" or "caption": which of the family's task classes in transformers.
         dtype: of the weights: float32, or bfloat16 or float16 for half the memory.
 
     Raises:
@@ -110,34 +95,25 @@ def load_model(
         >>> type(ua.load_model("embedded", "caption")).__name__
         'BlipForConditionalGeneration'
     """
-    cls, dtype, base = class_of(task), dtype_of(dtype), str(base)
+    task, dtype, base = task_name(task), dtype_of(dtype), str(base)
     path = locate(base)
     with naming(base):
+        loader = loader_of(path)
+        cls = loader.class_of(task)
         if path.is_dir():
-            if other := other_preprocessing(path):
-                logger.warning("%s", other)
-            config, weights = read_base_config(path), open_weights(path)
+            for line in loader.warnings(path):
+                logger.warning("%s", line)
+            config, weights = loader.read_config(path), open_weights(path)
             shapes, load = weights.shapes, weights.load
         else:
-            original = read_pth(path)
-            config, state = _config_of(original, path, base), import_base(original)
+            config, state = loader.read_original(path, base)
             shapes, load = {name: tuple(tensor.shape) for name, tensor in state.items()}, lambda: state
-        fresh = check_shapes(base, cls, config, shapes, tuple(HEADS))
+        fresh = check_shapes(base, cls, config, shapes, loader.may_lack, loader.tied(config))
         model = build_model(base, cls, config, load(), dtype)
     if fresh:
         logger.warning("%s has no %s: starting from a random one, to be trained", base, ", ".join(fresh))
-    if base == EMBEDDED and task == "vqa":
-        _teach_questions(model, path / "question_encoder.safetensors")
+    loader.finish(model, path, base, task)
     return model
-
-
-def _config_of(original: dict[str, Tensor], path: Path, base: str) -> BlipConfig:
-    """Read off a `.pth` file's tensors, and off the tokenizer beside it where its words are not BERT's."""
-    config = infer_config(original)
-    if config.text_config.vocab_size != BERT_WORDS + 2:
-        with suppress(CheckpointError):  # said when the tokenizer is asked for
-            load_tokenizer_from(path, base, config)
-    return config
 
 
 def dtype_of(dtype: torch.dtype | str) -> torch.dtype:
@@ -153,7 +129,7 @@ def dtype_of(dtype: torch.dtype | str) -> torch.dtype:
 
 
 def build_model(
-    base: str, cls: type[PreTrainedModel], config: BlipConfig, state: Mapping[str, Tensor], dtype: torch.dtype
+    base: str, cls: type[PreTrainedModel], config: PreTrainedConfig, state: Mapping[str, Tensor], dtype: torch.dtype
 ) -> PreTrainedModel:
     """A model of checked weights, in evaluation mode; buffers keep the kind that they have."""
     try:
@@ -168,16 +144,8 @@ def build_model(
     return model.eval()
 
 
-def _teach_questions(model: PreTrainedModel, file: Path) -> None:
-    """Put in what the question encoder has of its own; the embedded base ships it apart, as BLIP has checkpoints."""
-    own = {name: tensor.to(model.dtype) for name, tensor in load_file(file).items()}
-    _, unexpected = model.load_state_dict(own, strict=False)
-    if unexpected:
-        raise CheckpointError(f"{file}: holds {unexpected[0]}, which the question model lacks: reinstall the package")
-
-
 def load_tokenizer(base: str | Path = EMBEDDED) -> PreTrainedTokenizerBase:
-    """The base's tokenizer; beside a `.pth` file, BERT's with [DEC] and [ENC] added in BLIP's order.
+    """The base's tokenizer; of a BLIP beside a `.pth` file, BERT's with [DEC] and [ENC] added in its order.
 
     Raises:
         CheckpointError: there is none, it is broken, or another model's: its ids do not fit the base's embeddings, or
@@ -189,17 +157,5 @@ def load_tokenizer(base: str | Path = EMBEDDED) -> PreTrainedTokenizerBase:
     """
     base = str(base)
     with naming(base), quietly():
-        return load_tokenizer_from(locate(base), base)
-
-
-def check_config(model: PreTrainedModel) -> list[str]:
-    """Settings of a hub config that differ from what BLIP was trained with, as lines to warn with."""
-    text, vision = model.config.text_config, model.config.vision_config
-    lines = []
-    if text.hidden_size == 768 and text.num_attention_heads != 12:
-        lines.append(f"text_config.num_attention_heads is {text.num_attention_heads}; BERT-base has 12")
-    if vision.layer_norm_eps != 1e-6:
-        lines.append(f"vision_config.layer_norm_eps is {vision.layer_norm_eps}; BLIP has 1e-6")
-    if not text.is_decoder:
-        raise ConfigError("text_config.is_decoder is false, so this model has no cross-attention to adapt")
-    return lines
+        path = locate(base)
+        return loader_of(path).tokenizer(path, base)

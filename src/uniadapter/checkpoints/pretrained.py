@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from uniadapter.checkpoints.adapter_folder import load_adapter, read_adapter_config
+from uniadapter.checkpoints.adapter_folder import read_adapter_config
+from uniadapter.checkpoints.adapters import load_adapter
 from uniadapter.checkpoints.folder_names import config_file
-from uniadapter.checkpoints.loading import class_of, load_model, load_tokenizer
+from uniadapter.checkpoints.loading import load_model, load_tokenizer, task_name
 from uniadapter.errors import CheckpointError
 from uniadapter.model.settings import NO_SETTINGS, InferenceSettings
 
@@ -73,7 +74,7 @@ def from_pretrained(
         task = task or "retrieval"
         return Pretrained(load_model(source, task, dtype), load_tokenizer(source), task, str(source))
     described = read_adapter_config(folder)
-    if task is not None and class_of(task).__name__ != described.model_class:
+    if task is not None and task_name(task) != described.task:
         raise CheckpointError(f"{folder}: made for {described.task}, not for {task}")
     name = str(base if base is not None else described.base)
     model = load_model(name, described.task, dtype)

@@ -1,24 +1,16 @@
-"""Tokenizers of bases: found beside the weights, and refused where they are another model's."""
+"""Tokenizers of bases: found beside the weights, read without running anything, refused where they know no words."""
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
-from transformers import AutoTokenizer, BertTokenizer, BlipConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
-from uniadapter.checkpoints.bases import hub_in_reach
-from uniadapter.checkpoints.pth import read_pth
 from uniadapter.errors import CheckpointError
+from uniadapter.files.messages import first_line
 from uniadapter.files.schema import SchemaError, read_json
-from uniadapter.model.blip.base_config import CONFIG, read_base_config
-from uniadapter.model.blip.original import BERT_WORDS, first_line, infer_config
 
-logger = logging.getLogger(__name__)
-
-BERT = "bert-base-uncased"
-FILES = ("tokenizer.json", "vocab.txt")
-WHERE_TO_GET_IT = f"put vocab.txt of {BERT} (huggingface.co/google-bert/{BERT}) there"
+FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
 # A tokenizer that knows few words of any of these knows no language: it is empty, or its words are of another kind.
 _ORDINARY = (
     "a the of and in picture red blue black white",
@@ -32,78 +24,21 @@ _ORDINARY = (
     "من في على و ما هو أن لا هذا أحمر",
     "और के है में की से का को लाल एक",
 )
-_PADDING = 7  # rows at most that an embedding has beyond its words, where its size is a multiple of 8
 _ENOUGH_WORDS = 8  # of a small world's own, where no language's are known
 
 
-def load_tokenizer_from(
-    path: Path, name: str, config: BlipConfig | None = None, from_pth: bool = False
-) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder, or of what lies beside a `.pth` file, checked against the model's config.
-
-    Args:
-        path: a folder with `tokenizer.json` or `vocab.txt`; a `vocab.txt`; or a `.pth` file, whose own folder and the
-            folder `tokenizer` in it are searched, then the hub's cache and the hub for BERT's.
-        name: what the user calls the base, for errors.
-        from_pth: `config` was read off the tensors of a `.pth` file.
-        config: the model's; None reads it from the folder or the `.pth` file. Where it comes from a `.pth` file with
-            other words than BERT's, the ids of special tokens in it are a guess and are set to the tokenizer's.
-
-    Raises:
-        CheckpointError: there is none, it is broken, or it is another model's; says which file to put where.
-    """
-    is_pth = path.is_file() and path.name not in FILES
-    if config is None:
-        config = infer_config(read_pth(path, shapes_only=True), 1, 1) if is_pth else _config_of(path)
-    source = _beside(path) if is_pth else path
-    if source is None:
-        tokenizer = _bert(config, path.parent, name)
-    elif source.is_dir() and not any((source / file).is_file() for file in FILES):
-        raise CheckpointError(f"{name}: has no tokenizer; {WHERE_TO_GET_IT}, or give one when converting (--tokenizer)")
-    else:
-        tokenizer = _read(source)
-    guessed = (is_pth or from_pth) and config is not None and config.text_config.vocab_size != BERT_WORDS + 2
-    _add_special(tokenizer, config, _PADDING if guessed else 0)
-    if guessed and config is not None:
-        _take_ids(config, tokenizer)
-    check_tokenizer(tokenizer, config, str(source or BERT))
-    for side in ("padding_side", "truncation_side"):
-        if getattr(tokenizer, side) != "right":
-            logger.warning("%s: %s is %s; BLIP pads and cuts on the right", name, side, getattr(tokenizer, side))
-            setattr(tokenizer, side, "right")
-    return tokenizer
-
-
-def _config_of(path: Path) -> BlipConfig | None:
-    folder = path if path.is_dir() else path.parent
-    return read_base_config(folder) if (folder / CONFIG).is_file() else None
-
-
-def _beside(pth: Path) -> Path | None:
-    """The folder, next to a `.pth` file, that has a tokenizer."""
-    folders = (pth.parent / "tokenizer", pth.parent)
+def find_tokenizer(path: Path) -> Path | None:
+    """What a base's tokenizer is read from: a folder that has one, else None. Of a file, what lies beside it."""
+    folders = (path,) if path.is_dir() else (path.parent / "tokenizer", path.parent)
     return next((folder for folder in folders if any((folder / file).is_file() for file in FILES)), None)
 
 
-def _bert(config: BlipConfig | None, folder: Path, name: str) -> PreTrainedTokenizerBase:
-    """BERT's words, from the hub's cache or the hub."""
-    words = config.text_config.vocab_size if config else BERT_WORDS + 2
-    if words != BERT_WORDS + 2:
-        raise CheckpointError(
-            f"{name}: has no tokenizer, and its {words} words are not BERT's {BERT_WORDS + 2}: put the vocab.txt "
-            f"that it was trained with into {folder}"
-        )
-    for name_there, local in ((BERT, True), (f"google-bert/{BERT}", True), (BERT, False)):
-        if local or hub_in_reach():
-            try:
-                return BertTokenizer.from_pretrained(name_there, local_files_only=local)
-            except Exception as error:  # of the cache, the network or the hub
-                logger.debug("%s: %s", name_there, error)
-    raise CheckpointError(f"{name}: has no tokenizer, and the hub is not in reach: {WHERE_TO_GET_IT} ({folder})")
+def read_tokenizer(source: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or a `vocab.txt`; nothing in it is run.
 
-
-def _read(source: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or a `vocab.txt`; nothing in it is run."""
+    Raises:
+        CheckpointError: it is broken; names the file.
+    """
     folder = source if source.is_dir() else source.parent
     described = [folder / file for file in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")]
     try:
@@ -114,7 +49,10 @@ def _read(source: Path) -> PreTrainedTokenizerBase:
                 raise CheckpointError(f"{file}: is no tokenizer's: its top level has no keys")
         # Words alone do not say what they are, so BERT's own class is asked.
         kind = AutoTokenizer if (folder / "tokenizer_config.json").is_file() else BertTokenizer
-        return kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        found: PreTrainedTokenizerBase = kind.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+        return found
     except CheckpointError:
         raise
     except (SchemaError, OSError) as error:
@@ -123,79 +61,31 @@ def _read(source: Path) -> PreTrainedTokenizerBase:
         raise CheckpointError(f"{source}: not a readable tokenizer ({type(error).__name__}: {error})") from error
 
 
-def _add_special(tokenizer: PreTrainedTokenizerBase, config: BlipConfig | None, padding: int) -> None:
-    """Put [DEC] and [ENC] behind BERT's words, in BLIP's order, where a tokenizer has BERT's alone."""
-    if config is None or "[DEC]" in tokenizer.get_vocab():
-        return
-    if 0 <= config.text_config.vocab_size - 2 - len(tokenizer) <= padding:
-        tokenizer.add_special_tokens({"bos_token": "[DEC]"})
-        tokenizer.add_special_tokens({"additional_special_tokens": ["[ENC]"]})
-
-
-def _take_ids(config: BlipConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Set the ids of a config that was read off tensors, which don't tell them, to those of the tokenizer."""
-    text, vocabulary = config.text_config, tokenizer.get_vocab()
-    if tokenizer.sep_token_id is not None and tokenizer.pad_token_id is not None:
-        text.sep_token_id = text.eos_token_id = tokenizer.sep_token_id
-        text.pad_token_id = tokenizer.pad_token_id
-    if "[DEC]" in vocabulary and "[ENC]" in vocabulary:
-        text.bos_token_id, text.enc_token_id = vocabulary["[DEC]"], vocabulary["[ENC]"]
-
-
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: BlipConfig | None, where: str) -> None:
-    """Refuse a tokenizer with which a model would be silently wrong.
+def check_words(tokenizer: PreTrainedTokenizerBase, vocabulary: int, where: str) -> None:
+    """Refuse a tokenizer with ids that the model lacks, or that knows no words.
 
     Args:
         tokenizer: to check.
-        config: of the model; None checks the tokenizer alone.
+        vocabulary: rows of the model's token embeddings.
         where: what it was read from, for the error.
 
     Raises:
-        CheckpointError: its ids are not the model's, it puts no [CLS] and [SEP] around a text, or it knows no words.
+        CheckpointError: says what is wrong.
     """
     try:
-        fault = _foreign(tokenizer, config) if config is not None else ""
-        fault = fault or _unframed(tokenizer) or _wordless(tokenizer)
+        highest = max(tokenizer.get_vocab().values(), default=-1)
+        fault = ""
+        if highest >= vocabulary:
+            fault = f"has {highest + 1} words, where the model has embeddings for {vocabulary}"
+        fault = fault or wordless(tokenizer)
     except Exception as error:  # of a tokenizer that cannot even tokenise
         raise CheckpointError(f"{where}: its tokenizer fails on a text ({type(error).__name__}: {error})") from error
     if fault:
-        raise CheckpointError(f"{where}: its tokenizer {fault}; {WHERE_TO_GET_IT}, or the one that the base came with")
+        raise CheckpointError(f"{where}: its tokenizer {fault}; take the one that the base came with")
 
 
-def _foreign(tokenizer: PreTrainedTokenizerBase, config: BlipConfig) -> str:
-    """What shows that the ids are another model's."""
-    text = config.text_config
-    highest = max(tokenizer.get_vocab().values(), default=-1)
-    if highest >= text.vocab_size:
-        return f"has {highest + 1} words, where the model has embeddings for {text.vocab_size}"
-    if highest + 1 < text.bos_token_id:
-        return f"has {highest + 1} words, where the model has {text.bos_token_id} before [DEC]"
-    for name in ("pad", "sep"):
-        ours, theirs = getattr(tokenizer, f"{name}_token_id"), getattr(text, f"{name}_token_id")
-        if ours != theirs:
-            return f"has [{name.upper()}] at {ours}, where the model has it at {theirs}"
-    dec = int(text.bos_token_id)
-    enc = int(getattr(text, "enc_token_id", None) or dec + 1)
-    vocabulary = tokenizer.get_vocab()
-    for name, place in (("[DEC]", dec), ("[ENC]", enc)):
-        if name in vocabulary and vocabulary[name] != place:
-            return f"has {name} at {vocabulary[name]}, where the model has it at {place}"
-        held = tokenizer.convert_ids_to_tokens(place) if place <= highest else None
-        if held not in (None, "", name) and held not in tokenizer.all_special_tokens and not held.startswith("[unused"):
-            return f"has the word {held[:40]!r} at {place}, where the model has {name}"
-    return ""
-
-
-def _unframed(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What is missing around a text."""
-    ids = tokenizer("a picture of the").input_ids
-    if len(ids) < 3 or ids[0] != tokenizer.cls_token_id or ids[-1] != tokenizer.sep_token_id:
-        return "puts no [CLS] before and [SEP] behind a text, as BERT's does"
-    return ""
-
-
-def _wordless(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Whether ordinary words become [UNK]."""
+def wordless(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What is wrong where ordinary words become the unknown token; empty where they do not."""
     unknown = tokenizer.unk_token_id
     for words in _ORDINARY:
         ids = tokenizer(words.split(), add_special_tokens=False).input_ids

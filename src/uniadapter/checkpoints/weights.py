@@ -10,14 +10,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import BlipConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from uniadapter.checkpoints.pth import read_pth
 from uniadapter.errors import CheckpointError
 from uniadapter.files.schema import SchemaError, read_json
 
 _FLOATS = {"F64", "F32", "F16", "BF16"}  # as safetensors calls them
-_TIED = "text_decoder.cls.predictions.decoder."  # the decoder's copy of its word embeddings
 
 
 @dataclass
@@ -92,7 +91,7 @@ def _header(file: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def expected_shapes(cls: type[PreTrainedModel], config: BlipConfig) -> dict[str, tuple[int, ...]]:
+def expected_shapes(cls: type[PreTrainedModel], config: PreTrainedConfig) -> dict[str, tuple[int, ...]]:
     """Shapes of a model's weights by name; nothing is allocated."""
     with torch.device("meta"):
         model = cls(config)
@@ -102,9 +101,10 @@ def expected_shapes(cls: type[PreTrainedModel], config: BlipConfig) -> dict[str,
 def check_shapes(
     where: str,
     cls: type[PreTrainedModel],
-    config: BlipConfig,
+    config: PreTrainedConfig,
     found: Mapping[str, tuple[int, ...]],
     fresh: tuple[str, ...] = (),
+    tied: tuple[str, ...] = (),
 ) -> list[str]:
     """Compare what a file holds with what a model needs.
 
@@ -114,6 +114,7 @@ def check_shapes(
         config: its sizes.
         found: shapes in the file.
         fresh: parts that may be missing, to be trained from a random start.
+        tied: beginnings of names that may be missing, since they are copies of others.
 
     Returns:
         Names of those that are.
@@ -129,8 +130,7 @@ def check_shapes(
             f"{where}: {name} has the shape {list(found[name])}, where its other sizes ask for {list(expected[name])}"
             + (f" (and {len(wrong) - 1} more are wrong)" if len(wrong) > 1 else "")
         )
-    tied = config.text_config.tie_word_embeddings
-    missing = [name for name in expected if name not in found and not (tied and name.startswith(_TIED))]
+    missing = [name for name in expected if name not in found and not name.startswith(tied)]
     layers = [name for name in missing if name.split(".")[0] not in fresh]
     if layers:
         raise CheckpointError(

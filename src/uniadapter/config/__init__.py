@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from uniadapter.config.checks import File, check, require
-from uniadapter.config.data import SPLITS, DataConfig, Layout, OnError
+from uniadapter.config.data import SPLITS, DataConfig, Layout
 from uniadapter.config.evaluation import EvaluateConfig
 from uniadapter.config.model import AdapterConfig, Init, Method, ModelConfig
 from uniadapter.config.training import ObjectiveConfig, Precision, TrainConfig
-from uniadapter.errors import ConfigError
+from uniadapter.errors import ConfigError, OnError
 
 __all__ = [
     "SPLITS",

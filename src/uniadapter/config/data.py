@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from uniadapter.config.checks import Count, File, Interval, check, require
+from uniadapter.errors import OnError
 from uniadapter.files.messages import did_you_mean
 
-OnError = Literal["raise", "skip"]
 Layout = Literal[
     "auto", "pairs", "alpro", "msrvtt", "didemo", "names", "lsmdc", "coco", "karpathy", "token", "results",
     "conversations", "genome", "keyed", "wrapped", "columns", "folder",

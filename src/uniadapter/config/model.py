@@ -35,6 +35,8 @@ class AdapterConfig:
         decoder: "shared" lets an answer decoder use the encoder's adapters (as released), "separate" gives it
             its own.
         heads: train a copy of the task's heads (projections, matching head) with the adapters.
+        factor: where vision and text differ in width, width of a factor of their down-projections that they share;
+            0 keeps these apart. Not the paper's, whose base has one width.
     """
 
     bottleneck: Annotated[int, Field(ge=1, le=16384)] = 128
@@ -48,6 +50,7 @@ class AdapterConfig:
     temporal_frames: Annotated[int, Field(ge=0, le=1024)] = 0
     decoder: Literal["shared", "separate"] = "shared"
     heads: bool = True
+    factor: Width = 0
 
     def __post_init__(self) -> None:
         check(self, "adapter")

@@ -20,6 +20,10 @@ class ObjectiveConfig:
 
     Args:
         contrastive: image-text contrastive loss.
+        loss: which: "momentum" is BLIP's, with momentum features, queue and soft targets; "softmax" is CLIP's over the
+            batches of all processes; "sigmoid" is SigLIP's over the same; "auto" is that which the base's family was
+            pre-trained with. `queue_size`, `momentum`, `alpha`, `temperature` and `train_temperature` are the first's
+            alone: the others go on from the base's own scale, and train it.
         matching: image-text matching loss with hard negatives.
         queue_size: momentum features kept from earlier batches; 0 keeps none.
         momentum: decay of the momentum set (0.995 released); 0 turns the momentum encoder off, and the batch's
@@ -31,6 +35,7 @@ class ObjectiveConfig:
     """
 
     contrastive: bool = True
+    loss: Literal["auto", "momentum", "softmax", "sigmoid"] = "auto"
     matching: bool = True
     queue_size: Annotated[int, Field(ge=0, le=1_000_000)] = 57600
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.995

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from uniadapter.config import DataConfig
 from uniadapter.data.batches import Batch, EpochBatches, OrderedBatches
-from uniadapter.data.media.images import EvaluationTransform, TrainTransform
+from uniadapter.data.media.images import CLIP, EvaluationTransform, Normalisation, TrainTransform
 from uniadapter.data.media.limits import check_frames
 from uniadapter.data.media.records import DataError, ErrorPolicy
 from uniadapter.data.samples import EvaluationVisuals, LoadedVisual, TrainRows
@@ -149,6 +149,7 @@ def train_loader(
     epoch: int = 0,
     start_batch: int = 0,
     pin_memory: bool = False,
+    normalisation: Normalisation = CLIP,
 ) -> TrainLoader:
     """Training batches of a split. It already deals out the samples to the processes: do not shard it again.
 
@@ -163,12 +164,14 @@ def train_loader(
         epoch: the first epoch.
         start_batch: its first global batch.
         pin_memory: hand over batches in page-locked memory.
+        normalisation: of the base.
     """
     batches = EpochBatches(
         len(split.texts), batch_size, seed, epoch=epoch, rank=rank, world=world, start_batch=start_batch,
         owners=split.text_visual, together=config.together,
     )  # fmt: skip
-    transform = TrainTransform.from_config(config, size)
+    scale = (config.scale[0], config.scale[1])
+    transform = TrainTransform(size, scale, config.flip, config.augment, normalisation)
     check_frames(config.frames, "data.frames")
     rows = TrainRows(split, transform, seed, config.on_error, config.frames, config.blank)
     workers = _bounded(config.workers, batches.batches_per_epoch)
@@ -185,6 +188,7 @@ def visual_loader(
     rank: int = 0,
     world: int = 1,
     pin_memory: bool = False,
+    normalisation: Normalisation = CLIP,
 ) -> VisualLoader:
     """The visuals of a split in order, once each; of several processes each gets a contiguous share.
 
@@ -196,11 +200,13 @@ def visual_loader(
         rank: this process.
         world: number of processes.
         pin_memory: hand over batches in page-locked memory.
+        normalisation: of the base.
     """
     batches = OrderedBatches(len(split.visuals), batch_size, rank=rank, world=world)
     frames = config.eval_frames or config.frames
     check_frames(frames, "data.eval_frames" if config.eval_frames else "data.frames")
-    visuals = EvaluationVisuals(split, EvaluationTransform(size), frames, config.blank)
+    transform = EvaluationTransform(size, normalisation.mean, normalisation.std, normalisation.resampling)
+    visuals = EvaluationVisuals(split, transform, frames, config.blank)
     workers = _bounded(config.workers, len(batches))
     return VisualLoader(_loader(visuals, batches, _collate, workers, pin_memory), split=split)
 

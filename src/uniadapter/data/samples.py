@@ -10,12 +10,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from uniadapter.config import OnError
 from uniadapter.data.batches import Load
 from uniadapter.data.media.images import EvaluationTransform, TrainTransform
 from uniadapter.data.media.records import DataError
 from uniadapter.data.media.video import load_frames
 from uniadapter.data.splits import RetrievalSplit
+from uniadapter.errors import OnError
 from uniadapter.processes.random_draws import AUGMENT, FRAMES, rng
 
 # So many unreadable visuals in a row are a lost disk rather than a few broken files.

@@ -15,10 +15,10 @@ from uniadapter.data.batches import Batch
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.blocks import block_questions
 from uniadapter.evaluation.mode import evaluating
-from uniadapter.model.backbone import Visuals, encode_visual
-from uniadapter.model.blip.decoder import Context, question_context
-from uniadapter.model.blip.generation import generate_texts
-from uniadapter.model.blip.ranking import AnswerTree, rank_answers
+from uniadapter.model.backbone import decoding
+from uniadapter.model.decoding import generate_texts, question_context, rank_answers
+from uniadapter.model.encoding import encode_visual
+from uniadapter.model.features import AnswerTree, Context, Visuals
 from uniadapter.model.tokens import pieces, tokenize, warn_of_cuts
 from uniadapter.processes.distributed import gather_list
 
@@ -56,14 +56,14 @@ class AnswerList:
         self.answers = list(dict.fromkeys(answers))
         if not self.answers:
             raise ValueError("the list of answers is empty")
-        text = model.config.text_config
-        start, end = int(text.bos_token_id), int(text.sep_token_id)
+        decoder = decoding(model)
+        start, end, positions = decoder.start_token, decoder.end_token, decoder.layout.positions
         listed = pieces(tokenizer, self.answers)
         for answer, ids in zip(self.answers, listed, strict=True):
             if not ids:
                 raise ValueError(f"the answer {answer!r} has no token: remove it from the list")
-            if len(ids) + 2 > text.max_position_embeddings:
-                limit = text.max_position_embeddings - 2
+            if len(ids) + 2 > positions:
+                limit = positions - 2
                 raise ValueError(f"the answer {answer[:60]!r} … has {len(ids)} tokens: the decoder takes {limit}")
         self.tree = AnswerTree.of([[start, *ids, end] for ids in listed]).to(model.device)
         # Of an answer, on average: shared ones counted once, and without its last, which is only predicted.

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from uniadapter.model.backbone import backbone
+
 _CPU_TOKENS = 1536  # text tokens of a block: more brings little on a CPU, and costs memory
 _CPU_VISUAL_TOKENS = 16384  # of a block's visuals, at most: 50 MB of BLIP-base's, and twice that of keys and values
 _SHARE = 0.25  # of a GPU's free memory that a block's states may take
@@ -38,8 +40,8 @@ def block_questions(model: PreTrainedModel, tokens: float) -> int:
         model: a BLIP with an answer decoder.
         tokens: of a question's answers, those that several answers begin with counted once.
     """
-    text = model.config.text_config
-    kept = 4 * text.num_hidden_layers * text.hidden_size  # keys and values of every layer, at two depths of the tree
+    layout = backbone(model).layout
+    kept = 4 * layout.text_layers * layout.text_width  # keys and values of every layer, at two depths of the tree
     return max(1, int(_fitting_tokens(model, kept) / max(tokens, 1.0)))
 
 
@@ -47,8 +49,8 @@ def _fitting_tokens(model: PreTrainedModel, kept: int = 0) -> int:
     """Text tokens at once, each of which keeps so many numbers besides a layer's states."""
     if model.device.type == "cpu":
         return _CPU_TOKENS
-    text = model.config.text_config
-    width = 12 * text.hidden_size + 2 * text.intermediate_size  # states of a layer that are alive at once
+    layout = backbone(model).layout
+    width = 12 * layout.text_width + 2 * layout.feed_forward  # states of a layer that are alive at once
     return int(_SHARE * free_memory(model.device) / (4 * (width + kept)))
 
 
@@ -61,7 +63,7 @@ def block_visuals(model: PreTrainedModel, tokens: int) -> int:
     """
     if model.device.type == "cpu":
         return max(1, _CPU_VISUAL_TOKENS // tokens)
-    states = 3 * 4 * model.config.vision_config.hidden_size  # tokens, keys and values
+    states = 3 * 4 * backbone(model).layout.vision_width  # tokens, keys and values
     return max(1, int(_SHARE * free_memory(model.device) / (states * tokens)))
 
 

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from uniadapter.evaluation.blocks import block_pairs, block_visuals, pair_blocks
 from uniadapter.evaluation.recall import top_candidates
-from uniadapter.model.backbone import Texts, Visuals, begin_fusion, match
+from uniadapter.model.encoding import begin_fusion, match
+from uniadapter.model.features import Texts, Visuals
 from uniadapter.processes.distributed import gather_rows
 
 Progress = Callable[[int, int], None]  # pairs done, pairs in all
@@ -73,7 +74,7 @@ def rerank(
     keys = torch.unique(torch.cat([wanted_by_texts.flatten(), wanted_by_visuals.flatten()]))
     own = keys[(keys >= first * count) & (keys < (first + len(visuals)) * count)]
     limit = block or block_pairs(model, float(texts.mask.sum()) / max(1, count))
-    cache = begin_fusion(model, texts)
+    cache = begin_fusion(model, texts) if len(keys) else None
     part_scores = torch.empty(len(own), device=itc.device)
     most = block_visuals(model, visuals.tokens.shape[1] * visuals.tokens.shape[2])
     for part in pair_blocks(own // count, limit, most):

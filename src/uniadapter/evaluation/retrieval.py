@@ -17,8 +17,10 @@ from uniadapter.evaluation.mode import evaluating
 from uniadapter.evaluation.recall import dual_softmax, ranks, rerank_order, reranked_ranks, retrieval_metrics
 from uniadapter.evaluation.rerank import Progress, rerank
 from uniadapter.evaluation.visual_store import encoded_visuals
-from uniadapter.model.backbone import Texts, encode_text, frame_weights
-from uniadapter.model.blip.inject import adopt
+from uniadapter.model.backbone import adopt, backbone
+from uniadapter.model.encoding import encode_text, similarity
+from uniadapter.model.features import Texts
+from uniadapter.model.frame_attention import frame_weights
 from uniadapter.model.tokens import tokenize, warn_of_cuts
 from uniadapter.processes.distributed import gather_rows, rank, world_size
 
@@ -100,7 +102,9 @@ def evaluate_retrieval(
         if together:
             features, frames = gather_rows(features), gather_rows(frames)
         with torch.autocast(model.device.type, enabled=False):  # rounded similarities would tie
-            itc = texts.feature.float() @ features.float().T
+            active = adopt(model).active
+            aware = active is not None and active.config.frame_aware
+            itc = similarity(model, texts.feature, features, frames if aware else None)
             if config.dual_softmax:
                 itc = dual_softmax(itc)
         ordered = rerank(model, texts, visuals, itc, config.k, config.beta, config.block, progress, mine[0])
@@ -110,8 +114,7 @@ def evaluate_retrieval(
     text_ranks = reranked_ranks(itc, ordered.text_candidates.cpu(), ordered.text_scores.cpu(), owners)
     visual_ranks = reranked_ranks(itc.T, ordered.visual_candidates.cpu(), ordered.visual_scores.cpu(), owned)
     order = rerank_order(itc, ordered.text_candidates.cpu(), ordered.text_scores.cpu())[:, :SHOWN]
-    active = adopt(model).active
-    weighed = bool(config.k) and active is not None and active.config.frame_aware
+    weighed = aware and (config.k > 0 or not backbone(model).layout.fuses)  # else nothing read the frames' weights
     weights = _weights(texts.feature, frames, order) if weighed else torch.empty(*order.shape, 0)
     return RetrievalResult(
         _with_twins(retrieval_metrics(text_ranks), retrieval_metrics(ranks(itc, owners))),

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 from uniadapter.config import ConfigError, EvaluateConfig
 from uniadapter.data.batches import Batch
 from uniadapter.evaluation.blocks import free_memory
-from uniadapter.model.backbone import Visuals, encode_visual
+from uniadapter.model.encoding import encode_visual
+from uniadapter.model.features import Visuals
 
 logger = logging.getLogger(__name__)
 

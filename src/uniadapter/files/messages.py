@@ -24,3 +24,8 @@ def names_like(name: str, known: Iterable[str]) -> str:
     """Advice on a name that is none of those known: the most similar one, or all of them."""
     known = list(known)
     return did_you_mean(name, known) or f"; there is {', '.join(known)}"
+
+
+def first_line(error: BaseException) -> str:
+    """An error's first line, or its kind where it has no words."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

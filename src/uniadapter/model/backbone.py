@@ -1,325 +1,367 @@
-"""The one way through the model: encode visuals, encode texts, fuse pairs of them.
+"""What the rest of the package may ask of a backbone, whatever family it is of.
 
-Everything above this file (losses, evaluation, commands) talks to a BLIP through these functions. An image is a video
-of one frame. `fuse` takes pairs, so that a visual's keys and values are projected once however many texts meet it.
+Nothing outside a family's own folder knows where its towers, heads, special tokens or pooling are. `backbone(model)`
+finds the family by the model's type; `encoding` and `decoding` have the public functions, which take the model.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from uniadapter.model.blip.inject import adopt
-from uniadapter.model.blip.layers import AdaptedTextLayer, head_dtype
-from uniadapter.model.blip.vision import Stem, all_tokens, class_tokens
-from uniadapter.model.features import FusionCache, Texts, Visuals
-from uniadapter.model.frame_attention import by_token, frame_weighted_attention, frame_weights
-from uniadapter.model.kernels.absorbed import absorbed_attention, pays
-from uniadapter.model.kernels.attention import attend, lowered
-from uniadapter.model.kernels.linear import is_plain
-from uniadapter.model.kernels.packing import Groups, Packing, Queries, group_pairs, left_aligned, refuse_padding_before
+from uniadapter.config import AdapterConfig
+from uniadapter.model.adapter_set import AdapterSet, BackboneShape
+from uniadapter.model.families import families, family_of
+from uniadapter.model.features import AnswerTree, Context, FusionCache, Texts, Visuals
+from uniadapter.model.store import OWNER, AdapterStore, bare, original_types
 
 Read = Literal["all", "first"]
-
-_CACHED_TEXTS = 64  # texts of one pass: more brings nothing, and a whole gallery would need its memory
-
-
-def _project(model: PreTrainedModel, head: str, states: Tensor) -> Tensor:
-    """Unit-length features [..., e] of states [..., d]; e = 0 where the model has no such head."""
-    linear = getattr(model, head, None)
-    if linear is None:
-        return states.new_zeros((*states.shape[:-1], 0))
-    if not torch.is_autocast_enabled(states.device.type):
-        states = states.to(head_dtype(linear, states.dtype))
-    projected = linear(states)
-    projected = projected if projected.dtype == torch.float64 else projected.float()
-    return nn.functional.normalize(projected, dim=-1)
+Contrast = Literal["momentum", "softmax", "sigmoid"]
+_lock = threading.Lock()
 
 
-def encode_visual(model: PreTrainedModel, frames: Tensor, chunk: int = 0, stem: Stem | None = None) -> Visuals:
-    """Encode pictures or videos.
+@dataclass(frozen=True)
+class Layout:
+    """What a base's config says, in the terms of every family.
 
     Args:
-        model: a BLIP of transformers, with or without adapters.
-        frames: normalised pixels [B, T, 3, H, W]; an image is T = 1. Sizes other than the model's interpolate its
-            position embeddings, as BLIP does.
-        chunk: frames that go through the visual encoder at once; 0 means all.
-        stem: what `visual_stem` made of the same frames; without it that is computed here.
+        family: name of the family, "blip".
+        vision_layers: depth of the visual encoder.
+        vision_width: its hidden size.
+        text_layers: depth of the text encoder, or of the decoder where that is the only text model.
+        text_width: its hidden size.
+        feed_forward: width of the text model's feed-forward.
+        feature_width: e, of the features that contrast compares; 0 without any.
+        features: how many a visual has; where several, a text is compared with the most similar.
+        vocabulary: tokens of the text model.
+        positions: tokens that a text may have.
+        image_size: side of the pictures in pixels.
+        patch_size: side of a patch in pixels.
+        mean: of each channel, subtracted from pixels in [0, 1].
+        std: of each channel, divided by afterwards.
+        resampling: filter of the resizing, by Pillow's name.
+        padding: texts are padded to the longest of a batch, or all to `positions` ("max_length").
+        contrast: the contrastive loss that the family was pre-trained with.
+        fuses: it has a fused encoder and a matching head.
+        decodes: it has a text decoder.
+        packs: texts are computed without padding.
+    """
 
-    Returns:
-        `Visuals`; the feature of a video is the projected, normalised mean of its frames' CLS states.
+    family: str
+    vision_layers: int
+    vision_width: int
+    text_layers: int
+    text_width: int
+    feed_forward: int
+    feature_width: int
+    vocabulary: int
+    positions: int
+    image_size: int
+    patch_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resampling: str = "bicubic"
+    padding: Literal["longest", "max_length"] = "longest"
+    contrast: Contrast = "momentum"
+    fuses: bool = False
+    decodes: bool = False
+    packs: bool = False
+    features: int = 1
+
+
+class Backbone(ABC):
+    """One model, seen through its family. It holds nothing of its own, and is made whenever it is needed.
+
+    Args:
+        model: of transformers, with or without adapters.
+
+    Attributes:
+        heads: from the name of a head that a set trains a copy of to where it is in the model; adapter files carry
+            them, so they are no part of the base's hash.
+        scalars: the same for the numbers of the contrastive loss that learn, a logarithmic scale say.
+    """
+
+    heads: ClassVar[Mapping[str, str]] = {}
+    scalars: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+
+    @property
+    def task(self) -> str | None:
+        """What a task model is for, "retrieval", "vqa" or "caption"; None for a model of no task."""
+        classes = {cls.__name__ for cls in type(self.model).__mro__}
+        return next((task for task, name in families()[self.layout.family].classes.items() if name in classes), None)
+
+    def no_task(self) -> TypeError:
+        """The error for a model that is none of the family's task classes; says which those are."""
+        family = families()[self.layout.family]
+        *some, last = family.classes.values()
+        named = f"{', '.join(some)} or {last}" if some else last
+        return TypeError(
+            f"{type(self.model).__name__} is not one of transformers' {family.title} task models: use {named}"
+        )
+
+    @property
+    @abstractmethod
+    def layout(self) -> Layout:
+        """What the base's config says."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> BackboneShape:
+        """What a set of adapters is built from.
+
+        Raises:
+            TypeError: the model is none of the family's task classes.
+        """
+
+    @abstractmethod
+    def inject(self, store: AdapterStore) -> None:
+        """Re-type the layers, see `store.retype`; without an active set they compute what they did."""
+
+    @abstractmethod
+    def vision_layers(self) -> list[nn.Module]:
+        """The visual encoder's layers, in order."""
+
+    @abstractmethod
+    def stacks(self) -> Iterable[nn.Module]:
+        """Modules whose frozen matrices may be kept in half precision: the layers of every tower."""
+
+    @abstractmethod
+    def checkpoint_vision(self) -> None:
+        """Recompute the visual layers in the backward pass; the non-reentrant kind, or adapters lose gradients."""
+
+    @abstractmethod
+    def encode_visual(self, frames: Tensor, chunk: int = 0, stem: Any = None) -> Visuals:
+        """See `encoding.encode_visual`; the frames [B, T, 3, H, W] are checked."""
+
+    @abstractmethod
+    def encode_text(self, ids: Tensor, mask: Tensor) -> Texts:
+        """See `encoding.encode_text`."""
+
+    def oddities(self) -> list[str]:
+        """Settings of the base that differ from what its family was trained with, as lines to warn with.
+
+        Raises:
+            ConfigError: one makes the base useless.
+        """
+        return []
+
+    def visual_feature(self, frames: Tensor, chunk: int = 0, stem: Any = None) -> Tensor:
+        """`encode_visual`'s feature alone, where that is less work."""
+        return self.encode_visual(frames, chunk, stem).feature
+
+    def visual_stem(self, frames: Tensor, chunk: int = 0) -> Any:
+        """What every adapter set of the frozen base computes alike for these frames; None if nothing."""
+        return None
+
+    def similarity(self, text: Tensor, visual: Tensor, frames: Tensor | None = None) -> Tensor:
+        """Similarities [S, V] of texts [S, e] and visuals [V, e], in float32 for half precision.
+
+        Args:
+            text: features.
+            visual: features.
+            frames: features of the visuals' frames, [V, T, e], for families that can weigh them by the text.
+        """
+        return _fine(text) @ _fine(visual).T
+
+    def parts(self, places: Mapping[str, str]) -> dict[str, Any]:
+        """Of `heads` or `scalars`, those that this model has."""
+        found = {}
+        for name, place in places.items():
+            part: Any = self.model
+            for step in place.split("."):
+                part = getattr(part, step, None)
+            if part is not None:
+                found[name] = part
+        return found
+
+    def new_set(self, config: AdapterConfig) -> AdapterSet:
+        """A fresh set for this model, on the device of its weights, not yet injected.
+
+        It is in float32 whatever half precision the base is in, or small updates would vanish in rounding.
+        """
+        reference = next(p for p in self.model.parameters() if p.is_floating_point())
+        built = AdapterSet(config, self.shape, self.base_heads(), self.base_scalars())
+        dtype = torch.float64 if reference.dtype == torch.float64 else torch.float32
+        return built.to(device=reference.device, dtype=dtype)
+
+    def base_heads(self) -> dict[str, nn.Linear]:
+        """The base's own heads by name, where the model has them."""
+        return {name: head for name, head in self.parts(self.heads).items() if isinstance(head, nn.Linear)}
+
+    def base_scalars(self) -> dict[str, nn.Parameter]:
+        """The base's own numbers of the contrastive loss by name."""
+        return {name: one for name, one in self.parts(self.scalars).items() if isinstance(one, nn.Parameter)}
+
+
+class FusingBackbone(Backbone):
+    """A backbone that reads a text and a visual together."""
+
+    @abstractmethod
+    def begin_fusion(self, texts: Texts) -> FusionCache:
+        """See `encoding.begin_fusion`."""
+
+    @abstractmethod
+    def fuse(
+        self, texts: Texts, visuals: Visuals, pairs: Tensor, read: Read = "all", cache: FusionCache | None = None
+    ) -> Tensor:
+        """See `encoding.fuse`; the pairs are checked."""
+
+    @abstractmethod
+    def match(self, texts: Texts, visuals: Visuals, pairs: Tensor, cache: FusionCache | None = None) -> Tensor:
+        """See `encoding.match`."""
+
+    def fused_ids(self, ids: Tensor) -> Tensor:
+        """Token ids [S, L] as the fused encoder was trained to see them."""
+        return ids
+
+
+class DecodingBackbone(Backbone):
+    """A backbone that writes texts, or says how likely they are."""
+
+    @property
+    @abstractmethod
+    def start_token(self) -> int:
+        """The id that a decoder's text begins with."""
+
+    @property
+    @abstractmethod
+    def end_token(self) -> int:
+        """The id that it ends with."""
+
+    @abstractmethod
+    def question_context(self, visuals: Visuals, ids: Tensor, mask: Tensor, rows: Tensor) -> Context:
+        """See `decoding.question_context`."""
+
+    @abstractmethod
+    def visual_context(self, visuals: Visuals) -> Context:
+        """See `decoding.visual_context`."""
+
+    @abstractmethod
+    def text_nll(self, context: Context, rows: Tensor, ids: Tensor, mask: Tensor, given: int = 1) -> Tensor:
+        """See `decoding.text_nll`."""
+
+    @abstractmethod
+    def rank_answers(self, context: Context, tree: AnswerTree, k: int) -> tuple[Tensor, Tensor]:
+        """See `decoding.rank_answers`."""
+
+    @abstractmethod
+    def generate(self, start: Tensor, context: Context, beams: int, longest: int, shortest: int) -> Tensor:
+        """Ids [Q, L] by beam search, from start ids [1, G] on."""
+
+
+def backbone(model: nn.Module) -> Backbone:
+    """A model, seen through its family.
 
     Raises:
-        ValueError: `frames` has another shape.
-
-    Example:
-        >>> ua.encode_visual(model, torch.zeros(2, 1, 3, 96, 96))
-        Visuals(tokens=[2, 1, 37, 192], feature=[2, 64], frames=[2, 1, 64], float32 on cpu)
+        TypeError: it is of no family; names those there are.
     """
-    _check_frames(frames)
-    tokens = all_tokens(model, frames, chunk, stem)
-    cls = tokens[:, :, 0]
-    return Visuals(tokens, _project(model, "vision_proj", cls.mean(1)), _project(model, "vision_proj", cls))
+    inner = bare(model)
+    kind = getattr(getattr(inner, "config", None), "model_type", None)
+    try:
+        family = family_of(kind)
+    except LookupError as error:
+        raise TypeError(f"{type(inner).__name__} cannot be adapted: {error}") from None
+    found: Backbone = family.part("backbone")(inner)
+    return found
 
 
-def visual_feature(model: PreTrainedModel, frames: Tensor, chunk: int = 0, stem: Stem | None = None) -> Tensor:
-    """`encode_visual`'s feature alone, [B, e]: in the last layer nothing is computed but what it reads."""
-    _check_frames(frames)
-    return _project(model, "vision_proj", class_tokens(model, frames, chunk, stem).mean(1))
-
-
-def _check_frames(frames: Tensor) -> None:
-    if frames.ndim != 5 or frames.shape[2] != 3:
-        raise ValueError(f"frames must be [B, T, 3, H, W] (an image is T = 1), not {list(frames.shape)}")
-
-
-def encode_text(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Texts:
-    """Encode texts alone.
-
-    Args:
-        model: a BLIP with a text encoder.
-        ids: token ids [S, L].
-        mask: [S, L], 1 for tokens, 0 for padding. Padding on the left is moved to the right; columns that are padding
-            everywhere are cut.
-
-    Returns:
-        `Texts`, of the longest text's length. Padding is not computed; its states mean nothing.
+def fusing(model: nn.Module) -> FusingBackbone:
+    """The same, for what needs a fused encoder.
 
     Raises:
-        TypeError: the model has no text encoder.
-        ValueError: a mask has holes, is no mask, or a text has no token or more than the model has positions.
-
-    Example:
-        >>> tokens = tokenizer(["a red box", "a star"], padding=True, return_tensors="pt")
-        >>> ua.encode_text(model, tokens["input_ids"], tokens["attention_mask"])
-        Texts(ids=[2, 5], mask=[2, 5], states=[2, 5, 192], feature=[2, 64], float32 on cpu)
+        TypeError: the model has none.
     """
-    if not hasattr(model, "text_encoder"):
-        raise TypeError(f"{type(model).__name__} has no text encoder")
-    adopt(model)
-    text = model.config.text_config
-    ids, mask = left_aligned(ids, mask, text.max_position_embeddings)
-    if not len(ids):
-        none = model.text_encoder.embeddings.word_embeddings.weight.new_zeros((0, 0, text.hidden_size))
-        return Texts(ids, mask, none, _project(model, "text_proj", none[:, :1].sum(1)))
-    packing = Packing.of(mask.sum(1))
-    longest = packing.tokens.shape[1]
-    ids, mask = ids[:, :longest], mask[:, :longest]
-    hidden = packing.pack(model.text_encoder.embeddings(input_ids=ids))
-    padding = packing.mask(hidden.dtype)
-    for layer in model.text_encoder.encoder.layer:
-        attended = layer.attend_self(hidden, packing, padding)
-        hidden = layer.finish(attended, layer.residual(attended), fused=False)
-    return Texts(ids, mask, packing.pad(hidden), _project(model, "text_proj", hidden[packing.firsts]))
+    found = backbone(model)
+    if not isinstance(found, FusingBackbone) or not found.layout.fuses:
+        raise TypeError(f"{type(found.model).__name__} has no fused encoder: it compares texts and visuals by features")
+    return found
 
 
-def enc_token_id(model: PreTrainedModel) -> int:
-    """[ENC], a fused text's first token: `text_config.enc_token_id`, or the id behind [DEC] as in BLIP (30523)."""
-    text = model.config.text_config
-    return int(getattr(text, "enc_token_id", None) or text.bos_token_id + 1)
-
-
-def fused_ids(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """Ids of texts as the fused encoder was trained to see them: [ENC] in the place of their first token.
-
-    `pair_scores`, `fuse` and `ask` do this by themselves. transformers' own `forward` and processor do not: they score
-    a pair as BLIP never saw one.
-
-    Args:
-        model: a BLIP.
-        ids: of texts [S, L], padded on the right, as a tokenizer or processor gives them; left as they are.
-
-    Example:
-        >>> import torch, uniadapter as ua
-        >>> model, tokenizer = ua.load_model(), ua.load_tokenizer()
-        >>> inputs = tokenizer(["a red box", "two dogs"], padding=True, return_tensors="pt")
-        >>> inputs["input_ids"] = ua.fused_ids(model, inputs["input_ids"])
-        >>> logits = model(pixel_values=torch.zeros(2, 3, 96, 96), **inputs).itm_score  # now as `pair_scores` has them
-    """
-    ids = ids.clone()
-    ids[:, 0] = enc_token_id(model)
-    return ids
-
-
-def begin_fusion(model: PreTrainedModel, texts: Texts) -> FusionCache:
-    """Compute once what depends on the texts alone, for `fuse` to be called many times with the same texts.
-
-    Args:
-        model: a BLIP with a text encoder.
-        texts: S texts; their first token is replaced by [ENC].
+def decoding(model: nn.Module) -> DecodingBackbone:
+    """The same, for what needs a text decoder.
 
     Raises:
-        ValueError: the texts are not padded on the right.
+        TypeError: the model has none.
     """
-    adopt(model)
-    refuse_padding_before(texts.mask)
-    lengths = texts.mask.sum(1)
-    first: AdaptedTextLayer = next(iter(model.text_encoder.encoder.layer))
-    states = []
-    for some, ids in zip(lengths.split(_CACHED_TEXTS), texts.ids.split(_CACHED_TEXTS), strict=True):
-        packing = Packing.of(some)
-        ids = ids[:, : packing.tokens.shape[1]].clone()
-        ids[:, 0] = enc_token_id(model)
-        hidden = packing.pack(model.text_encoder.embeddings(input_ids=ids))
-        states.append(first.attend_self(hidden, packing, packing.mask(hidden.dtype)))
-    return FusionCache(torch.cat(states), torch.cumsum(lengths, 0) - lengths)
+    found = backbone(model)
+    if not isinstance(found, DecodingBackbone) or not found.layout.decodes:
+        raise TypeError(f"{type(found.model).__name__} has no text decoder")
+    return found
 
 
-def fuse(
-    model: PreTrainedModel,
-    texts: Texts,
-    visuals: Visuals,
-    pairs: Tensor,
-    read: Read = "all",
-    cache: FusionCache | None = None,
-) -> Tensor:
-    """Run the fused text encoder over pairs of texts and visuals.
+def task_of(model: nn.Module) -> str:
+    """What a task model is for: "retrieval", "vqa" or "caption"; another model raises `TypeError`."""
+    found = backbone(model)
+    if found.task is None:
+        raise found.no_task()
+    return found.task
 
-    Each visual's keys and values are projected once a layer; the texts of one visual attend to them as one long query;
-    the first layer's self-attention is computed once a text. Tokens of all texts stand behind one another, so that
-    padding is not computed.
+
+def require_task(model: nn.Module, task: str, what: str) -> None:
+    """Refuse a model of another task.
 
     Args:
-        model: a BLIP with a text encoder.
-        texts: S texts; their first token is replaced by [ENC].
-        visuals: V visuals, all of whose tokens are real.
-        pairs: [P, 2] of (text row, visual row), in any order, repeats allowed.
-        read: "all" states, or only those of the "first" token, for which the last layer computes nothing else.
-        cache: what `begin_fusion` made of the same texts; without it that is computed here.
-
-    Returns:
-        [P, L, d], or [P, d] for "first"; row p belongs to pairs[p]. States of padding mean nothing.
+        model: any model.
+        task: "retrieval", "vqa" or "caption".
+        what: the function that needs it.
 
     Raises:
-        ValueError: `pairs` has another shape or points outside.
-
-    Example:
-        >>> texts = ua.text_features(model, tokenizer, ["a red box", "a star"])
-        >>> visuals = ua.image_features(model, picture)
-        >>> ua.fuse(model, texts, visuals, torch.tensor([[0, 0], [1, 0]]), "first").shape
-        torch.Size([2, 192])
+        TypeError: names the class that is needed and how to load it.
     """
-    adopt(model)
-    _check_pairs(pairs, len(texts), len(visuals))
-    if not len(pairs):
-        shape = (0, model.config.text_config.hidden_size)
-        return texts.states.new_zeros(shape if read == "first" else (0, texts.ids.shape[1], shape[1]))
-    device = texts.ids.device
-    groups = group_pairs(pairs, texts.mask.sum(1), texts.ids.shape[1])
-    active = adopt(model).active
-    tokens = visuals.tokens  # which may be kept elsewhere: in a file, in less precision
-    tokens = tokens[groups.visuals.to(tokens.device)].to(device, model.dtype)
-    groups = groups.to(device)
-    visual = with_time(model, tokens)
-    weights = None
-    if active is not None and active.config.frame_aware:
-        weights = frame_weights(texts.feature[groups.texts], visuals.frames[groups.pair_visuals])
-    cache = begin_fusion(model, texts) if cache is None else cache
-    states = cache.take(groups.texts[groups.pair_of_token], groups.place_in_text)
-    return _fused_layers(model, states, lowered(visual.flatten(1, 2)), groups, weights, visual.shape[2], read)
+    found = backbone(model)
+    if found.task == task:
+        return
+    family = families()[found.layout.family]
+    needed = family.classes.get(task)
+    if needed is None:
+        raise TypeError(f"{what} needs a model for {task}, and {family.title} has none: see `uniadapter families`")
+    base = getattr(found.model.config, "name_or_path", "") or "BASE"
+    raise TypeError(
+        f"{what} needs a {needed}, not a {type(found.model).__name__}: "
+        f"load it by load_model({str(base)[-100:]!r}, {task!r})"
+    )
 
 
-def _check_pairs(pairs: Tensor, texts: int, visuals: int) -> None:
-    if pairs.ndim != 2 or pairs.shape[1] != 2:
-        raise ValueError(f"pairs must be [P, 2] of (text row, visual row), not {list(pairs.shape)}")
-    if len(pairs) and (int(pairs.min()) < 0 or int(pairs[:, 0].max()) >= texts or int(pairs[:, 1].max()) >= visuals):
-        raise ValueError(f"pairs point outside the {texts} texts and {visuals} visuals")
+def adopt(model: nn.Module) -> AdapterStore:
+    """Re-type the model's layers, once; no weight moves, and without a set the outputs are the base's.
 
+    Even a BLIP without adapters gains by it: SDPA, and cross-attention masks that are obeyed.
 
-def with_time(model: PreTrainedModel, tokens: Tensor) -> Tensor:
-    """Visual tokens [V, T, N, d] with the active set's temporal embedding, where it has one."""
-    active = adopt(model).active
-    if active is None or not hasattr(active, "time"):
-        return tokens
-    time = _temporal(active.time, tokens.shape[1]).unsqueeze(2)
-    half = tokens.dtype == model.vision_model.post_layernorm.weight.dtype  # or whatever the base computes in
-    return tokens + (time.to(tokens.dtype) if half else time)
-
-
-def _temporal(time: Tensor, frames: int) -> Tensor:
-    """The temporal embedding [1, T, d] of that many frames, interpolated where it was trained on another number."""
-    if time.shape[1] == frames:
-        return time
-    return nn.functional.interpolate(time.transpose(1, 2), size=frames, mode="linear").transpose(1, 2)
-
-
-def _fused_layers(
-    model: PreTrainedModel,
-    states: Tensor,
-    visual: Tensor,
-    groups: Groups,
-    weights: Tensor | None,
-    patches: int,
-    read: Read,
-) -> Tensor:
-    """The fused layers, from the first one's self-attention of all pairs' tokens [N, d] to the states of pairs."""
-    encoder, packing = model.text_encoder.encoder, groups.packing
-    padding = packing.mask(states.dtype)
-    key_delta, value_delta = encoder.deltas(visual)
-    last = len(encoder.layer) - 1
-    for index, layer in enumerate(encoder.layer):
-        first = read == "first" and index == last
-        if index:
-            states = layer.attend_self(states, packing, padding, first)
-        elif first:
-            states = states[packing.firsts]
-        queries = groups.firsts if first else groups.tokens
-        by_query = None
-        if weights is not None:
-            by_query = queries.pack(weights if first else weights[groups.pair_of_token])
-        crossed = _cross(layer, states, visual, key_delta, value_delta, queries, by_query, patches)
-        residual = layer.residual(states)
-        del states  # or it lived on beside the feed-forward's wide states
-        states = layer.finish(crossed, residual, fused=True)
-    return groups.restore(states if read == "first" else packing.pad(states))
-
-
-def _cross(
-    layer: AdaptedTextLayer,
-    attended: Tensor,
-    visual: Tensor,
-    key_delta: Tensor | None,
-    value_delta: Tensor | None,
-    queries: Queries,
-    weights: Tensor | None,
-    patches: int,
-) -> Tensor:
-    """Cross-attention of tokens [N, d] to their visuals, residual and norm included; a visual's are one query."""
-    attention = layer.crossattention.self
-    query = attention.heads(queries.pack(attention.query(attended)))
-    dropout = attention.dropout.p if layer.training else 0.0
-    _, heads, width, _ = query.shape
-    lean = not (torch.is_grad_enabled() or dropout) and is_plain(attention.key) and is_plain(attention.value)
-    if lean and pays(width, visual.shape[1], visual.shape[2], heads):
-        weigh = None if weights is None else lambda scores: scores * by_token(weights, patches)[:, None]
-        deltas = tuple(None if delta is None else queries.repeat(delta) for delta in (key_delta, value_delta))
-        key, value = ((part.weight, part.bias) for part in (attention.key, attention.value))
-        context = absorbed_attention(query, queries.repeat(visual), key, value, deltas, weigh)
-    else:
-        key, value = map(queries.repeat, attention.keys_values(visual, key_delta, value_delta))
-        if weights is None:
-            context = attend(query, key, value, dropout=dropout)
-        else:
-            context = frame_weighted_attention(query, key, value, weights, patches, dropout)
-    return layer.crossattention.output(queries.unpack(context.transpose(1, 2).flatten(2)), attended)
-
-
-def match(
-    model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Tensor, cache: FusionCache | None = None
-) -> Tensor:
-    """Matching logits of pairs, see `fuse`: [P, 2], column 1 for "they belong together" (the rerank score).
-
-    The head itself runs outside autocast: rounding its logits to 8 bits would make ties.
-
-    Example:
-        >>> texts = ua.text_features(model, tokenizer, ["a red box", "a star"])
-        >>> visuals = ua.image_features(model, picture)
-        >>> ua.match(model, texts, visuals, torch.tensor([[0, 0], [1, 0]])).shape
-        torch.Size([2, 2])
+    Raises:
+        TypeError: the model is of no family, or none of its task classes.
     """
-    states = fuse(model, texts, visuals, pairs, "first", cache)
-    with torch.autocast(states.device.type, enabled=False):
-        return model.itm_head(states.to(head_dtype(model.itm_head, states.dtype)))
+    inner = bare(model)
+    if OWNER not in inner._modules:
+        with _lock:  # of threads that ask a model first at the same time, one re-types it
+            if OWNER not in inner._modules:
+                seen = backbone(inner)
+                _ = seen.shape  # raises for a model that is no task's
+                sets = nn.ModuleDict()
+                store = AdapterStore(sets)
+                seen.inject(store)
+                inner._uniadapter_store = store  # type: ignore[assignment]
+                setattr(inner, OWNER, sets)  # last: it says that all is in place
+    return inner._uniadapter_store  # type: ignore[return-value]
+
+
+def restore(model: nn.Module) -> None:
+    """Undo `adopt`: every layer has its original type again and no trace is left."""
+    inner = bare(model)
+    original_types(inner)
+    if OWNER in inner._modules:
+        delattr(inner, OWNER)
+        del inner._uniadapter_store
+
+
+def _fine(features: Tensor) -> Tensor:
+    return features if features.dtype == torch.float64 else features.float()

@@ -1,9 +1,9 @@
-"""What the encoders give: rows of visuals and of texts, which losses and evaluation pass along as values."""
+"""What backbones give and take: rows of visuals and of texts, what decoders attend to, and lists of answers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 import torch
@@ -98,3 +98,63 @@ class FusionCache:
     def take(self, texts: Tensor, places: Tensor) -> Tensor:
         """States [N, d] of tokens: the text of each, [N], and its place in it, [N]."""
         return self.states.index_select(0, self.starts[texts] + places)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What decoders attend to.
+
+    Args:
+        states: [Q, K, d].
+        mask: 1 for what may be attended to, 0 for padding, [Q, K].
+    """
+
+    states: Tensor
+    mask: Tensor
+
+    def __len__(self) -> int:
+        return len(self.mask)
+
+    def select(self, index: Tensor | slice) -> Context:
+        """These rows, in this order."""
+        return Context(self.states[index], self.mask[index])
+
+
+@dataclass(frozen=True)
+class AnswerTree:
+    """Candidate answers, and which of them begin alike.
+
+    Args:
+        ids: token ids [A, L], first [DEC], last [SEP], padded with 0.
+        lengths: tokens of each, [A].
+        nodes: number of the beginning of answer a that ends with its token l, [A, L]; equal beginnings, equal numbers.
+    """
+
+    ids: Tensor
+    lengths: Tensor
+    nodes: Tensor
+
+    @classmethod
+    def of(cls, answers: Sequence[Sequence[int]]) -> AnswerTree:
+        """From token ids of each answer, [DEC] and [SEP] included.
+
+        Raises:
+            ValueError: there are none, or one has no token to predict.
+        """
+        if not answers or min(map(len, answers)) < 2:
+            raise ValueError("an answer tree needs answers, each of [DEC] and at least one token more")
+        longest = max(map(len, answers))
+        ids, nodes = torch.zeros((2, len(answers), longest), dtype=torch.long)
+        numbers: dict[tuple[int, ...], int] = {}
+        for row, answer in enumerate(answers):
+            ids[row, : len(answer)] = torch.tensor(answer)
+            for place in range(len(answer)):
+                nodes[row, place] = numbers.setdefault(tuple(answer[: place + 1]), len(numbers))
+        return cls(ids, torch.tensor([len(a) for a in answers]), nodes)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to(self, device: torch.device | str) -> AnswerTree:
+        """The same on another device."""
+        return replace(self, **{name: tensor.to(device) for name, tensor in vars(self).items()})

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from uniadapter.model.blip.inject import HEADS, OWNER, adopt, bare
+from uniadapter.model.backbone import backbone
+from uniadapter.model.store import OWNER, bare, store_of
 
 DType = Literal["float32", "bfloat16", "float16"]
 _DTYPES: dict[DType, torch.dtype] = {
@@ -137,8 +138,8 @@ def matches_hash(model: PreTrainedModel, sha256: str) -> bool | None:
 
 
 def _kept_identity(model: nn.Module) -> BaseIdentity | None:
-    inner = bare(model)
-    return adopt(inner).identity if OWNER in inner._modules else None
+    store = store_of(model)
+    return None if store is None else store.identity
 
 
 def _own_name(name: str, wrapped: set[str]) -> str | None:
@@ -159,8 +160,9 @@ def _hashes(model: nn.Module, dtypes: tuple[DType, ...], vectors: bool = False) 
     """The hash of the base's tensors, or of its vectors alone, rounded to each dtype."""
     digests = {dtype: hashlib.sha256() for dtype in dtypes}
     seen: set[int] = set()
+    heads = tuple(f"{place}." for place in backbone(model).heads.values())
     for name, tensor in sorted(base_parameters(model), key=lambda item: item[0]):
-        if name.split(".")[0] in HEADS or id(tensor) in seen or (vectors and tensor.ndim != 1):
+        if name.startswith(heads) or id(tensor) in seen or (vectors and tensor.ndim != 1):
             continue
         seen.add(id(tensor))
         values = tensor.detach().to("cpu", torch.float32)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from uniadapter.model.blip.inject import adopt, text_stacks
+from uniadapter.model.backbone import adopt, backbone
 from uniadapter.model.identity import identity_of
 
 
@@ -21,7 +21,7 @@ def round_frozen(model: PreTrainedModel, dtype: torch.dtype) -> int:
     name the base by its hash before.
 
     Args:
-        model: a BLIP with its base frozen.
+        model: of any family, with its base frozen.
         dtype: bfloat16 or float16.
 
     Returns:
@@ -37,10 +37,9 @@ def round_frozen(model: PreTrainedModel, dtype: torch.dtype) -> int:
         torch.float32
     """
     store = adopt(model)
-    stacks = [model.vision_model.encoder.layers, *(stack.layer for stack in text_stacks(model).values())]
     frozen = {
         id(module.weight): module
-        for module in itertools.chain.from_iterable(stack.modules() for stack in stacks)
+        for module in itertools.chain.from_iterable(stack.modules() for stack in backbone(model).stacks())
         if isinstance(module, nn.Linear) and not module.weight.requires_grad and module.weight.dtype != dtype
     }
     if frozen:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from uniadapter.config import AdapterConfig
-from uniadapter.model.adapter import AdapterSet
-from uniadapter.model.blip.inject import OWNER, active_adapter, adopt, bare, new_adapter_set, restore
+from uniadapter.model.adapter_set import AdapterSet
+from uniadapter.model.backbone import adopt, backbone, restore
 from uniadapter.model.identity import base_parameters
 from uniadapter.model.settings import NO_SETTINGS, InferenceSettings
+from uniadapter.model.store import OWNER, bare
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +28,8 @@ __all__ = [
     "active_settings",
     "adapter_names",
     "adapter_set",
-    "add_adapter",
     "add_momentum",
+    "add_set",
     "count_parameters",
     "disable_adapter",
     "print_trainable_parameters",
@@ -51,25 +48,8 @@ def _exclude_from_saving(model: PreTrainedModel) -> None:
     own = {f"{mine}{key}" for key in (owner.state_dict() if owner is not None else ())}
     own |= {f"{mine}{name}.temperature" for name in adapter_names(model)}  # which a task may add later
     model._keys_to_ignore_on_save = kept | own
-    if adapter_names(model):
-        model.save_pretrained = partial(_save_pretrained, model)  # type: ignore[method-assign]
-    else:
-        model.__dict__.pop("save_pretrained", None)
-
-
-def _save_pretrained(model: PreTrainedModel, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
-    """As transformers', which `Trainer` calls too; the adapters are saved beside the base, and that is said."""
-    from uniadapter.checkpoints.adapter_folder import save_adapter
-
-    result = type(model).save_pretrained(model, save_directory, *args, **kwargs)
-    if kwargs.get("is_main_process", True):
-        names = [name for name in adapter_names(model) if adapter_set(model, name).momentum_of is None]
-        folders = [save_adapter(model, Path(save_directory) / OWNER / name, name) for name in names]
-        logger.warning(
-            "%s holds the base alone; to go on with its adapters, load_adapter from %s",
-            save_directory, ", ".join(map(str, folders)),
-        )  # fmt: skip
-    return result
+    if not adapter_names(model):
+        model.__dict__.pop("save_pretrained", None)  # which `checkpoints.adapters` put there
 
 
 def _check_name(model: PreTrainedModel, name: str) -> None:
@@ -81,30 +61,10 @@ def _check_name(model: PreTrainedModel, name: str) -> None:
         raise ValueError(f"an adapter cannot be called {name!r}: torch's modules use that name; choose another one")
 
 
-def add_adapter(model: PreTrainedModel, config: AdapterConfig | None = None, name: str = "default") -> AdapterSet:
-    """Put a fresh adapter set into a BLIP of transformers, freeze the base, and select the set.
-
-    Args:
-        model: `BlipForImageTextRetrieval`, `BlipForQuestionAnswering` or `BlipForConditionalGeneration`, of any size.
-        config: the set's shape; the paper's r = 128 if None.
-        name: what the set is called from here on.
-
-    Returns:
-        The set, now owned by the model. With `init="identity"` the model's outputs are exactly the base's.
-
-    Raises:
-        TypeError: the model is no BLIP.
-        ValueError: the name is taken, empty, has a dot, or is one that torch's modules use themselves.
-
-    Example:
-        >>> adapters = ua.add_adapter(model, ua.AdapterConfig(bottleneck=20, key_value=8), "boxes")
-        >>> ua.adapter_names(model)
-        ['boxes']
-        >>> all(parameter.requires_grad for parameter in adapters.parameters())
-        True
-    """
+def add_set(model: PreTrainedModel, config: AdapterConfig, name: str) -> AdapterSet:
+    """What `checkpoints.adapters.add_adapter` does, but for how the model is saved."""
     _check_name(model, name)
-    built = new_adapter_set(model, config or AdapterConfig())  # before `adopt`: if it raises, nothing has changed
+    built = backbone(model).new_set(config)  # before `adopt`: if it raises, nothing has changed
     adopt(model).sets[name] = built
     _exclude_from_saving(model)
     select_adapter(model, name)
@@ -148,6 +108,28 @@ def select_adapter(model: PreTrainedModel, name: str | None, trainable: bool = T
     store.selected = name
     if name is not None and trainable:
         store.sets[name].requires_grad_(True)
+
+
+@contextmanager
+def active_adapter(model: PreTrainedModel, name: str | None) -> Iterator[None]:
+    """Within the block the set `name` is active (None: the bare base), in this thread or asynchronous task alone.
+
+    What is trainable does not change, nor which set is selected; a thread that is started within begins with that one.
+
+    Example:
+        >>> for name in ("boxes", "stars"):
+        ...     _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=4), name)
+        >>> with ua.active_adapter(model, "boxes"):
+        ...     ua.adapter_set(model) is ua.adapter_set(model, "boxes")
+        True
+        >>> ua.adapter_set(model) is ua.adapter_set(model, "stars")
+        True
+    """
+    store = adopt(model)
+    if name is not None and name not in store.sets:
+        raise KeyError(f"no adapter named {name!r}: there is {', '.join(store.sets) or 'none'}")
+    with store.using(name):
+        yield
 
 
 @contextmanager
@@ -303,7 +285,8 @@ def count_parameters(model: PreTrainedModel) -> Counts:
     """
     owner = bare(model)._modules.get(OWNER)
     of_sets = {id(p) for p in owner.parameters()} if owner is not None else set()
-    heads = {id(p) for s in (owner.values() if isinstance(owner, nn.ModuleDict) else ()) for p in s.heads.parameters()}  # type: ignore[union-attr]
+    sets = owner.values() if isinstance(owner, nn.ModuleDict) else ()
+    heads = {id(p) for s in sets for part in (s.heads, s.scalars) for p in part.parameters()}  # type: ignore[union-attr]
     parameters = list(model.parameters())
     tokens = [m.weight for m in model.modules() if isinstance(m, nn.Embedding) and m.padding_idx is not None]
     unique_tokens = {id(w): w for w in tokens}

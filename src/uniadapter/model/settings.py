@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field
 
 from uniadapter.config import RunConfig
-from uniadapter.data.media.images import MEAN, STD
 
 logger = logging.getLogger(__name__)
 
@@ -78,20 +77,31 @@ class InferenceSettings:
     shortest: Annotated[int, Field(ge=0)] | None = None
 
     @classmethod
-    def of_run(cls, config: RunConfig, image_size: int, answers: Collection[str] = ()) -> InferenceSettings:
+    def of_run(
+        cls,
+        config: RunConfig,
+        image_size: int,
+        answers: Collection[str] = (),
+        mean: tuple[float, float, float] | None = None,
+        std: tuple[float, float, float] | None = None,
+        resampling: Resampling | None = None,
+    ) -> InferenceSettings:
         """What a run trains for.
 
         Args:
             config: the run's.
             image_size: the side in pixels that it showed pictures at.
             answers: the list that its questions were answered from.
+            mean: of each channel, subtracted from pixels.
+            std: of each channel, divided by.
+            resampling: filter of the resizing.
         """
         values = {name: _value(config, name) for name in _FIELDS}
         return cls(
             **{**values, "image_size": image_size},
-            mean=MEAN,
-            std=STD,
-            resampling="bicubic",
+            mean=mean,
+            std=std,
+            resampling=resampling,
             answers=tuple(answers) or None,
         )
 
@@ -108,9 +118,7 @@ class InferenceSettings:
             config: of an evaluation.
             stated: keys that its user wrote ("model.image_size"); None takes those that are not at their default.
         """
-        plain, shown = RunConfig(), (self.mean, self.std, self.resampling)
-        if any(one not in (None, usual) for one, usual in zip(shown, (MEAN, STD, "bicubic"), strict=True)):
-            logger.warning("pictures are shown with BLIP's mean, deviation and filter, not with the adapter's")
+        plain = RunConfig()
         for name, key in _FIELDS.items():
             own, asked = getattr(self, name), _value(config, name)
             if own is None or own == asked:

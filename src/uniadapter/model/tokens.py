@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -88,12 +88,3 @@ def prompted(prompt: str, text: str) -> str:
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> int:
     """How many tokens stand before a text that has this prompt: [DEC] and the prompt's own."""
     return 1 + len(pieces(tokenizer, [prompt.strip()])[0]) if prompt.strip() else 1
-
-
-def decoder_tokens(
-    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, texts: list[str], longest: int
-) -> TokenBatch:
-    """Texts for the decoder: as `tokenize`, with [DEC] in the place of the first token."""
-    tokens = tokenize(tokenizer, texts, longest)
-    tokens.ids[:, 0] = int(model.config.text_config.bos_token_id)
-    return tokens

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from uniadapter.model.blip.decoder import question_context, text_nll, visual_context
+from uniadapter.model.decoding import decoder_tokens, question_context, text_nll, visual_context
 from uniadapter.model.features import Visuals
-from uniadapter.model.tokens import decoder_tokens, prompt_tokens, prompted, tokenize
+from uniadapter.model.tokens import prompt_tokens, prompted, tokenize
 
 
 def answer_loss(

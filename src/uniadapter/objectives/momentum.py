@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from uniadapter.model.backbone import encode_text, visual_feature
-from uniadapter.model.blip.vision import Stem, visual_stem
+from uniadapter.model.encoding import encode_text, visual_feature, visual_stem
 from uniadapter.model.sets import (
     active_adapter,
     adapter_names,
@@ -30,11 +29,11 @@ class Momentum(Protocol):
     def release(self) -> None:
         """Take what this has put on the model off it again; it is of no more use then."""
 
-    def stem(self, frames: Tensor, chunk: int = 0) -> Stem | None:
+    def stem(self, frames: Tensor, chunk: int = 0) -> Any:
         """What online and momentum encoder compute alike for these visuals, to be computed once; None if nothing."""
 
     def features(
-        self, frames: Tensor, ids: Tensor, mask: Tensor, chunk: int = 0, stem: Stem | None = None
+        self, frames: Tensor, ids: Tensor, mask: Tensor, chunk: int = 0, stem: Any = None
     ) -> tuple[Tensor, Tensor]:
         """Unit features of visuals [B, e] and texts [B, e], without gradient."""
 
@@ -70,14 +69,13 @@ class AdapterMomentum:
         """See `Momentum`."""
         update_momentum(self.model, self.decay, self.source, self.name)
 
-    def stem(self, frames: Tensor, chunk: int = 0) -> Stem | None:
-        """See `Momentum`; where attention drops out, each encoder draws for itself."""
-        drops = self.model.training and self.model.config.vision_config.attention_dropout > 0
-        return None if drops else visual_stem(self.model, frames, chunk)
+    def stem(self, frames: Tensor, chunk: int = 0) -> Any:
+        """See `Momentum`."""
+        return visual_stem(self.model, frames, chunk)
 
     @torch.no_grad()
     def features(
-        self, frames: Tensor, ids: Tensor, mask: Tensor, chunk: int = 0, stem: Stem | None = None
+        self, frames: Tensor, ids: Tensor, mask: Tensor, chunk: int = 0, stem: Any = None
     ) -> tuple[Tensor, Tensor]:
         """See `Momentum`."""
         with active_adapter(self.model, self.name):
@@ -118,7 +116,7 @@ class ModelMomentum:
 
     @torch.no_grad()
     def features(
-        self, frames: Tensor, ids: Tensor, mask: Tensor, chunk: int = 0, stem: Stem | None = None
+        self, frames: Tensor, ids: Tensor, mask: Tensor, chunk: int = 0, stem: Any = None
     ) -> tuple[Tensor, Tensor]:
         """See `Momentum`."""
         self.twin.train(self.model.training)

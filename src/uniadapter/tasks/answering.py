@@ -21,7 +21,7 @@ from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.answering import AnswerList, Prediction, evaluate_answers
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.evaluation.vqa import exact_match, vqa_accuracy
-from uniadapter.model.backbone import encode_visual
+from uniadapter.model.encoding import encode_visual
 from uniadapter.model.tokens import warn_of_cuts
 from uniadapter.objectives.decoding import answer_loss
 from uniadapter.processes.distributed import share

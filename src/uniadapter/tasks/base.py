@@ -13,7 +13,7 @@ from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.processes import distributed
 from uniadapter.tasks.loss import TrainingLoss
-from uniadapter.tasks.preparing import Prepared, image_size
+from uniadapter.tasks.preparing import Prepared, image_size, normalisation
 
 
 @dataclass(frozen=True)
@@ -60,4 +60,7 @@ def visuals_of(prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> 
     rank, world = (distributed.rank(), distributed.world_size()) if shared(prepared, split) else (0, 1)
     size = image_size(prepared, config)
     batch_size = config.evaluate.batch_size
-    return visual_loader(split, config.data, size=size, batch_size=batch_size, rank=rank, world=world)
+    return visual_loader(
+        split, config.data, size=size, batch_size=batch_size, rank=rank, world=world,
+        normalisation=normalisation(prepared),
+    )  # fmt: skip

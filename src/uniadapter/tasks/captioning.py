@@ -15,9 +15,9 @@ from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.captioning import INSTALL, can_score, caption_scores, require_scorer
 from uniadapter.evaluation.mode import evaluating
 from uniadapter.evaluation.rerank import Progress
-from uniadapter.model.backbone import encode_visual
-from uniadapter.model.blip.decoder import visual_context
-from uniadapter.model.blip.generation import check_lengths, generate_texts
+from uniadapter.model.backbone import backbone
+from uniadapter.model.decoding import check_lengths, generate_texts, visual_context
+from uniadapter.model.encoding import encode_visual
 from uniadapter.model.tokens import prompt_tokens, warn_of_cuts
 from uniadapter.objectives.decoding import caption_nll
 from uniadapter.processes.distributed import gather_list, share
@@ -39,7 +39,7 @@ class CaptionTask:
         """The training loss; that captions will not be scored, for want of a package, is said before."""
         warn_of_cuts(prepared.tokenizer, split.texts, config.model.max_tokens, "captions")
         if config.data.test or config.data.val:  # what would fail after training fails now
-            settings, positions = config.evaluate, prepared.model.config.text_config.max_position_embeddings
+            settings, positions = config.evaluate, backbone(prepared.model).layout.positions
             check_lengths(
                 prepared.tokenizer, config.model.prompt, settings.beams, settings.longest, settings.shortest, positions
             )

@@ -10,13 +10,17 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from uniadapter.checkpoints.adapter_folder import load_adapter
-from uniadapter.checkpoints.loading import check_config, load_model, load_tokenizer
+from uniadapter.checkpoints.adapters import add_adapter, load_adapter
+from uniadapter.checkpoints.fitting import BaseSizes, check_fits
+from uniadapter.checkpoints.loading import load_model, load_tokenizer
 from uniadapter.config import RunConfig
-from uniadapter.config.fitting import BaseSizes, check_fits
-from uniadapter.model.blip.inject import adopt
+from uniadapter.data.media.images import Normalisation
+from uniadapter.model.backbone import adopt, backbone
+from uniadapter.model.encoding import contrast_of
+from uniadapter.model.families import families
 from uniadapter.model.precision import round_frozen
-from uniadapter.model.sets import Counts, adapter_set, add_adapter, count_parameters
+from uniadapter.model.sets import Counts, active_settings, adapter_set, count_parameters
+from uniadapter.model.settings import first
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 logger = logging.getLogger(__name__)
@@ -51,7 +55,9 @@ def prepare(config: RunConfig, adapter_folder: Path | None = None) -> Prepared:
     settings = config.model
     model = load_model(settings.base, config.task)
     tokenizer = load_tokenizer(settings.base)
-    for line in [*check_config(model), *check_fits(config, BaseSizes.of(model.config))]:
+    seen = backbone(model)
+    sizes = BaseSizes(seen.layout.patch_size, seen.layout.positions, families()[seen.layout.family])
+    for line in [*seen.oddities(), *check_fits(config, sizes)]:
         logger.warning("%s: %s", settings.base, line)
     name: str | None = None
     answers: list[str] = []
@@ -72,10 +78,10 @@ def prepare(config: RunConfig, adapter_folder: Path | None = None) -> Prepared:
     trained = settings.method != "none"  # else it is measured only, whatever training would take
     if precision in DTYPES and settings.method != "full" and not (trained and config.train.precision != precision):
         round_frozen(model, DTYPES[precision])
-    if settings.checkpoint_vision:  # the non-reentrant kind: the other loses the adapters' gradients over a frozen base
-        model.vision_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if settings.checkpoint_vision:
+        seen.checkpoint_vision()
     if config.train.compile_vision:
-        for layer in model.vision_model.encoder.layers:  # one by one: compiled once for all
+        for layer in seen.vision_layers():  # one by one: compiled once for all
             layer.compile()
     return Prepared(model, tokenizer, name, _counts(model, config), answers)
 
@@ -84,6 +90,7 @@ def _counts(model: PreTrainedModel, config: RunConfig) -> Counts:
     """What trains, with the temperature where that learns: the adapter's, or in full fine-tuning the task's own."""
     objective, method = config.objective, config.model.method
     learns = objective.train_temperature and objective.contrastive and config.task == "retrieval"
+    learns = learns and contrast_of(model, objective.loss) == "momentum"
     if learns and method == "uniadapter":
         adapter_set(model).learn_temperature(objective.temperature)
     counts = count_parameters(model)
@@ -94,7 +101,15 @@ def _counts(model: PreTrainedModel, config: RunConfig) -> Counts:
 
 def image_size(prepared: Prepared, config: RunConfig) -> int:
     """Side of the pictures in pixels."""
-    return config.model.image_size or int(prepared.model.config.vision_config.image_size)
+    return config.model.image_size or backbone(prepared.model).layout.image_size
+
+
+def normalisation(prepared: Prepared) -> Normalisation:
+    """How pictures are shown: as the adapter in use was trained, or as the base wants to see them."""
+    stated, layout = active_settings(prepared.model), backbone(prepared.model).layout
+    return Normalisation(
+        first(stated.mean, layout.mean), first(stated.std, layout.std), first(stated.resampling, layout.resampling)
+    )
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +15,15 @@ from uniadapter.data.captions import load_retrieval
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.evaluation.retrieval import evaluate_retrieval
-from uniadapter.model.backbone import Texts, Visuals, encode_text, encode_visual, match
-from uniadapter.model.blip.vision import Stem
+from uniadapter.model.backbone import backbone
+from uniadapter.model.encoding import contrast_of, encode_text, encode_visual, loss_scalars, match, similarity
+from uniadapter.model.features import Texts, Visuals
 from uniadapter.model.sets import adapter_set
 from uniadapter.model.tokens import TokenBatch, tokenize, warn_of_cuts
 from uniadapter.objectives.contrastive import FeatureQueue, contrastive_loss, ramped_alpha
 from uniadapter.objectives.matching import draw_negatives, matching_loss, matching_pairs, negative_uniforms
 from uniadapter.objectives.momentum import AdapterMomentum, ModelMomentum, Momentum
+from uniadapter.objectives.pretrained import pretrained_contrast
 from uniadapter.processes import random_draws as draws
 from uniadapter.processes.distributed import Share, gather_rows, share
 from uniadapter.tasks.base import Result, shared, visuals_of
@@ -56,11 +59,13 @@ class RetrievalLoss(TrainingLoss):
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
         self.settings, self.objective = settings, objective
-        self.queue = FeatureQueue(objective.queue_size, model.config.image_text_hidden_size, seed)
+        self.contrast = contrast_of(model, objective.loss) if objective.contrastive else "momentum"
+        queue_size = objective.queue_size if self.contrast == "momentum" else 0
+        self.queue = FeatureQueue(queue_size, backbone(model).layout.feature_width, seed)
         self.temperature = _temperature(model, adapter, objective)
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []  # for the queue, until the step's last batch
         self._momentum: list[Momentum] = []  # in a list: its weights are no part of this module
-        if objective.momentum and objective.contrastive:
+        if objective.momentum and objective.contrastive and self.contrast == "momentum":
             decay = objective.momentum
             self._momentum = [
                 ModelMomentum(model, decay) if adapter is None else AdapterMomentum(model, decay, adapter)
@@ -70,6 +75,18 @@ class RetrievalLoss(TrainingLoss):
     def momentum(self) -> Momentum | None:
         """The momentum encoder, if there is one."""
         return self._momentum[0] if self._momentum else None
+
+    @property
+    def scale(self) -> Tensor:
+        """Factor on similarities: the base's own, where its family's loss has one that learns, else 1 / temperature."""
+        scalars = loss_scalars(self.model) if self.contrast != "momentum" else {}
+        return scalars["logit_scale"].exp() if "logit_scale" in scalars else 1 / self.temperature
+
+    @property
+    def bias(self) -> Tensor:
+        """Added to scaled similarities, in the sigmoid loss; 0 where the base has none."""
+        scalars = loss_scalars(self.model) if self.contrast == "sigmoid" else {}
+        return scalars.get("logit_bias", self.temperature.new_zeros(()))
 
     def forward(self, batch: Batch, step: StepInfo) -> dict[str, Tensor]:
         """The losses of this process's share of a step; see `losses`."""
@@ -115,7 +132,7 @@ class RetrievalLoss(TrainingLoss):
     def _contrastive(
         self,
         frames: Tensor,
-        stem: Stem | None,
+        stem: Any,
         tokens: TokenBatch,
         visuals: Visuals,
         texts: Texts,
@@ -124,6 +141,9 @@ class RetrievalLoss(TrainingLoss):
         rows: Share,
         step: StepInfo,
     ) -> Tensor:
+        if self.contrast != "momentum":
+            own = (ids, all_ids)
+            return pretrained_contrast(self.model, self.contrast, texts, visuals, *own, self.scale, self.bias)
         momentum = self.momentum
         if momentum is None:
             visual, text, alpha = gather_rows(visuals.feature, True), gather_rows(texts.feature, True), 0.0
@@ -176,15 +196,15 @@ class RetrievalLoss(TrainingLoss):
         else:
             ids_of_rows = ids
         own = slice(first, first + len(ids_of_rows))
-        scale = float(self.temperature)
+        scale = float(self.scale.detach())
         with torch.no_grad(), torch.autocast(visuals.tokens.device.type, enabled=False):
-            similarity = texts.feature.float() @ visuals.feature.float().T / scale
+            similar = similarity(self.model, texts.feature, visuals.feature) * scale
             uniforms = [
                 negative_uniforms(step.seed, stream, step.epoch, sample_ids)
                 for stream in (draws.NEGATIVE_VISUAL, draws.NEGATIVE_TEXT)
             ]
-            visual = draw_negatives(similarity[own], ids_of_rows, ids, uniforms[0], keys)
-            text = draw_negatives(similarity.T[own], ids_of_rows, ids, uniforms[1], keys)
+            visual = draw_negatives(similar[own], ids_of_rows, ids, uniforms[0], keys)
+            text = draw_negatives(similar.T[own], ids_of_rows, ids, uniforms[1], keys)
         chosen = matching_pairs(visual, text, first)
         logits = match(self.model, texts, visuals, chosen.pairs)
         # Weighed by pairs, not by rows: a row whose batch has no other id brings fewer.

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from uniadapter.errors import CheckpointError, lost_worker
+from uniadapter.files.messages import first_line
 from uniadapter.files.writing import written_atomically
-from uniadapter.model.blip.original import first_line
 from uniadapter.tasks.loss import TrainingLoss
 from uniadapter.training.divergence import first_unusable
 

@@ -18,7 +18,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from uniadapter.config import DataConfig
 from uniadapter.data.media.augment import rand_augment, random_flip, random_resized_crop
 from uniadapter.data.media.files import missing_visual, said, shown_path
 from uniadapter.data.media.limits import MOST_PIXELS, TooLarge, check_pixels
@@ -26,9 +25,24 @@ from uniadapter.data.media.picture_files import BROKEN, Unidentified, open_pictu
 from uniadapter.data.media.records import DataError
 from uniadapter.data.media.rgb import to_rgb
 
-# CLIP's, which BLIP took over.
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How a base wants to see pictures; the defaults are CLIP's, which BLIP took over.
+
+    Args:
+        mean: of each channel, subtracted from pixels in [0, 1].
+        std: of each channel, divided by afterwards.
+        resampling: filter of the resizing, by Pillow's name.
+    """
+
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    resampling: str = "bicubic"
+
+
+CLIP = Normalisation()
+MEAN, STD = CLIP.mean, CLIP.std
 
 _SKIP = ", or set data.on_error to skip"
 
@@ -132,22 +146,19 @@ class TrainTransform:
         scale: area range of the crop.
         flip: mirror half of the pictures.
         augment: apply RandAugment.
+        normalisation: its mean and deviation; crops are resized bicubically, as released.
     """
 
     size: int
     scale: tuple[float, float] = (0.5, 1.0)
     flip: bool = True
     augment: bool = True
+    normalisation: Normalisation = CLIP
 
     def __post_init__(self) -> None:
         low, high = self.scale
         if not 0 < low <= high <= 1:
             raise DataError(f"data.scale is {low}, {high}: it must be two shares of the area, 0 < low <= high <= 1")
-
-    @classmethod
-    def from_config(cls, config: DataConfig, size: int) -> TrainTransform:
-        """What the config asks for, at this size."""
-        return cls(size, (config.scale[0], config.scale[1]), config.flip, config.augment)
 
     @property
     def at_least(self) -> int:
@@ -161,7 +172,7 @@ class TrainTransform:
             picture = random_flip(picture, rng)
         if self.augment:
             picture = rand_augment(picture, rng)
-        return to_tensor(picture)
+        return to_tensor(picture, self.normalisation.mean, self.normalisation.std)
 
 
 def _decode(value: object, at_least: int) -> Image.Image:

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from uniadapter.config import OnError
-from uniadapter.errors import DataError
+from uniadapter.errors import DataError, OnError
 from uniadapter.files.messages import shortened
 
 logger = logging.getLogger(__name__)

@@ -10,11 +10,10 @@ from pydantic import ConfigDict, Field
 from transformers import BlipConfig
 from transformers.activations import ACT2FN
 
-from uniadapter.data.media.images import MEAN, STD
+from uniadapter.checkpoints.bases import CONFIG
 from uniadapter.errors import CheckpointError
 from uniadapter.files.schema import SchemaError, checked, read_json
-
-CONFIG = "config.json"
+from uniadapter.model.blip.backbone import MEAN, STD
 
 _Layers = Annotated[int, Field(ge=1, le=256)]
 _Size = Annotated[int, Field(ge=1, le=1 << 16)]

@@ -6,52 +6,21 @@ values are projected once a layer and a context, however many texts are scored a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from uniadapter.model.backbone import Texts, Visuals, fuse, with_time
-from uniadapter.model.blip.inject import adopt, text_stacks
+from uniadapter.model.backbone import adopt
+from uniadapter.model.blip.fusion import fuse, with_time
+from uniadapter.model.blip.inject import text_stacks
 from uniadapter.model.blip.layers import AdaptedTextLayer
+from uniadapter.model.features import Context, Texts, Visuals
 from uniadapter.model.kernels.attention import attend_to
 from uniadapter.model.kernels.packing import Groups, group_pairs, left_aligned, refuse_padding_before
 
 
-@dataclass(frozen=True)
-class Context:
-    """What decoders attend to.
-
-    Args:
-        states: [Q, K, d].
-        mask: 1 for what may be attended to, 0 for padding, [Q, K].
-    """
-
-    states: Tensor
-    mask: Tensor
-
-    def __len__(self) -> int:
-        return len(self.mask)
-
-    def select(self, index: Tensor | slice) -> Context:
-        """These rows, in this order."""
-        return Context(self.states[index], self.mask[index])
-
-
 def question_context(model: PreTrainedModel, visuals: Visuals, ids: Tensor, mask: Tensor, rows: Tensor) -> Context:
-    """Fuse questions with what they ask about.
-
-    Args:
-        model: a BLIP with question encoder and answer decoder.
-        visuals: V pictures or videos.
-        ids: token ids of questions [Q, L]; the first is replaced by [ENC].
-        mask: [Q, L], 1 for tokens, 0 for padding; padding on the left is moved to the right.
-        rows: visual of each question, [Q].
-
-    Returns:
-        The questions' states, [Q, L, d], and their mask: padding is never attended to (transformers' own does).
-    """
+    """See `decoding.question_context`."""
     ids, mask = left_aligned(ids, mask, model.config.text_config.max_position_embeddings)
     longest = int(mask.sum(1).max())
     ids, mask = ids[:, :longest], mask[:, :longest]
@@ -138,16 +107,7 @@ def decode(model: PreTrainedModel, context: Context, rows: Tensor, ids: Tensor, 
 def text_nll(
     model: PreTrainedModel, context: Context, rows: Tensor, ids: Tensor, mask: Tensor, given: int = 1
 ) -> Tensor:
-    """Negative log-likelihood of texts, label-smoothed as the model's config says, summed over tokens: [P].
-
-    Args:
-        model: a BLIP with a text decoder.
-        context: of Q rows.
-        rows: context of each text, [P].
-        ids: token ids [P, L], first [DEC], last [SEP].
-        mask: [P, L], 1 for tokens.
-        given: tokens at the start that are not predicted: [DEC], and the prompt's.
-    """
+    """See `decoding.text_nll`."""
     ids, mask = left_aligned(ids, mask, model.config.text_config.max_position_embeddings)
     states = decode(model, context, rows, ids, mask)[:, given - 1 : -1]
     target, keep = ids[:, given:], mask[:, given:].bool()

@@ -1,14 +1,9 @@
-"""Transformers' BLIP layers with adapters: what `inject` re-types the existing layers to."""
+"""transformers' BLIP layers with adapters: what `inject` re-types the existing layers to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers.models.blip.modeling_blip import BlipAttention, BlipEncoderLayer, BlipMLP
 from transformers.models.blip.modeling_blip_text import (
@@ -18,61 +13,11 @@ from transformers.models.blip.modeling_blip_text import (
     BlipTextSelfAttention,
 )
 
-from uniadapter.model.adapter import AdapterSet, UniAdapter, Use, lifted
 from uniadapter.model.kernels.absorbed import absorbed_attention
 from uniadapter.model.kernels.attention import attend_to, lowered
 from uniadapter.model.kernels.linear import activated, is_plain, product
 from uniadapter.model.kernels.packing import Packing
-
-if TYPE_CHECKING:
-    from uniadapter.model.identity import BaseIdentity
-
-Role = Literal["vision", "encoder", "decoder"]
-
-
-ACTIVE = ""  # stands for the set that is active where it is asked for; no set can be called so
-
-
-class AdapterStore:
-    """What every re-typed module of one model points at: the named sets, and which one is active.
-
-    A plain object, so that torch does not register the sets a second time under each layer. The model has one selected
-    set; a block (`using`) may have another one active, for its own thread or asynchronous task alone.
-    """
-
-    def __init__(self, sets: nn.ModuleDict) -> None:
-        self.sets = sets
-        self.selected: str | None = None
-        self.trainable: list[tuple[nn.Parameter, bool]] | None = None  # the base's, as it was before the first set
-        self.identity: BaseIdentity | None = None  # of the base as it was loaded, where its weights were rounded since
-
-    @property
-    def name(self) -> str | None:
-        """Name of the active set here, or None for the bare base."""
-        name = _chosen.get().get(self, self.selected)
-        return name if name in self.sets._modules else None  # it may have been removed within the block
-
-    @property
-    def active(self) -> AdapterSet | None:
-        """The active set here, or None for the bare base."""
-        return self.named(ACTIVE)
-
-    def named(self, name: str | None) -> AdapterSet | None:
-        """The set of that name, or None for the bare base."""
-        return self.sets._modules.get(self.name if name == ACTIVE else name)  # type: ignore[arg-type,return-value]
-
-    @contextmanager
-    def using(self, name: str | None) -> Iterator[None]:
-        """Within the block, in this thread or asynchronous task, the set `name` is active; None is the bare base."""
-        token = _chosen.set({**_chosen.get(), self: name})
-        try:
-            yield
-        finally:
-            _chosen.reset(token)
-
-
-# For each model within a block that chooses, the set that it chose.
-_chosen: ContextVar[Mapping[AdapterStore, str | None]] = ContextVar("uniadapter_chosen", default=MappingProxyType({}))
+from uniadapter.model.store import ACTIVE, Adapted, Recomputed
 
 
 def _wants_weights(module: nn.Module, kwargs: dict[str, Any]) -> bool:
@@ -80,36 +25,10 @@ def _wants_weights(module: nn.Module, kwargs: dict[str, Any]) -> bool:
     return bool(kwargs.get("output_attentions", getattr(module.config, "output_attentions", False)))
 
 
-class _Adapted:
-    """What the re-typed modules share: a store, a role and a layer index."""
-
-    store: AdapterStore
-    role: Role
-    index: int
-
-    @torch.compiler.disable
-    def _adapter(self, use: Use, name: str | None = ACTIVE) -> UniAdapter | None:
-        found = self.store.named(name)
-        return None if found is None else found.adapter(self.role, self.index, use)
-
-
-class _Recomputed(_Adapted):
-    """A layer that gradient checkpointing computes again: with the set that was active in its forward pass.
-
-    The backward pass may run in a thread of autograd's, or after the block that chose the set has ended.
-    """
-
-    training: bool
-    gradient_checkpointing: bool
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.gradient_checkpointing and self.training:
-            kwargs["adapter"] = self.store.name
-        return super().__call__(*args, **kwargs)
-
-
-class AdaptedVisionAttention(_Adapted, BlipAttention):
+class AdaptedVisionAttention(Adapted, BlipAttention):
     """BLIP's visual self-attention, through fused attention."""
+
+    original = BlipAttention
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """As `BlipAttention`: states [B, N, d] to states [B, N, d] and the weights, if asked for."""
@@ -133,8 +52,10 @@ class AdaptedVisionAttention(_Adapted, BlipAttention):
         return states.unflatten(-1, (-1, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
 
 
-class AdaptedVisionLayer(_Recomputed, BlipEncoderLayer):
+class AdaptedVisionLayer(Recomputed, BlipEncoderLayer):
     """BLIP's visual layer; the adapter stands beside the MLP and reads the states before their second norm."""
+
+    original = BlipEncoderLayer
 
     def forward(self, hidden_states: Tensor, adapter: str | None = ACTIVE, **kwargs: Any) -> Tensor:
         """As `BlipEncoderLayer`: x <- x + mlp(norm2 x) + A(x, vision), [B, N, d]."""
@@ -156,8 +77,10 @@ class AdaptedVisionLayer(_Recomputed, BlipEncoderLayer):
         return self.adapt(x, x + self.mlp(self.layer_norm2(x)))
 
 
-class AdaptedTextAttention(_Adapted, BlipTextSelfAttention):
+class AdaptedTextAttention(Adapted, BlipTextSelfAttention):
     """BLIP's text attention, self or cross, fused; cross-attention obeys its mask, which the original loses."""
+
+    original = BlipTextSelfAttention
 
     def heads(self, states: Tensor) -> Tensor:
         """Split [B, L, d] into [B, H, L, d_h]."""
@@ -207,12 +130,14 @@ class AdaptedTextAttention(_Adapted, BlipTextSelfAttention):
         return key, value
 
 
-class AdaptedTextLayer(_Recomputed, BlipTextLayer):
+class AdaptedTextLayer(Recomputed, BlipTextLayer):
     """BLIP's text layer in three pieces, so that `backbone.fuse` can put pairs between them.
 
     Text alone: FFN(a) + A(a, text) with a the self-attention's output. Fused: c = cross-attention(a), then
     FFN(c) + A(a, text) + A(c, cross); the first delta is the paper's query residual.
     """
+
+    original = BlipTextLayer
 
     def attend_self(self, hidden: Tensor, packing: Packing, mask: Tensor | None, first: bool = False) -> Tensor:
         """Self-attention with its residual and norm.
@@ -279,6 +204,8 @@ class AdaptedTextLayer(_Recomputed, BlipTextLayer):
 class LeanMLP(BlipMLP):
     """BLIP's visual feed-forward, whose wide states are written once where no gradient is wanted."""
 
+    original = BlipMLP
+
     def forward(self, hidden_states: Tensor) -> Tensor:
         """As `BlipMLP`, [..., d] to [..., d]."""
         return self.fc2(activated(hidden_states, self.fc1, self.activation_fn))
@@ -287,17 +214,21 @@ class LeanMLP(BlipMLP):
 class LeanIntermediate(BlipTextIntermediate):
     """The wide half of BLIP's textual feed-forward, likewise."""
 
+    original = BlipTextIntermediate
+
     def forward(self, hidden_states: Tensor) -> Tensor:
         """As `BlipTextIntermediate`, [..., d] to [..., 4 d]."""
         return activated(hidden_states, self.dense, self.intermediate_act_fn)
 
 
-class AdaptedTextEncoder(_Adapted, BlipTextEncoder):
+class AdaptedTextEncoder(Adapted, BlipTextEncoder):
     """BLIP's stack of text layers; computes the key/value deltas once for all of them.
 
     It does so from `encoder_hidden_states` itself, because `generate` hands on no keyword argument of ours; and once a
     sequence, since after its first token the cache holds the keys and values with their deltas.
     """
+
+    original = BlipTextEncoder
 
     def deltas(self, states: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """What the key/value adapters add for attended states [B, K, d]."""
@@ -311,31 +242,3 @@ class AdaptedTextEncoder(_Adapted, BlipTextEncoder):
         if states is not None and not getattr(cache, "is_updated", {}).get(0):
             kwargs["key_delta"], kwargs["value_delta"] = self.deltas(states)
         return super().forward(hidden_states, *args, **kwargs)
-
-
-class AdaptedHead(_Adapted, nn.Linear):
-    """A head of the base that gives way to the active set's copy of it."""
-
-    name: str
-
-    @property
-    def in_use(self) -> nn.Linear | None:
-        """The active set's copy, if it has one."""
-        active = self.store.active
-        return active.heads[self.name] if active is not None and self.name in active.heads else None  # type: ignore[return-value]
-
-    def forward(self, input: Tensor) -> Tensor:
-        """As `nn.Linear`, [..., d] to [..., out]."""
-        copied = self.in_use
-        if copied is None:
-            return super().forward(input)
-        inner = lifted(input, copied.weight)
-        out = copied(inner)
-        return out if inner is input else out.to(input.dtype)
-
-
-def head_dtype(head: nn.Module, other: torch.dtype) -> torch.dtype:
-    """What a head computes in; `other` where it is quantised."""
-    copied = head.in_use if isinstance(head, AdaptedHead) else None
-    weight = (head if copied is None else copied).weight
-    return weight.dtype if isinstance(weight, Tensor) and weight.is_floating_point() else other

@@ -69,11 +69,6 @@ class ImportedAdapter:
     unused: list[str] = field(default_factory=list)
 
 
-def first_line(error: BaseException) -> str:
-    """An error's first line, or its kind where it has no words."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
-
-
 def base_name(key: str) -> str | None:
     """The transformers name of a key of BLIP's own files, or None if the base has no such tensor."""
     for pattern, replacement in _VISION:

@@ -6,57 +6,17 @@ on from there, and nothing is padded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from uniadapter.model.blip.decoder import Context, Projected, grouped, smoothing, token_logits
+from uniadapter.model.blip.decoder import Projected, grouped, smoothing, token_logits
+from uniadapter.model.features import AnswerTree, Context
 from uniadapter.model.kernels.attention import attend_to
 
 LOGIT_ELEMENTS = 1 << 25  # logits held at once (128 MB of float32)
-
-
-@dataclass(frozen=True)
-class AnswerTree:
-    """Candidate answers, and which of them begin alike.
-
-    Args:
-        ids: token ids [A, L], first [DEC], last [SEP], padded with 0.
-        lengths: tokens of each, [A].
-        nodes: number of the beginning of answer a that ends with its token l, [A, L]; equal beginnings, equal numbers.
-    """
-
-    ids: Tensor
-    lengths: Tensor
-    nodes: Tensor
-
-    @classmethod
-    def of(cls, answers: Sequence[Sequence[int]]) -> AnswerTree:
-        """From token ids of each answer, [DEC] and [SEP] included.
-
-        Raises:
-            ValueError: there are none, or one has no token to predict.
-        """
-        if not answers or min(map(len, answers)) < 2:
-            raise ValueError("an answer tree needs answers, each of [DEC] and at least one token more")
-        longest = max(map(len, answers))
-        ids, nodes = torch.zeros((2, len(answers), longest), dtype=torch.long)
-        numbers: dict[tuple[int, ...], int] = {}
-        for row, answer in enumerate(answers):
-            ids[row, : len(answer)] = torch.tensor(answer)
-            for place in range(len(answer)):
-                nodes[row, place] = numbers.setdefault(tuple(answer[: place + 1]), len(numbers))
-        return cls(ids, torch.tensor([len(a) for a in answers]), nodes)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def to(self, device: torch.device | str) -> AnswerTree:
-        """The same on another device."""
-        return replace(self, **{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
 @dataclass

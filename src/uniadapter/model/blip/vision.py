@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from uniadapter.model.blip.inject import adopt
+from uniadapter.model.backbone import adopt
 from uniadapter.model.blip.layers import AdaptedVisionLayer
+from uniadapter.model.features import Visuals
+from uniadapter.model.store import head_dtype
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,18 @@ class Stem:
     out: Tensor
 
 
-def visual_stem(model: PreTrainedModel, frames: Tensor, chunk: int = 0) -> Stem:
+def visual_stem(model: PreTrainedModel, frames: Tensor, chunk: int = 0) -> Stem | None:
     """Compute a stem once for the online set and its momentum; the base must be frozen.
+
+    None where attention drops out: each encoder then draws for itself.
 
     Args:
         model: a BLIP of transformers.
         frames: normalised pixels [B, T, 3, H, W].
         chunk: frames that go through at once; 0 means all.
     """
+    if model.training and model.config.vision_config.attention_dropout > 0:
+        return None
     first = _layers(model)[0]
     with torch.no_grad():
         parts = [first.base(_embedded(model, part)) for part in _chunks(frames.flatten(0, 1), chunk)]
@@ -88,3 +94,27 @@ def _chunks(rows: Tensor, chunk: int) -> tuple[Tensor, ...]:
     if chunk < 0:
         raise ValueError(f"{chunk} frames at once: frame_chunk must be at least 1, or 0 for all")
     return rows.split(chunk) if chunk else (rows,)
+
+
+def encode_visual(model: PreTrainedModel, frames: Tensor, chunk: int = 0, stem: Stem | None = None) -> Visuals:
+    """See `encoding.encode_visual`; a video's feature is the projected, normalised mean of its frames' CLS states."""
+    tokens = all_tokens(model, frames, chunk, stem)
+    cls = tokens[:, :, 0]
+    return Visuals(tokens, project(model, "vision_proj", cls.mean(1)), project(model, "vision_proj", cls))
+
+
+def visual_feature(model: PreTrainedModel, frames: Tensor, chunk: int = 0, stem: Stem | None = None) -> Tensor:
+    """`encode_visual`'s feature alone, [B, e]: in the last layer nothing is computed but what it reads."""
+    return project(model, "vision_proj", class_tokens(model, frames, chunk, stem).mean(1))
+
+
+def project(model: PreTrainedModel, head: str, states: Tensor) -> Tensor:
+    """Unit-length features [..., e] of states [..., d]; e = 0 where the model has no such head."""
+    linear = getattr(model, head, None)
+    if linear is None:
+        return states.new_zeros((*states.shape[:-1], 0))
+    if not torch.is_autocast_enabled(states.device.type):
+        states = states.to(head_dtype(linear, states.dtype))
+    projected = linear(states)
+    projected = projected if projected.dtype == torch.float64 else projected.float()
+    return nn.functional.normalize(projected, dim=-1)

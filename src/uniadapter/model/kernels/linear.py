@@ -23,6 +23,8 @@ from uniadapter.model.kernels.attention import lowered
 class BaseLinear(nn.Linear):
     """A linear layer of the base."""
 
+    original = nn.Linear  # what it is again once the last adapter is gone
+
     def forward(self, input: Tensor) -> Tensor:
         """As `nn.Linear`, [..., in] to [..., out]."""
         return product(input, self.weight, self.bias)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from uniadapter.checkpoints.bases import CONFIG
 from uniadapter.config import SPLITS, RunConfig
 from uniadapter.errors import ConfigError
 from uniadapter.files.assets import asset
 from uniadapter.files.messages import names_like
 from uniadapter.files.schema import SchemaError, read_json
+from uniadapter.model.families import Family, families, family_of
 
 FEW_STEPS = 20  # fewer hardly move an adapter away from its start
 
@@ -23,26 +24,24 @@ class BaseSizes:
     Args:
         patch: side of a patch in pixels.
         positions: of the text encoder and decoder, in tokens.
+        family: of the base.
     """
 
     patch: int
     positions: int
-
-    @classmethod
-    def of(cls, described: Any) -> BaseSizes:
-        """From transformers' `BlipConfig`."""
-        return cls(int(described.vision_config.patch_size), int(described.text_config.max_position_embeddings))
+    family: Family
 
     @classmethod
     def of_folder(cls, base: str) -> BaseSizes | None:
         """From the `config.json` of a folder on this machine, without torch; None where there is none such."""
         folder = asset("backbone") if base == "embedded" else Path(base)
         try:
-            described = read_json(folder / "config.json")
-            sizes = described["vision_config"]["patch_size"], described["text_config"]["max_position_embeddings"]
-        except (OSError, SchemaError, KeyError, TypeError):
+            described = read_json(folder / CONFIG)
+            family = family_of(described.get("model_type"))
+        except (OSError, SchemaError, LookupError, TypeError, AttributeError):
             return None
-        return cls(*sizes) if all(isinstance(size, int) and size > 0 for size in sizes) else None
+        patch, positions = (family.size(described, keys) for keys in (family.patch, family.positions))
+        return cls(patch, positions, family) if patch and positions else None
 
 
 def check_fits(config: RunConfig, sizes: BaseSizes) -> list[str]:
@@ -52,8 +51,10 @@ def check_fits(config: RunConfig, sizes: BaseSizes) -> list[str]:
         Warnings, a line each.
 
     Raises:
-        ConfigError: pictures smaller than a patch, or texts longer than the base's positions.
+        ConfigError: pictures smaller than a patch, texts longer than the base's positions, or what the base's family
+            cannot do.
     """
+    check_family(config, sizes.family)
     size, settings = config.model.image_size, config.evaluate
     if size is not None and size < sizes.patch:
         raise ConfigError(f"model.image_size is {size}: smaller than the base's patches of {sizes.patch} pixels")
@@ -67,6 +68,26 @@ def check_fits(config: RunConfig, sizes: BaseSizes) -> list[str]:
         near = size // sizes.patch * sizes.patch
         return [f"model.image_size is {size}, no multiple of the base's patches: {cut}; {near} would show all"]
     return []
+
+
+def check_family(config: RunConfig, family: Family) -> None:
+    """Raise `ConfigError`, in one line with what to set, for what a family of models cannot do."""
+    model, objective, evaluate = config.model, config.objective, config.evaluate
+    if config.task not in family.classes:
+        able = [one.title for one in families().values() if config.task in one.classes]
+        raise ConfigError(
+            f"task is {config.task}: {model.base[-60:]} is a {family.title}, which has no model for it; choose a base "
+            f"of {' or '.join(able)} (see `uniadapter families`)"
+        )
+    remedies = []
+    if not family.fuses:
+        remedies += ["objective.matching false"] if objective.matching and model.method != "none" else []
+        remedies += ["evaluate.k 0"] if evaluate.k else []
+        remedies += ["model.adapter.temporal_frames 0"] if model.adapter.temporal_frames else []
+    if remedies and config.task == "retrieval":
+        raise ConfigError(
+            f"{family.title} has no fused encoder, so nothing to match or rerank with: set {', '.join(remedies)}"
+        )
 
 
 def check_fits_folder(config: RunConfig) -> None:

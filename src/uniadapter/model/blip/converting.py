@@ -12,21 +12,34 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import BlipConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    BlipConfig,
+    BlipForConditionalGeneration,
+    BlipForImageTextRetrieval,
+    BlipForQuestionAnswering,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from uniadapter.checkpoints.adapter_folder import AdapterFile, TaskName, write_adapter
-from uniadapter.checkpoints.loading import TASK_CLASSES, build_model, naming, quietly
+from uniadapter.checkpoints.bases import CONFIG
+from uniadapter.checkpoints.loading import build_model, naming, quietly
 from uniadapter.checkpoints.pth import read_pth
-from uniadapter.checkpoints.tokenizers import load_tokenizer_from
 from uniadapter.checkpoints.weights import check_shapes
-from uniadapter.data.media.images import MEAN, STD
 from uniadapter.errors import CheckpointError
 from uniadapter.files.writing import write_text, written_into
-from uniadapter.model.adapter import AdapterSet
-from uniadapter.model.blip.base_config import CONFIG
-from uniadapter.model.blip.inject import HEADS, backbone_shape, base_heads
+from uniadapter.model.backbone import backbone
+from uniadapter.model.blip.backbone import MEAN, STD, BlipBackbone
+from uniadapter.model.blip.loading import TIED
 from uniadapter.model.blip.original import ImportedAdapter, base_name, import_adapter, import_base, infer_config
+from uniadapter.model.blip.tokenizer import load_tokenizer_from
 from uniadapter.model.identity import identity_of
+
+_CLASSES: dict[str, type[PreTrainedModel]] = {
+    "retrieval": BlipForImageTextRetrieval,
+    "vqa": BlipForQuestionAnswering,
+    "caption": BlipForConditionalGeneration,
+}
 
 
 @dataclass
@@ -79,7 +92,7 @@ def _check_adapter(imported: ImportedAdapter, model: PreTrainedModel) -> None:
     """Compare the adapters with what a set of their config is made of. The model gives up its values for that."""
     model.to(device="meta")  # type: ignore[call-arg]
     with torch.device("meta"):
-        needed = AdapterSet(imported.config, backbone_shape(model), base_heads(model)).state_dict()
+        needed = backbone(model).new_set(imported.config).state_dict()
     for name, tensor in needed.items():
         found = imported.state.get(name)
         if found is None:
@@ -94,8 +107,11 @@ def _check_adapter(imported: ImportedAdapter, model: PreTrainedModel) -> None:
 
 
 def _model_of(state: Mapping[str, Tensor], task: str, heads: dict[str, int], name: str) -> PreTrainedModel:
-    cls, config, tensors = TASK_CLASSES[task], infer_config(dict(state), **heads), import_base(dict(state))
-    check_shapes(name, cls, config, {key: tuple(value.shape) for key, value in tensors.items()}, tuple(HEADS))
+    cls, config, tensors = _CLASSES[task], infer_config(dict(state), **heads), import_base(dict(state))
+    tied = (TIED,) if config.text_config.tie_word_embeddings else ()
+    check_shapes(
+        name, cls, config, {key: tuple(value.shape) for key, value in tensors.items()}, tuple(BlipBackbone.heads), tied
+    )
     return build_model(name, cls, config, tensors, torch.float32)
 
 
@@ -136,9 +152,8 @@ def convert_blip(path: Path | str, output: Path | str, tokenizer: Path | str | N
         if tokenizer is not None:
             raise
         converted.no_tokenizer = str(error)
-    config.architectures = [TASK_CLASSES[task].__name__]
-    tied = "text_decoder.cls.predictions.decoder."
-    tensors = {key: value.contiguous() for key, value in import_base(state).items() if not key.startswith(tied)}
+    config.architectures = [_CLASSES[task].__name__]
+    tensors = {key: value.contiguous() for key, value in import_base(state).items() if not key.startswith(TIED)}
     _write_base(output, config, tensors, words)
     return converted
 

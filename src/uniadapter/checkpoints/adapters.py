@@ -1,0 +1,198 @@
+"""Adapters into a model: fresh ones, and those of folders; and out of it beside a base that is saved."""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from uniadapter.checkpoints.adapter_files import (
+    TASK_OF_CLASS,
+    AdapterFile,
+    Header,
+    described_by,
+    read_header,
+    read_weights,
+)
+from uniadapter.checkpoints.adapter_folder import save_adapter
+from uniadapter.checkpoints.folder_names import CONFIG_NAME
+from uniadapter.config import AdapterConfig
+from uniadapter.errors import CheckpointError, ConfigError
+from uniadapter.files.messages import shortened
+from uniadapter.model.adapter_set import AdapterSet, file_name
+from uniadapter.model.backbone import backbone
+from uniadapter.model.identity import matches_hash, same_base
+from uniadapter.model.sets import adapter_names, adapter_set, add_set, forget, select_adapter
+from uniadapter.model.settings import InferenceSettings
+from uniadapter.model.store import OWNER, bare
+
+logger = logging.getLogger(__name__)
+
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+def add_adapter(model: PreTrainedModel, config: AdapterConfig | None = None, name: str = "default") -> AdapterSet:
+    """Put a fresh adapter set into a model of transformers, freeze the base, and select the set.
+
+    Args:
+        model: a task model of any family, of any size: `BlipForImageTextRetrieval`, say; `uniadapter families` names
+            them all.
+        config: the set's shape; the paper's r = 128 if None.
+        name: what the set is called from here on.
+
+    Returns:
+        The set, now owned by the model. With `init="identity"` the model's outputs are exactly the base's.
+
+    Raises:
+        TypeError: the model is of no family that can be adapted.
+        ValueError: the name is taken, empty, has a dot, or is one that torch's modules use themselves.
+
+    Example:
+        >>> adapters = ua.add_adapter(model, ua.AdapterConfig(bottleneck=20, key_value=8), "boxes")
+        >>> ua.adapter_names(model)
+        ['boxes']
+        >>> all(parameter.requires_grad for parameter in adapters.parameters())
+        True
+    """
+    built = add_set(model, config or AdapterConfig(), name)
+    _save_beside_base(model)
+    return built
+
+
+def _save_beside_base(model: PreTrainedModel) -> None:
+    """Let the model's own `save_pretrained`, which transformers' `Trainer` calls too, save its adapters as well."""
+    inner = bare(model)
+    inner.save_pretrained = partial(_save_pretrained, inner)  # type: ignore[method-assign]
+
+
+def _save_pretrained(model: PreTrainedModel, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+    """As transformers', which `Trainer` calls too; the adapters are saved beside the base, and that is said."""
+    result = type(model).save_pretrained(model, save_directory, *args, **kwargs)
+    if kwargs.get("is_main_process", True):
+        names = [name for name in adapter_names(model) if adapter_set(model, name).momentum_of is None]
+        folders = [save_adapter(model, Path(save_directory) / OWNER / name, name) for name in names]
+        logger.warning(
+            "%s holds the base alone; to go on with its adapters, load_adapter from %s",
+            save_directory, ", ".join(map(str, folders)),
+        )  # fmt: skip
+    return result
+
+
+def load_adapter(
+    model: PreTrainedModel, folder: Path | str, name: str = "default", trainable: bool = False, check_base: bool = True
+) -> AdapterSet:
+    """Put the adapter of a folder into a model, under a name, and select it.
+
+    Args:
+        model: the base that it was trained on, in any dtype.
+        folder: as `save_adapter` wrote it.
+        name: what the set is called here.
+        trainable: leave gradients on, to train on.
+        check_base: refuse a base with other tensors.
+
+    Raises:
+        CheckpointError: the folder is broken, was made for another base, or does not fit the model.
+        ValueError: the name is taken.
+
+    Example:
+        >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=4), "boxes")
+        >>> saved = ua.save_adapter(model, folder / "boxes", "boxes")
+        >>> loaded = ua.load_adapter(model, saved, "again")
+        >>> ua.adapter_names(model)
+        ['boxes', 'again']
+    """
+    model, folder = bare(model), Path(folder).expanduser()
+    header = read_header(folder)
+    described = described_by(folder, header.config)
+    try:
+        if check_base:
+            _check_base(model, described, folder)
+        _check_fit(model, described, header, folder)
+        state = read_weights(folder)
+    except CheckpointError:
+        forget(model)
+        raise
+    built = add_adapter(model, described.adapter, name)
+    built.load_state_dict(state)
+    built.settings = described.settings
+    select_adapter(model, name, trainable)
+    return built
+
+
+def _check_base(model: PreTrainedModel, described: AdapterFile, folder: Path) -> None:
+    """Raise for another base; a log line where their dtypes leave open whether it is."""
+    if described.model_class != type(model).__name__:
+        own_task = TASK_OF_CLASS.get(type(model).__name__, "another task")
+        raise CheckpointError(
+            shortened(
+                f"{folder}: made for {described.task} ({described.model_class}), not for {own_task} "
+                f"({type(model).__name__}); load the base with task={described.task!r}, or an adapter for {own_task}"
+            )
+        )
+    own = model.config.name_or_path or "unnamed"
+    if described.identity is not None:
+        same = same_base(described.identity, model)
+    else:
+        same = None if described.base_sha256 is None else matches_hash(model, described.base_sha256)
+    if same is None:
+        logger.warning(
+            "%s: whether %s is the base that it was made for, %s, cannot be told in this dtype, only that it has the "
+            "right sizes; load the base in float32 to be sure",
+            folder, own, described.base,
+        )  # fmt: skip
+    elif not same:
+        told = (described.base_sha256 or "quantised")[:12]
+        raise CheckpointError(
+            shortened(
+                f"{folder}: made for another base, {described.base} ({told}), not this one ({own}); load that base"
+            )
+        )
+
+
+def _check_fit(model: PreTrainedModel, described: AdapterFile, header: Header, folder: Path) -> None:
+    """Compare the names and sizes that the config asks for with those in the file, before anything is allocated."""
+    try:
+        with torch.device("meta"):
+            seen = backbone(model)
+            built = AdapterSet(described.adapter, seen.shape, seen.base_heads(), seen.base_scalars())
+            expected = {file_name(key): tensor for key, tensor in built.state_dict().items()}
+    except (RuntimeError, OverflowError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(shortened(f"{folder / CONFIG_NAME}: sizes that no adapter has ({reason})")) from error
+    except ConfigError as error:
+        raise CheckpointError(shortened(f"{folder / CONFIG_NAME}: {error}")) from error
+    found = header.shapes
+    if "temperature" in found:  # only sets that learnt one have it
+        expected["temperature"] = torch.empty(())
+    fault = None
+    for key in sorted({*expected, *found}):
+        if key not in found:
+            fault = f"{key} is missing"
+        elif key not in expected:
+            fault = f"{key} has no place"
+        elif found[key][0] != list(expected[key].shape):
+            fault = f"{key} is {found[key][0]} instead of {list(expected[key].shape)}"
+        elif found[key][1] not in _FLOATS:
+            fault = f"{key} holds {found[key][1]}, no floating-point numbers"
+        if fault:
+            raise CheckpointError(shortened(f"{folder}: its weights do not fit this model ({fault})"))
+    _check_settings(model, described.settings, folder)
+
+
+def _check_settings(model: PreTrainedModel, settings: InferenceSettings, folder: Path) -> None:
+    layout = backbone(model).layout
+    patch, positions = layout.patch_size, layout.positions
+    for name, value, low, high in (
+        ("image_size", settings.image_size, patch, 4096),
+        ("max_tokens", settings.max_tokens, 2, positions),
+        ("longest", settings.longest, 1, positions),
+    ):
+        if value is not None and not low <= value <= high:
+            raise CheckpointError(
+                f"{folder / CONFIG_NAME}: inference.{name} is {value}; this base takes {low} to {high}"
+            )

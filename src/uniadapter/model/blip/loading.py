@@ -1,0 +1,64 @@
+"""BLIP's bases: folders of transformers files, the authors' `.pth` files, and the package's own."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import BlipConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from uniadapter.checkpoints.bases import EMBEDDED
+from uniadapter.checkpoints.loader import BaseLoader
+from uniadapter.checkpoints.pth import read_pth
+from uniadapter.errors import CheckpointError
+from uniadapter.model.blip.backbone import BlipBackbone
+from uniadapter.model.blip.base_config import other_preprocessing, read_base_config
+from uniadapter.model.blip.original import BERT_WORDS, import_base, infer_config
+from uniadapter.model.blip.tokenizer import load_tokenizer_from
+
+TIED = "text_decoder.cls.predictions.decoder."  # the decoder's copy of its word embeddings
+
+
+class BlipLoader(BaseLoader):
+    """How BLIP's bases are read."""
+
+    may_lack = tuple(BlipBackbone.heads)
+
+    def read_config(self, folder: Path) -> BlipConfig:
+        """Checked value by value."""
+        return read_base_config(folder)
+
+    def read_original(self, path: Path, base: str) -> tuple[PreTrainedConfig, dict[str, Tensor]]:
+        """Read off a `.pth` file's tensors, and off the tokenizer beside it where its words are not BERT's."""
+        original = read_pth(path)
+        config = infer_config(original)
+        if config.text_config.vocab_size != BERT_WORDS + 2:
+            with suppress(CheckpointError):  # said when the tokenizer is asked for
+                load_tokenizer_from(path, base, config)
+        return config, import_base(original)
+
+    def tied(self, config: PreTrainedConfig) -> tuple[str, ...]:
+        """The decoder's output weights, where the config ties them."""
+        return (TIED,) if config.text_config.tie_word_embeddings else ()
+
+    def warnings(self, folder: Path) -> list[str]:
+        """Pictures are shown as BLIP was trained, whatever the preprocessor's file says."""
+        return list(filter(None, [other_preprocessing(folder)]))
+
+    def finish(self, model: PreTrainedModel, folder: Path, base: str, task: str) -> None:
+        """The question encoder of the embedded base, which ships apart, as BLIP has checkpoints."""
+        if base != EMBEDDED or task != "vqa":
+            return
+        file = folder / "question_encoder.safetensors"
+        own = {name: tensor.to(model.dtype) for name, tensor in load_file(file).items()}
+        _, unexpected = model.load_state_dict(own, strict=False)
+        if unexpected:
+            raise CheckpointError(
+                f"{file}: holds {unexpected[0]}, which the question model lacks: reinstall the package"
+            )
+
+    def tokenizer(self, path: Path, base: str) -> PreTrainedTokenizerBase:
+        """BERT's, with [DEC] and [ENC]."""
+        return load_tokenizer_from(path, base)
