@@ -37,8 +37,8 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
 lint: $(INSTALLED)
-	$(BIN)/ruff check src tests world benchmarks
-	$(BIN)/ruff format --check src tests world benchmarks
+	$(BIN)/ruff check src tests world benchmarks docs
+	$(BIN)/ruff format --check src tests world benchmarks docs
 	$(BIN)/mypy
 
 check: lint test

@@ -1,4 +1,4 @@
-"""Rooms, floors and arrows of the package, counted from its imports: ``python docs/rooms.py [FOLDER]``.
+"""Rooms, floors and arrows of the package, counted from its imports: ``python docs/rooms.py [--figure] [FOLDER]``.
 
 A room is a folder of modules, or a module that stands in none. An arrow goes from a room to one that it imports, also
 where it does so inside a function or for types alone. A room stands one floor above the highest that it imports; rooms
@@ -94,6 +94,27 @@ def floors(graph: Arrows) -> dict[str, int]:
     return {room: floor(room) for room in graph}
 
 
+def shortest(graph: Arrows) -> dict[str, set[str]]:
+    """The arrows that no chain of others implies; of a graph without circles."""
+    return {
+        room: {one for one in below if not any(one in _reached(other, graph) for other in below - {one})}
+        for room, below in graph.items()
+    }
+
+
+def figure(graph: Arrows) -> str:
+    """The rooms as a Mermaid diagram, the highest floor on top, with the arrows that no chain of others implies."""
+    level, lines = floors(graph), ["```mermaid", "flowchart TB"]
+    names = {room: room.replace("/", "_") for room in graph}
+    for floor in sorted(set(level.values()), reverse=True):
+        rooms = sorted(room for room in graph if level[room] == floor)
+        lines.append("    " + "; ".join(f"{names[room]}[{room}]" for room in rooms))
+    for room, below in sorted(shortest(graph).items()):
+        if below:
+            lines.append(f"    {names[room]} --> {' & '.join(names[one] for one in sorted(below))}")
+    return "\n".join([*lines, "```"]) + "\n"
+
+
 def main(package: Path) -> None:
     """Print the rooms, the highest floor first, then the counts."""
     graph = arrows(package)
@@ -107,4 +128,9 @@ def main(package: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve() if sys.argv[1:] else PACKAGE)
+    given = [one for one in sys.argv[1:] if one != "--figure"]
+    chosen = Path(given[0]).resolve() if given else PACKAGE
+    if "--figure" in sys.argv:
+        sys.stdout.write(figure(arrows(chosen)))
+    else:
+        main(chosen)
