@@ -30,7 +30,9 @@ def block_pairs(model: PreTrainedModel, tokens: float) -> int:
         model: a BLIP with a text encoder.
         tokens: of a text, on average.
     """
-    return max(1, int(_fitting_tokens(model) / max(tokens, 1.0)))
+    features = backbone(model).layout.features
+    queries = features if features > 1 else 0  # where a visual has several, so many queries stand beside each text
+    return max(1, int(_fitting_tokens(model) / max(tokens + queries, 1.0)))
 
 
 def block_questions(model: PreTrainedModel, tokens: float) -> int:

@@ -39,7 +39,7 @@ class BackboneShape:
         encoder: the model has a text encoder whose cross-attention reads visual tokens.
         decoder_source: width of the states that an answer or caption decoder attends to; 0 without a decoder.
         queries: learned queries pass through the text layers too, as in a Q-Former; they take the vision use of these
-            layers' adapters.
+            layers' adapters, which `config.text` turns on: without adapters the visual encoder needs no backward pass.
         cross_every: which text layers have a cross-attention: every n-th, from the first on.
     """
 
@@ -177,7 +177,7 @@ class AdapterSet(nn.Module):
             if config.factor and vision and text:
                 both = min(shape.vision_layers, shape.text_layers)
                 self.factors.extend(nn.Linear(config.factor, config.bottleneck) for _ in range(both))
-            own = (vision if shape.queries else []) + text
+            own = (["vision"] if shape.queries and config.text else []) + text
             for layers, depth, width, uses in (
                 (self.vision_layers, shape.vision_layers, shape.vision_width, vision),
                 (self.layers, shape.text_layers, shape.text_width, own),
@@ -223,7 +223,7 @@ class AdapterSet(nn.Module):
         lines = []
         if self.vision_layers:
             spans.append(("vision ", 0, shape.vision_layers, vision))
-            spans.append(("text ", 0, shape.text_layers, (["queries"] if shape.queries and vision else []) + text))
+            spans.append(("text ", 0, shape.text_layers, (["queries"] if shape.queries and config.text else []) + text))
             if not shape.shares_width:
                 apart = "share a factor of their down-projections" if self.factors else "have down-projections apart"
                 lines.append(f"widths differ (vision {shape.vision_width}, text {shape.text_width}), so they {apart}")

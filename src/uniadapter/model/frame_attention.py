@@ -20,12 +20,14 @@ def frame_weights(text_feature: Tensor, frames: Tensor) -> Tensor:
 
     Args:
         text_feature: unit features [P, e] of the texts alone.
-        frames: unit frame features [P, T, e] of the videos they meet.
+        frames: unit frame features [P, T, e] of the videos they meet; of several a frame, [P, T, q, e], the most
+            similar counts.
 
     Returns:
         The weight of each frame's patch keys, [P, T], mean 1.
     """
-    similarity = torch.einsum("pe,pte->pt", text_feature, frames).detach()
+    similarity = torch.einsum("pe,pt...e->pt...", text_feature, frames).detach()
+    similarity = similarity.flatten(2).amax(-1) if frames.ndim == 4 else similarity
     return torch.softmax(similarity / FRAME_TEMPERATURE, dim=-1) * frames.shape[1]
 
 
