@@ -3,8 +3,8 @@
     python benchmarks/linear.py
 
 BLIP-base's layer shapes, rows of a training step's texts (84), of two pictures (1154) and of a block of reranking
-(1536), in turn, medians, outputs compared. "ours" is `uniadapter.model.kernels.linear`, which for float32 takes oneDNN where
-`prefers_onednn` says so; here it is made to, whatever the processor. Writes benchmarks/results/linear.json.
+(1536), in turn, medians, outputs compared. "ours" is `uniadapter.model.kernels.linear`, which for float32 takes oneDNN
+where `prefers_onednn` says so; here it is made to, on any processor. Writes benchmarks/results/linear.json.
 """
 
 from __future__ import annotations
