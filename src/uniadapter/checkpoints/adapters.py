@@ -26,8 +26,9 @@ from uniadapter.errors import CheckpointError, ConfigError
 from uniadapter.files.messages import shortened
 from uniadapter.model.adapter_set import AdapterSet, file_name
 from uniadapter.model.backbone import backbone
+from uniadapter.model.families import families
 from uniadapter.model.identity import matches_hash, same_base
-from uniadapter.model.sets import adapter_names, adapter_set, add_set, restore_if_unused, select_adapter
+from uniadapter.model.sets import adapter_names, adapter_set, add_set, forget, select_adapter
 from uniadapter.model.settings import InferenceSettings
 from uniadapter.model.store import OWNER, bare
 
@@ -115,7 +116,7 @@ def load_adapter(
         _check_fit(model, described, header, folder)
         state = read_weights(folder)
     except CheckpointError:
-        restore_if_unused(model)
+        forget(model)
         raise
     built = add_adapter(model, described.adapter, name)
     built.load_state_dict(state)
@@ -187,10 +188,11 @@ def _check_fit(model: PreTrainedModel, described: AdapterFile, header: Header, f
 def _check_settings(model: PreTrainedModel, settings: InferenceSettings, folder: Path) -> None:
     layout = backbone(model).layout
     patch, positions = layout.patch_size, layout.positions
+    writes = "caption" in families()[layout.family].classes  # else nobody asks how long its texts become
     for name, value, low, high in (
         ("image_size", settings.image_size, patch, 4096),
         ("max_tokens", settings.max_tokens, 2, positions),
-        ("longest", settings.longest, 1, positions),
+        ("longest", settings.longest if writes else None, 1, positions),
     ):
         if value is not None and not low <= value <= high:
             raise CheckpointError(

@@ -61,8 +61,9 @@ def block_visuals(model: PreTrainedModel, tokens: int) -> int:
 
     Args:
         model: a BLIP with a text encoder.
-        tokens: of a visual.
+        tokens: of a visual; 0 where none are kept.
     """
+    tokens = max(1, tokens)
     if model.device.type == "cpu":
         return max(1, _CPU_VISUAL_TOKENS // tokens)
     states = 3 * 4 * backbone(model).layout.vision_width  # tokens, keys and values

@@ -115,7 +115,9 @@ def evaluate_retrieval(
     visual_ranks = reranked_ranks(itc.T, ordered.visual_candidates.cpu(), ordered.visual_scores.cpu(), owned)
     order = rerank_order(itc, ordered.text_candidates.cpu(), ordered.text_scores.cpu())[:, :SHOWN]
     weighed = aware and (config.k > 0 or not backbone(model).layout.fuses)  # else nothing read the frames' weights
-    weights = _weights(texts.feature, frames, order) if weighed else torch.empty(*order.shape, 0)
+    weights = torch.empty(*order.shape, 0)
+    if weighed:
+        weights = _weights(texts.feature, frames, order, backbone(model).frame_temperature)
     return RetrievalResult(
         _with_twins(retrieval_metrics(text_ranks), retrieval_metrics(ranks(itc, owners))),
         _with_twins(retrieval_metrics(visual_ranks), retrieval_metrics(ranks(itc.T, owned))),
@@ -127,10 +129,10 @@ def evaluate_retrieval(
     )
 
 
-def _weights(text_feature: Tensor, frames: Tensor, order: Tensor) -> Tensor:
+def _weights(text_feature: Tensor, frames: Tensor, order: Tensor, temperature: float) -> Tensor:
     """What frame-aware attention gives the frames of each text's best visuals, [S, 10 or fewer, T]."""
     found, seen = text_feature.float().cpu(), frames.float().cpu()
-    return torch.stack([frame_weights(found, seen[column]) for column in order.T], dim=1)
+    return torch.stack([frame_weights(found, seen[column], temperature) for column in order.T], dim=1)
 
 
 def _with_twins(reranked: dict[str, float], plain: dict[str, float]) -> dict[str, float]:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from uniadapter.config import ConfigError, EvaluateConfig
 from uniadapter.data.batches import Batch
 from uniadapter.evaluation.blocks import free_memory
+from uniadapter.model.backbone import backbone
 from uniadapter.model.encoding import encode_visual
 from uniadapter.model.features import Visuals
 
@@ -40,12 +41,15 @@ def encoded_visuals(
         chunk: frames encoded at once; 0 means all.
 
     Yields:
-        `Visuals`; their tokens are in a file of the temporary folder if they are to be, or do not fit.
+        `Visuals`; their tokens are in a file of the temporary folder if they are to be, or do not fit. A model that
+        only compares features reads none, so none are kept.
 
     Raises:
         ConfigError: the file does not fit on the disk.
     """
     dtype = torch.bfloat16 if config.features_bf16 else None
+    layout = backbone(model).layout
+    reads = layout.fuses or layout.decodes
     with tempfile.TemporaryDirectory(prefix="uniadapter-") as folder:
         tokens: Tensor | TokensOnDisk | None = None
         features: list[Tensor] = []
@@ -53,7 +57,8 @@ def encoded_visuals(
         done = 0
         for batch in batches:
             part = encode_visual(model, batch.frames.to(model.device), chunk)
-            kept = part.tokens if dtype is None else part.tokens.to(dtype)
+            kept = part.tokens if reads else part.tokens[:, :, :0]
+            kept = kept if dtype is None else kept.to(dtype)
             if tokens is None:
                 tokens = _room(kept, count, config, Path(folder))
             tokens[done : done + len(part)] = kept.to(tokens.device)

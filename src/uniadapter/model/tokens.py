@@ -1,4 +1,4 @@
-"""Tokenisation of texts, padded to the longest of a batch."""
+"""Texts as token ids, padded to the longest of them."""
 
 from __future__ import annotations
 
@@ -20,25 +20,20 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Tokenised texts.
-
-    Args:
-        ids: token ids, [B, L], padded on the right.
-        mask: 1 for tokens, 0 for padding, [B, L].
-    """
+    """Tokenised texts: ids [B, L], and mask [B, L], 1 for tokens, 0 for padding on the right."""
 
     ids: Tensor
     mask: Tensor
 
 
 def encoded(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **options: Any) -> BatchEncoding:
-    """Call a tokenizer, from one thread at a time, since a call changes a fast tokenizer's padding and truncation."""
+    """What the tokenizer makes of texts; one thread at a time, since a call changes its settings before it reads."""
     with _lock:
         return tokenizer(list(texts), **options)
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text, without special tokens."""
+    """Token ids of each text alone, without the tokens around it."""
     found: list[list[int]] = encoded(tokenizer, texts, add_special_tokens=False)["input_ids"]
     return found
 
@@ -58,25 +53,17 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str], longest: int)
 
 
 def warn_of_cuts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], longest: int, noun: str = "texts") -> int:
-    """Log a warning about texts that will be truncated, and one about texts with unknown words ([UNK]).
+    """Say in the log how many texts lose their end, having more than `longest` tokens, and return how many.
 
-    Args:
-        tokenizer: of the base.
-        texts: to be tokenised.
-        longest: most tokens of a text.
-        noun: what the texts are, for the message: "captions", "questions".
-
-    Returns:
-        Number of texts with more than `longest` tokens.
-
-    Raises:
-        ValueError: `longest` leaves no room for a text between the first token and the last.
+    It says too how many have words that the tokenizer lacks and makes [UNK] of.
     """
     _check(longest)
     cut = unknown = 0
+    room = longest - tokenizer.num_special_tokens_to_add()
     for start in range(0, len(texts), _AT_ONCE):
-        ids = encoded(tokenizer, texts[start : start + _AT_ONCE], verbose=False)["input_ids"]
-        cut += sum(len(row) > longest for row in ids)
+        # Without the tokens around them, of which one may be what unknown words become, as CLIP's last is.
+        ids = encoded(tokenizer, texts[start : start + _AT_ONCE], verbose=False, add_special_tokens=False)["input_ids"]
+        cut += sum(len(row) > room for row in ids)
         unknown += sum(tokenizer.unk_token_id in row for row in ids)
     if unknown:
         logger.warning(
@@ -96,10 +83,10 @@ def _check(longest: int) -> None:
 
 
 def prompted(prompt: str, text: str) -> str:
-    """Prompt and text, with one space between them."""
+    """A text behind its prompt, a space between them whether or not the prompt ends with one."""
     return f"{prompt.strip()} {text}" if prompt.strip() else text
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> int:
-    """Number of decoder tokens before the text that follows a prompt: the start token and the prompt's own."""
+    """How many tokens stand before a text that has this prompt: [DEC] and the prompt's own."""
     return 1 + len(pieces(tokenizer, [prompt.strip()])[0]) if prompt.strip() else 1
