@@ -1,4 +1,4 @@
-"""BLIP (arXiv 2201.12086): transformers' three task models, with adapters."""
+"""Everything that knows the insides of transformers' BLIP."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What makes the method fast and is no part of it: attention, packing without padding, frozen linear layers."""
+"""Speed, not method: attention, packing without padding, and products with frozen matrices."""

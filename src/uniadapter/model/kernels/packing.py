@@ -1,4 +1,4 @@
-"""Packing of texts without padding, and of the texts of one visual into one long query."""
+"""How tokens are laid out: texts behind one another without padding, and the texts of one visual as one long query."""
 
 from __future__ import annotations
 
@@ -9,34 +9,33 @@ import torch
 from torch import Tensor
 
 _WIDTHS = tuple(2**power for power in range(20))
-_COPY_TOKENS = 64  # cost of copying one visual's keys and values, in query tokens; a heuristic, outputs do not change
+_COPY_TOKENS = 64  # what copying one visual's keys and values costs, in query tokens; only shifts a choice of layout
 
-MovableT = TypeVar("MovableT", bound="_Movable")
+Movable = TypeVar("Movable", bound="_OnDevice")
 
 
-class _Movable:
-    """A dataclass of tensors that are moved together."""
+class _OnDevice:
+    """Tensors that move together."""
 
-    def to(self: MovableT, device: torch.device) -> MovableT:
+    def to(self: Movable, device: torch.device) -> Movable:
         """The same on another device."""
-        found = {n: v.to(device) for n, v in vars(self).items() if isinstance(v, (Tensor, _Movable))}
+        found = {n: v.to(device) for n, v in vars(self).items() if isinstance(v, (Tensor, _OnDevice))}
         return replace(self, **found)  # type: ignore[type-var]
 
 
 def left_aligned(ids: Tensor, mask: Tensor, positions: int) -> tuple[Tensor, Tensor]:
-    """Move padding on the left of texts to the right, and check the mask.
+    """Texts whose tokens stand at the left, as everything below reads them; padding on the left is moved to the right.
 
     Args:
         ids: token ids [S, L].
         mask: [S, L], 1 for tokens, 0 for padding.
-        positions: most tokens that the model takes.
+        positions: tokens that the model takes.
 
     Returns:
-        Ids and mask [S, L], padded on the right.
+        Ids and mask [S, L].
 
     Raises:
-        ValueError: ids and mask differ in shape, the mask has holes or other values than 0 and 1, or a text has no
-            token or too many.
+        ValueError: the mask is no mask of these ids, has holes, or a text has no token or too many.
     """
     if ids.ndim != 2 or ids.shape != mask.shape:
         raise ValueError(f"ids and mask must both be [S, L], not {list(ids.shape)} and {list(mask.shape)}")
@@ -66,21 +65,19 @@ def left_aligned(ids: Tensor, mask: Tensor, positions: int) -> tuple[Tensor, Ten
 
 
 def refuse_padding_before(mask: Tensor) -> None:
-    """Raise `ValueError` if a mask [S, L] has padding on the left."""
+    """Raise `ValueError` where a mask [S, L] has padding before a token."""
     if mask.shape[1] > 1 and bool((mask[:, 1:] > mask[:, :-1]).any()):
         raise ValueError("texts must be padded on the right: encode_text gives such, whatever the tokenizer's side")
 
 
 @dataclass(frozen=True)
-class Packing(_Movable):
-    """Index tensors between S padded texts of L tokens and their N tokens without padding, concatenated.
-
-    Only self-attention pads its inputs; everything else is computed on [N, d].
+class Packing(_OnDevice):
+    """S texts of up to L tokens, their N tokens behind one another: only attention among them sees padding.
 
     Args:
-        lengths: number of tokens of each text, [S].
-        places: position of each token among the S * L padded ones, [N].
-        tokens: token at each padded position, [S, L]; padding repeats the text's first token, so that it is finite.
+        lengths: tokens of each text, [S].
+        places: where each token stands among the S * L padded places, [N].
+        tokens: which token stands in each place, [S, L]; padding repeats the text's first, so that it stays finite.
     """
 
     lengths: Tensor
@@ -89,7 +86,7 @@ class Packing(_Movable):
 
     @classmethod
     def of(cls, lengths: Tensor, longest: int = 0) -> Packing:
-        """The packing of texts of these lengths, [S]; padded to `longest` tokens, or to the longest text if it is 0."""
+        """Of texts with these lengths, [S], padded to `longest`, or as far as needed."""
         longest = longest or int(lengths.max())
         position = torch.arange(longest, device=lengths.device)
         real = position < lengths[:, None]
@@ -99,7 +96,7 @@ class Packing(_Movable):
 
     @property
     def firsts(self) -> Tensor:
-        """Index of each text's first token, [S]."""
+        """Each text's first token, [S]."""
         return self.tokens[:, 0]
 
     @property
@@ -108,18 +105,18 @@ class Packing(_Movable):
         return len(self.places) < self.tokens.numel()
 
     def pad(self, packed: Tensor) -> Tensor:
-        """Packed states [N, d] to padded ones, [S, L, d]."""
+        """[N, d] to [S, L, d]."""
         if not self.padded:
             return packed.unflatten(0, self.tokens.shape)
         return packed.index_select(0, self.tokens.flatten()).unflatten(0, self.tokens.shape)
 
     def pack(self, padded: Tensor) -> Tensor:
-        """Padded states [S, L, d] to packed ones, [N, d]."""
+        """[S, L, d] to [N, d]."""
         flat = padded.flatten(0, 1)
         return flat.index_select(0, self.places) if self.padded else flat
 
     def mask(self, dtype: torch.dtype) -> Tensor | None:
-        """The additive attention mask of padding, [S, 1, 1, L]; None if nothing is padded."""
+        """What is added to scores so that padding is not attended to, [S, 1, 1, L]; None where there is none."""
         if not self.padded:
             return None
         seen = torch.arange(self.tokens.shape[1], device=self.lengths.device) < self.lengths[:, None]
@@ -127,16 +124,14 @@ class Packing(_Movable):
 
 
 @dataclass(frozen=True)
-class Queries(_Movable):
-    """Index tensors that arrange N query tokens, sorted by visual, as R rows of W for cross-attention.
-
-    All tokens of a row attend to the same visual, so a visual's keys and values are used by all its texts at once.
+class Queries(_OnDevice):
+    """N query tokens, sorted by what they attend to, as R rows of W slots.
 
     Args:
-        rows: visual that each row attends to, [R].
-        slots: token in each slot, [R, W]; an empty slot repeats the row's first token, so that it is finite.
-        places: slot of each token among the R * W, [N].
-        shared: whether every visual has exactly one row, in order.
+        rows: which visual each row attends to, [R].
+        slots: token in each slot, [R, W]; an empty slot repeats the row's first, so that padding stays finite.
+        places: where each token stands among the R * W slots, [N].
+        shared: every visual has one row, in order.
     """
 
     rows: Tensor
@@ -146,13 +141,10 @@ class Queries(_Movable):
 
     @classmethod
     def of(cls, counts: Tensor) -> Queries:
-        """Arrange the query tokens of V' visuals.
+        """Of so many tokens for each visual, [V'].
 
-        W is chosen for the least cost: empty slots cost attention, and a visual with several rows needs copies of its
-        keys and values.
-
-        Args:
-            counts: number of query tokens of each visual, [V'].
+        The width is the one that wastes least: empty slots cost attention, a visual that needs several rows costs a
+        copy of its keys and values.
         """
 
         def cost(width: int) -> int:
@@ -173,35 +165,35 @@ class Queries(_Movable):
         return cls(rows, slots.view(-1, width), places, len(rows) == len(counts))
 
     def repeat(self, states: Tensor) -> Tensor:
-        """Visuals' states [V', ...] to rows, [R, ...]; copies nothing if every visual has one row."""
+        """[V', ...] to [R, ...]; nothing is copied where every visual has one row."""
         return states if self.shared else states[self.rows]
 
     def pack(self, states: Tensor) -> Tensor:
-        """Tokens' states [N, ...] to slots, [R, W, ...]."""
+        """[N, ...] to [R, W, ...]."""
         if self.slots.numel() == len(self.places):
             return states.unflatten(0, self.slots.shape)
         return states.index_select(0, self.slots.flatten()).unflatten(0, self.slots.shape)
 
     def unpack(self, packed: Tensor) -> Tensor:
-        """Slots [R, W, ...] back to tokens, [N, ...]."""
+        """[R, W, ...] back to [N, ...]."""
         flat = packed.flatten(0, 1)
         return flat if self.slots.numel() == len(self.places) else flat.index_select(0, self.places)
 
 
 @dataclass(frozen=True)
-class PackedPairs(_Movable):
-    """P pairs of a text and a visual, sorted by visual, with their texts packed.
+class Groups(_OnDevice):
+    """P pairs, sorted by visual.
 
     Args:
-        order: position of each sorted pair among the given pairs, [P].
+        order: position of each sorted pair among the pairs given, [P].
         texts: text row of each sorted pair, [P].
         pair_visuals: visual row of each sorted pair, [P].
-        visuals: the distinct visual rows that occur, ascending, [V'].
+        visuals: the different visual rows that occur, [V'].
         packing: of the sorted pairs' texts.
-        pair_of_token: sorted pair of each of the N tokens, [N].
-        position_in_text: position of each token in its text, [N].
-        tokens: all N tokens arranged as queries.
-        firsts: the first tokens of the sorted pairs arranged as queries.
+        pair_of_token: sorted pair that each of the N tokens belongs to, [N].
+        place_in_text: where in its text it stands, [N].
+        tokens: all N tokens as queries.
+        firsts: the first token of each sorted pair as queries.
     """
 
     order: Tensor
@@ -210,25 +202,25 @@ class PackedPairs(_Movable):
     visuals: Tensor
     packing: Packing
     pair_of_token: Tensor
-    position_in_text: Tensor
+    place_in_text: Tensor
     tokens: Queries
     firsts: Queries
 
     def restore(self, states: Tensor) -> Tensor:
-        """States of sorted pairs, [P, ...], in the order in which the pairs were given."""
+        """[P, ...] of sorted pairs to the order in which they were given."""
         return states[torch.argsort(self.order)]
 
 
-def pack_pairs(pairs: Tensor, lengths: Tensor, longest: int = 0) -> PackedPairs:
-    """Sort pairs by visual and pack their texts.
+def group_pairs(pairs: Tensor, lengths: Tensor, longest: int = 0) -> Groups:
+    """Lay out pairs.
 
     Args:
         pairs: [P, 2] of (text row, visual row), at least one.
-        lengths: number of tokens of each text, [S].
-        longest: number of tokens that texts are padded to for self-attention; 0 means the longest text's.
+        lengths: tokens of each text, [S].
+        longest: what texts are padded to; 0 is as far as needed.
 
     Returns:
-        Index tensors on the CPU.
+        The layout, on the CPU.
     """
     pairs, lengths = pairs.detach().cpu(), lengths.detach().cpu()
     order = torch.argsort(pairs[:, 1], stable=True)
@@ -237,7 +229,7 @@ def pack_pairs(pairs: Tensor, lengths: Tensor, longest: int = 0) -> PackedPairs:
     own = lengths[texts]
     packing = Packing.of(own, longest)
     tokens = torch.zeros_like(counts).index_add_(0, inverse, own)
-    return PackedPairs(
+    return Groups(
         order,
         texts,
         pair_visuals,

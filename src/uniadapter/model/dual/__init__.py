@@ -1,0 +1,1 @@
+"""What families of two towers without fusion share: layers before whose parts a norm stands, pooling, contrast."""

@@ -1,0 +1,147 @@
+"""How bases of two towers are read: their config checked value by value, and how they want to see pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.activations import ACT2FN
+
+from uniadapter.checkpoints.loader import BaseLoader
+from uniadapter.errors import CheckpointError
+from uniadapter.files.schema import SchemaError, checked, read_json
+
+_Layers = Annotated[int, Field(ge=1, le=256)]
+_Size = Annotated[int, Field(ge=1, le=1 << 16)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
+_IGNORING = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+_RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's numbers
+
+
+@dataclass
+class TowerValues:
+    """What both towers' configs must say."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _IGNORING
+    hidden_size: _Size
+    intermediate_size: _Size
+    num_hidden_layers: _Layers
+    num_attention_heads: _Size
+    hidden_act: str
+    layer_norm_eps: Annotated[float, Field(gt=0)]
+    attention_dropout: _Share
+
+
+@dataclass
+class VisionValues(TowerValues):
+    """What the visual tower's config must say; pictures and patches are square."""
+
+    image_size: _Size
+    patch_size: _Size
+    num_channels: Literal[3]
+
+
+@dataclass
+class TextValues(TowerValues):
+    """What the textual tower's config must say."""
+
+    vocab_size: Annotated[int, Field(ge=3, le=1 << 22)]
+    max_position_embeddings: _Size
+    eos_token_id: int
+
+
+@dataclass
+class PictureValues:
+    """What a preprocessor's file says of pixels; what it lacks is as the family has it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _IGNORING
+    image_mean: _Channels | None = None
+    image_std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)] | None = None
+    resample: Literal[0, 1, 2, 3, 4, 5] | None = None
+    do_center_crop: bool | None = None
+
+
+class DualLoader(BaseLoader):
+    """How bases of two towers are read."""
+
+    def read_config(self, folder: Path) -> PreTrainedConfig:
+        """The config, checked; pixel statistics and filter of the preprocessor's file are put into it."""
+        config = super().read_config(folder)
+        _, shown = _pictures(folder)
+        if shown.image_mean is not None:
+            config.image_mean = shown.image_mean
+        if shown.image_std is not None:
+            config.image_std = shown.image_std
+        if shown.resample is not None:
+            config.image_resampling = _RESAMPLING[shown.resample]
+        return config
+
+    def check_config(self, config: PreTrainedConfig, file: Path) -> None:
+        """Refuse values that no model of the family can have; names the file."""
+        try:
+            vision = checked(config.vision_config.to_dict(), VisionValues, f"{file}: vision_config")
+            text = checked(config.text_config.to_dict(), TextValues, f"{file}: text_config")
+        except SchemaError as error:
+            raise CheckpointError(str(error)) from error
+        towers: tuple[tuple[str, TowerValues], ...] = (("vision_config", vision), ("text_config", text))
+        for name, tower in towers:
+            if tower.hidden_size % tower.num_attention_heads:
+                raise CheckpointError(
+                    f"{file}: {name} has {tower.num_attention_heads} attention heads, which do not divide its "
+                    f"hidden_size of {tower.hidden_size}"
+                )
+            if tower.hidden_act not in ACT2FN:
+                raise CheckpointError(
+                    f"{file}: {name}.hidden_act is {tower.hidden_act[:40]!r}, which transformers lacks"
+                )
+        if vision.image_size < vision.patch_size:
+            raise CheckpointError(f"{file}: pictures of {vision.image_size} px are smaller than their patches")
+
+    def warnings(self, folder: Path) -> list[str]:
+        """That pictures are resized whole, where the base's own processor cuts their middle out."""
+        file, shown = _pictures(folder)
+        if shown.do_center_crop:
+            return [f"{file}: cuts the middle out of pictures that are not square; here they are resized whole"]
+        return []
+
+    def tokenizer(self, path: Path, base: str) -> PreTrainedTokenizerBase:
+        """The tokenizer of a folder, checked against the model and made to read as the model was trained."""
+        tokenizer = super().tokenizer(path, base)
+        try:
+            fault = self.unlike(tokenizer, self.read_config(path))
+        except CheckpointError:
+            raise
+        except Exception as error:  # of a tokenizer that cannot even tokenise
+            raise CheckpointError(f"{path}: its tokenizer fails on a text ({type(error).__name__}: {error})") from error
+        if fault:
+            raise CheckpointError(f"{path}: its tokenizer {fault}; take the one that the base came with")
+        return tokenizer
+
+    def unlike(self, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> str:
+        """What makes a tokenizer another model's; empty where nothing does."""
+        if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
+            return "has no padding token or no end token"
+        if tokenizer("a picture of the").input_ids[-1] != tokenizer.eos_token_id:
+            return "puts no end token behind a text"
+        return ""
+
+
+def _pictures(folder: Path) -> tuple[Path, PictureValues]:
+    """What the folder's preprocessor says, and the file that says it."""
+    file = folder / "preprocessor_config.json"
+    try:
+        if not file.is_file():  # newer folders have it within the processor's
+            file = folder / "processor_config.json"
+            values = read_json(file) if file.is_file() else {}
+            values = values.get("image_processor", {}) if isinstance(values, dict) else values
+        else:
+            values = read_json(file)
+        return file, checked(values, PictureValues, str(file))
+    except SchemaError as error:
+        raise CheckpointError(str(error)) from error
+    except OSError as error:
+        raise CheckpointError(f"{file}: could not be read ({error.strerror or error})") from error
