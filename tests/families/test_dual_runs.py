@@ -16,7 +16,7 @@ from squares import COLOURS, captions, karpathy
 from test_video_commands import films
 from uniadapter.app.cli import main
 
-FAMILIES = ("clip",)
+FAMILIES = ("clip", "siglip")
 
 
 def write_run(folder: Path, base: Path, files: dict[str, str], **more: Any) -> Path:
@@ -42,7 +42,7 @@ def losses(run: Path) -> list[float]:
 
 
 # Widths as at base size: CLIP's differ, SigLIP's do not.
-LEARNING = [("clip", {"width": 48, "text_width": 32}, 60)]
+LEARNING = [("clip", {"width": 48, "text_width": 32}, 60), ("siglip", {}, 100)]
 
 
 @pytest.mark.slow

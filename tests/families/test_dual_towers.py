@@ -23,7 +23,7 @@ from uniadapter.model.encoding import contrast_of, encode_text, encode_visual, l
 from uniadapter.model.sets import active_adapter, adapter_set, disable_adapter, remove_adapter, select_adapter
 from uniadapter.objectives.pretrained import pretrained_contrast
 
-FAMILIES = ("clip",)
+FAMILIES = ("clip", "siglip")
 CONFIG = AdapterConfig(bottleneck=4)
 EVERY = list(itertools.product(FAMILIES, SHAPES))
 
