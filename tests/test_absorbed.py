@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import uniadapter.model.backbone
+import uniadapter.model.blip.fusion
 from tiny import randomise, tiny_model, tiny_texts
 from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.config import AdapterConfig
 from uniadapter.model.encoding import encode_text, encode_visual, fuse
-from uniadapter.model.kernels.absorbed import absorbed_attention, pays
+from uniadapter.model.kernels.absorbed import absorbed_attention, absorbing_is_cheaper
 
 
 @pytest.mark.parametrize("with_deltas", [False, True])
@@ -38,10 +38,10 @@ def test_it_is_attention_to_keys_and_values(with_deltas: bool, weighed: bool) ->
 
 
 def test_it_pays_for_few_queries_alone() -> None:
-    assert pays(13, 577, 768, 12), "one caption of COCO's length and one picture"
-    assert not pays(5 * 13, 577, 768, 12)
-    assert pays(13, 8 * 197, 768, 12)
-    assert not pays(13, 13, 768, 12), "nothing to save on a visual of few tokens"
+    assert absorbing_is_cheaper(13, 577, 768, 12), "one caption of COCO's length and one picture"
+    assert not absorbing_is_cheaper(5 * 13, 577, 768, 12)
+    assert absorbing_is_cheaper(13, 8 * 197, 768, 12)
+    assert not absorbing_is_cheaper(13, 13, 768, 12), "nothing to save on a visual of few tokens"
 
 
 @pytest.mark.parametrize("read", ["first", "all"])
@@ -56,7 +56,7 @@ def test_fuse_is_the_same_either_way(frame_aware: bool, read: str, monkeypatch: 
     with torch.no_grad():
         visuals, texts = encode_visual(model, frames), encode_text(model, ids, mask)
         for way in (True, False):
-            monkeypatch.setattr(uniadapter.model.backbone, "pays", lambda *_, way=way: way)
+            monkeypatch.setattr(uniadapter.model.blip.fusion, "absorbing_is_cheaper", lambda *_, way=way: way)
             found.append(fuse(model, texts, visuals, pairs, read))
     real = mask[pairs[:, 0]].bool() if read == "all" else slice(None)
     assert (found[0] - found[1])[real].abs().max() < 1e-10
@@ -67,7 +67,7 @@ def test_training_projects(monkeypatch: pytest.MonkeyPatch) -> None:
     """The backward pass would cost more than the forward pass saves."""
     model = tiny_model()
     add_adapter(model, AdapterConfig(bottleneck=4))
-    monkeypatch.setattr(uniadapter.model.backbone, "absorbed_attention", None)
-    monkeypatch.setattr(uniadapter.model.backbone, "pays", lambda *_: True)
+    monkeypatch.setattr(uniadapter.model.blip.fusion, "absorbed_attention", None)
+    monkeypatch.setattr(uniadapter.model.blip.fusion, "absorbing_is_cheaper", lambda *_: True)
     visuals, texts = encode_visual(model, torch.randn(1, 1, 3, 32, 32)), encode_text(model, *tiny_texts(1))
     assert fuse(model, texts, visuals, torch.tensor([[0, 0]])).requires_grad

@@ -16,13 +16,13 @@ from tiny import TASK_MODELS, randomise, tiny_model, tiny_texts
 from uniadapter.checkpoints.adapter_folder import save_adapter
 from uniadapter.checkpoints.adapters import add_adapter, load_adapter
 from uniadapter.config import AdapterConfig, ConfigError, ModelConfig, ObjectiveConfig
+from uniadapter.model.counting import count_parameters
 from uniadapter.model.encoding import encode_text, encode_visual, fuse, match
 from uniadapter.model.sets import (
     active_adapter,
     adapter_names,
     adapter_set,
     add_momentum,
-    count_parameters,
     disable_adapter,
     remove_adapter,
     select_adapter,

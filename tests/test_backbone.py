@@ -304,7 +304,9 @@ def test_the_kernel_that_weighs_scores_equals_the_parts() -> None:
     weights = torch.softmax(torch.randn(3, 4, 4), dim=-1) * 4  # R = 3 rows of four texts, four frames of seven tokens
     weights = weights.repeat_interleave(torch.tensor([3, 7, 9, 1]), dim=1)  # tokens of each text
     parts = frame_attention.frame_weighted_attention(query, key, value, weights, 7)
-    close(frame_attention._by_kernel(frame_attention.flex_attention, query, key, value, weights, 7), parts, 1e-5)
+    close(
+        frame_attention._in_flex_attention(frame_attention.flex_attention, query, key, value, weights, 7), parts, 1e-5
+    )
 
 
 def test_begun_fusion_goes_on_to_the_same_scores() -> None:

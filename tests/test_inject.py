@@ -439,8 +439,8 @@ def test_every_layer_is_retyped_and_keeps_its_weights(cls: type) -> None:
     assert {name: names.count(name) for name in set(names)} == {
         "AdaptedVisionLayer": 3,
         "AdaptedVisionAttention": 3,
-        "LeanMLP": 3,
-        "LeanIntermediate": 2 * stacks,
+        "FusedGeluMLP": 3,
+        "FusedGeluIntermediate": 2 * stacks,
         "AdaptedTextEncoder": stacks,
         "AdaptedTextLayer": 2 * stacks,
         "AdaptedTextAttention": 4 * stacks,

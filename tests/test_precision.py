@@ -14,10 +14,11 @@ from uniadapter.checkpoints.adapter_folder import save_adapter
 from uniadapter.checkpoints.adapters import add_adapter, load_adapter
 from uniadapter.config import AdapterConfig, EvaluateConfig, ModelConfig, RunConfig, TrainConfig
 from uniadapter.model.blip.decoder import question_context, text_nll
+from uniadapter.model.counting import count_parameters
 from uniadapter.model.encoding import encode_text, encode_visual, match
 from uniadapter.model.identity import base_hash
 from uniadapter.model.precision import round_frozen
-from uniadapter.model.sets import add_momentum, count_parameters
+from uniadapter.model.sets import add_momentum
 from uniadapter.tasks.preparing import prepare
 
 PAIRS = torch.cartesian_prod(torch.arange(5), torch.arange(3))

@@ -16,7 +16,7 @@ from tiny import randomise
 from uniadapter.app.cli import main
 from uniadapter.config import DataConfig, EvaluateConfig, ModelConfig, RunConfig, TrainConfig
 from uniadapter.data.media.images import EvaluationTransform
-from uniadapter.model.settings import _FIELDS, InferenceSettings, first
+from uniadapter.model.settings import _FIELDS, InferenceSettings, first_given
 from uniadapter.model.tokens import prompt_tokens, prompted
 from uniadapter.tasks.captioning import CaptionLoss
 
@@ -153,7 +153,7 @@ def test_a_prompt_and_a_caption_never_glue(tokenizer: PreTrainedTokenizerBase) -
         assert whole[given:] == tokenizer("a ball")["input_ids"][1:]
     assert prompted(" ", "a ball") == "a ball"
     assert prompt_tokens(tokenizer, " ") == 1
-    assert first(None, 0, 1) == 0
+    assert first_given(None, 0, 1) == 0
 
 
 def test_a_prompt_that_leaves_no_room_is_refused(picture: Path, tokenizer: PreTrainedTokenizerBase) -> None:

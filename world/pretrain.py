@@ -30,7 +30,7 @@ from transformers import AutoTokenizer, BertTokenizerFast
 from uniadapter.app.memory import keep_freed_memory
 from uniadapter.model.encoding import encode_text, encode_visual, fuse
 from uniadapter.model.features import Texts, Visuals
-from uniadapter.model.kernels.packing import group_pairs
+from uniadapter.model.kernels.packing import pack_pairs
 from world import evaluate
 from world.backbone import PretrainingBlip, blip_config, export, train_tokenizer
 from world.canvas import Spot, alone, draw, together
@@ -229,7 +229,7 @@ class Objective:
         hook = attention.query.register_forward_hook(lambda _module, _inputs, output: queries.append(output))
         states = fuse(net, texts, visuals, pairs)
         hook.remove()
-        groups = group_pairs(pairs, texts.mask.sum(1), texts.ids.shape[1])
+        groups = pack_pairs(pairs, texts.mask.sum(1), texts.ids.shape[1])
         query = groups.restore(groups.packing.pad(queries[0]))
         logits = net.itm_head(states[:, 0])
         return F.cross_entropy(logits, label), self.ground(batch, query, attention.key(visuals.tokens[:, 0]), pairs)

@@ -1,7 +1,7 @@
-"""UniAdapter inside transformers' BLIP: adapt a pre-trained vision-language model with 1-2% of its parameters.
+"""UniAdapter for models of transformers: adapt a pre-trained vision-language model with 1-2% of its parameters.
 
-Names are imported when they are first asked for, so that neither `import uniadapter` nor `uniadapter --help` waits for
-torch. A public name stands below twice: for type checkers and editors, and in `_HOMES`, where it is found at run time.
+Public names are imported lazily, at their first use, so that neither `import uniadapter` nor `uniadapter --help` waits
+for torch. Each is listed twice below: for type checkers and editors, and in `_MODULES`, which is used at run time.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from uniadapter.checkpoints.loading import load_model, load_tokenizer
     from uniadapter.checkpoints.pretrained import Pretrained, from_pretrained
     from uniadapter.config import AdapterConfig, RunConfig
+    from uniadapter.model.counting import count_parameters, print_trainable_parameters
     from uniadapter.model.encoding import encode_text, encode_visual, fuse, fused_ids, match
     from uniadapter.model.features import Texts, Visuals
     from uniadapter.model.identity import base_hash
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
         active_adapter,
         adapter_names,
         adapter_set,
-        count_parameters,
         disable_adapter,
-        print_trainable_parameters,
         remove_adapter,
         select_adapter,
     )
@@ -43,10 +42,10 @@ if TYPE_CHECKING:
     )
     from uniadapter.version import __version__
 
-_HOMES = {
+_MODULES = {
+    "model.counting": ("count_parameters", "print_trainable_parameters"),
     "model.sets": (
-        "active_adapter", "adapter_names", "adapter_set", "count_parameters", "disable_adapter",
-        "print_trainable_parameters", "remove_adapter", "select_adapter",
+        "active_adapter", "adapter_names", "adapter_set", "disable_adapter", "remove_adapter", "select_adapter",
     ),
     "model.encoding": ("encode_text", "encode_visual", "fuse", "fused_ids", "match"),
     "model.features": ("Texts", "Visuals"),
@@ -66,7 +65,7 @@ _HOMES = {
     "model.settings": ("InferenceSettings",),
     "version": ("__version__",),
 }  # fmt: skip
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "AdapterConfig",
@@ -115,11 +114,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, from the module that has it."""
-    home = _HOME_OF.get(name)
-    if home is None:
+    """Import a public name from its module."""
+    module = _MODULE_OF.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+    value = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
     return value
 
 

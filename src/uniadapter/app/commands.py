@@ -41,7 +41,7 @@ from uniadapter.errors import DataError
 from uniadapter.evaluation.answering import Prediction
 from uniadapter.files.messages import shortened
 from uniadapter.model.blip.converting import convert_adapter, convert_blip
-from uniadapter.model.settings import first
+from uniadapter.model.settings import first_given
 from uniadapter.processes.distributed import first_decides, losing_peers
 from uniadapter.report.examples import examples_of
 from uniadapter.tasks.preparing import Prepared, prepare
@@ -225,7 +225,7 @@ def run_prediction(
     described = read_adapter_config(adapter) if adapter else None
     if described and not base:
         config = replace(config, model=replace(config.model, base=described.base))
-    frames = first(frames, described.settings.frames if described else None, 1)
+    frames = first_given(frames, described.settings.frames if described else None, 1)
     file = Path(file).expanduser()
     if not os.path.lexists(file):
         raise DataError(f"{file} does not exist: name a picture, a video or a folder of frames")

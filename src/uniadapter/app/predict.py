@@ -32,7 +32,7 @@ from uniadapter.model.decoding import generate_texts, visual_context
 from uniadapter.model.encoding import encode_visual, match
 from uniadapter.model.features import Texts, Visuals
 from uniadapter.model.sets import active_adapter, active_settings
-from uniadapter.model.settings import first
+from uniadapter.model.settings import first_given
 from uniadapter.model.tokens import warn_of_cuts
 
 logger = logging.getLogger(__name__)
@@ -90,12 +90,12 @@ def image_features(
     if image_size is not None and whole_number("image_size", image_size, 1) < layout.patch_size:
         raise ValueError(f"image_size is {image_size}: the base's patches are {layout.patch_size} pixels wide")
     stated = active_settings(model, adapter)
-    length = clip_length(clips, frames, first(stated.frames, 1))
+    length = clip_length(clips, frames, first_given(stated.frames, 1))
     transform = EvaluationTransform(
-        first(image_size, stated.image_size, layout.image_size),
-        first(stated.mean, layout.mean),
-        first(stated.std, layout.std),
-        first(stated.resampling, layout.resampling),
+        first_given(image_size, stated.image_size, layout.image_size),
+        first_given(stated.mean, layout.mean),
+        first_given(stated.std, layout.std),
+        first_given(stated.resampling, layout.resampling),
     )
     batch, parts = max(1, _BATCH // length), []
     with _predicting(model, adapter):
@@ -139,8 +139,8 @@ def text_features(
     require_task(model, "retrieval", "text_features")
     stated = active_settings(model, adapter)
     positions = backbone(model).layout.positions
-    max_tokens = first(max_tokens, stated.max_tokens, min(_TOKENS, positions))
-    cleaned = _cleaned(as_texts(texts), clean_caption, first(stated.max_words, _CAPTION_WORDS), "texts")
+    max_tokens = first_given(max_tokens, stated.max_tokens, min(_TOKENS, positions))
+    cleaned = _cleaned(as_texts(texts), clean_caption, first_given(stated.max_words, _CAPTION_WORDS), "texts")
     if whole_number("max_tokens", max_tokens, 3) > positions:
         raise ValueError(f"max_tokens is {max_tokens}: the model takes {positions}")
     with _predicting(model, adapter):
@@ -262,7 +262,7 @@ def ask(
     """
     require_task(model, "vqa", "ask")
     stated = active_settings(model, adapter)
-    words = first(stated.max_words, _QUESTION_WORDS)
+    words = first_given(stated.max_words, _QUESTION_WORDS)
     texts = _cleaned(as_texts(questions, "questions"), clean_question, words, "questions")
     if not all(texts):
         number = texts.index("") + 1
@@ -273,12 +273,12 @@ def ask(
     if len(visuals) != 1:
         raise ValueError(f"ask is about one picture, and was given {len(visuals)}: call it for each")
     if answers is None and stated.answering != "generate":
-        answers, k = stated.answers, first(k, stated.k, 0)
+        answers, k = stated.answers, first_given(k, stated.k, 0)
     listed = answers
     if answers is not None and not isinstance(answers, AnswerList):
         listed = AnswerList(as_texts(answers, "answers"), tokenizer, model)
-    about, settings = [0] * len(texts), ModelConfig(max_tokens=first(stated.max_tokens, _TOKENS))
-    config = EvaluateConfig(k=first(k, 0), beams=first(stated.beams, 3))
+    about, settings = [0] * len(texts), ModelConfig(max_tokens=first_given(stated.max_tokens, _TOKENS))
+    config = EvaluateConfig(k=first_given(k, 0), beams=first_given(stated.beams, 3))
     warn_of_cuts(tokenizer, texts, settings.max_tokens, "questions")
     with _predicting(model, adapter):
         return answer_questions(model, tokenizer, visuals, texts, about, settings, config, listed)  # type: ignore[arg-type]
@@ -326,7 +326,7 @@ def caption(
     """
     require_task(model, "caption", "caption")
     stated = active_settings(model, adapter)
-    (prompt,) = as_texts(first(prompt, stated.prompt, "a picture of "), "prompt")
+    (prompt,) = as_texts(first_given(prompt, stated.prompt, "a picture of "), "prompt")
     visuals = images
     if not isinstance(visuals, Visuals):
         visuals = image_features(model, visuals, frames, image_size, adapter=adapter)
@@ -336,7 +336,7 @@ def caption(
             tokenizer,
             visual_context(model, visuals),
             prompt,
-            first(beams, stated.beams, 3),
-            first(longest, stated.longest, 20),
-            first(shortest, stated.shortest, 5),
+            first_given(beams, stated.beams, 3),
+            first_given(longest, stated.longest, 20),
+            first_given(shortest, stated.shortest, 5),
         )

@@ -24,7 +24,8 @@ from uniadapter.errors import CheckpointError, DataError, lost_worker
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.files.schema import write_yaml
 from uniadapter.files.writing import WriteError, write_text, written_into
-from uniadapter.model.sets import Counts, adapter_set, disable_adapter
+from uniadapter.model.counting import ParameterCounts
+from uniadapter.model.sets import adapter_set, disable_adapter
 from uniadapter.model.settings import InferenceSettings
 from uniadapter.tasks import Result, task_for
 from uniadapter.tasks.preparing import Prepared, image_size, normalisation
@@ -154,7 +155,7 @@ def save_result(prepared: Prepared, config: RunConfig, folder: Path) -> int:
 
 def metrics_row(
     method: str,
-    counts: Counts | None,
+    counts: ParameterCounts | None,
     result: Result,
     size: int,
     seconds: float,

@@ -20,7 +20,8 @@ from uniadapter.checkpoints.loading import load_model, load_tokenizer
 from uniadapter.config import AdapterConfig, ConfigError, RunConfig
 from uniadapter.data.in_memory import Data, split_of
 from uniadapter.model.backbone import adopt, task_of
-from uniadapter.model.sets import active_adapter, adapter_names, count_parameters, select_adapter
+from uniadapter.model.counting import count_parameters
+from uniadapter.model.sets import active_adapter, adapter_names, select_adapter
 from uniadapter.tasks.preparing import Prepared
 from uniadapter.training.run_folder import own_folder
 

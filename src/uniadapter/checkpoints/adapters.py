@@ -28,7 +28,7 @@ from uniadapter.model.adapter_set import AdapterSet, file_name
 from uniadapter.model.backbone import backbone
 from uniadapter.model.families import families
 from uniadapter.model.identity import matches_hash, same_base
-from uniadapter.model.sets import adapter_names, adapter_set, add_set, forget, select_adapter
+from uniadapter.model.sets import adapter_names, adapter_set, add_set, restore_if_unused, select_adapter
 from uniadapter.model.settings import InferenceSettings
 from uniadapter.model.store import OWNER, bare
 
@@ -116,7 +116,7 @@ def load_adapter(
         _check_fit(model, described, header, folder)
         state = read_weights(folder)
     except CheckpointError:
-        forget(model)
+        restore_if_unused(model)
         raise
     built = add_adapter(model, described.adapter, name)
     built.load_state_dict(state)

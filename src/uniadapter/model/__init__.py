@@ -1,1 +1,1 @@
-"""UniAdapter inside a backbone: the equations, named sets of adapters, and what the rest may ask of a model."""
+"""UniAdapter in a backbone: the equations, named adapter sets, and one interface to every family of models."""

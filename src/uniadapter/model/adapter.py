@@ -1,4 +1,4 @@
-"""UniAdapter's equations, in pure torch (arXiv 2302.06605, section 3; ../docs/method.md maps each to its lines).
+"""UniAdapter's equations in pure PyTorch (arXiv 2302.06605, section 3; docs/method.md maps each to its lines).
 
 One adapter per layer index is shared by the visual encoder, the text encoder and their cross-attention:
 
@@ -22,8 +22,8 @@ from uniadapter.config import Init
 Use = Literal["vision", "text", "cross"]
 
 
-def lifted(x: Tensor, weight: Tensor) -> Tensor:
-    """States in the dtype of weights that are finer than the base's, unless autocast decides."""
+def to_dtype_of(x: Tensor, weight: Tensor) -> Tensor:
+    """X in the dtype of `weight`, unless autocast is on; adapters are float32 on a base in half precision."""
     return x if x.dtype == weight.dtype or torch.is_autocast_enabled(x.device.type) else x.to(weight.dtype)
 
 
@@ -31,15 +31,15 @@ class UniAdapter(nn.Module):
     """One adapter with a shared down-projection and an up-projection for each use.
 
     Args:
-        width: d, of the states it reads and adds to.
-        bottleneck: r.
-        scale: s.
-        uses: which of "vision", "text", "cross" it serves; what a use does not need is not built.
+        width: d, hidden size of the states that it reads and adds to.
+        bottleneck: r, width between the projections.
+        scale: s, factor on every output.
+        uses: which of "vision", "text", "cross" it is for; no weights are created for the others.
         init: "identity" makes every output exactly 0 at the start. For the cross use that is done by a zero gain
             on LN_cross over a random up-projection: zeros *under* a LayerNorm would get gradients 1/sqrt(eps),
             about 300 times, too large. "released" zeroes the text up-projection alone, as the authors' code does.
-        factor: a map [f] to [r] that adapters of other widths have too: W_down = W_factor W_own. Not the paper's, for
-            towers of different widths. It stands elsewhere: it is no part of this module.
+        factor: a linear layer from f to r that is shared with adapters of another width: W_down = W_factor W_own. Not
+            in the paper; for towers of different widths. The `AdapterSet` owns it, it is not registered here.
     """
 
     def __init__(
@@ -82,21 +82,21 @@ class UniAdapter(nn.Module):
                 nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor, use: Use) -> Tensor:
-        """The delta to add.
+        """Compute the adapter's output, to be added to the layer's.
 
         Args:
             x: states [..., d].
-            use: whose up-projection to apply.
+            use: which up-projection to apply.
 
         Returns:
-            A(x, use), [..., d], in the dtype of x; on a base in half precision it is computed in its own, float32.
+            A(x, use), [..., d], in the dtype of x; computed in the dtype of the adapter's weights.
 
         Raises:
             ValueError: this adapter was not built for that use.
         """
         if use not in self.uses:
-            raise ValueError(f"this adapter serves {', '.join(sorted(self.uses))}, not {use}")
-        inner = lifted(x, self.down.weight)
+            raise ValueError(f"this adapter is for {', '.join(sorted(self.uses))}, not for {use}")
+        inner = to_dtype_of(x, self.down.weight)
         delta = self._delta(inner, use)
         return delta if inner is x else delta.to(x.dtype)
 
@@ -109,19 +109,21 @@ class UniAdapter(nn.Module):
             return self.scale * self.up_vision(h)
         if use == "text":
             return self.scale * self.up_text(h)
-        # W_cross h + W_text h is one product with the summed weights: half the work on the long axis.
+        # W_cross h + W_text h is one matrix multiplication with the summed weights: half the work.
         weight = self.up_cross.weight + self.up_text.weight
         bias = self.up_cross.bias + self.up_text.bias
         return self.scale * self.norm_cross(nn.functional.linear(h, weight, bias))
 
 
 class KeyValueAdapter(nn.Module):
-    """x -> scale * up(down x), a linear low-rank delta for the keys or values of all cross-attention layers.
+    """x -> scale * up(down x): a low-rank linear map, added to the keys or the values of all cross-attention layers.
+
+    Source: the authors' released code (one pair of them for the whole text model, on the visual tokens).
 
     Args:
-        width_in: d of the states attended to.
-        bottleneck: width between the two projections (64 released).
-        width_out: d of the keys or values.
+        width_in: hidden size of the states attended to.
+        bottleneck: width between the two projections (64 in the released code).
+        width_out: width of the keys or values.
         init: "identity" zeroes the up-projection; "released" keeps torch's default draw.
     """
 
@@ -135,9 +137,9 @@ class KeyValueAdapter(nn.Module):
             nn.init.zeros_(self.up.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The delta of the keys or values [..., width_out] for states x [..., width_in]."""
-        inner = lifted(x, self.down.weight)
+        """What to add to the keys or values, [..., width_out], for states x [..., width_in]."""
+        inner = to_dtype_of(x, self.down.weight)
         delta = self.up(self.down(inner))
-        # In its own dtype, or autocast's deltas, and with them all keys, became float32 again.
+        # The scale in the output's dtype: a float32 scale would turn autocast's outputs, and all keys, to float32.
         delta = delta * self.scale.to(delta.dtype)
         return delta if inner is x else delta.to(x.dtype)

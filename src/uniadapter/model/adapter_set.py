@@ -1,4 +1,4 @@
-"""A set of adapters: everything that one name trains, built for a backbone of a given shape."""
+"""An adapter set: all weights that are trained, saved and selected under one name."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ from uniadapter.model.settings import NO_SETTINGS, InferenceSettings
 
 logger = logging.getLogger(__name__)
 
-# What modules are called in files. In a model `key` and `value` would be taken for the base's own by whoever looks for
-# those names, as PEFT does.
+# From module names here to names in adapter files. Modules called `key` and `value` would match PEFT's target_modules.
 _IN_FILES = {"encoder_key.": "key.", "encoder_value.": "value."}
 
 
 def file_name(name: str) -> str:
-    """What a tensor of a set's state dict is called in an adapter file."""
+    """The name in an adapter file of a tensor of `AdapterSet.state_dict()`."""
     here = next((here for here in _IN_FILES if name.startswith(here)), "")
     return _IN_FILES.get(here, "") + name.removeprefix(here)
 
 
 @dataclass(frozen=True)
 class BackboneShape:
-    """What an adapter set must know of a backbone.
+    """The sizes of a backbone that determine an adapter set's weights.
 
     Args:
         vision_layers: depth of the visual encoder.
@@ -39,8 +38,9 @@ class BackboneShape:
         encoder: the model has a text encoder whose cross-attention reads visual tokens.
         decoder_source: width of the states that an answer or caption decoder attends to; 0 without a decoder.
         queries: learned queries pass through the text layers too, as in a Q-Former; they take the vision use of these
-            layers' adapters, which `config.text` turns on: without adapters the visual encoder needs no backward pass.
-        cross_every: which text layers have a cross-attention: every n-th, from the first on.
+            layers' adapters, which `config.text` turns on: with `config.vision` off, the visual encoder then needs no
+            backward pass.
+        cross_every: every n-th text layer, from the first on, has a cross-attention.
     """
 
     vision_layers: int
@@ -54,7 +54,7 @@ class BackboneShape:
 
     @property
     def crosses(self) -> bool:
-        """Whether any text layer attends to visual tokens: else there is nothing for cross and key/value adapters."""
+        """Whether any text layer attends to visual tokens; cross and key/value adapters exist only there."""
         return self.encoder or self.decoder_source > 0
 
     @property
@@ -64,22 +64,27 @@ class BackboneShape:
 
 
 class AdapterSet(nn.Module):
-    """Everything that one name trains: adapters, key/value adapters, temporal embedding and heads.
+    """Adapters, key/value adapters, temporal embedding and heads that are trained and saved together.
 
-    Its state dict is the adapter file, up to `file_name`, and it loads both. Layers ask it for what they need by role
-    and index, and get None where nothing was built.
+    Its state dict has the names of an adapter file, except for `file_name`; `load_state_dict` takes both. Layers look
+    up their adapter by role and index, and get None where the config leaves one out.
 
     Args:
-        config: the set's shape.
-        shape: the backbone's.
-        heads: the base's heads by name; copies of them are trained here, the base's own stay as they are.
-        scalars: the base's numbers of the contrastive loss by name, likewise: a logarithmic scale, a bias.
+        config: which adapters there are, and their sizes.
+        shape: sizes of the backbone.
+        heads: the base's heads by name; the set trains copies, the base's own do not change.
+        scalars: learnable numbers of the base's contrastive loss by name (`logit_scale`, `logit_bias`); also copied.
 
-    `settings` is what it must be asked with, see `InferenceSettings`: of a loaded adapter what its folder says.
+    Attributes:
+        settings: the inference settings that the set was trained with; those of its folder if it was loaded.
+        momentum_of: name of the set whose moving average this one is; None for a set that is trained.
+
+    Raises:
+        ConfigError: a head is quantised, or a separate decoder adapter is asked of a model without a decoder.
     """
 
     settings: InferenceSettings = NO_SETTINGS
-    momentum_of: str | None = None  # name of the set whose moving average this one is
+    momentum_of: str | None = None
 
     def __init__(
         self,
@@ -114,15 +119,15 @@ class AdapterSet(nn.Module):
                         f"{name} is quantised, and heads are trained in full precision: load the base with "
                         f"BitsAndBytesConfig(llm_int8_skip_modules={sorted(heads)}), or set adapter.heads to false"
                     )
-                twin = nn.Linear(
+                copied = nn.Linear(
                     linear.in_features,
                     linear.out_features,
                     bias=linear.bias is not None,
                     device=linear.weight.device,
                     dtype=linear.weight.dtype,
                 )
-                twin.load_state_dict(linear.state_dict())
-                self.heads[name] = twin
+                copied.load_state_dict(linear.state_dict())
+                self.heads[name] = copied
         self.scalars = nn.ParameterDict()
         if config.heads:
             for name, scalar in (scalars or {}).items():
@@ -139,7 +144,11 @@ class AdapterSet(nn.Module):
         return self.encoder_value
 
     def learn_temperature(self, start: float) -> nn.Parameter:
-        """The contrastive temperature as a parameter of this set; it starts where it was left by earlier training."""
+        """The contrastive temperature as a parameter of this set.
+
+        Args:
+            start: its first value; ignored where the set has a temperature from earlier training.
+        """
         if self.temperature is None:
             some = next(self.parameters())
             self.temperature = nn.Parameter(torch.tensor(start, dtype=some.dtype, device=some.device))
@@ -147,7 +156,7 @@ class AdapterSet(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         if not any(key.startswith(prefix) for key in state_dict):
-            logger.warning("what is loaded into the model holds no adapter %r: it stays as it is", prefix.strip("."))
+            logger.warning("the state dict holds no adapter %r, which keeps its weights", prefix.strip("."))
         for here, in_files in _IN_FILES.items():
             for key in [key for key in state_dict if key.startswith(prefix + in_files)]:
                 state_dict[prefix + here + key.removeprefix(prefix + in_files)] = state_dict.pop(key)
@@ -160,7 +169,7 @@ class AdapterSet(nn.Module):
 
     def _adapter(self, width: int, uses: list[Use], factor: nn.Linear | None = None) -> nn.Module:
         if not uses:
-            return nn.Identity()  # keeps the index of the layers behind it; no parameters, never called
+            return nn.Identity()  # keeps the indices of later layers; no parameters, never called
         config = self.config
         return UniAdapter(width, config.bottleneck, config.scale, uses, config.init, factor)
 
@@ -200,7 +209,7 @@ class AdapterSet(nn.Module):
             self.decoder_layers.extend(self._adapter(shape.text_width, text) for _ in range(shape.text_layers))
 
     def adapter(self, role: Literal["vision", "encoder", "decoder"], index: int, use: Use) -> UniAdapter | None:
-        """The adapter of one layer, or None where this set leaves that use of it alone."""
+        """The adapter of a layer for a use, or None where this set has none."""
         layers = self.layers
         if role == "vision" and len(self.vision_layers):
             layers = self.vision_layers
@@ -210,18 +219,18 @@ class AdapterSet(nn.Module):
         return adapter if isinstance(adapter, UniAdapter) and use in adapter.uses else None
 
     def key_value(self, role: Literal["encoder", "decoder"], states: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """The deltas of keys and values [..., d_text] for the attended states [..., d], or (None, None)."""
+        """What to add to keys and values, [..., d_text] each, for attended states [..., d]; or (None, None)."""
         if not hasattr(self, f"{role}_key"):
             return None, None
         return getattr(self, f"{role}_key")(states), getattr(self, f"{role}_value")(states)
 
     def adapter_parameters(self) -> int:
-        """How many parameters stand in the adapters alone: no heads."""
+        """Number of parameters without heads and scalars."""
         other = [*self.heads.parameters(), *self.scalars.parameters()]
         return sum(p.numel() for p in self.parameters()) - sum(p.numel() for p in other)
 
     def plan(self) -> list[str]:
-        """What is built and shared with what, a line each, for people."""
+        """Which adapters there are and what they share, as lines for the log."""
         config, shape = self.config, self.shape
         vision = ["vision"] if config.vision else []
         crosses = config.cross and shape.crosses

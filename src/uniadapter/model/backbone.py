@@ -1,7 +1,7 @@
-"""What the rest of the package may ask of a backbone, whatever family it is of.
+"""The interface to a pre-trained model of any family: what the rest of the package may use of it.
 
-Nothing outside a family's own folder knows where its towers, heads, special tokens or pooling are. `backbone(model)`
-finds the family by the model's type; `encoding` and `decoding` have the public functions, which take the model.
+Only a family's own folder knows where its encoders, heads, special tokens and pooling are. `backbone(model)` finds the
+family by `model.config.model_type`; the public functions, which take the model, are in `encoding` and `decoding`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Layout:
-    """What a base's config says, in the terms of every family.
+    """What a base's config says, in the same terms for every family.
 
     Args:
         family: name of the family, "blip".
@@ -38,21 +38,21 @@ class Layout:
         vision_width: its hidden size.
         text_layers: depth of the text encoder, or of the decoder where that is the only text model.
         text_width: its hidden size.
-        feed_forward: width of the text model's feed-forward.
-        feature_width: e, of the features that contrast compares; 0 without any.
-        features: how many a visual has; where several, a text is compared with the most similar.
-        vocabulary: tokens of the text model.
-        positions: tokens that a text may have.
-        image_size: side of the pictures in pixels.
+        feed_forward: inner width of the text model's feed-forward layers.
+        feature_width: e, width of the features that the contrastive loss compares; 0 without any.
+        features: number of features of a visual; of several, the one most similar to a text counts.
+        vocabulary: number of token ids of the text model.
+        positions: the most tokens that a text may have.
+        image_size: side of the square pictures in pixels.
         patch_size: side of a patch in pixels.
         mean: of each channel, subtracted from pixels in [0, 1].
-        std: of each channel, divided by afterwards.
-        resampling: filter of the resizing, by Pillow's name.
-        padding: texts are padded to the longest of a batch, or all to `positions` ("max_length").
+        std: of each channel; pixels are divided by it after the subtraction.
+        resampling: Pillow's name of the filter that pictures are resized with.
+        padding: whether texts are padded to the longest of a batch, or all to `positions` ("max_length").
         contrast: the contrastive loss that the family was pre-trained with.
-        fuses: it has a fused encoder and a matching head.
-        decodes: it has a text decoder.
-        packs: texts are computed without padding.
+        fuses: whether it has a fused encoder and a matching head.
+        decodes: whether it has a text decoder.
+        packs: whether texts are packed without padding.
     """
 
     family: str
@@ -78,16 +78,16 @@ class Layout:
 
 
 class Backbone(ABC):
-    """One model, seen through its family. It holds nothing of its own, and is made whenever it is needed.
+    """The operations of one model, as its family implements them. It has no state, and is created at each use.
 
     Args:
-        model: of transformers, with or without adapters.
+        model: a task model of transformers, with or without adapters.
 
     Attributes:
-        heads: from the name of a head that a set trains a copy of to where it is in the model; adapter files carry
-            them, so they are no part of the base's hash.
-        scalars: the same for the numbers of the contrastive loss that learn, a logarithmic scale say.
-        frame_temperature: of the softmax by which a text weighs the frames of a video, where that is asked for.
+        heads: from the names of the heads that an adapter set trains copies of to their attribute paths in the model.
+            Adapter files contain them, so the base's hash leaves them out.
+        scalars: the same for learnable numbers of the contrastive loss, such as `logit_scale`.
+        frame_temperature: temperature of the softmax by which a text weighs the frames of a video, where asked for.
     """
 
     heads: ClassVar[Mapping[str, str]] = {}
@@ -99,12 +99,12 @@ class Backbone(ABC):
 
     @property
     def task(self) -> str | None:
-        """What a task model is for, "retrieval", "vqa" or "caption"; None for a model of no task."""
+        """The model's task: "retrieval", "vqa" or "caption"; None if its class is none of the family's task classes."""
         classes = {cls.__name__ for cls in type(self.model).__mro__}
         return next((task for task, name in families()[self.layout.family].classes.items() if name in classes), None)
 
     def no_task(self) -> TypeError:
-        """The error for a model that is none of the family's task classes; says which those are."""
+        """The error, not raised here, for a model that is none of the family's task classes; names them."""
         family = families()[self.layout.family]
         *some, last = family.classes.values()
         named = f"{', '.join(some)} or {last}" if some else last
@@ -115,12 +115,12 @@ class Backbone(ABC):
     @property
     @abstractmethod
     def layout(self) -> Layout:
-        """What the base's config says."""
+        """Sizes, preprocessing and capabilities, from the base's config."""
 
     @property
     @abstractmethod
     def shape(self) -> BackboneShape:
-        """What a set of adapters is built from.
+        """The sizes that an adapter set is built from.
 
         Raises:
             TypeError: the model is none of the family's task classes.
@@ -128,7 +128,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def inject(self, store: AdapterStore) -> None:
-        """Re-type the layers, see `store.retype`; without an active set they compute what they did."""
+        """Give the layers their adapted classes, see `store.retype`; without an active set outputs do not change."""
 
     @abstractmethod
     def vision_layers(self) -> list[nn.Module]:
@@ -136,34 +136,34 @@ class Backbone(ABC):
 
     @abstractmethod
     def stacks(self) -> Iterable[nn.Module]:
-        """Modules whose frozen matrices may be kept in half precision: the layers of every tower."""
+        """Modules whose frozen matrices may be kept in half precision: the layers of every encoder and decoder."""
 
     @abstractmethod
     def checkpoint_vision(self) -> None:
-        """Recompute the visual layers in the backward pass; the non-reentrant kind, or adapters lose gradients."""
+        """Turn on gradient checkpointing of the visual layers; non-reentrant, or adapters would get no gradients."""
 
     @abstractmethod
     def encode_visual(self, frames: Tensor, chunk: int = 0, stem: Any = None) -> Visuals:
-        """See `encoding.encode_visual`; the frames [B, T, 3, H, W] are checked."""
+        """See `encoding.encode_visual`; the caller has checked the shape of the frames [B, T, 3, H, W]."""
 
     @abstractmethod
     def encode_text(self, ids: Tensor, mask: Tensor) -> Texts:
         """See `encoding.encode_text`."""
 
     def oddities(self) -> list[str]:
-        """Settings of the base that differ from what its family was trained with, as lines to warn with.
+        """Warnings, a line each, about settings of the base's config that differ from the original checkpoints'.
 
         Raises:
-            ConfigError: one makes the base useless.
+            ConfigError: with one of the settings the base cannot be used.
         """
         return []
 
     def visual_feature(self, frames: Tensor, chunk: int = 0, stem: Any = None) -> Tensor:
-        """`encode_visual`'s feature alone, where that is less work."""
+        """The feature of `encode_visual` alone, [B, e]; a family overrides it where that is less work."""
         return self.encode_visual(frames, chunk, stem).feature
 
     def visual_stem(self, frames: Tensor, chunk: int = 0) -> Any:
-        """What every adapter set of the frozen base computes alike for these frames; None if nothing."""
+        """States that do not depend on the active adapter set, to be passed as `stem`; None if there are none."""
         return None
 
     def similarity(self, text: Tensor, visual: Tensor, frames: Tensor | None = None) -> Tensor:
@@ -177,7 +177,7 @@ class Backbone(ABC):
         return _fine(text) @ _fine(visual).T
 
     def parts(self, places: Mapping[str, str]) -> dict[str, Any]:
-        """Of `heads` or `scalars`, those that this model has."""
+        """The parts of this model at the attribute paths of `heads` or `scalars`; those it lacks are left out."""
         found = {}
         for name, place in places.items():
             part: Any = self.model
@@ -188,9 +188,9 @@ class Backbone(ABC):
         return found
 
     def new_set(self, config: AdapterConfig) -> AdapterSet:
-        """A fresh set for this model, on the device of its weights, not yet injected.
+        """A new adapter set for this model, on its device, not yet added to it.
 
-        It is in float32 whatever half precision the base is in, or small updates would vanish in rounding.
+        It is float32 on a base in half precision too, where rounding would swallow small updates.
         """
         reference = next(p for p in self.model.parameters() if p.is_floating_point())
         built = AdapterSet(config, self.shape, self.base_heads(), self.base_scalars())
@@ -198,16 +198,16 @@ class Backbone(ABC):
         return built.to(device=reference.device, dtype=dtype)
 
     def base_heads(self) -> dict[str, nn.Linear]:
-        """The base's own heads by name, where the model has them."""
+        """The base's own heads by name, as far as the model has them."""
         return {name: head for name, head in self.parts(self.heads).items() if isinstance(head, nn.Linear)}
 
     def base_scalars(self) -> dict[str, nn.Parameter]:
-        """The base's own numbers of the contrastive loss by name."""
+        """The base's own learnable numbers of the contrastive loss, by name."""
         return {name: one for name, one in self.parts(self.scalars).items() if isinstance(one, nn.Parameter)}
 
 
 class FusingBackbone(Backbone):
-    """A backbone that reads a text and a visual together."""
+    """A backbone with a fused encoder, whose text layers attend to visual tokens, and a matching head."""
 
     @abstractmethod
     def begin_fusion(self, texts: Texts) -> FusionCache:
@@ -217,29 +217,29 @@ class FusingBackbone(Backbone):
     def fuse(
         self, texts: Texts, visuals: Visuals, pairs: Tensor, read: Read = "all", cache: FusionCache | None = None
     ) -> Tensor:
-        """See `encoding.fuse`; the pairs are checked."""
+        """See `encoding.fuse`; the caller has checked the pairs."""
 
     @abstractmethod
     def match(self, texts: Texts, visuals: Visuals, pairs: Tensor, cache: FusionCache | None = None) -> Tensor:
         """See `encoding.match`."""
 
     def fused_ids(self, ids: Tensor) -> Tensor:
-        """Token ids [S, L] as the fused encoder was trained to see them."""
+        """See `encoding.fused_ids`: token ids [S, L] to token ids [S, L]."""
         return ids
 
 
 class DecodingBackbone(Backbone):
-    """A backbone that writes texts, or says how likely they are."""
+    """A backbone with a text decoder: likelihoods of texts, and generation."""
 
     @property
     @abstractmethod
     def start_token(self) -> int:
-        """The id that a decoder's text begins with."""
+        """Id of the token that a decoder's text begins with."""
 
     @property
     @abstractmethod
     def end_token(self) -> int:
-        """The id that it ends with."""
+        """Id of the token that it ends with."""
 
     @abstractmethod
     def question_context(self, visuals: Visuals, ids: Tensor, mask: Tensor, rows: Tensor) -> Context:
@@ -259,14 +259,17 @@ class DecodingBackbone(Backbone):
 
     @abstractmethod
     def generate(self, start: Tensor, context: Context, beams: int, longest: int, shortest: int) -> Tensor:
-        """Ids [Q, L] by beam search, from start ids [1, G] on."""
+        """Token ids [Q, L] found by beam search, one row for each row of the context; all begin with `start` [1, G]."""
 
 
 def backbone(model: nn.Module) -> Backbone:
-    """A model, seen through its family.
+    """The interface to a model, by its family.
+
+    Args:
+        model: of transformers, also in PEFT's wrapper.
 
     Raises:
-        TypeError: it is of no family; names those there are.
+        TypeError: no family has models of its `model_type`; names the known ones.
     """
     inner = bare(model)
     kind = getattr(getattr(inner, "config", None), "model_type", None)
@@ -279,7 +282,7 @@ def backbone(model: nn.Module) -> Backbone:
 
 
 def fusing(model: nn.Module) -> FusingBackbone:
-    """The same, for what needs a fused encoder.
+    """As `backbone`, for functions that need a fused encoder.
 
     Raises:
         TypeError: the model has none.
@@ -291,7 +294,7 @@ def fusing(model: nn.Module) -> FusingBackbone:
 
 
 def decoding(model: nn.Module) -> DecodingBackbone:
-    """The same, for what needs a text decoder.
+    """As `backbone`, for functions that need a text decoder.
 
     Raises:
         TypeError: the model has none.
@@ -303,7 +306,11 @@ def decoding(model: nn.Module) -> DecodingBackbone:
 
 
 def task_of(model: nn.Module) -> str:
-    """What a task model is for: "retrieval", "vqa" or "caption"; another model raises `TypeError`."""
+    """The model's task: "retrieval", "vqa" or "caption".
+
+    Raises:
+        TypeError: the model's class is none of its family's task classes.
+    """
     found = backbone(model)
     if found.task is None:
         raise found.no_task()
@@ -311,12 +318,12 @@ def task_of(model: nn.Module) -> str:
 
 
 def require_task(model: nn.Module, task: str, what: str) -> None:
-    """Refuse a model of another task.
+    """Check that a model is for a task.
 
     Args:
         model: any model.
         task: "retrieval", "vqa" or "caption".
-        what: the function that needs it.
+        what: name of the function that needs it, for the error.
 
     Raises:
         TypeError: names the class that is needed and how to load it.
@@ -336,19 +343,20 @@ def require_task(model: nn.Module, task: str, what: str) -> None:
 
 
 def adopt(model: nn.Module) -> AdapterStore:
-    """Re-type the model's layers, once; no weight moves, and without a set the outputs are the base's.
+    """Give the model's layers their adapted classes, once; see `store.retype`.
 
-    Even a BLIP without adapters gains by it: SDPA, and cross-attention masks that are obeyed.
+    No weight moves, and without an adapter set the outputs are the base's. A BLIP gains fused attention by it, and a
+    cross-attention that applies its mask, which transformers' loses.
 
     Raises:
         TypeError: the model is of no family, or none of its task classes.
     """
     inner = bare(model)
     if OWNER not in inner._modules:
-        with _lock:  # of threads that ask a model first at the same time, one re-types it
+        with _lock:  # several threads may use the model for the first time at once
             if OWNER not in inner._modules:
                 seen = backbone(inner)
-                _ = seen.shape  # raises for a model that is no task's
+                _ = seen.shape  # raises for a model of no task class
                 sets = nn.ModuleDict()
                 store = AdapterStore(sets)
                 seen.inject(store)
@@ -358,7 +366,7 @@ def adopt(model: nn.Module) -> AdapterStore:
 
 
 def restore(model: nn.Module) -> None:
-    """Undo `adopt`: every layer has its original type again and no trace is left."""
+    """Undo `adopt`: every layer gets its original class back, and the model loses its adapter sets."""
     inner = bare(model)
     original_types(inner)
     if OWNER in inner._modules:

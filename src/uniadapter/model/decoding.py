@@ -1,4 +1,4 @@
-"""Text decoders of any family that has one: likelihoods of texts given what they are about, and texts themselves."""
+"""Answers and captions with the text decoder of a model: their likelihoods, and generation by beam search."""
 
 from __future__ import annotations
 
@@ -14,53 +14,59 @@ from uniadapter.model.tokens import TokenBatch, prompt_tokens, tokenize
 
 
 def question_context(model: PreTrainedModel, visuals: Visuals, ids: Tensor, mask: Tensor, rows: Tensor) -> Context:
-    """Fuse questions with what they ask about.
+    """Fuse questions with the visuals they are about, for the answer decoder to attend to.
 
     Args:
         model: with question encoder and answer decoder.
         visuals: V pictures or videos.
-        ids: token ids of questions [Q, L]; in a BLIP the first is replaced by [ENC].
+        ids: token ids of questions [Q, L]; for BLIP the first is replaced by [ENC].
         mask: [Q, L], 1 for tokens, 0 for padding; padding on the left is moved to the right.
         rows: visual of each question, [Q].
 
     Returns:
-        The questions' states, [Q, L, d], and their mask: padding is never attended to (transformers' own does).
+        The questions' states, [Q, L, d], and their mask. The decoder does not attend to padding; transformers' does.
+
+    Raises:
+        TypeError: the model has no text decoder.
     """
     return decoding(model).question_context(visuals, ids, mask, rows)
 
 
 def visual_context(model: PreTrainedModel, visuals: Visuals) -> Context:
-    """What a caption decoder attends to: all tokens of a picture or video, [V, T * N, d]."""
+    """The context of a caption decoder: all tokens of each picture or video, [V, T * N, d]."""
     return decoding(model).visual_context(visuals)
 
 
 def text_nll(
     model: PreTrainedModel, context: Context, rows: Tensor, ids: Tensor, mask: Tensor, given: int = 1
 ) -> Tensor:
-    """Negative log-likelihood of texts, label-smoothed as the model's config says, summed over tokens: [P].
+    """Negative log-likelihood of texts, summed over their tokens: [P]; label-smoothed as the model's config says.
 
     Args:
         model: with a text decoder.
         context: of Q rows.
-        rows: context of each text, [P].
-        ids: token ids [P, L], first the decoder's start, last its end.
-        mask: [P, L], 1 for tokens.
-        given: tokens at the start that are not predicted: the first, and the prompt's.
+        rows: which row of the context each text is about, [P].
+        ids: token ids [P, L], from the decoder's start token to its end token.
+        mask: [P, L], 1 for tokens, 0 for padding.
+        given: number of tokens at the start that are not predicted: the start token and the prompt's.
     """
     return decoding(model).text_nll(context, rows, ids, mask, given)
 
 
 def rank_answers(model: PreTrainedModel, context: Context, tree: AnswerTree, k: int = 0) -> tuple[Tensor, Tensor]:
-    """The likeliest answers of a list for each question.
+    """Rank a list of answers by likelihood, for each question.
+
+    As in BLIP (arXiv 2201.12086, section 5.3): the k answers with the most probable first token are ranked by the
+    likelihood of the whole answer.
 
     Args:
         model: with an answer decoder.
         context: of Q questions.
-        tree: of the A answers.
-        k: answers whose whole likelihood is computed, the best by their first token; 0 means all.
+        tree: the A answers.
+        k: answers whose whole likelihood is computed; 0 means all.
 
     Returns:
-        Rows of answers by likelihood, best first, and their negative log-likelihoods, both [Q, k].
+        Indices of answers, the likeliest first, and their negative log-likelihoods, both [Q, k].
     """
     return decoding(model).rank_answers(context, tree, k)
 
@@ -68,7 +74,7 @@ def rank_answers(model: PreTrainedModel, context: Context, tree: AnswerTree, k: 
 def decoder_tokens(
     tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, texts: list[str], longest: int
 ) -> TokenBatch:
-    """Texts for the decoder: as `tokenize`, with its start (BLIP's [DEC]) in the place of the first token."""
+    """As `tokenize`, with the decoder's start token (BLIP's [DEC]) in place of the first token."""
     tokens = tokenize(tokenizer, texts, longest)
     tokens.ids[:, 0] = decoding(model).start_token
     return tokens
@@ -84,16 +90,16 @@ def generate_texts(
     longest: int = 20,
     shortest: int = 1,
 ) -> list[str]:
-    """Write a text for every row of a context, by beam search.
+    """Generate a text for every row of a context, by beam search.
 
     Args:
         model: with a text decoder.
         tokenizer: the base's.
-        context: of Q rows; its padding is masked, which transformers' own `generate` of BLIP's task classes does not.
-        prompt: what every text starts with; not in what is returned.
-        beams: of the search; 1 is greedy.
-        longest: tokens of a text, start and prompt included, as BLIP counts them.
-        shortest: the same, at least.
+        context: of Q rows; its padding is masked, unlike in transformers' `generate` of BLIP's task classes.
+        prompt: what every text starts with; not in the returned texts.
+        beams: number of beams; 1 is greedy search.
+        longest: most tokens of a text, start token and prompt included, as BLIP counts them.
+        shortest: fewest tokens, counted likewise.
 
     Returns:
         Q texts.
@@ -114,7 +120,7 @@ def generate_texts(
 def check_lengths(
     tokenizer: PreTrainedTokenizerBase, prompt: str, beams: int, longest: int, shortest: int, positions: int
 ) -> None:
-    """Refuse what would silently write nothing, or fail in the depths of the search.
+    """Check the settings of a beam search before it would fail inside `generate`, or generate nothing.
 
     Raises:
         ConfigError: a number out of its range, or a prompt that leaves no room.

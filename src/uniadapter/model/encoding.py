@@ -1,7 +1,7 @@
-"""The one way through a model of any family: encode visuals, encode texts, fuse pairs of them.
+"""Encode visuals, encode texts, and fuse pairs of them, with a model of any family.
 
-Everything above (losses, evaluation, commands) talks to a model through these functions. An image is a video of one
-frame. `fuse` takes pairs, so that a visual's keys and values are projected once however many texts meet it.
+Losses, evaluation and commands use a model only through these functions. A "visual" is a picture or a video; a picture
+is a video of one frame. `fuse` takes a list of pairs, so that a visual's keys and values are computed once.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def encode_visual(model: PreTrainedModel, frames: Tensor, chunk: int = 0, stem: 
         model: of transformers, of any family (`uniadapter families`), with or without adapters.
         frames: normalised pixels [B, T, 3, H, W]; an image is T = 1. Sizes other than the model's interpolate its
             position embeddings, where its family can.
-        chunk: frames that go through the visual encoder at once; 0 means all.
-        stem: what `visual_stem` made of the same frames; without it that is computed here.
+        chunk: frames that are encoded at once; 0 means all.
+        stem: the result of `visual_stem` for the same frames, to save computing it again.
 
     Returns:
         `Visuals`; the feature of a video is the mean of its frames', as its family pools them: a BLIP's is the
@@ -42,21 +42,23 @@ def encode_visual(model: PreTrainedModel, frames: Tensor, chunk: int = 0, stem: 
 
 
 def visual_feature(model: PreTrainedModel, frames: Tensor, chunk: int = 0, stem: Any = None) -> Tensor:
-    """`encode_visual`'s feature alone, [B, e]: nothing is computed in the last layer but what it reads."""
+    """The feature of `encode_visual` alone, [B, e], which is less work: the other tokens skip the last layer."""
     _check_frames(frames)
     return backbone(model).visual_feature(frames, chunk, stem)
 
 
 def visual_stem(model: PreTrainedModel, frames: Tensor, chunk: int = 0) -> Any:
-    """Compute once what every set of a frozen base computes alike for these frames, a set and its momentum say.
+    """Compute the part of the visual encoder that precedes all adapters, once for several adapter sets.
+
+    A trained set and its momentum copy share it, for example. The base must be frozen.
 
     Args:
         model: of any family.
         frames: normalised pixels [B, T, 3, H, W].
-        chunk: frames that go through at once; 0 means all.
+        chunk: frames that are computed at once; 0 means all.
 
     Returns:
-        What `encode_visual` and `visual_feature` take; None where there is nothing in common.
+        A value for the argument `stem` of `encode_visual` and `visual_feature`; None if the family has none.
     """
     return backbone(model).visual_stem(frames, chunk)
 
@@ -73,14 +75,14 @@ def encode_text(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Texts:
         model: with a text encoder.
         ids: token ids [S, L].
         mask: [S, L], 1 for tokens, 0 for padding. Padding on the left is moved to the right; columns that are padding
-            everywhere are cut, where the family computes no padding.
+            in every row are cut, if the family packs texts without padding.
 
     Returns:
-        `Texts`, of the longest text's length. The states of padding mean nothing.
+        `Texts`, of the longest text's length. The states of padding are undefined.
 
     Raises:
         TypeError: the model has no text encoder.
-        ValueError: a mask has holes, is no mask, or a text has no token or more than the model has positions.
+        ValueError: the mask has holes or other values than 0 and 1, or a text has no token or too many.
 
     Example:
         >>> tokens = tokenizer(["a red box", "a star"], padding=True, return_tensors="pt")
@@ -97,7 +99,7 @@ def similarity(model: PreTrainedModel, text: Tensor, visual: Tensor, frames: Ten
         model: of any family.
         text: features of texts, [S, e].
         visual: features of visuals, [V, e], or [V, q, e] where a family has several of a visual.
-        frames: features of the visuals' frames, [V, T, e], for an active set that weighs them by the text.
+        frames: features of the visuals' frames, [V, T, e], if the active set weighs frames by the text.
 
     Returns:
         [S, V], float32 for features in half precision.
@@ -106,7 +108,11 @@ def similarity(model: PreTrainedModel, text: Tensor, visual: Tensor, frames: Ten
 
 
 def contrast_of(model: PreTrainedModel, wanted: Contrast | Literal["auto"] = "auto") -> Contrast:
-    """The contrastive loss for a model: that which is wanted, or "auto" for that which its family was trained with.
+    """The kind of contrastive loss to train a model with.
+
+    Args:
+        model: of any family.
+        wanted: a kind, or "auto" for the one that the family was pre-trained with.
 
     Raises:
         ConfigError: the model cannot be trained with it.
@@ -121,10 +127,10 @@ def contrast_of(model: PreTrainedModel, wanted: Contrast | Literal["auto"] = "au
 
 
 def loss_scalars(model: PreTrainedModel) -> dict[str, Tensor]:
-    """The numbers of the base's own contrastive loss, the active set's where it trains them.
+    """The learnable numbers of the contrastive loss: the active set's, else the base's own.
 
     Returns:
-        As far as the family has them, `logit_scale`, the logarithm of the factor on similarities, and `logit_bias`.
+        `logit_scale`, the logarithm of the factor on similarities, and `logit_bias`, as far as the family has them.
     """
     active = adopt(model).active
     own = {} if active is None else dict(active.scalars.items())
@@ -132,14 +138,14 @@ def loss_scalars(model: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def fused_ids(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """Ids of texts as the fused encoder was trained to see them: in a BLIP, [ENC] in the place of their first token.
+    """Token ids as the fused encoder was trained with; for BLIP, [ENC] replaces the first token.
 
-    `pair_scores`, `fuse` and `ask` do this by themselves. transformers' own `forward` and processor do not: they score
-    a pair as BLIP never saw one.
+    `pair_scores`, `fuse` and `ask` do this themselves. transformers' `BlipProcessor` and `forward` do not, and so score
+    pairs in a form that BLIP was not trained on.
 
     Args:
         model: with a fused encoder.
-        ids: of texts [S, L], padded on the right, as a tokenizer or processor gives them; left as they are.
+        ids: token ids [S, L], padded on the right, from a tokenizer or processor; they are not modified.
 
     Example:
         >>> import torch, uniadapter as ua
@@ -152,7 +158,7 @@ def fused_ids(model: PreTrainedModel, ids: Tensor) -> Tensor:
 
 
 def begin_fusion(model: PreTrainedModel, texts: Texts) -> FusionCache:
-    """Compute once what depends on the texts alone, for `fuse` to be called many times with the same texts.
+    """Precompute what depends on the texts alone, for several calls of `fuse` with the same texts.
 
     Args:
         model: with a fused encoder.
@@ -173,21 +179,21 @@ def fuse(
     read: Read = "all",
     cache: FusionCache | None = None,
 ) -> Tensor:
-    """Run the fused text encoder over pairs of texts and visuals.
+    """Run the fused text encoder on pairs of a text and a visual.
 
-    Each visual's keys and values are projected once a layer; in a BLIP the texts of one visual attend to them as one
-    long query, the first layer's self-attention is computed once a text, and all texts are packed without padding.
+    In each layer a visual's keys and values are computed once for all its pairs. For BLIP, the texts of one visual are
+    one long query, the first layer's self-attention is computed once a text, and texts are packed without padding.
 
     Args:
         model: with a fused encoder.
-        texts: S texts; in a BLIP their first token is replaced by [ENC].
-        visuals: V visuals, all of whose tokens are real.
+        texts: S texts; for BLIP their first token is replaced by [ENC].
+        visuals: V visuals.
         pairs: [P, 2] of (text row, visual row), in any order, repeats allowed.
-        read: "all" states, or only those of the "first" token, for which the last layer computes nothing else.
-        cache: what `begin_fusion` made of the same texts; without it that is computed here.
+        read: "all" states, or only those of the "first" token; then the last layer computes nothing else.
+        cache: the result of `begin_fusion` for the same texts, to save computing it again.
 
     Returns:
-        [P, L, d], or [P, d] for "first"; row p belongs to pairs[p]. States of padding mean nothing.
+        [P, L, d], or [P, d] for "first"; row p belongs to pairs[p]. States of padding are undefined.
 
     Raises:
         TypeError: the model has no fused encoder.
@@ -206,9 +212,13 @@ def fuse(
 def match(
     model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Tensor, cache: FusionCache | None = None
 ) -> Tensor:
-    """Matching logits of pairs, see `fuse`: [P, 2], column 1 for "they belong together" (the rerank score).
+    """Logits of the matching head for pairs, see `fuse`: [P, 2]; column 1, "they match", is the rerank score.
 
-    The head itself runs outside autocast: rounding its logits to 8 bits would make ties.
+    The head runs outside autocast: rounding its logits to bfloat16 would make ties.
+
+    Raises:
+        TypeError: the model has no fused encoder.
+        ValueError: `pairs` has another shape or points outside.
 
     Example:
         >>> texts = ua.text_features(model, tokenizer, ["a red box", "a star"])

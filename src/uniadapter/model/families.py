@@ -1,6 +1,7 @@
-"""Which families of models there are, and what each can do; known without torch.
+"""The families of models that can be adapted, and what each supports; needs no torch.
 
-A family is a folder beside this file whose `__init__.py` says `FAMILY = Family(...)`. Nothing else has to name it.
+A family is a sub-package of `uniadapter.model` whose `__init__.py` defines `FAMILY = Family(...)`; nothing else in the
+package names it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from uniadapter.files.messages import names_like
 
-# What a family may be able to do, in the order of the table.
+# What a family may support, in the order of the table, with the column titles.
 CAPABILITIES = {
     "retrieval": "retrieval",
     "video": "video",
@@ -30,23 +31,23 @@ CAPABILITIES = {
 
 @dataclass(frozen=True)
 class Family:
-    """A family of backbones.
+    """A family of models with one architecture.
 
     Args:
         name: of its folder.
-        title: for people.
-        model_types: as `config.json` calls its models.
-        classes: from task, "retrieval", "vqa" or "caption", to the class of transformers.
+        title: the name that tables and messages show.
+        model_types: values of `model_type` in the `config.json` of its models.
+        classes: from task ("retrieval", "vqa" or "caption") to the name of the class in transformers.
         backbone: "module:class" of its `Backbone`.
         loader: "module:class" of its `BaseLoader`.
-        fuses: it has a fused encoder, so matching and rerank.
-        packs: texts are computed without padding.
-        originals: it is the family whose authors' `.pth` files are read.
-        patch: where `config.json` says how many pixels wide a patch is, key below key.
-        positions: where it says how many tokens a text may have.
-        vocabulary: where it says how many tokens there are.
-        covered: from what it can do, a key of `CAPABILITIES`, to the test that shows it, "tests/file.py::test".
-        notes: from what it cannot do, or does in part, to why.
+        fuses: it has a fused encoder, so that matching and reranking are possible.
+        packs: texts are packed without padding.
+        originals: the `.pth` files of its authors can be read, too.
+        patch: path of keys in `config.json` to the side of a patch in pixels.
+        positions: path of keys to the most tokens that a text may have.
+        vocabulary: path of keys to the number of token ids.
+        covered: from a supported key of `CAPABILITIES` to the test that shows it, "tests/file.py::test".
+        notes: from a key of `CAPABILITIES` that is missing or partial to the reason.
     """
 
     name: str
@@ -65,13 +66,13 @@ class Family:
     notes: Mapping[str, str] = field(default_factory=dict)
 
     def part(self, name: str) -> Any:
-        """The class that `backbone` or `loader` names; imports torch."""
+        """Import the class that the field "backbone" or "loader" names; imports torch too."""
         module, _, attribute = str(getattr(self, name)).partition(":")
         return getattr(import_module(module), attribute)
 
     @staticmethod
     def size(described: Any, keys: tuple[str, ...]) -> int | None:
-        """A size from the content of a `config.json`; None where there is none such, or no whole number."""
+        """The size at a path of keys in the content of a `config.json`; None where no positive whole number is."""
         for key in keys:
             described = described.get(key) if isinstance(described, dict) else None
         return described if isinstance(described, int) and not isinstance(described, bool) and described > 0 else None
@@ -79,7 +80,7 @@ class Family:
 
 @cache
 def families() -> dict[str, Family]:
-    """Every family by name."""
+    """All families by name."""
     here = Path(__file__).parent
     found = {}
     for info in pkgutil.iter_modules([str(here)]):
@@ -91,10 +92,10 @@ def families() -> dict[str, Family]:
 
 
 def family_of(model_type: object) -> Family:
-    """The family of a model type, as `config.json` has it.
+    """The family of a `model_type` of `config.json`.
 
     Raises:
-        LookupError: there is none; names those there are.
+        LookupError: there is none; suggests similar types.
     """
     known = {kind: family for family in families().values() for kind in family.model_types}
     if isinstance(model_type, str) and model_type in known:
@@ -103,7 +104,7 @@ def family_of(model_type: object) -> Family:
 
 
 def support_matrix() -> str:
-    """What each family can do, as a table in Markdown; below it, why something is missing or partial."""
+    """The table of families and capabilities in Markdown, with the notes below it."""
     head = ["", *CAPABILITIES.values()]
     rows = [head, ["---", *[":-:"] * len(CAPABILITIES)]]
     notes: list[str] = []

@@ -1,4 +1,4 @@
-"""What backbones give and take: rows of visuals and of texts, what decoders attend to, and lists of answers."""
+"""Inputs and outputs of backbones: encoded visuals and texts, contexts of decoders, and lists of answers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Rows = TypeVar("Rows", bound="_RowBatch")
 
 
 class _RowBatch:
-    """Rows that can be selected, moved and concatenated field by field."""
+    """A batch whose fields are tensors with one row for each item."""
 
     def select(self: Rows, index: Tensor | Sequence[int] | slice) -> Rows:
-        """These rows, in this order."""
+        """The rows of these indices, in this order."""
         if not isinstance(index, (slice, Tensor)):
             index = torch.tensor(list(index), dtype=torch.int64)  # also where there are none
         return type(self)(**{f.name: getattr(self, f.name)[index] for f in fields(self)})  # type: ignore[arg-type]
@@ -39,8 +39,9 @@ class Visuals(_RowBatch):
     """Encoded pictures or videos.
 
     Args:
-        tokens: last states of the visual encoder, [V, T, N, d], a frame is [CLS, patches]; no temporal embedding.
-        feature: unit-length features for contrast, [V, e]; e = 0 in models without a projection.
+        tokens: last states of the visual encoder, [V, T, N, d], without a temporal embedding; for BLIP, the N tokens of
+            a frame are CLS and the patches.
+        feature: unit-length features for the contrastive loss, [V, e]; e = 0 in models without a projection.
         frames: the same for each frame, [V, T, e].
     """
 
@@ -50,7 +51,7 @@ class Visuals(_RowBatch):
 
     @staticmethod
     def concatenate(parts: Sequence[Visuals]) -> Visuals:
-        """All rows of all parts; every part has the same number of frames."""
+        """One batch from several that have the same number of frames."""
         return Visuals(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Visuals)))
 
 
@@ -61,8 +62,8 @@ class Texts(_RowBatch):
     Args:
         ids: token ids, [S, L], starting with the tokenizer's own first token.
         mask: 1 for tokens, 0 for padding, [S, L]; padding is on the right.
-        states: last states of the text alone, [S, L, d].
-        feature: unit-length features for contrast, [S, e].
+        states: last states of the text encoder, without any visual, [S, L, d].
+        feature: unit-length features for the contrastive loss, [S, e].
     """
 
     ids: Tensor
@@ -72,7 +73,7 @@ class Texts(_RowBatch):
 
     @staticmethod
     def concatenate(parts: Sequence[Texts]) -> Texts:
-        """All rows of all parts, padded to the longest."""
+        """One batch from several, padded to the longest text."""
         longest = max(p.ids.shape[1] for p in parts)
         pad = nn.functional.pad
         return Texts(
@@ -85,28 +86,28 @@ class Texts(_RowBatch):
 
 @dataclass(frozen=True)
 class FusionCache:
-    """What every pair of a text begins with: the first fused layer's self-attention, which has seen no visual.
+    """Output of the first fused layer's self-attention, which depends on the texts alone; for `fuse`.
 
     Args:
-        states: of all texts' tokens, one text behind the other, no padding, [N, d].
-        starts: where each text's begin, [S].
+        states: of the tokens of all texts, packed without padding, [N, d].
+        starts: index of each text's first token, [S].
     """
 
     states: Tensor
     starts: Tensor
 
     def take(self, texts: Tensor, places: Tensor) -> Tensor:
-        """States [N, d] of tokens: the text of each, [N], and its place in it, [N]."""
+        """States [N, d] of tokens given by their text [N] and their position in it [N]."""
         return self.states.index_select(0, self.starts[texts] + places)
 
 
 @dataclass(frozen=True)
 class Context:
-    """What decoders attend to.
+    """What a decoder attends to: the states of questions, or of visuals.
 
     Args:
         states: [Q, K, d].
-        mask: 1 for what may be attended to, 0 for padding, [Q, K].
+        mask: 1 for states, 0 for padding, [Q, K].
     """
 
     states: Tensor
@@ -116,18 +117,18 @@ class Context:
         return len(self.mask)
 
     def select(self, index: Tensor | slice) -> Context:
-        """These rows, in this order."""
+        """The rows of these indices, in this order."""
         return Context(self.states[index], self.mask[index])
 
 
 @dataclass(frozen=True)
 class AnswerTree:
-    """Candidate answers, and which of them begin alike.
+    """Candidate answers as a prefix tree (trie), so that a shared prefix is computed once.
 
     Args:
-        ids: token ids [A, L], first [DEC], last [SEP], padded with 0.
-        lengths: tokens of each, [A].
-        nodes: number of the beginning of answer a that ends with its token l, [A, L]; equal beginnings, equal numbers.
+        ids: token ids [A, L], from the start token to the end token ([DEC] and [SEP] for BLIP), padded with 0.
+        lengths: number of tokens of each answer, [A].
+        nodes: number of the tree's node for the first l + 1 tokens of answer a, [A, L]; equal prefixes share a node.
     """
 
     ids: Tensor
@@ -136,10 +137,10 @@ class AnswerTree:
 
     @classmethod
     def of(cls, answers: Sequence[Sequence[int]]) -> AnswerTree:
-        """From token ids of each answer, [DEC] and [SEP] included.
+        """Build the tree from the token ids of each answer, start and end token included.
 
         Raises:
-            ValueError: there are none, or one has no token to predict.
+            ValueError: there are no answers, or one has no token to predict.
         """
         if not answers or min(map(len, answers)) < 2:
             raise ValueError("an answer tree needs answers, each of [DEC] and at least one token more")

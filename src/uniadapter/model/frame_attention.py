@@ -1,4 +1,4 @@
-"""Parameter-free frame-aware attention: a text weighs a video's frames, and the weights go onto its scores."""
+"""Parameter-free frame-aware attention (arXiv 2302.06605, section 3): a text weighs the frames of a video."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 
-from uniadapter.model.kernels.attention import by_parts
+from uniadapter.model.kernels.attention import attention_in_chunks
 
 FRAME_TEMPERATURE = 4.0  # of the softmax over frames, as released
 
@@ -32,8 +32,8 @@ def frame_weights(text_feature: Tensor, frames: Tensor, temperature: float = FRA
     return torch.softmax(similarity / temperature, dim=-1) * frames.shape[1]
 
 
-def by_token(weights: Tensor, patches: int) -> Tensor:
-    """Weights of frames [..., T] as those of their tokens' keys, [..., T * N]; CLS has 1."""
+def weights_of_tokens(weights: Tensor, patches: int) -> Tensor:
+    """Repeat weights of frames [..., T] for the N tokens of each frame, [..., T * N]; that of CLS is 1."""
     weights = weights[..., None].repeat(*[1] * weights.ndim, patches)
     weights[..., 0] = 1
     return weights.flatten(-2)
@@ -42,49 +42,49 @@ def by_token(weights: Tensor, patches: int) -> Tensor:
 def frame_weighted_attention(
     query: Tensor, key: Tensor, value: Tensor, weights: Tensor, patches: int, dropout: float = 0.0
 ) -> Tensor:
-    """Attention whose scores on a frame's patches are multiplied by the text's weight for that frame.
+    """Attention in which the keys of a frame's patches are multiplied by the text's weight for that frame.
 
-    q (w k) = w (q k), so the weights go onto the scores and keys stay shared between texts. CLS keys and all values
-    are left alone.
+    Since q (w k) = w (q k), the scores are multiplied instead, so that texts can share keys. CLS keys and all values
+    are not weighted.
 
     Args:
-        query: [R, H, Q, d_h], tokens of texts behind one another.
+        query: [R, H, Q, d_h], the tokens of one or several texts.
         key: [R, H, T * N, d_h].
         value: [R, H, T * N, d_h].
-        weights: of each query's text, [R, Q, T].
-        patches: N, tokens a frame with its CLS.
-        dropout: probability on the attention's weights.
+        weights: of the frames, for each query's text, [R, Q, T].
+        patches: N, tokens of a frame, CLS included.
+        dropout: probability of dropping an attention weight.
 
     Returns:
         The context, [R, H, Q, d_h].
     """
     if query.is_cuda and not dropout and query.dtype != torch.float64:
-        return _by_kernel(_compiled_kernel(), query, key, value, weights, patches)
-    return _by_parts(query, key, value, weights, patches, dropout)
+        return _in_flex_attention(_compiled_kernel(), query, key, value, weights, patches)
+    return _in_chunks(query, key, value, weights, patches, dropout)
 
 
-def _by_parts(query: Tensor, key: Tensor, value: Tensor, weights: Tensor, patches: int, dropout: float) -> Tensor:
-    """A few queries of a row at a time."""
+def _in_chunks(query: Tensor, key: Tensor, value: Tensor, weights: Tensor, patches: int, dropout: float) -> Tensor:
+    """A few queries at a time, so that few scores are held."""
 
-    def weighed(scores: Tensor, row: int, part: slice) -> Tensor:
-        factor = (by_token(weights[row, part], patches) * query.shape[-1] ** -0.5).to(query.dtype)
+    def weighted(scores: Tensor, row: int, part: slice) -> Tensor:
+        factor = (weights_of_tokens(weights[row, part], patches) * query.shape[-1] ** -0.5).to(query.dtype)
         return scores * factor if scores.requires_grad else scores.mul_(factor)
 
-    return by_parts(query, key, value, weighed, dropout)
+    return attention_in_chunks(query, key, value, weighted, dropout)
 
 
 @functools.cache
 def _compiled_kernel() -> Callable[..., Tensor]:
-    """FlexAttention as one kernel; it is compiled when it is first called, once for all shapes."""
+    """FlexAttention, compiled at its first call for all shapes."""
     return torch.compile(flex_attention, dynamic=True)
 
 
-def _by_kernel(
+def _in_flex_attention(
     attention: Callable[..., Any], query: Tensor, key: Tensor, value: Tensor, weights: Tensor, patches: int
 ) -> Tensor:
-    """All at once where a kernel multiplies scores as it computes them and holds none."""
+    """By FlexAttention, whose kernel weights the scores without storing them."""
     weights = weights.to(query.dtype)
-    frame = torch.tensor(patches, device=query.device)  # a number would be compiled in
+    frame = torch.tensor(patches, device=query.device)  # a Python number would be compiled into the kernel
 
     def weigh(score: Tensor, row: Tensor, head: Tensor, place: Tensor, seen: Tensor) -> Tensor:
         weight = weights[row, place, seen // frame]

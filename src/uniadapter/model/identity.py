@@ -1,8 +1,8 @@
-"""Which base an adapter was made for: hashes of its tensors that hold in whatever dtype it is loaded.
+"""Recognise the base that an adapter was trained on, by hashes of its tensors, in whatever dtype it is loaded.
 
-The hash of a rounded base is the hash of its rounded values, so a base in bfloat16 is told by what the base in float32
-becomes when rounded. What others put on the model, PEFT's LoRA say, is not counted; of a quantised base the matrices
-cannot be compared, its biases and norms can.
+An adapter's folder keeps hashes of the base's values in float32 and rounded to bfloat16 and float16, so that a base in
+half precision can be compared as well. Parameters that others added, such as PEFT's LoRA, are left out. The matrices of
+a quantised base cannot be compared; its biases and norms can.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _DTYPES: dict[DType, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-# Where PEFT keeps the layer that it has put its own around.
+# Names under which PEFT keeps the layer that it wraps.
 _WRAPPED = ("base_layer", "original_module")
 
 
 @dataclass(frozen=True)
 class BaseIdentity:
-    """What tells a base.
+    """Hashes that identify a base.
 
     Args:
-        dtype: the lowest that its tensors had: what is finer than it was not seen.
-        tensors: hash of all tensors rounded to a dtype, for each that can be told; none where it was quantised.
-        vectors: the same over biases and norms alone.
+        dtype: the least precise dtype among its tensors.
+        tensors: from dtype to the hash of all tensors rounded to it; empty for a quantised base.
+        vectors: the same for biases and norms alone.
     """
 
     dtype: DType
@@ -45,9 +45,9 @@ class BaseIdentity:
 
 
 def base_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """The base's parameters by the names that they have in it: no adapters, nobody's, and tied ones once.
+    """The base's own parameters by name, without any adapters, and tied ones once.
 
-    Where PEFT has wrapped the model or put a layer around one of the base's, the base's is given, under its own name.
+    Where PEFT has wrapped the model or one of its layers, the base's parameter is given, under its original name.
     """
     inner = bare(model)
     wrapped = {name for name, module in inner.named_modules() if not module._modules.keys().isdisjoint(_WRAPPED)}
@@ -58,23 +58,25 @@ def base_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def foreign_parameter(model: nn.Module) -> str | None:
-    """Name of a parameter that somebody else has put on the base, PEFT's LoRA say, if there is one."""
+    """Name of a parameter that another library has added to the base, such as PEFT's LoRA; None if there is none."""
     own = {id(parameter) for _, parameter in base_parameters(model)}
     named = bare(model).named_parameters()
     return next((name for name, one in named if id(one) not in own and name.split(".")[0] != OWNER), None)
 
 
 def is_quantised(model: nn.Module) -> bool:
-    """Whether matrices of the base are kept in another form than as floating-point numbers."""
+    """Whether any parameter of the base is not floating-point."""
     return any(not parameter.is_floating_point() for _, parameter in base_parameters(model))
 
 
 def base_hash(model: PreTrainedModel) -> str:
-    """A hash of the base's tensors that is the same from hub, folder and `.pth`.
+    """A hash of the base's tensors, the same whether it was loaded from the hub, a folder or a `.pth` file.
 
-    Over names, shapes and float32 values of everything but heads (an adapter file carries its own) and tied copies;
-    what PEFT has put on the model is left out. Of a base that was rounded (`precision.round_frozen`) it is the hash
-    before.
+    It covers names, shapes and float32 values, without heads (adapter files contain them), tied copies, and what PEFT
+    has added. For a base that `round_frozen` has rounded, it is the hash from before.
+
+    Returns:
+        SHA-256 as 64 hexadecimal digits.
 
     Raises:
         ValueError: the base is quantised.
@@ -94,7 +96,7 @@ def base_hash(model: PreTrainedModel) -> str:
 
 
 def identity_of(model: PreTrainedModel) -> BaseIdentity:
-    """What an adapter's folder keeps of its base; of one that was rounded by `round_frozen`, as it was before."""
+    """The hashes of a model's base, for an adapter's folder; from before, if `round_frozen` has rounded it."""
     kept = _kept_identity(model)
     if kept is not None:
         return kept
@@ -105,16 +107,16 @@ def identity_of(model: PreTrainedModel) -> BaseIdentity:
 
 
 def same_base(recorded: BaseIdentity, model: PreTrainedModel) -> bool | None:
-    """Whether a model's base is the one recorded; None where their dtypes leave that open.
+    """Whether a model's base is the recorded one; None where their dtypes do not allow to tell.
 
-    Two bases are compared in the lower of their dtypes: finer differences could not be seen in it.
+    Two bases are compared in the less precise of their dtypes.
     """
     kept, quantised = _kept_identity(model), is_quantised(model) or not recorded.tensors
     wanted = recorded.vectors if quantised else recorded.tensors
     own = kept.dtype if kept is not None else _lowest(model)
     halves = {dtype for dtype in (own, recorded.dtype) if dtype != "float32"}
     if len(halves) > 1:
-        return None  # rounded once to bfloat16 and once to float16, neither tells the other
+        return None  # one in bfloat16 and one in float16 cannot be compared
     common: DType = halves.pop() if halves else "float32"
     if common not in wanted:
         return None
@@ -124,7 +126,7 @@ def same_base(recorded: BaseIdentity, model: PreTrainedModel) -> bool | None:
 
 
 def matches_hash(model: PreTrainedModel, sha256: str) -> bool | None:
-    """The same for folders that hold one hash alone, without the dtype that it was taken in."""
+    """As `same_base`, for folders of version 0.1.0, which hold one hash without its dtype."""
     kept = _kept_identity(model)
     if kept is not None:
         return sha256 in kept.tensors.values() or (None if kept.dtype != "float32" else False)
@@ -143,7 +145,7 @@ def _kept_identity(model: nn.Module) -> BaseIdentity | None:
 
 
 def _own_name(name: str, wrapped: set[str]) -> str | None:
-    """A parameter's name in the base, or None for one of somebody else's."""
+    """A parameter's name in the base, without PEFT's wrappers; None for a parameter that PEFT has added."""
     parts = name.split(".")
     if any(".".join(parts[:at]) in wrapped and parts[at] not in _WRAPPED for at in range(len(parts))):
         return None
@@ -151,13 +153,13 @@ def _own_name(name: str, wrapped: set[str]) -> str | None:
 
 
 def _lowest(model: nn.Module) -> DType:
-    """bfloat16 or float16 where any of the base's tensors is; else float32, or what is finer."""
+    """bfloat16 or float16 if one of the base's tensors has that dtype; else float32."""
     found = {parameter.dtype for _, parameter in base_parameters(model)}
     return next((name for name in ("bfloat16", "float16") if _DTYPES[name] in found), "float32")
 
 
 def _hashes(model: nn.Module, dtypes: tuple[DType, ...], vectors: bool = False) -> dict[DType, str]:
-    """The hash of the base's tensors, or of its vectors alone, rounded to each dtype."""
+    """Hashes of the base's tensors, or of its vectors alone, rounded to each dtype."""
     digests = {dtype: hashlib.sha256() for dtype in dtypes}
     seen: set[int] = set()
     heads = tuple(f"{place}." for place in backbone(model).heads.values())

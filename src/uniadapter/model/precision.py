@@ -1,4 +1,4 @@
-"""The frozen base in the precision that is computed in."""
+"""Keep the frozen base in half precision, instead of having autocast convert it in every call."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from uniadapter.model.identity import identity_of
 
 
 def round_frozen(model: PreTrainedModel, dtype: torch.dtype) -> int:
-    """Keep the frozen matrices of a base in the dtype that autocast computes in.
+    """Convert the frozen matrices of a base to the dtype that autocast computes in.
 
-    Autocast converts every frozen matrix anew in every call, and keeps the copy for the backward pass. Rounded once,
-    they take half the memory and are never converted, and outputs are the same to the bit. From then on the model
-    computes under autocast of that dtype alone, `save_pretrained` would write rounded weights, and adapter files still
-    name the base by its hash before.
+    Autocast converts each frozen matrix in every call, and keeps the copy for the backward pass. Converted once, they
+    take half the memory, and outputs are the same to the bit. Afterwards the model works only under autocast to that
+    dtype, and `save_pretrained` writes rounded weights; adapter files still contain the base's hash from before.
 
     Args:
         model: of any family, with its base frozen.
         dtype: bfloat16 or float16.
 
     Returns:
-        How many matrices were rounded; trainable ones, heads, norms and embeddings stay as they are.
+        Number of matrices that were converted; trainable ones, heads, norms and embeddings are not.
 
     Example:
         >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=4))

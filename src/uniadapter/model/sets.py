@@ -1,13 +1,11 @@
-"""Named adapter sets on one frozen backbone: add, select, disable, remove, count (after PEFT's public contract)."""
+"""Named adapter sets of a model: add, select, disable and remove, with the semantics of PEFT's methods."""
 
 from __future__ import annotations
 
 import copy
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -23,16 +21,13 @@ from uniadapter.model.store import OWNER, bare
 logger = logging.getLogger(__name__)
 
 __all__ = [
-    "Counts",
     "active_adapter",
     "active_settings",
     "adapter_names",
     "adapter_set",
     "add_momentum",
     "add_set",
-    "count_parameters",
     "disable_adapter",
-    "print_trainable_parameters",
     "remove_adapter",
     "select_adapter",
     "update_momentum",
@@ -40,16 +35,16 @@ __all__ = [
 
 
 def _exclude_from_saving(model: PreTrainedModel) -> None:
-    """Keep `save_pretrained` writing exactly the base's keys, whatever sets there are; these go beside them."""
+    """Keep the keys of adapter sets out of what `save_pretrained` writes as the base."""
     model = bare(model)
     mine = f"{OWNER}."
     kept = {key for key in model._keys_to_ignore_on_save or () if not key.startswith(mine)}
     owner = bare(model)._modules.get(OWNER)
     own = {f"{mine}{key}" for key in (owner.state_dict() if owner is not None else ())}
-    own |= {f"{mine}{name}.temperature" for name in adapter_names(model)}  # which a task may add later
+    own |= {f"{mine}{name}.temperature" for name in adapter_names(model)}  # a task may add one later
     model._keys_to_ignore_on_save = kept | own
     if not adapter_names(model):
-        model.__dict__.pop("save_pretrained", None)  # which `checkpoints.adapters` put there
+        model.__dict__.pop("save_pretrained", None)  # set by `checkpoints.adapters`
 
 
 def _check_name(model: PreTrainedModel, name: str) -> None:
@@ -57,12 +52,17 @@ def _check_name(model: PreTrainedModel, name: str) -> None:
         raise ValueError(f"an adapter cannot be called {name!r}: use a non-empty name without a dot")
     if name in adapter_names(model):
         raise ValueError(f"there is an adapter named {name!r} already: remove it first, or choose another name")
-    if hasattr(nn.ModuleDict(), name):  # such as "train": torch refuses to have a module stand in for its method
+    if hasattr(nn.ModuleDict(), name):  # such as "train": torch refuses a submodule of that name
         raise ValueError(f"an adapter cannot be called {name!r}: torch's modules use that name; choose another one")
 
 
 def add_set(model: PreTrainedModel, config: AdapterConfig, name: str) -> AdapterSet:
-    """What `checkpoints.adapters.add_adapter` does, but for how the model is saved."""
+    """Add a new set, freeze the base and select the set; see `add_adapter`, which also has the model save it.
+
+    Raises:
+        TypeError: the model cannot be adapted.
+        ValueError: the name is taken, empty, has a dot, or is one that torch's modules use themselves.
+    """
     _check_name(model, name)
     built = backbone(model).new_set(config)  # before `adopt`: if it raises, nothing has changed
     adopt(model).sets[name] = built
@@ -72,22 +72,40 @@ def add_set(model: PreTrainedModel, config: AdapterConfig, name: str) -> Adapter
 
 
 def add_momentum(model: PreTrainedModel, source: str | None = None, name: str = "momentum") -> AdapterSet:
-    """Add a frozen copy of a set, to be updated as its moving average; the selection stays as it is.
+    """Add a frozen copy of a set, to be updated as its moving average (see `update_momentum`).
 
-    This is all a momentum encoder is here: the backbone is shared, and `active_adapter(model, name)` runs it.
+    It is the momentum encoder: the frozen backbone is shared, and `active_adapter(model, name)` activates the copy. The
+    selected set does not change.
+
+    Args:
+        model: holds the set.
+        source: name of the set to copy; None takes the active one.
+        name: of the copy.
+
+    Raises:
+        KeyError: there is no set `source`.
+        ValueError: `name` is taken.
     """
     _check_name(model, name)
-    twin = copy.deepcopy(adapter_set(model, source)).requires_grad_(False)
-    twin.momentum_of = _name(model, source)
-    adopt(model).sets[name] = twin
+    copied = copy.deepcopy(adapter_set(model, source)).requires_grad_(False)
+    copied.momentum_of = _name(model, source)
+    adopt(model).sets[name] = copied
     _exclude_from_saving(model)
-    return twin
+    return copied
 
 
 def select_adapter(model: PreTrainedModel, name: str | None, trainable: bool = True) -> None:
-    """Make `name` the set in use and, if `trainable`, the only one with gradients; None selects the bare base.
+    """Make a set the active one; all other sets and the base get no gradients.
 
-    The base is frozen. What others have put on the model, PEFT's LoRA say, trains or not as before.
+    Parameters that other libraries have added, such as PEFT's LoRA, are not touched.
+
+    Args:
+        model: holds the sets.
+        name: of the set; None selects the base alone.
+        trainable: whether the set's parameters get gradients.
+
+    Raises:
+        KeyError: there is no such set; names those there are.
 
     Example:
         >>> for name in ("boxes", "stars"):
@@ -112,9 +130,16 @@ def select_adapter(model: PreTrainedModel, name: str | None, trainable: bool = T
 
 @contextmanager
 def active_adapter(model: PreTrainedModel, name: str | None) -> Iterator[None]:
-    """Within the block the set `name` is active (None: the bare base), in this thread or asynchronous task alone.
+    """Within the block the set `name` is active, in this thread or asynchronous task alone.
 
-    What is trainable does not change, nor which set is selected; a thread that is started within begins with that one.
+    Neither what is trainable nor the selected set changes; a thread that is started in the block uses the selected one.
+
+    Args:
+        model: holds the sets.
+        name: of the set; None deactivates all, so that the model computes what its base does.
+
+    Raises:
+        KeyError: there is no such set; names those there are.
 
     Example:
         >>> for name in ("boxes", "stars"):
@@ -134,14 +159,14 @@ def active_adapter(model: PreTrainedModel, name: str | None) -> Iterator[None]:
 
 @contextmanager
 def disable_adapter(model: PreTrainedModel) -> Iterator[None]:
-    """Within the block the model computes what its bare base computes.
+    """Within the block no set is active: the model computes what its base does.
 
     Example:
         >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=4, init="released"))
         >>> adapted = ua.image_features(model, picture).feature
         >>> with ua.disable_adapter(model):
-        ...     bare = ua.image_features(model, picture).feature
-        >>> torch.equal(adapted, bare)
+        ...     without = ua.image_features(model, picture).feature
+        >>> torch.equal(adapted, without)
         False
     """
     with active_adapter(model, None):
@@ -149,9 +174,14 @@ def disable_adapter(model: PreTrainedModel) -> Iterator[None]:
 
 
 def remove_adapter(model: PreTrainedModel, name: str | None = None) -> None:
-    """Take a set out, the active one if None. With the last one gone the base is, bit for bit, what it was.
+    """Remove a set. After the last one, the model is what it was before: classes, outputs and `requires_grad`.
 
-    So is what trains: the base's parameters have gradients again where they had them before the first set was added.
+    Args:
+        model: holds the set.
+        name: of the set; None takes the active one.
+
+    Raises:
+        KeyError: there is no such set.
 
     Example:
         >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=4))
@@ -168,18 +198,18 @@ def remove_adapter(model: PreTrainedModel, name: str | None = None) -> None:
         for parameter, trained in store.trainable or ():
             parameter.requires_grad_(trained)
         store.trainable = None
-        forget(model)
+        restore_if_unused(model)
     _exclude_from_saving(model)
 
 
-def forget(model: PreTrainedModel) -> None:
-    """Undo `adopt` where no set is left, unless the base was rounded: then its hash before that is kept."""
+def restore_if_unused(model: PreTrainedModel) -> None:
+    """Undo `adopt` if no set is left, unless `round_frozen` was called, since the base's hash would be lost."""
     if OWNER in bare(model)._modules and not len(adopt(model).sets) and adopt(model).identity is None:
         restore(model)
 
 
 def adapter_names(model: PreTrainedModel) -> list[str]:
-    """The names of the sets in this model, oldest first.
+    """The names of the model's adapter sets, oldest first.
 
     Example:
         >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=4), "boxes")
@@ -191,7 +221,14 @@ def adapter_names(model: PreTrainedModel) -> list[str]:
 
 
 def adapter_set(model: PreTrainedModel, name: str | None = None) -> AdapterSet:
-    """The set of that name, the active one if None; `KeyError` names those there are.
+    """An adapter set of a model.
+
+    Args:
+        model: holds the sets.
+        name: of the set; None takes the active one, or the only one.
+
+    Raises:
+        KeyError: there is no such set; names those there are.
 
     Example:
         >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=4, key_value=0))
@@ -203,7 +240,7 @@ def adapter_set(model: PreTrainedModel, name: str | None = None) -> AdapterSet:
 
 
 def _name(model: PreTrainedModel, name: str | None) -> str:
-    """A name checked; None is the active set, or the only one where the bare base is active."""
+    """A checked name; None is the active set, or the only one where none is active."""
     names = adapter_names(model)
     if name is None and names:
         name = adopt(model).name or (names[0] if len(names) == 1 else None)
@@ -216,7 +253,7 @@ def _name(model: PreTrainedModel, name: str | None) -> str:
 
 
 def active_settings(model: PreTrainedModel, name: str | None = None) -> InferenceSettings:
-    """What a set must be asked with, the active one if None; of the bare base nothing is stated."""
+    """The inference settings of a set, the active one if None; for the base alone, settings that state nothing."""
     if name is not None:
         return adapter_set(model, name).settings
     active = adopt(model).active if OWNER in bare(model)._modules else None
@@ -225,91 +262,14 @@ def active_settings(model: PreTrainedModel, name: str | None = None) -> Inferenc
 
 @torch.no_grad()
 def update_momentum(model: PreTrainedModel, decay: float, source: str | None = None, name: str = "momentum") -> None:
-    """Move the momentum set towards its source: m <- decay m + (1 - decay) p, once for each parameter."""
+    """Update the momentum copy m of a set p: m <- decay m + (1 - decay) p, for every parameter.
+
+    Args:
+        model: holds both.
+        decay: 0.995 in BLIP.
+        source: name of the trained set; None takes the active one.
+        name: of the momentum copy.
+    """
     online = adapter_set(model, source).parameters()
     momentum = adapter_set(model, name).parameters()
     torch._foreach_lerp_(list(momentum), [p.detach() for p in online], 1 - decay)
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Parameters as this project counts them.
-
-    Args:
-        trainable: every parameter with gradients: adapters, key/value adapters, heads.
-        adapter: the same without heads.
-        total: every parameter of the task model without adapters and without any momentum copy.
-        embeddings: of these, the token embeddings.
-        trainable_embeddings: of the token embeddings, those with gradients.
-    """
-
-    trainable: int
-    adapter: int
-    total: int
-    embeddings: int
-    trainable_embeddings: int = 0
-
-    @property
-    def trainable_percent(self) -> float:
-        """Trainable in percent of the base."""
-        return 100 * self.trainable / self.total
-
-    @property
-    def adapter_percent(self) -> float:
-        """Adapters alone in percent of the base; the paper's 2.2% is this one."""
-        return 100 * self.adapter / self.total
-
-    @property
-    def trainable_percent_without_embeddings(self) -> float:
-        """Trainable in percent of the base, both without the base's token embeddings."""
-        return 100 * (self.trainable - self.trainable_embeddings) / (self.total - self.embeddings)
-
-    def __str__(self) -> str:
-        return (
-            f"trainable params: {self.trainable:,} || all params: {self.total:,} || trainable%: "
-            f"{self.trainable_percent:.4f} (adapters alone {self.adapter_percent:.4f}, without token embeddings in "
-            f"the base {self.trainable_percent_without_embeddings:.4f})"
-        )
-
-
-def count_parameters(model: PreTrainedModel) -> Counts:
-    """Count structurally what the model trains now (tied weights once).
-
-    Example:
-        >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=20, key_value=8))
-        >>> counts = ua.count_parameters(model)
-        >>> counts.adapter < counts.trainable < counts.total
-        True
-        >>> counts.trainable_percent < 2.2
-        True
-    """
-    owner = bare(model)._modules.get(OWNER)
-    of_sets = {id(p) for p in owner.parameters()} if owner is not None else set()
-    sets = owner.values() if isinstance(owner, nn.ModuleDict) else ()
-    heads = {id(p) for s in sets for part in (s.heads, s.scalars) for p in part.parameters()}  # type: ignore[union-attr]
-    parameters = list(model.parameters())
-    tokens = [m.weight for m in model.modules() if isinstance(m, nn.Embedding) and m.padding_idx is not None]
-    unique_tokens = {id(w): w for w in tokens}
-    return Counts(
-        trainable=sum(p.numel() for p in parameters if p.requires_grad),
-        adapter=sum(p.numel() for p in parameters if p.requires_grad and id(p) in of_sets and id(p) not in heads),
-        total=sum(p.numel() for p in parameters if id(p) not in of_sets),
-        embeddings=sum(w.numel() for w in unique_tokens.values()),
-        trainable_embeddings=sum(w.numel() for w in unique_tokens.values() if w.requires_grad),
-    )
-
-
-def print_trainable_parameters(model: PreTrainedModel) -> None:
-    """Print what the model trains now, as PEFT does: trainable, all (the sets included) and their share.
-
-    Example:
-        >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=20, key_value=8))
-        >>> ua.print_trainable_parameters(model)  # doctest: +ELLIPSIS
-        trainable params: ... || all params: ... || trainable%: ...
-    """
-    counts = count_parameters(model)
-    owner = bare(model)._modules.get(OWNER)
-    everything = counts.total + sum(p.numel() for p in (owner.parameters() if owner is not None else ()))
-    share = 100 * counts.trainable / everything
-    line = f"trainable params: {counts.trainable:,d} || all params: {everything:,d} || trainable%: {share:.4f}"
-    sys.stdout.write(line + "\n")

@@ -1,7 +1,7 @@
-"""What an adapter must be asked with: everything besides its weights that changes a number at inference.
+"""Inference settings: everything besides the weights that an adapter's outputs depend on, such as the image size.
 
-It is written into the adapter's folder and attached to the set that is loaded from there, so that Python's calls and
-the commands show and ask as training did. What a caller says goes before it; what it leaves open is the base's.
+They are saved in the adapter's folder and loaded with it, so that Python calls and commands use the settings of
+training. An argument of the caller takes precedence; a setting that neither states is the base's.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ _FIELDS = {
 
 @dataclass(frozen=True)
 class InferenceSettings:
-    """How pictures, texts and answers reach the model. None leaves a setting open.
+    """How pictures, questions and captions are prepared, and how answers are found. None leaves a setting unstated.
 
     Args:
         image_size: side of the square pictures in pixels.
         mean: of each channel, subtracted from pixels in [0, 1].
-        std: of each channel, divided by afterwards.
-        resampling: filter of the resizing.
-        frames: of a video.
-        max_tokens: texts are cut to at most this many tokens.
-        max_words: and before that to this many words.
+        std: of each channel; pixels are divided by it after the subtraction.
+        resampling: Pillow's name of the filter that pictures are resized with.
+        frames: number of frames taken of a video.
+        max_tokens: most tokens of a text; longer ones are truncated.
+        max_words: most words of a text, applied before `max_tokens`.
         prompt: what captions start with.
-        answers: the list that questions are answered from.
-        answering: by ranking that list, or by writing.
-        k: candidates that are scored in full: by the matching head, or of the list of answers; 0 as in `RunConfig`.
-        beta: weight of the contrastive similarity beside the matching score.
-        beams: of the search, where texts are written.
-        longest: tokens of a written caption with its prompt, at most.
-        shortest: the same, at least.
+        answers: the list that answers are chosen from.
+        answering: "rank" chooses from that list, "generate" lets the decoder write.
+        k: candidates that are scored in full, by the matching head or the answer decoder; 0 as in `RunConfig`.
+        beta: weight of the contrastive similarity that is added to the matching score.
+        beams: number of beams of beam search.
+        longest: most tokens of a generated caption, prompt included.
+        shortest: fewest tokens, counted likewise.
     """
 
     image_size: Annotated[int, Field(ge=1, le=4096)] | None = None
@@ -86,15 +86,15 @@ class InferenceSettings:
         std: tuple[float, float, float] | None = None,
         resampling: Resampling | None = None,
     ) -> InferenceSettings:
-        """What a run trains for.
+        """The settings that a run trains with.
 
         Args:
-            config: the run's.
-            image_size: the side in pixels that it showed pictures at.
-            answers: the list that its questions were answered from.
+            config: of the run.
+            image_size: side of its pictures in pixels.
+            answers: the list that its answers are chosen from.
             mean: of each channel, subtracted from pixels.
-            std: of each channel, divided by.
-            resampling: filter of the resizing.
+            std: of each channel; pixels are divided by it.
+            resampling: Pillow's name of the filter that pictures are resized with.
         """
         values = {name: _value(config, name) for name in _FIELDS}
         return cls(
@@ -106,17 +106,15 @@ class InferenceSettings:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, without those that are left open."""
+        """The stated settings as plain values."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def applied(self, config: RunConfig, stated: Collection[str] | None = None) -> RunConfig:
-        """A run's config with these settings in the place of what it leaves open.
-
-        The log says which; and where both state a value, which of them is taken.
+        """A config with these settings for the fields that its user did not state; the log names each difference.
 
         Args:
             config: of an evaluation.
-            stated: keys that its user wrote ("model.image_size"); None takes those that are not at their default.
+            stated: keys that the user wrote ("model.image_size"); None takes those that differ from their default.
         """
         plain = RunConfig()
         for name, key in _FIELDS.items():
@@ -125,7 +123,7 @@ class InferenceSettings:
                 continue
             keys = {key, "data.frames"} if name == "frames" else {key}
             wanted = keys & set(stated) if stated is not None else asked != _value(plain, name)
-            if wanted and asked is not None:  # null, even where it is written, leaves a setting open
+            if wanted and asked is not None:  # a written null leaves a setting unstated
                 logger.info("%s is %r, as the config says; the adapter was trained with %r", key, asked, own)
                 continue
             section, _, inner = key.partition(".")
@@ -137,8 +135,8 @@ class InferenceSettings:
 NO_SETTINGS = InferenceSettings()
 
 
-def first(*values: T | None) -> T:
-    """The first that is not None: what the caller says, then the adapter, then the default."""
+def first_given(*values: T | None) -> T:
+    """The first value that is not None, of the caller's, the adapter's and the default."""
     return next(value for value in values if value is not None)
 
 

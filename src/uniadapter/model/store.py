@@ -1,8 +1,8 @@
-"""The named sets of one model, which of them is active, and what the re-typed layers of every family share.
+"""The named adapter sets of one model, which of them is active, and the base classes of adapted layers.
 
-Injecting re-types existing layers to subclasses of their own class. Their weights stay where they are, so that the
-base's state-dict keys do not change; the model owns its sets under one name, and layers reach them by an unregistered
-`AdapterStore`.
+To inject adapters, the `__class__` of existing layers is replaced by a subclass. Weights stay where they are, so the
+base's state-dict keys do not change. The model owns its sets as one submodule, `uniadapters`; layers reach them through
+an `AdapterStore`, which torch does not register.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from uniadapter.model.adapter import UniAdapter, Use, lifted
+from uniadapter.model.adapter import UniAdapter, Use, to_dtype_of
 from uniadapter.model.adapter_set import AdapterSet
 
 if TYPE_CHECKING:
@@ -25,41 +25,49 @@ if TYPE_CHECKING:
 
 Role = Literal["vision", "encoder", "decoder"]
 
-OWNER = "uniadapters"  # attribute of the model that owns the sets; its keys are never saved with the base
-ACTIVE = ""  # stands for the set that is active where it is asked for; no set can be called so
+OWNER = "uniadapters"  # the submodule that owns the sets; its keys are never saved with the base
+ACTIVE = ""  # means "the set that is active at the time of the call"; no set can have this name
 
 
 class AdapterStore:
-    """What every re-typed module of one model points at: the named sets, and which one is active.
+    """The adapter sets of one model, and which one is active; all adapted layers of the model refer to it.
 
     A plain object, so that torch does not register the sets a second time under each layer. The model has one selected
-    set; a block (`using`) may have another one active, for its own thread or asynchronous task alone.
+    set; a `with store.using(name)` block may activate another one, for its own thread or asynchronous task alone.
+
+    Args:
+        sets: the sets by name; the model's submodule `uniadapters`.
+
+    Attributes:
+        selected: name of the set that is active outside of `using` blocks; None for the base alone.
+        trainable: the base's parameters and their `requires_grad` from before the first set was added.
+        identity: of the base before `round_frozen` rounded its weights; None where it did not.
     """
 
     def __init__(self, sets: nn.ModuleDict) -> None:
         self.sets = sets
         self.selected: str | None = None
-        self.trainable: list[tuple[nn.Parameter, bool]] | None = None  # the base's, as it was before the first set
-        self.identity: BaseIdentity | None = None  # of the base as it was loaded, where its weights were rounded since
+        self.trainable: list[tuple[nn.Parameter, bool]] | None = None
+        self.identity: BaseIdentity | None = None
 
     @property
     def name(self) -> str | None:
-        """Name of the active set here, or None for the bare base."""
+        """Name of the set that is active in this thread or task; None for the base alone."""
         name = _chosen.get().get(self, self.selected)
         return name if name in self.sets._modules else None  # it may have been removed within the block
 
     @property
     def active(self) -> AdapterSet | None:
-        """The active set here, or None for the bare base."""
+        """The set that is active in this thread or task; None for the base alone."""
         return self.named(ACTIVE)
 
     def named(self, name: str | None) -> AdapterSet | None:
-        """The set of that name, or None for the bare base."""
+        """The set of a name (`ACTIVE`: the active one); None for the base alone."""
         return self.sets._modules.get(self.name if name == ACTIVE else name)  # type: ignore[arg-type,return-value]
 
     @contextmanager
     def using(self, name: str | None) -> Iterator[None]:
-        """Within the block, in this thread or asynchronous task, the set `name` is active; None is the bare base."""
+        """Within the block the set `name` is active, in this thread or task; None for the base alone."""
         token = _chosen.set({**_chosen.get(), self: name})
         try:
             yield
@@ -67,26 +75,29 @@ class AdapterStore:
             _chosen.reset(token)
 
 
-# For each model within a block that chooses, the set that it chose.
+# The sets that the `using` blocks around the current call have chosen, by model.
 _chosen: ContextVar[Mapping[AdapterStore, str | None]] = ContextVar("uniadapter_chosen", default=MappingProxyType({}))
 
 
 def bare(model: nn.Module) -> PreTrainedModel:
-    """The model itself, where it came in PEFT's wrapper."""
+    """The model without PEFT's wrapper, if it has one."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator,return-value]
 
 
 def store_of(model: nn.Module) -> AdapterStore | None:
-    """The store of a model whose layers are re-typed, else None."""
+    """The store of a model; None if its layers have not been adapted."""
     inner = bare(model)
     return inner._uniadapter_store if OWNER in inner._modules else None  # type: ignore[return-value]
 
 
 class Adapted:
-    """What the re-typed modules share: a store, a role and a layer index; a subclass of it comes before the original.
+    """Base class of adapted modules, to be inherited before the original: `class AdaptedLayer(Adapted, Layer)`.
 
     Attributes:
-        original: the class of transformers or torch that the module has without adapters.
+        original: the class of transformers or torch that the module had before.
+        store: the model's adapter sets.
+        role: the part of the model that the module is in: "vision", "encoder" or "decoder".
+        index: of its layer in that part, counted from 0.
     """
 
     original: ClassVar[type[nn.Module]]
@@ -101,9 +112,10 @@ class Adapted:
 
 
 class Recomputed(Adapted):
-    """A layer that gradient checkpointing computes again: with the set that was active in its forward pass.
+    """An adapted layer under gradient checkpointing: recomputed with the set that was active in its forward pass.
 
-    The backward pass may run in a thread of autograd's, or after the block that chose the set has ended.
+    The backward pass may run in another thread, or after the block that activated the set has ended, so the set's name
+    is passed on as the keyword argument `adapter`.
     """
 
     training: bool
@@ -116,14 +128,14 @@ class Recomputed(Adapted):
 
 
 class AdaptedHead(Adapted, nn.Linear):
-    """A head of the base that gives way to the active set's copy of it."""
+    """A head of the base; where the active set has a trained copy of it, the copy is used instead."""
 
     original = nn.Linear
     name: str
 
     @property
     def in_use(self) -> nn.Linear | None:
-        """The active set's copy, if it has one."""
+        """The active set's copy, or None."""
         active = self.store.active
         return active.heads[self.name] if active is not None and self.name in active.heads else None  # type: ignore[return-value]
 
@@ -132,26 +144,34 @@ class AdaptedHead(Adapted, nn.Linear):
         copied = self.in_use
         if copied is None:
             return super().forward(input)
-        inner = lifted(input, copied.weight)
+        inner = to_dtype_of(input, copied.weight)
         out = copied(inner)
         return out if inner is input else out.to(input.dtype)
 
 
 def head_dtype(head: nn.Module, other: torch.dtype) -> torch.dtype:
-    """What a head computes in; `other` where it is quantised."""
+    """The dtype that a head computes in: that of its weights, or `other` if they are quantised."""
     copied = head.in_use if isinstance(head, AdaptedHead) else None
     weight = (head if copied is None else copied).weight
     return weight.dtype if isinstance(weight, Tensor) and weight.is_floating_point() else other
 
 
 def retype(module: nn.Module, cls: type[nn.Module], store: AdapterStore, role: Role, index: int = 0) -> None:
-    """Give a module the adapted class; its weights stay where they are."""
+    """Replace a module's class by an adapted subclass; its weights stay where they are.
+
+    Args:
+        module: an instance of the class that `cls` adapts.
+        cls: the subclass, which has `Adapted` and the module's class as bases.
+        store: the model's adapter sets.
+        role: the part of the model that the module is in.
+        index: of its layer in that part.
+    """
     module.__class__ = cls
     module.store, module.role, module.index = store, role, index  # type: ignore[assignment]
 
 
 def original_types(model: nn.Module) -> None:
-    """Undo every re-typing: each module has its original type again, and no trace of the store is left on it."""
+    """Undo `retype` for every module of a model, and remove its references to the store."""
     for module in model.modules():
         original = type(module).__dict__.get("original")
         if original is not None:

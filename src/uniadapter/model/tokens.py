@@ -1,4 +1,4 @@
-"""Texts as token ids, padded to the longest of them."""
+"""Tokenisation of texts, padded to the longest of a batch."""
 
 from __future__ import annotations
 
@@ -20,20 +20,25 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Tokenised texts: ids [B, L], and mask [B, L], 1 for tokens, 0 for padding on the right."""
+    """Tokenised texts.
+
+    Args:
+        ids: token ids, [B, L], padded on the right.
+        mask: 1 for tokens, 0 for padding, [B, L].
+    """
 
     ids: Tensor
     mask: Tensor
 
 
 def encoded(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **options: Any) -> BatchEncoding:
-    """What the tokenizer makes of texts; one thread at a time, since a call changes its settings before it reads."""
+    """Call a tokenizer, from one thread at a time, since a call changes a fast tokenizer's padding and truncation."""
     with _lock:
         return tokenizer(list(texts), **options)
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text alone, without the tokens around it."""
+    """Token ids of each text, without special tokens."""
     found: list[list[int]] = encoded(tokenizer, texts, add_special_tokens=False)["input_ids"]
     return found
 
@@ -53,9 +58,19 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str], longest: int)
 
 
 def warn_of_cuts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], longest: int, noun: str = "texts") -> int:
-    """Say in the log how many texts lose their end, having more than `longest` tokens, and return how many.
+    """Log a warning about texts that will be truncated, and one about texts with unknown words ([UNK]).
 
-    It says too how many have words that the tokenizer lacks and makes [UNK] of.
+    Args:
+        tokenizer: of the base.
+        texts: to be tokenised.
+        longest: most tokens of a text.
+        noun: what the texts are, for the message: "captions", "questions".
+
+    Returns:
+        Number of texts with more than `longest` tokens.
+
+    Raises:
+        ValueError: `longest` leaves no room for a text between the first token and the last.
     """
     _check(longest)
     cut = unknown = 0
@@ -83,10 +98,10 @@ def _check(longest: int) -> None:
 
 
 def prompted(prompt: str, text: str) -> str:
-    """A text behind its prompt, a space between them whether or not the prompt ends with one."""
+    """Prompt and text, with one space between them."""
     return f"{prompt.strip()} {text}" if prompt.strip() else text
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> int:
-    """How many tokens stand before a text that has this prompt: [DEC] and the prompt's own."""
+    """Number of decoder tokens before the text that follows a prompt: the start token and the prompt's own."""
     return 1 + len(pieces(tokenizer, [prompt.strip()])[0]) if prompt.strip() else 1

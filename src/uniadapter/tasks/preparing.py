@@ -16,11 +16,12 @@ from uniadapter.checkpoints.loading import load_model, load_tokenizer
 from uniadapter.config import RunConfig
 from uniadapter.data.media.images import Normalisation
 from uniadapter.model.backbone import adopt, backbone
+from uniadapter.model.counting import ParameterCounts, count_parameters
 from uniadapter.model.encoding import contrast_of
 from uniadapter.model.families import families
 from uniadapter.model.precision import round_frozen
-from uniadapter.model.sets import Counts, active_settings, adapter_set, count_parameters
-from uniadapter.model.settings import first
+from uniadapter.model.sets import active_settings, adapter_set
+from uniadapter.model.settings import first_given
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Prepared:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     adapter: str | None
-    counts: Counts
+    counts: ParameterCounts
     answers: list[str] = field(default_factory=list)
     together: bool = False
 
@@ -86,7 +87,7 @@ def prepare(config: RunConfig, adapter_folder: Path | None = None) -> Prepared:
     return Prepared(model, tokenizer, name, _counts(model, config), answers)
 
 
-def _counts(model: PreTrainedModel, config: RunConfig) -> Counts:
+def _counts(model: PreTrainedModel, config: RunConfig) -> ParameterCounts:
     """What trains, with the temperature where that learns: the adapter's, or in full fine-tuning the task's own."""
     objective, method = config.objective, config.model.method
     learns = objective.train_temperature and objective.contrastive and config.task == "retrieval"
@@ -108,7 +109,9 @@ def normalisation(prepared: Prepared) -> Normalisation:
     """How pictures are shown: as the adapter in use was trained, or as the base wants to see them."""
     stated, layout = active_settings(prepared.model), backbone(prepared.model).layout
     return Normalisation(
-        first(stated.mean, layout.mean), first(stated.std, layout.std), first(stated.resampling, layout.resampling)
+        first_given(stated.mean, layout.mean),
+        first_given(stated.std, layout.std),
+        first_given(stated.resampling, layout.resampling),
     )
 
 

@@ -1,4 +1,4 @@
-"""Everything that knows the insides of transformers' BLIP."""
+"""BLIP (arXiv 2201.12086): transformers' three task models, with adapters."""
 
 from __future__ import annotations
 

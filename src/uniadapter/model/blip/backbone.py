@@ -1,4 +1,4 @@
-"""BLIP as a `Backbone`: retrieval, questions and captions."""
+"""BLIP as a `Backbone`: retrieval, question answering and captions."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from uniadapter.model.blip import decoder, fusion, inject, ranking, vision
 from uniadapter.model.features import AnswerTree, Context, FusionCache, Texts, Visuals
 from uniadapter.model.store import AdapterStore
 
-# CLIP's, which BLIP took over.
+# Of pixels in [0, 1], by channel; BLIP uses CLIP's.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class BlipBackbone(FusingBackbone, DecodingBackbone):
-    """One of transformers' three BLIP task models, or a model that is wrapped around one and has its parts."""
+    """One of transformers' three BLIP task models, or a wrapper that has the same submodules."""
 
     heads: ClassVar[dict[str, str]] = {name: name for name in ("vision_proj", "text_proj", "itm_head")}
 
     @property
     def task(self) -> str | None:
-        """By the parts that the model has, whatever its class is called."""
+        """By the submodules that the model has, whatever its class is."""
         return inject.task_of(self.model)
 
     @property
@@ -56,13 +56,13 @@ class BlipBackbone(FusingBackbone, DecodingBackbone):
 
     @property
     def shape(self) -> BackboneShape:
-        """Vision, the text encoder with its cross-attention, and the decoder that shares its adapters."""
+        """Sizes of the visual encoder and the text encoder or decoder, which share adapters."""
         if not hasattr(self.model, "vision_model") or not inject.text_stacks(self.model):
             raise self.no_task()
         return inject.backbone_shape(self.model)
 
     def inject(self, store: AdapterStore) -> None:
-        """Vision layers, text layers of every stack, and heads."""
+        """See `Backbone`: visual layers, the layers of the text encoder and decoder, and heads."""
         inject.inject(self.model, self.base_heads(), store)
 
     def vision_layers(self) -> list[nn.Module]:
@@ -70,16 +70,16 @@ class BlipBackbone(FusingBackbone, DecodingBackbone):
         return [*self.model.vision_model.encoder.layers]
 
     def stacks(self) -> Iterable[nn.Module]:
-        """The ViT's layers and those of each text stack."""
+        """The layers of the ViT, the text encoder and the text decoder."""
         text = (stack.layer for stack in inject.text_stacks(self.model).values())
         return itertools.chain([self.model.vision_model.encoder.layers], text)  # type: ignore[list-item]
 
     def checkpoint_vision(self) -> None:
-        """By transformers' own switch."""
+        """By transformers' `gradient_checkpointing_enable`."""
         self.model.vision_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     def oddities(self) -> list[str]:
-        """Settings of hub configs that are not those of the original checkpoints."""
+        """Settings of some configs on the hub that differ from the original checkpoints'."""
         text, vision = self.model.config.text_config, self.model.config.vision_config
         lines = []
         if text.hidden_size == 768 and text.num_attention_heads != 12:
@@ -91,37 +91,37 @@ class BlipBackbone(FusingBackbone, DecodingBackbone):
         return lines
 
     def encode_visual(self, frames: Tensor, chunk: int = 0, stem: vision.Stem | None = None) -> Visuals:
-        """CLS states are projected; a video's is their mean's projection."""
+        """The feature is the projected CLS state; for a video, that of the mean over its frames."""
         return vision.encode_visual(self.model, frames, chunk, stem)
 
     def visual_feature(self, frames: Tensor, chunk: int = 0, stem: vision.Stem | None = None) -> Tensor:
-        """In the last layer nothing is computed but the class token."""
+        """The last layer computes the CLS token alone."""
         return vision.visual_feature(self.model, frames, chunk, stem)
 
     def visual_stem(self, frames: Tensor, chunk: int = 0) -> vision.Stem | None:
-        """The first visual layer but for its adapter."""
+        """The first visual layer without its adapter."""
         return vision.visual_stem(self.model, frames, chunk)
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> Texts:
-        """Packed, without padding."""
+        """The text encoder without cross-attention, on texts packed without padding."""
         return fusion.encode_text(self.model, ids, mask)
 
     def fused_ids(self, ids: Tensor) -> Tensor:
-        """[ENC] in the place of the first token."""
+        """[ENC] in place of the first token, as BLIP was trained."""
         return fusion.fused_ids(self.model, ids)
 
     def begin_fusion(self, texts: Texts) -> FusionCache:
-        """The first fused layer's self-attention."""
+        """The self-attention of the first fused layer."""
         return fusion.begin_fusion(self.model, texts)
 
     def fuse(
         self, texts: Texts, visuals: Visuals, pairs: Tensor, read: Read = "all", cache: FusionCache | None = None
     ) -> Tensor:
-        """A visual's keys and values once a layer."""
+        """The text encoder with cross-attention; a visual's keys and values are computed once in each layer."""
         return fusion.fuse(self.model, texts, visuals, pairs, read, cache)
 
     def match(self, texts: Texts, visuals: Visuals, pairs: Tensor, cache: FusionCache | None = None) -> Tensor:
-        """By the matching head, on the fused [ENC]."""
+        """The matching head on the state of [ENC]."""
         return fusion.match(self.model, texts, visuals, pairs, cache)
 
     @property
@@ -135,11 +135,11 @@ class BlipBackbone(FusingBackbone, DecodingBackbone):
         return int(self.model.config.text_config.sep_token_id)
 
     def question_context(self, visuals: Visuals, ids: Tensor, mask: Tensor, rows: Tensor) -> Context:
-        """The fused question's states."""
+        """The states of the fused question encoder."""
         return decoder.question_context(self.model, visuals, ids, mask, rows)
 
     def visual_context(self, visuals: Visuals) -> Context:
-        """All visual tokens, with their time."""
+        """All visual tokens, with the temporal embedding."""
         return decoder.visual_context(self.model, visuals)
 
     def text_nll(self, context: Context, rows: Tensor, ids: Tensor, mask: Tensor, given: int = 1) -> Tensor:
@@ -147,7 +147,7 @@ class BlipBackbone(FusingBackbone, DecodingBackbone):
         return decoder.text_nll(self.model, context, rows, ids, mask, given)
 
     def rank_answers(self, context: Context, tree: AnswerTree, k: int) -> tuple[Tensor, Tensor]:
-        """As a tree: what precedes a token is computed once a question."""
+        """On the tree of answers: a shared prefix is computed once for each question."""
         return ranking.rank_answers(self.model, context, tree, k)
 
     def generate(self, start: Tensor, context: Context, beams: int, longest: int, shortest: int) -> Tensor:

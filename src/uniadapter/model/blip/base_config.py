@@ -1,4 +1,4 @@
-"""`config.json` of a BLIP, checked value by value before a model is made of it."""
+"""`config.json` of a BLIP, validated before a model is built from it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class VisionValues:
 
 @dataclass
 class BaseValues:
-    """`config.json` of a BLIP: what makes a difference to its weights and outputs; other keys are left alone."""
+    """`config.json` of a BLIP: the keys that weights and outputs depend on; others are ignored."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _IGNORING
     text_config: TextValues = field(default_factory=TextValues)
@@ -110,7 +110,7 @@ def read_base_config(folder: Path) -> BlipConfig:
 
 
 def _check_values(read: BaseValues, file: Path) -> None:
-    """What one field alone does not tell."""
+    """Check what depends on several fields."""
     text, vision = read.text_config, read.vision_config
     for name, part in (("text_config", text), ("vision_config", vision)):
         if part.hidden_size % part.num_attention_heads:
@@ -131,7 +131,7 @@ def _check_values(read: BaseValues, file: Path) -> None:
 
 
 def other_preprocessing(folder: Path) -> str:
-    """How a base's `preprocessor_config.json` shows pictures otherwise than this package; empty where not."""
+    """A warning if a base's `preprocessor_config.json` differs from this package's preprocessing; empty if not."""
     file = folder / "preprocessor_config.json"
     try:
         values = read_json(file) if file.is_file() else {}
@@ -141,7 +141,7 @@ def other_preprocessing(folder: Path) -> str:
         return f"{file}: its top level has no keys"
     ours = {"image_mean": list(MEAN), "image_std": list(STD), "resample": 3, "do_normalize": True}
     other = [key for key, value in ours.items() if not _same(values.get(key, value), value)]
-    return f"{file}: its {', '.join(other)} differ from BLIP's, with which pictures are shown here" if other else ""
+    return f"{file}: its {', '.join(other)} differ from BLIP's, which are used here" if other else ""
 
 
 def _same(found: object, value: object) -> bool:

@@ -1,4 +1,4 @@
-"""Original checkpoints to folders that load here: the authors' to an adapter, BLIP's to transformers files."""
+"""Convert `.pth` files: the UniAdapter authors' to adapter folders, BLIP's to folders of transformers files."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ _CLASSES: dict[str, type[PreTrainedModel]] = {
 
 @dataclass
 class Converted:
-    """What was made of one of BLIP's files.
+    """The result of `convert_blip`.
 
     Args:
-        unused: its keys that were not used.
+        unused: keys of the file that were not used.
         no_tokenizer: why the folder has no tokenizer, and where to get one; empty where it has.
     """
 
@@ -56,19 +56,18 @@ class Converted:
 
 
 def convert_adapter(path: Path | str, output: Path | str, frame_aware: bool = False, **heads: int) -> ImportedAdapter:
-    """Write the authors' `.pth` as an adapter folder.
+    """Convert a `.pth` file of the UniAdapter authors to an adapter folder.
 
-    The file holds the whole model, so the base's hash is taken from it: the folder then loads on that base from
-    wherever it comes.
+    The file contains the base too, whose hash is computed from it, so the folder loads on that base from any source.
 
     Args:
-        path: their checkpoint.
+        path: of the checkpoint.
         output: the adapter folder to write.
-        frame_aware: whether it was trained with frame-aware attention; the file does not tell.
-        heads: `vision_heads`, `text_heads` for widths other than 64 a head.
+        frame_aware: whether it was trained with frame-aware attention, which has no weights to tell it by.
+        heads: `vision_heads`, `text_heads`: numbers of attention heads, where these are not 64 wide.
 
     Returns:
-        What was found, unused keys included.
+        The adapter, and the file's unused keys.
 
     Raises:
         CheckpointError: the file is broken, carries code, or holds no adapters; names it.
@@ -89,7 +88,7 @@ def convert_adapter(path: Path | str, output: Path | str, frame_aware: bool = Fa
 
 
 def _check_adapter(imported: ImportedAdapter, model: PreTrainedModel) -> None:
-    """Compare the adapters with what a set of their config is made of. The model gives up its values for that."""
+    """Compare names and shapes with those of an adapter set of that config; the model is moved to "meta" for that."""
     model.to(device="meta")  # type: ignore[call-arg]
     with torch.device("meta"):
         needed = backbone(model).new_set(imported.config).state_dict()
@@ -116,20 +115,20 @@ def _model_of(state: Mapping[str, Tensor], task: str, heads: dict[str, int], nam
 
 
 def convert_blip(path: Path | str, output: Path | str, tokenizer: Path | str | None = None, **heads: int) -> Converted:
-    """Write one of BLIP's `.pth` files as a folder of transformers files, with its tokenizer and preprocessing.
+    """Convert one of BLIP's `.pth` files to a folder of transformers files, with tokenizer and preprocessor config.
 
-    All of the base's tensors go into the folder, so the pre-trained files, which hold a text encoder, heads and a
-    decoder, load into each of transformers' BLIP task classes.
+    The folder gets all of the base's tensors. BLIP's pre-trained files contain text encoder, heads and decoder, and so
+    load into each of transformers' BLIP task classes.
 
     Args:
         path: BLIP's checkpoint.
         output: the folder to write; other files in it stay.
         tokenizer: a folder with one, or a `vocab.txt`; None takes what lies beside the checkpoint, or BERT's from the
             hub's cache or the hub, and converts without one where there is none.
-        **heads: `vision_heads`, `text_heads` for widths other than 64 a head.
+        **heads: `vision_heads`, `text_heads`: numbers of attention heads, where these are not 64 wide.
 
     Returns:
-        What was not used, and whether a tokenizer is still missing.
+        The unused keys, and whether a tokenizer is still missing.
 
     Raises:
         CheckpointError: the file is broken, carries code, or is no BLIP; the tokenizer that was named does not fit.

@@ -1,7 +1,7 @@
-"""The text decoder: likelihoods of texts given what they are about, and texts themselves.
+"""BLIP's text decoder: likelihoods of texts, given a context.
 
-A decoder attends to a `Context`: a question's fused states (answers), or a picture's tokens (captions). Its keys and
-values are projected once a layer and a context, however many texts are scored against it.
+The decoder attends to a `Context`: a question's fused states (for answers), or a visual's tokens (for captions). A
+context's keys and values are computed once in each layer, however many texts are scored against it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from uniadapter.model.blip.inject import text_stacks
 from uniadapter.model.blip.layers import AdaptedTextLayer
 from uniadapter.model.features import Context, Texts, Visuals
 from uniadapter.model.kernels.attention import attend_to
-from uniadapter.model.kernels.packing import Groups, group_pairs, left_aligned, refuse_padding_before
+from uniadapter.model.kernels.packing import PackedPairs, left_aligned, pack_pairs, refuse_padding_before
 
 
 def question_context(model: PreTrainedModel, visuals: Visuals, ids: Tensor, mask: Tensor, rows: Tensor) -> Context:
@@ -32,13 +32,17 @@ def question_context(model: PreTrainedModel, visuals: Visuals, ids: Tensor, mask
 
 
 def visual_context(model: PreTrainedModel, visuals: Visuals) -> Context:
-    """What a caption decoder attends to: all tokens of a picture or video, [V, T * N, d]."""
+    """See `decoding.visual_context`."""
     states = with_time(model, visuals.tokens).flatten(1, 2)
     return Context(states, torch.ones(states.shape[:2], dtype=torch.long, device=states.device))
 
 
-class Projected:
-    """A context's keys and values for every layer of a model's decoder.
+class ProjectedContext:
+    """A context's keys and values in every layer of the decoder.
+
+    Args:
+        model: a BLIP with a text decoder.
+        context: of Q rows.
 
     Raises:
         TypeError: the model has no decoder.
@@ -51,57 +55,67 @@ class Projected:
             raise TypeError(f"{type(model).__name__} has no text decoder")
         key_delta, value_delta = stack.deltas(context.states)
         self.layers: list[AdaptedTextLayer] = list(stack.layer)
-        self.sides = [
+        self.keys_values = [
             layer.crossattention.self.keys_values(context.states, key_delta, value_delta) for layer in self.layers
         ]
         everything = bool(context.mask.all())
         lowest = torch.finfo(context.states.dtype).min
         self.mask = None if everything else (1.0 - context.mask[:, None, None].to(context.states.dtype)) * lowest
 
-    def cross(self, index: int, attended: Tensor, groups: Groups) -> Tensor:
-        """Cross-attention [N, d] of sorted texts' tokens in layer `index`, residual and norm included."""
-        layer, queries = self.layers[index], groups.tokens
+    def cross_attention(self, index: int, attended: Tensor, packed: PackedPairs) -> Tensor:
+        """Cross-attention of layer `index`, with its residual and norm.
+
+        Args:
+            index: of the layer.
+            attended: self-attention outputs of the N packed tokens, [N, d].
+            packed: the texts and the contexts that they attend to.
+
+        Returns:
+            [N, d].
+        """
+        layer, queries = self.layers[index], packed.tokens
         attention = layer.crossattention.self
-        key, value = (queries.repeat(side[groups.visuals]) for side in self.sides[index])
-        mask = None if self.mask is None else queries.repeat(self.mask[groups.visuals])
-        query = attention.heads(queries.pack(attention.query(attended)))
+        key, value = (queries.repeat(part[packed.visuals]) for part in self.keys_values[index])
+        mask = None if self.mask is None else queries.repeat(self.mask[packed.visuals])
+        query = attention.split_heads(queries.pack(attention.query(attended)))
         dropout = attention.dropout.p if layer.training else 0.0
         context, _ = attend_to(query, key, value, mask, dropout)
         return layer.crossattention.output(queries.unpack(context), attended)
 
 
-def grouped(rows: Tensor, lengths: Tensor, longest: int = 0) -> Groups:
-    """How texts of lengths [P] are laid out, those of one context behind one another."""
+def pack_by_context(rows: Tensor, lengths: Tensor, longest: int = 0) -> PackedPairs:
+    """Pack texts of `lengths` [P], sorted by the row of the context that each attends to, [P]."""
     pairs = torch.stack([torch.arange(len(rows)), rows.cpu()], dim=1)
-    return group_pairs(pairs, lengths, longest).to(rows.device)
+    return pack_pairs(pairs, lengths, longest).to(rows.device)
 
 
 def decode(model: PreTrainedModel, context: Context, rows: Tensor, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-    """States of texts that a decoder reads, each given its context and what precedes in it.
+    """Last states of the decoder, under its causal mask, for texts and the contexts that they attend to.
 
     Args:
         model: a BLIP with a text decoder.
         context: of Q rows.
-        rows: context of each text, [P].
-        ids: token ids [P, L], first [DEC], padded on the right with anything.
-        mask: [P, L], 1 for tokens; None if there is no padding.
+        rows: row of the context for each text, [P].
+        ids: token ids [P, L], first [DEC], padded on the right with any ids.
+        mask: [P, L], 1 for tokens, 0 for padding; None if there is no padding.
 
     Returns:
-        [P, L, d]; padding is not computed, and its states mean nothing.
+        [P, L, d]; states of padding are undefined.
     """
     if mask is not None:
         refuse_padding_before(mask)
-    projected, length = Projected(model, context), ids.shape[1]
+    projected, length = ProjectedContext(model, context), ids.shape[1]
     lengths = torch.full((len(ids),), length) if mask is None else mask.sum(1)
-    groups = grouped(rows, lengths, length)
-    packing = groups.packing
-    hidden = packing.pack(model.text_decoder.bert.embeddings(input_ids=ids[groups.texts]))
+    packed = pack_by_context(rows, lengths, length)
+    packing = packed.packing
+    hidden = packing.pack(model.text_decoder.bert.embeddings(input_ids=ids[packed.texts]))
     causal = torch.full((length, length), torch.finfo(hidden.dtype).min, dtype=hidden.dtype, device=hidden.device)
     causal = causal.triu(1)  # hides the padding behind a text too
     for index, layer in enumerate(projected.layers):
         attended = layer.attend_self(hidden, packing, causal)
-        hidden = layer.finish(projected.cross(index, attended, groups), layer.residual(attended), fused=True)
-    return groups.restore(packing.pad(hidden))
+        crossed = projected.cross_attention(index, attended, packed)
+        hidden = layer.feed_forward(crossed, layer.query_residual(attended), fused=True)
+    return packed.restore(packing.pad(hidden))
 
 
 def text_nll(
@@ -113,12 +127,14 @@ def text_nll(
     target, keep = ids[:, given:], mask[:, given:].bool()
     logits = token_logits(model, states[keep])
     with torch.autocast(states.device.type, enabled=False):
-        loss = nn.functional.cross_entropy(logits, target[keep], reduction="none", label_smoothing=smoothing(model))
+        loss = nn.functional.cross_entropy(
+            logits, target[keep], reduction="none", label_smoothing=label_smoothing(model)
+        )
     return loss.new_zeros(keep.shape).masked_scatter(keep, loss).sum(1)
 
 
 def token_logits(model: PreTrainedModel, states: Tensor) -> Tensor:
-    """Float32 logits [N, vocabulary] of states [N, d]; computed in the precision of the head's weights."""
+    """Float32 logits [N, vocabulary] of states [N, d], computed in the dtype of the head's weights."""
     head: nn.Module = model.text_decoder.cls  # type: ignore[assignment]
     dtype = next(head.parameters()).dtype
     with torch.autocast(states.device.type, enabled=False):
@@ -126,6 +142,6 @@ def token_logits(model: PreTrainedModel, states: Tensor) -> Tensor:
         return logits.float()
 
 
-def smoothing(model: PreTrainedModel) -> float:
-    """The label smoothing of the decoder's loss (0.1 in BLIP, in training and where answers are ranked)."""
+def label_smoothing(model: PreTrainedModel) -> float:
+    """The label smoothing of the decoder's loss: 0.1 in BLIP, both in training and to rank answers."""
     return float(model.config.text_config.label_smoothing)

@@ -1,4 +1,4 @@
-"""BLIP's texts alone and its fused encoder over pairs: a visual's keys and values once, however many texts meet it."""
+"""BLIP's text encoder, on texts alone and, with cross-attention, on pairs of a text and a visual."""
 
 from __future__ import annotations
 
@@ -10,18 +10,25 @@ from uniadapter.model.backbone import Read, adopt
 from uniadapter.model.blip.layers import AdaptedTextLayer
 from uniadapter.model.blip.vision import project
 from uniadapter.model.features import FusionCache, Texts, Visuals
-from uniadapter.model.frame_attention import by_token, frame_weighted_attention, frame_weights
-from uniadapter.model.kernels.absorbed import absorbed_attention, pays
+from uniadapter.model.frame_attention import frame_weighted_attention, frame_weights, weights_of_tokens
+from uniadapter.model.kernels.absorbed import absorbed_attention, absorbing_is_cheaper
 from uniadapter.model.kernels.attention import attend, lowered
-from uniadapter.model.kernels.linear import is_plain
-from uniadapter.model.kernels.packing import Groups, Packing, Queries, group_pairs, left_aligned, refuse_padding_before
+from uniadapter.model.kernels.linear import is_base_linear
+from uniadapter.model.kernels.packing import (
+    PackedPairs,
+    Packing,
+    Queries,
+    left_aligned,
+    pack_pairs,
+    refuse_padding_before,
+)
 from uniadapter.model.store import head_dtype
 
-_CACHED_TEXTS = 64  # texts of one pass: more brings nothing, and a whole gallery would need its memory
+_CACHED_TEXTS = 64  # texts encoded at once: more is not faster, and needs more memory
 
 
 def encode_text(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Texts:
-    """See `encoding.encode_text`; padding is not computed."""
+    """See `encoding.encode_text`; texts are packed without padding."""
     if not hasattr(model, "text_encoder"):
         raise TypeError(f"{type(model).__name__} has no text encoder")
     adopt(model)
@@ -37,25 +44,25 @@ def encode_text(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Texts:
     padding = packing.mask(hidden.dtype)
     for layer in model.text_encoder.encoder.layer:
         attended = layer.attend_self(hidden, packing, padding)
-        hidden = layer.finish(attended, layer.residual(attended), fused=False)
+        hidden = layer.feed_forward(attended, layer.query_residual(attended), fused=False)
     return Texts(ids, mask, packing.pad(hidden), project(model, "text_proj", hidden[packing.firsts]))
 
 
 def enc_token_id(model: PreTrainedModel) -> int:
-    """[ENC], a fused text's first token: `text_config.enc_token_id`, or the id behind [DEC] as in BLIP (30523)."""
+    """Id of [ENC], the fused encoder's first token: `text_config.enc_token_id`, else that of [DEC] + 1 (30523)."""
     text = model.config.text_config
     return int(getattr(text, "enc_token_id", None) or text.bos_token_id + 1)
 
 
 def fused_ids(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """[ENC] in the place of each text's first token."""
+    """[ENC] in place of each text's first token, [S, L]; the given ids are not modified."""
     ids = ids.clone()
     ids[:, 0] = enc_token_id(model)
     return ids
 
 
 def begin_fusion(model: PreTrainedModel, texts: Texts) -> FusionCache:
-    """The first layer's self-attention, which has seen no visual yet."""
+    """The first layer's self-attention, which does not depend on visuals."""
     adopt(model)
     refuse_padding_before(texts.mask)
     lengths = texts.mask.sum(1)
@@ -78,38 +85,38 @@ def fuse(
     read: Read = "all",
     cache: FusionCache | None = None,
 ) -> Tensor:
-    """See `encoding.fuse`: a visual's texts are one long query, and all are packed without padding."""
+    """See `encoding.fuse`: the texts of a visual are one long query, and texts are packed without padding."""
     adopt(model)
     if not len(pairs):
         shape = (0, model.config.text_config.hidden_size)
         return texts.states.new_zeros(shape if read == "first" else (0, texts.ids.shape[1], shape[1]))
     device = texts.ids.device
-    groups = group_pairs(pairs, texts.mask.sum(1), texts.ids.shape[1])
+    packed = pack_pairs(pairs, texts.mask.sum(1), texts.ids.shape[1])
     active = adopt(model).active
-    tokens = visuals.tokens  # which may be kept elsewhere: in a file, in less precision
-    tokens = tokens[groups.visuals.to(tokens.device)].to(device, model.dtype)
-    groups = groups.to(device)
+    tokens = visuals.tokens  # they may be in a file, or in half precision
+    tokens = tokens[packed.visuals.to(tokens.device)].to(device, model.dtype)
+    packed = packed.to(device)
     visual = with_time(model, tokens)
     weights = None
     if active is not None and active.config.frame_aware:
-        weights = frame_weights(texts.feature[groups.texts], visuals.frames[groups.pair_visuals])
+        weights = frame_weights(texts.feature[packed.texts], visuals.frames[packed.pair_visuals])
     cache = begin_fusion(model, texts) if cache is None else cache
-    states = cache.take(groups.texts[groups.pair_of_token], groups.place_in_text)
-    return _fused_layers(model, states, lowered(visual.flatten(1, 2)), groups, weights, visual.shape[2], read)
+    states = cache.take(packed.texts[packed.pair_of_token], packed.position_in_text)
+    return _fused_layers(model, states, lowered(visual.flatten(1, 2)), packed, weights, visual.shape[2], read)
 
 
 def with_time(model: PreTrainedModel, tokens: Tensor) -> Tensor:
-    """Visual tokens [V, T, N, d] with the active set's temporal embedding, where it has one."""
+    """Visual tokens [V, T, N, d] plus the active set's temporal embedding, if it has one."""
     active = adopt(model).active
     if active is None or not hasattr(active, "time"):
         return tokens
     time = _temporal(active.time, tokens.shape[1]).unsqueeze(2)
-    half = tokens.dtype == model.vision_model.post_layernorm.weight.dtype  # or whatever the base computes in
-    return tokens + (time.to(tokens.dtype) if half else time)
+    same = tokens.dtype == model.vision_model.post_layernorm.weight.dtype  # else autocast has chosen the tokens' dtype
+    return tokens + (time.to(tokens.dtype) if same else time)
 
 
 def _temporal(time: Tensor, frames: int) -> Tensor:
-    """The temporal embedding [1, T, d] of that many frames, interpolated where it was trained on another number."""
+    """The temporal embedding [1, T, d], interpolated if it was trained for another number of frames."""
     if time.shape[1] == frames:
         return time
     return nn.functional.interpolate(time.transpose(1, 2), size=frames, mode="linear").transpose(1, 2)
@@ -119,13 +126,13 @@ def _fused_layers(
     model: PreTrainedModel,
     states: Tensor,
     visual: Tensor,
-    groups: Groups,
+    packed: PackedPairs,
     weights: Tensor | None,
     patches: int,
     read: Read,
 ) -> Tensor:
-    """The fused layers, from the first one's self-attention of all pairs' tokens [N, d] to the states of pairs."""
-    encoder, packing = model.text_encoder.encoder, groups.packing
+    """The fused layers, from the first one's self-attention outputs [N, d] of all pairs' tokens to the last states."""
+    encoder, packing = model.text_encoder.encoder, packed.packing
     padding = packing.mask(states.dtype)
     key_delta, value_delta = encoder.deltas(visual)
     last = len(encoder.layer) - 1
@@ -135,15 +142,15 @@ def _fused_layers(
             states = layer.attend_self(states, packing, padding, first)
         elif first:
             states = states[packing.firsts]
-        queries = groups.firsts if first else groups.tokens
+        queries = packed.firsts if first else packed.tokens
         by_query = None
         if weights is not None:
-            by_query = queries.pack(weights if first else weights[groups.pair_of_token])
+            by_query = queries.pack(weights if first else weights[packed.pair_of_token])
         crossed = _cross(layer, states, visual, key_delta, value_delta, queries, by_query, patches)
-        residual = layer.residual(states)
-        del states  # or it lived on beside the feed-forward's wide states
-        states = layer.finish(crossed, residual, fused=True)
-    return groups.restore(states if read == "first" else packing.pad(states))
+        residual = layer.query_residual(states)
+        del states  # else it would occupy memory during the feed-forward
+        states = layer.feed_forward(crossed, residual, fused=True)
+    return packed.restore(states if read == "first" else packing.pad(states))
 
 
 def _cross(
@@ -156,14 +163,15 @@ def _cross(
     weights: Tensor | None,
     patches: int,
 ) -> Tensor:
-    """Cross-attention of tokens [N, d] to their visuals, residual and norm included; a visual's are one query."""
+    """Cross-attention of tokens [N, d] to their visuals, with its residual and norm; see `Queries`."""
     attention = layer.crossattention.self
-    query = attention.heads(queries.pack(attention.query(attended)))
+    query = attention.split_heads(queries.pack(attention.query(attended)))
     dropout = attention.dropout.p if layer.training else 0.0
     _, heads, width, _ = query.shape
-    lean = not (torch.is_grad_enabled() or dropout) and is_plain(attention.key) and is_plain(attention.value)
-    if lean and pays(width, visual.shape[1], visual.shape[2], heads):
-        weigh = None if weights is None else lambda scores: scores * by_token(weights, patches)[:, None]
+    plain = is_base_linear(attention.key) and is_base_linear(attention.value)
+    inference = not (torch.is_grad_enabled() or dropout)
+    if plain and inference and absorbing_is_cheaper(width, visual.shape[1], visual.shape[2], heads):
+        weigh = None if weights is None else lambda scores: scores * weights_of_tokens(weights, patches)[:, None]
         deltas = tuple(None if delta is None else queries.repeat(delta) for delta in (key_delta, value_delta))
         key, value = ((part.weight, part.bias) for part in (attention.key, attention.value))
         context = absorbed_attention(query, queries.repeat(visual), key, value, deltas, weigh)

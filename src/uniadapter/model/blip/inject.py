@@ -1,4 +1,4 @@
-"""Re-typing the layers of transformers' BLIP, and what a set of adapters must know of it."""
+"""Give the layers of transformers' BLIP their adapted classes, and tell the sizes that adapters are built from."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from uniadapter.model.blip.layers import (
     AdaptedTextLayer,
     AdaptedVisionAttention,
     AdaptedVisionLayer,
-    LeanIntermediate,
-    LeanMLP,
+    FusedGeluIntermediate,
+    FusedGeluMLP,
 )
 from uniadapter.model.kernels.linear import BaseLinear
 from uniadapter.model.store import AdaptedHead, AdapterStore, Role, retype
 
 
 def text_stacks(model: nn.Module) -> dict[Role, BlipTextEncoder]:
-    """The model's text stacks by role: `encoder`, `decoder`, or both."""
+    """The model's text transformers by role: "encoder", "decoder" or both."""
     stacks: dict[Role, BlipTextEncoder] = {}
     if hasattr(model, "text_encoder"):
         stacks["encoder"] = model.text_encoder.encoder
@@ -32,11 +32,11 @@ def text_stacks(model: nn.Module) -> dict[Role, BlipTextEncoder]:
 
 
 def backbone_shape(model: PreTrainedModel) -> BackboneShape:
-    """The sizes that a set of adapters is built from."""
+    """The sizes that an adapter set is built from."""
     vision, text = model.config.vision_config, model.config.text_config
     stacks = text_stacks(model)
     source = 0
-    if "decoder" in stacks:  # an answer decoder reads the question's states, a caption decoder the picture's
+    if "decoder" in stacks:  # an answer decoder attends to the question's states, a caption decoder to visual tokens
         source = text.hidden_size if "encoder" in stacks else vision.hidden_size
     return BackboneShape(
         vision_layers=vision.num_hidden_layers,
@@ -48,7 +48,7 @@ def backbone_shape(model: PreTrainedModel) -> BackboneShape:
     )
 
 
-# What tells the three task classes apart, whatever is wrapped around them: parts that they must have, and must not.
+# Submodules that a model of each task has, and those it must not have; this holds for wrapped models too.
 _PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "retrieval": (("text_encoder", "text_proj", "itm_head"), ()),
     "vqa": (("text_encoder", "text_decoder"), ()),
@@ -57,7 +57,7 @@ _PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 def task_of(model: nn.Module) -> str | None:
-    """The task whose parts a model has, and none that the task lacks."""
+    """The task of a model, by its submodules: "retrieval", "vqa" or "caption"; None if it is none of these."""
     for task, (parts, without) in _PARTS.items():
         if all(hasattr(model, part) for part in parts) and not any(hasattr(model, part) for part in without):
             return task
@@ -65,7 +65,13 @@ def task_of(model: nn.Module) -> str | None:
 
 
 def inject(model: PreTrainedModel, heads: dict[str, nn.Linear], store: AdapterStore) -> None:
-    """Re-type the layers of every tower, and the heads; see `store.retype`."""
+    """Replace the classes of the visual and textual layers and of the heads; see `store.retype`.
+
+    Args:
+        model: a BLIP of transformers.
+        heads: its own heads by name.
+        store: the model's adapter sets.
+    """
     for index, layer in enumerate(model.vision_model.encoder.layers):
         retype(layer, AdaptedVisionLayer, store, "vision", index)
         retype(layer.self_attn, AdaptedVisionAttention, store, "vision", index)
@@ -77,16 +83,16 @@ def inject(model: PreTrainedModel, heads: dict[str, nn.Linear], store: AdapterSt
             retype(layer.crossattention.self, AdaptedTextAttention, store, role, index)
     for stack in (model.vision_model.encoder, *text_stacks(model).values()):
         for module in stack.modules():
-            module.__class__ = _LEAN.get(type(module), type(module))
+            module.__class__ = _FASTER.get(type(module), type(module))
     for name, head in heads.items():
-        if not head.weight.is_floating_point():  # a quantised one computes in its own way
+        if not head.weight.is_floating_point():  # a quantised head keeps its class
             continue
         retype(head, AdaptedHead, store, "vision")
         head.name = name  # type: ignore[assignment]
 
 
-_LEAN: dict[type[nn.Module], type[nn.Module]] = {
+_FASTER: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: BaseLinear,
-    BlipMLP: LeanMLP,
-    BlipTextIntermediate: LeanIntermediate,
+    BlipMLP: FusedGeluMLP,
+    BlipTextIntermediate: FusedGeluIntermediate,
 }

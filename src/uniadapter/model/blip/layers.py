@@ -1,4 +1,4 @@
-"""transformers' BLIP layers with adapters: what `inject` re-types the existing layers to."""
+"""Subclasses of transformers' BLIP layers with adapters and fused attention; `inject` gives them to existing layers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from transformers.models.blip.modeling_blip_text import (
 
 from uniadapter.model.kernels.absorbed import absorbed_attention
 from uniadapter.model.kernels.attention import attend_to, lowered
-from uniadapter.model.kernels.linear import activated, is_plain, product
+from uniadapter.model.kernels.linear import frozen_linear, is_base_linear, linear_then_activation
 from uniadapter.model.kernels.packing import Packing
 from uniadapter.model.store import ACTIVE, Adapted, Recomputed
 
 
 def _wants_weights(module: nn.Module, kwargs: dict[str, Any]) -> bool:
-    """Whether attention weights are asked for, by the call or by the config as transformers allows."""
+    """Whether the call, or else the config, asks for attention weights."""
     return bool(kwargs.get("output_attentions", getattr(module.config, "output_attentions", False)))
 
 
@@ -32,68 +32,68 @@ class AdaptedVisionAttention(Adapted, BlipAttention):
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """As `BlipAttention`: states [B, N, d] to states [B, N, d] and the weights, if asked for."""
-        query, key, value = self._heads(self.qkv(hidden_states))
+        query, key, value = self._split_heads(self.qkv(hidden_states))
         dropout = self.dropout.p if self.training else 0.0
         context, weights = attend_to(query, key, value, None, dropout, _wants_weights(self, kwargs))
         return self.projection(context), weights
 
-    def first(self, hidden_states: Tensor) -> Tensor:
-        """What `forward` gives for the class token alone, [B, d]; nobody else asks, so nothing else is projected."""
-        if not is_plain(self.qkv):
+    def class_token(self, hidden_states: Tensor) -> Tensor:
+        """Output for the CLS token alone, [B, d], for states [B, N, d]; with `absorbed_attention`."""
+        if not is_base_linear(self.qkv):
             return self(hidden_states)[0][:, 0]
         hidden, width = lowered(hidden_states), hidden_states.shape[-1]
         (asks, *attended) = zip(self.qkv.weight.split(width), self.qkv.bias.split(width), strict=True)
-        (query,) = self._heads(product(hidden[:, :1], *asks))
+        (query,) = self._split_heads(frozen_linear(hidden[:, :1], *asks))
         context = absorbed_attention(query, hidden, *attended, dropout=self.dropout.p if self.training else 0.0)
         return self.projection(context.flatten(1))
 
-    def _heads(self, states: Tensor) -> Tensor:
+    def _split_heads(self, states: Tensor) -> Tensor:
         """[B, N, k d] to [k, B, H, N, d_h]."""
         return states.unflatten(-1, (-1, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
 
 
 class AdaptedVisionLayer(Recomputed, BlipEncoderLayer):
-    """BLIP's visual layer; the adapter stands beside the MLP and reads the states before their second norm."""
+    """BLIP's visual layer with an adapter in parallel to the MLP, on the states before the second norm."""
 
     original = BlipEncoderLayer
 
     def forward(self, hidden_states: Tensor, adapter: str | None = ACTIVE, **kwargs: Any) -> Tensor:
         """As `BlipEncoderLayer`: x <- x + mlp(norm2 x) + A(x, vision), [B, N, d]."""
-        return self.adapt(*self.base(hidden_states, **kwargs), adapter)
+        return self.with_adapter(*self.without_adapter(hidden_states, **kwargs), adapter)
 
-    def base(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """What no adapter of this layer changes: x after the attention, and x + mlp(norm2 x)."""
+    def without_adapter(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """What does not depend on this layer's adapter: x after the attention, and x + mlp(norm2 x), both [B, N, d]."""
         x = hidden_states + self.self_attn(self.layer_norm1(hidden_states), **kwargs)[0]
         return x, x + self.mlp(self.layer_norm2(x))
 
-    def adapt(self, x: Tensor, out: Tensor, name: str | None = ACTIVE) -> Tensor:
-        """Of `base`'s, the layer's output with the set of that name."""
+    def with_adapter(self, x: Tensor, out: Tensor, name: str | None = ACTIVE) -> Tensor:
+        """The layer's output, from the results x and out of `without_adapter`, with the adapter of the set `name`."""
         adapter = self._adapter("vision", name)
         return out if adapter is None else out + adapter(x, "vision")
 
-    def first(self, hidden_states: Tensor) -> Tensor:
-        """What `forward` gives for the class token alone, [B, d]."""
-        x = hidden_states[:, 0] + self.self_attn.first(self.layer_norm1(hidden_states))
-        return self.adapt(x, x + self.mlp(self.layer_norm2(x)))
+    def class_token(self, hidden_states: Tensor) -> Tensor:
+        """Output for the CLS token alone, [B, d], for states [B, N, d]."""
+        x = hidden_states[:, 0] + self.self_attn.class_token(self.layer_norm1(hidden_states))
+        return self.with_adapter(x, x + self.mlp(self.layer_norm2(x)))
 
 
 class AdaptedTextAttention(Adapted, BlipTextSelfAttention):
-    """BLIP's text attention, self or cross, fused; cross-attention obeys its mask, which the original loses."""
+    """BLIP's text self- or cross-attention, fused; applies the mask of cross-attention, which transformers loses."""
 
     original = BlipTextSelfAttention
 
-    def heads(self, states: Tensor) -> Tensor:
+    def split_heads(self, states: Tensor) -> Tensor:
         """Split [B, L, d] into [B, H, L, d_h]."""
         return states.unflatten(-1, (self.num_attention_heads, self.attention_head_size)).transpose(1, 2)
 
     def keys_values(
         self, states: Tensor, key_delta: Tensor | None = None, value_delta: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, H, K, d_h] of attended states [B, K, d]; deltas come after the projection."""
+        """Keys and values [B, H, K, d_h] of attended states [B, K, d]; deltas are added to the projections."""
         key, value = self.key(states), self.value(states)
         key = key if key_delta is None else key + key_delta
         value = value if value_delta is None else value + value_delta
-        return self.heads(key), self.heads(value)
+        return self.split_heads(key), self.split_heads(value)
 
     def forward(  # noqa: D102 - transformers' interface
         self,
@@ -114,12 +114,14 @@ class AdaptedTextAttention(Adapted, BlipTextSelfAttention):
             key, value = self._cached(past_key_values, cross, states, key_delta, value_delta)
         dropout = self.dropout.p if self.training else 0.0
         mask = encoder_attention_mask if cross else attention_mask
-        return attend_to(self.heads(self.query(hidden_states)), key, value, mask, dropout, _wants_weights(self, kwargs))
+        return attend_to(
+            self.split_heads(self.query(hidden_states)), key, value, mask, dropout, _wants_weights(self, kwargs)
+        )
 
     def _cached(
         self, cache: Any, cross: bool, states: Tensor, key_delta: Tensor | None, value_delta: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Keys and values with an `EncoderDecoderCache`: cross-attention's are projected once and kept."""
+        """Keys and values with an `EncoderDecoderCache`; those of cross-attention are computed once."""
         part = cache.cross_attention_cache if cross else cache.self_attention_cache
         if cross and cache.is_updated.get(self.layer_idx):
             layer = part.layers[self.layer_idx]
@@ -131,10 +133,10 @@ class AdaptedTextAttention(Adapted, BlipTextSelfAttention):
 
 
 class AdaptedTextLayer(Recomputed, BlipTextLayer):
-    """BLIP's text layer in three pieces, so that `backbone.fuse` can put pairs between them.
+    """BLIP's text layer in three parts, between which `fuse` goes from texts to pairs.
 
-    Text alone: FFN(a) + A(a, text) with a the self-attention's output. Fused: c = cross-attention(a), then
-    FFN(c) + A(a, text) + A(c, cross); the first delta is the paper's query residual.
+    On a text alone: FFN(a) + A(a, text), where a is the output of self-attention. Fused: c = cross-attention(a), then
+    FFN(c) + A(a, text) + A(c, cross), where A(a, text) is the paper's query residual.
     """
 
     original = BlipTextLayer
@@ -143,28 +145,41 @@ class AdaptedTextLayer(Recomputed, BlipTextLayer):
         """Self-attention with its residual and norm.
 
         Args:
-            hidden: states of N tokens of S texts, [N, d].
-            packing: how they stand.
+            hidden: states of the N tokens of S texts, [N, d].
+            packing: of the texts.
             mask: additive, broadcastable to [S, 1, L, L], or None.
-            first: compute the first token of each text alone, [S, d].
+            first: compute only the first token of each text.
+
+        Returns:
+            [N, d]; for `first`, [S, d].
         """
         attention: AdaptedTextAttention = self.attention.self
         asking = hidden[packing.firsts] if first else hidden
-        once = lowered(hidden)
-        key, value = (attention.heads(packing.pad(part(once))) for part in (attention.key, attention.value))
-        query = attention.query(lowered(asking) if first else once)
-        query = attention.heads(query[:, None] if first else packing.pad(query))
+        lower = lowered(hidden)
+        key, value = (attention.split_heads(packing.pad(part(lower))) for part in (attention.key, attention.value))
+        query = attention.query(lowered(asking) if first else lower)
+        query = attention.split_heads(query[:, None] if first else packing.pad(query))
         dropout = attention.dropout.p if self.training else 0.0
         context, _ = attend_to(query, key, value, mask, dropout)
         return self.attention.output(context[:, 0] if first else packing.pack(context), asking)
 
-    def residual(self, attended: Tensor, name: str | None = ACTIVE) -> Tensor | None:
-        """A(a, text) for self-attention outputs [..., d], or None without that adapter."""
+    def query_residual(self, attended: Tensor, name: str | None = ACTIVE) -> Tensor | None:
+        """A(a, text) for self-attention outputs a [..., d], with the set `name`; None if it has no such adapter."""
         adapter = self._adapter("text", name)
         return None if adapter is None else adapter(attended, "text")
 
-    def finish(self, crossed: Tensor, residual: Tensor | None, fused: bool, name: str | None = ACTIVE) -> Tensor:
-        """FFN(c) + A(a, text) + A(c, cross) if fused, else FFN(a) + A(a, text)."""
+    def feed_forward(self, crossed: Tensor, residual: Tensor | None, fused: bool, name: str | None = ACTIVE) -> Tensor:
+        """FFN(c) + A(a, text) + A(c, cross) if fused, else FFN(a) + A(a, text).
+
+        Args:
+            crossed: c, or a if not fused, [..., d].
+            residual: A(a, text) from `query_residual`.
+            fused: whether cross-attention came before.
+            name: of the set.
+
+        Returns:
+            [..., d].
+        """
         out = self.feed_forward_chunk(crossed)
         if residual is not None:
             out = out + residual
@@ -183,12 +198,12 @@ class AdaptedTextLayer(Recomputed, BlipTextLayer):
         adapter: str | None = ACTIVE,
         **kwargs: Any,
     ) -> Tensor:
-        # `BlipTextAttention.forward` drops keyword arguments and the encoder's mask, so its two parts are called here.
+        # `BlipTextAttention.forward` loses keyword arguments and the encoder's mask, so its two parts are called here.
         context, _ = self.attention.self(hidden_states, attention_mask, past_key_values=past_key_values, **kwargs)
         attended = self.attention.output(context, hidden_states)
-        residual = self.residual(attended, adapter)
+        residual = self.query_residual(attended, adapter)
         if encoder_hidden_states is None:
-            return self.finish(attended, residual, False, adapter)
+            return self.feed_forward(attended, residual, False, adapter)
         context, _ = self.crossattention.self(
             attended,
             encoder_hidden_states=encoder_hidden_states,
@@ -198,42 +213,42 @@ class AdaptedTextLayer(Recomputed, BlipTextLayer):
             value_delta=value_delta,
             **kwargs,
         )
-        return self.finish(self.crossattention.output(context, attended), residual, True, adapter)
+        return self.feed_forward(self.crossattention.output(context, attended), residual, True, adapter)
 
 
-class LeanMLP(BlipMLP):
-    """BLIP's visual feed-forward, whose wide states are written once where no gradient is wanted."""
+class FusedGeluMLP(BlipMLP):
+    """BLIP's visual feed-forward; without gradients, GELU is fused into the first linear layer."""
 
     original = BlipMLP
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """As `BlipMLP`, [..., d] to [..., d]."""
-        return self.fc2(activated(hidden_states, self.fc1, self.activation_fn))
+        return self.fc2(linear_then_activation(hidden_states, self.fc1, self.activation_fn))
 
 
-class LeanIntermediate(BlipTextIntermediate):
-    """The wide half of BLIP's textual feed-forward, likewise."""
+class FusedGeluIntermediate(BlipTextIntermediate):
+    """The first half of BLIP's textual feed-forward; without gradients, GELU is fused into the linear layer."""
 
     original = BlipTextIntermediate
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """As `BlipTextIntermediate`, [..., d] to [..., 4 d]."""
-        return activated(hidden_states, self.dense, self.intermediate_act_fn)
+        return linear_then_activation(hidden_states, self.dense, self.intermediate_act_fn)
 
 
 class AdaptedTextEncoder(Adapted, BlipTextEncoder):
-    """BLIP's stack of text layers; computes the key/value deltas once for all of them.
+    """BLIP's stack of text layers; computes the outputs of the key/value adapters once for all of them.
 
-    It does so from `encoder_hidden_states` itself, because `generate` hands on no keyword argument of ours; and once a
-    sequence, since after its first token the cache holds the keys and values with their deltas.
+    They are computed here, from `encoder_hidden_states`, because `generate` passes on no further keyword arguments. In
+    generation that happens at the first token alone; later the cache holds the adapted keys and values.
     """
 
     original = BlipTextEncoder
 
     def deltas(self, states: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """What the key/value adapters add for attended states [B, K, d]."""
+        """Outputs of the key and the value adapter, [B, K, d_text] each, for attended states [B, K, d]; or Nones."""
         active = self.store.active
-        assert self.role != "vision"  # a text stack is linked as encoder or decoder
+        assert self.role != "vision"  # a text stack is an encoder or a decoder
         return (None, None) if active is None else active.key_value(self.role, states)
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""BLIP's bases: folders of transformers files, the authors' `.pth` files, and the package's own."""
+"""Load BLIP models: from folders of transformers files, BLIP's own `.pth` files, and the base in this package."""
 
 from __future__ import annotations
 
@@ -22,20 +22,24 @@ TIED = "text_decoder.cls.predictions.decoder."  # the decoder's copy of its word
 
 
 class BlipLoader(BaseLoader):
-    """How BLIP's bases are read."""
+    """Reads BLIP models; heads that a file lacks are initialised randomly."""
 
     may_lack = tuple(BlipBackbone.heads)
 
     def read_config(self, folder: Path) -> BlipConfig:
-        """Checked value by value."""
+        """See `BaseLoader`; every value is validated."""
         return read_base_config(folder)
 
     def read_original(self, path: Path, base: str) -> tuple[PreTrainedConfig, dict[str, Tensor]]:
-        """Read off a `.pth` file's tensors, and off the tokenizer beside it where its words are not BERT's."""
+        """Config and weights of one of BLIP's `.pth` files.
+
+        The config is inferred from shapes; if the vocabulary is not BERT's, special tokens come from the tokenizer
+        beside the file.
+        """
         original = read_pth(path)
         config = infer_config(original)
         if config.text_config.vocab_size != BERT_WORDS + 2:
-            with suppress(CheckpointError):  # said when the tokenizer is asked for
+            with suppress(CheckpointError):  # `load_tokenizer` will raise it
                 load_tokenizer_from(path, base, config)
         return config, import_base(original)
 
@@ -44,11 +48,11 @@ class BlipLoader(BaseLoader):
         return (TIED,) if config.text_config.tie_word_embeddings else ()
 
     def warnings(self, folder: Path) -> list[str]:
-        """Pictures are shown as BLIP was trained, whatever the preprocessor's file says."""
+        """A warning if `preprocessor_config.json` differs from BLIP's preprocessing, which is used anyway."""
         return list(filter(None, [other_preprocessing(folder)]))
 
     def finish(self, model: PreTrainedModel, folder: Path, base: str, task: str) -> None:
-        """The question encoder of the embedded base, which ships apart, as BLIP has checkpoints."""
+        """Load the embedded base's question encoder, which is in a file of its own."""
         if base != EMBEDDED or task != "vqa":
             return
         file = folder / "question_encoder.safetensors"
@@ -60,5 +64,5 @@ class BlipLoader(BaseLoader):
             )
 
     def tokenizer(self, path: Path, base: str) -> PreTrainedTokenizerBase:
-        """BERT's, with [DEC] and [ENC]."""
+        """BERT's tokenizer with [DEC] and [ENC] added."""
         return load_tokenizer_from(path, base)

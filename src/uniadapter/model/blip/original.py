@@ -1,7 +1,6 @@
-"""The original checkpoints as input formats: BLIP's `.pth` files, and the UniAdapter authors'.
+"""Key names of original checkpoints, BLIP's and the UniAdapter authors', mapped to transformers' and this package's.
 
-The only file that knows their key names. Both are read with `weights_only=True`, so a file that carries code is
-refused, and become transformers weights and adapter-set weights.
+No other file knows them. The files are read by `checkpoints.pth`, which refuses code in them.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from transformers import BlipConfig
 from uniadapter.config import AdapterConfig
 from uniadapter.errors import CheckpointError
 
-BERT_WORDS = 30522  # of bert-base-uncased, which BLIP reads with; behind them it has [DEC] and [ENC]
+BERT_WORDS = 30522  # vocabulary of bert-base-uncased; BLIP adds [DEC] and [ENC] after it
 _VISION = (
     (r"^visual_encoder\.cls_token$", "vision_model.embeddings.class_embedding"),
     (r"^visual_encoder\.pos_embed$", "vision_model.embeddings.position_embedding"),
@@ -47,20 +46,20 @@ _KEY_VALUE = re.compile(
 )
 _HEAD = re.compile(r"^(vision_proj|text_proj|itm_head)\.(weight|bias)$")
 _TIME = "text_encoder.encoder.time_embed"
-# A shared adapter stands in the authors' files again under every layer that uses it.
+# The authors' files repeat a shared adapter under every layer that uses it.
 _COPY = re.compile(rf"\.({'|'.join(_MODULES)})\.(weight|bias)$")
 _MOMENTUM = re.compile(r"^(adapters_m|visual_encoder_m|text_encoder_m|vision_proj_m|text_proj_m)\b")
 
 
 @dataclass
 class ImportedAdapter:
-    """What the authors' file holds of a method's weights, under this project's names.
+    """The adapters in one of the authors' files, under this package's names.
 
     Args:
-        config: the set's shape, as read off the tensors.
-        state: weights of an `AdapterSet`.
-        momentum: the momentum copy of the same keys, where the file has one.
-        unused: keys of the file that neither the base nor the adapters use.
+        config: inferred from the shapes of the tensors.
+        state: state dict of an `AdapterSet`.
+        momentum: its momentum copy under the same keys, if the file has one.
+        unused: keys of the file that belong neither to the base nor to the adapters.
     """
 
     config: AdapterConfig
@@ -70,7 +69,7 @@ class ImportedAdapter:
 
 
 def base_name(key: str) -> str | None:
-    """The transformers name of a key of BLIP's own files, or None if the base has no such tensor."""
+    """The name in transformers of a key of BLIP's own files; None if the base has no such tensor."""
     for pattern, replacement in _VISION:
         if re.search(pattern, key):
             return re.sub(pattern, replacement, key)
@@ -80,7 +79,14 @@ def base_name(key: str) -> str | None:
 
 
 def import_base(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """BLIP's weights under transformers' names; tied output embeddings are restored where the file has them once."""
+    """BLIP's weights under transformers' names, with a copy for tied output embeddings.
+
+    Args:
+        state: tensors under BLIP's names; other keys are ignored.
+
+    Raises:
+        CheckpointError: a weight is not floating-point.
+    """
     out = {name: _floats(key, tensor) for key, tensor in state.items() if (name := base_name(key)) is not None}
     embedding = out.get("text_decoder.bert.embeddings.word_embeddings.weight")
     head = "text_decoder.cls.predictions."
@@ -98,7 +104,7 @@ def _floats(key: str, tensor: Tensor) -> Tensor:
 
 
 def _count(state: dict[str, Tensor], pattern: str) -> int:
-    """How many layers there are whose number the pattern finds; they must be 0, 1, 2 and so on."""
+    """Number of layers, whose indices the pattern finds in the keys; they must be 0, 1, 2 and so on."""
     found = {int(m.group(1)) for key in state if (m := re.match(pattern, key))}
     missing = next((number for number in range(len(found)) if number not in found), None)
     if missing is not None:
@@ -107,7 +113,7 @@ def _count(state: dict[str, Tensor], pattern: str) -> int:
 
 
 def _read_off(state: dict[str, Tensor], key: str, dimensions: int) -> tuple[int, ...]:
-    """The shape of a tensor that every BLIP has."""
+    """The shape of a tensor that every BLIP has, checked for its number of dimensions."""
     if key not in state:
         raise CheckpointError(f"not a BLIP checkpoint: it has no {key}")
     shape = tuple(state[key].shape)
@@ -126,11 +132,11 @@ def _heads(kind: str, width: int, chosen: int) -> int:
 
 
 def infer_config(state: dict[str, Tensor], vision_heads: int = 0, text_heads: int = 0) -> BlipConfig:
-    """A transformers config for BLIP's own weights, read off their shapes.
+    """The config of one of BLIP's own checkpoints, inferred from the shapes of its tensors.
 
     Args:
         state: tensors under BLIP's names.
-        vision_heads: attention heads of the visual encoder; 0 means width / 64, as in all of BLIP's files.
+        vision_heads: number of attention heads of the visual encoder; 0 means width / 64, as in all of BLIP's files.
         text_heads: the same for the text models.
 
     Raises:
@@ -150,7 +156,7 @@ def infer_config(state: dict[str, Tensor], vision_heads: int = 0, text_heads: in
         raise CheckpointError(f"it has {words} words: BLIP adds [DEC] and [ENC] behind those of BERT")
     has_projection = "vision_proj.weight" in state
     projection = _read_off(state, "vision_proj.weight", 2)[0] if has_projection else 256
-    end = 102 if words == BERT_WORDS + 2 else 3  # where it is not BERT's, its tokenizer tells
+    end = 102 if words == BERT_WORDS + 2 else 3  # if the vocabulary is not BERT's, the tokenizer tells it later
     return BlipConfig(
         vision_config={
             "hidden_size": width,
@@ -174,7 +180,7 @@ def infer_config(state: dict[str, Tensor], vision_heads: int = 0, text_heads: in
             "hidden_dropout_prob": 0.1,
             "attention_probs_dropout_prob": 0.1,
             "label_smoothing": 0.1,
-            "bos_token_id": words - 2,  # BLIP adds [DEC] and [ENC] behind BERT's words, in this order
+            "bos_token_id": words - 2,  # BLIP adds [DEC] and [ENC] after BERT's vocabulary, in this order
             "pad_token_id": 0,
             "eos_token_id": end,
             "sep_token_id": end,
@@ -186,7 +192,7 @@ def infer_config(state: dict[str, Tensor], vision_heads: int = 0, text_heads: in
 
 
 def adapter_name(key: str) -> str | None:
-    """The name in an `AdapterSet` of a key of the authors' files, or None."""
+    """The name in an `AdapterSet` of a key of the authors' files; None if it is none of the adapters'."""
     if match := _ADAPTER.match(key):
         layer, module, parameter = match.groups()
         return f"layers.{layer}.{_MODULES[module]}.{parameter}"
@@ -200,7 +206,7 @@ def adapter_name(key: str) -> str | None:
 
 
 def import_adapter(state: dict[str, Tensor], frame_aware: bool = False) -> ImportedAdapter:
-    """The authors' adapters, key/value adapters, temporal embedding and heads.
+    """Adapters, key/value adapters, temporal embedding and heads of one of the authors' files.
 
     Args:
         state: tensors under the authors' names.
@@ -230,16 +236,16 @@ def import_adapter(state: dict[str, Tensor], frame_aware: bool = False) -> Impor
         if ours is not None and not _superfluous(ours, vision_layers, text_layers):
             imported.state[ours] = _floats(name, tensor)
         elif _MOMENTUM.match(name):
-            twin = adapter_name(re.sub(r"_m\b", "", name, count=1))
-            if twin is not None and not _superfluous(twin, vision_layers, text_layers):
-                imported.momentum[twin] = tensor
+            online = adapter_name(re.sub(r"_m\b", "", name, count=1))
+            if online is not None and not _superfluous(online, vision_layers, text_layers):
+                imported.momentum[online] = tensor
         elif ours is not None or (base_name(name) is None and not _known(name, state)):
             imported.unused.append(name)
     return imported
 
 
 def _superfluous(ours: str, vision_layers: int, text_layers: int) -> bool:
-    """Whether a layer's tensor serves no use there: text's behind the last text layer, vision's behind vision's."""
+    """Whether a tensor is unused: for text beyond the last text layer, or for vision beyond the last visual one."""
     match = re.match(r"^layers\.(\d{1,4})\.(\w+)\.", ours)
     if not match:
         return False
@@ -250,7 +256,7 @@ def _superfluous(ours: str, vision_layers: int, text_layers: int) -> bool:
 
 
 def _known(name: str, state: dict[str, Tensor]) -> bool:
-    """A key that is left out on purpose: buffers, and second mentions of a shared adapter."""
+    """Whether a key is left out on purpose: a buffer, or another copy of a shared adapter."""
     if name.endswith("position_ids") or name in ("temp", "image_queue", "text_queue", "idx_queue", "ptr_queue"):
         return True
     match = _COPY.search(name)

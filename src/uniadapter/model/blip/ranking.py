@@ -1,7 +1,6 @@
-"""Lists of answers ranked by likelihood.
+"""Rank a list of answers by likelihood.
 
-Answers that begin alike are scored as a tree: what precedes a token is computed once a question, whichever answers go
-on from there, and nothing is padded.
+The answers form a prefix tree: for each question, a prefix that several answers share is computed once.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from uniadapter.model.blip.decoder import Projected, grouped, smoothing, token_logits
+from uniadapter.model.blip.decoder import ProjectedContext, label_smoothing, pack_by_context, token_logits
 from uniadapter.model.features import AnswerTree, Context
 from uniadapter.model.kernels.attention import attend_to
 
@@ -20,8 +19,14 @@ LOGIT_ELEMENTS = 1 << 25  # logits held at once (128 MB of float32)
 
 
 @dataclass
-class _Level:
-    """What one depth of the tree leaves for the next: keys and values [N, H, l + 1, d_h] a layer, place of a pair."""
+class _TreeLevel:
+    """State at one depth of the tree, for N nodes (each of one question) and the pairs of question and answer.
+
+    Args:
+        keys: of each layer, for the whole prefixes, [N, H, depth + 1, d_h].
+        values: the same.
+        place: node of each pair.
+    """
 
     keys: list[Tensor]
     values: list[Tensor]
@@ -30,10 +35,10 @@ class _Level:
 
 @torch.no_grad()
 def rank_answers(model: PreTrainedModel, context: Context, tree: AnswerTree, k: int = 0) -> tuple[Tensor, Tensor]:
-    """Likelihoods of candidate answers to every question.
+    """See `decoding.rank_answers`.
 
-    As released: the k candidates whose own first token is the most probable after [DEC], of these the label-smoothed
-    negative log-likelihood of the whole answer.
+    As in BLIP's code, the k candidates are those whose first token is the most probable after [DEC], and likelihoods
+    are label-smoothed.
 
     Args:
         model: a BLIP with an answer decoder.
@@ -42,56 +47,64 @@ def rank_answers(model: PreTrainedModel, context: Context, tree: AnswerTree, k: 
         k: candidates whose likelihood is computed; 0, or more than A, means all.
 
     Returns:
-        Answers by likelihood, [Q, k], the likeliest first, and their negative log-likelihoods, [Q, k].
+        Indices of answers, the likeliest first, and their negative log-likelihoods, both [Q, k].
     """
-    walk = _Walk(model, context, tree)
+    scorer = _TreeScorer(model, context, tree)
     questions, count = len(context), min(k, len(tree)) or len(tree)
-    first = walk.first_token_logits()  # [Q, vocabulary]
+    first = scorer.first_token_logits()  # [Q, vocabulary]
     if count < len(tree):
         chosen = first.softmax(-1)[:, tree.ids[:, 1]].topk(count, dim=1).indices
     else:
         chosen = torch.arange(len(tree), device=first.device).expand(questions, -1)
-    nll = walk.nll(chosen, first)
+    nll = scorer.nll(chosen, first)
     order = torch.argsort(nll, dim=1, stable=True)
     return chosen.gather(1, order), nll.gather(1, order)
 
 
-class _Walk:
-    """One pass down the tree for a batch of questions."""
+class _TreeScorer:
+    """Scores the answers of a tree for a batch of questions, depth by depth."""
 
     def __init__(self, model: PreTrainedModel, context: Context, tree: AnswerTree) -> None:
         self.model, self.tree = model, tree
-        self.projected = Projected(model, context)
+        self.projected = ProjectedContext(model, context)
         self.questions, self.device = len(context), context.states.device
         start = torch.arange(self.questions, device=self.device)
         self.root = self._states(start, tree.ids[0, 0].expand(self.questions), 0, None, None)
 
     def _states(
-        self, rows: Tensor, ids: Tensor, depth: int, above: _Level | None, parents: Tensor | None
+        self, rows: Tensor, ids: Tensor, depth: int, above: _TreeLevel | None, parents: Tensor | None
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """States [N, d] of tokens at one depth, with keys and values of their whole beginnings."""
-        groups = grouped(rows, torch.ones(len(rows), dtype=torch.long))
+        """States [N, d] of nodes at one depth, and keys and values of their whole prefixes.
+
+        Args:
+            rows: question of each node, [N].
+            ids: its token, [N].
+            depth: position of the tokens.
+            above: the previous depth, None at the root.
+            parents: each node's parent among the nodes above, [N].
+        """
+        packed = pack_by_context(rows, torch.ones(len(rows), dtype=torch.long))
         position = torch.full((len(ids), 1), depth, device=ids.device)
-        hidden = self.model.text_decoder.bert.embeddings(input_ids=ids[groups.texts, None], position_ids=position)
+        hidden = self.model.text_decoder.bert.embeddings(input_ids=ids[packed.texts, None], position_ids=position)
         keys, values = [], []
         for index, layer in enumerate(self.projected.layers):
             attention = layer.attention.self
             key, value = attention.keys_values(hidden)
             if above is not None and parents is not None:
-                behind = parents[groups.texts]
-                key = torch.cat([above.keys[index][behind], key], dim=2)
-                value = torch.cat([above.values[index][behind], value], dim=2)
-            context, _ = attend_to(attention.heads(attention.query(hidden)), key, value, None, 0.0)
+                prefixes = parents[packed.texts]
+                key = torch.cat([above.keys[index][prefixes], key], dim=2)
+                value = torch.cat([above.values[index][prefixes], value], dim=2)
+            context, _ = attend_to(attention.split_heads(attention.query(hidden)), key, value, None, 0.0)
             attended = layer.attention.output(context, hidden)
-            residual = layer.residual(attended)
-            crossed = self.projected.cross(index, attended[:, 0], groups)
-            hidden = layer.finish(crossed[:, None], residual, fused=True)
-            keys.append(groups.restore(key))
-            values.append(groups.restore(value))
-        return groups.restore(hidden)[:, 0], keys, values
+            residual = layer.query_residual(attended)
+            crossed = self.projected.cross_attention(index, attended[:, 0], packed)
+            hidden = layer.feed_forward(crossed[:, None], residual, fused=True)
+            keys.append(packed.restore(key))
+            values.append(packed.restore(value))
+        return packed.restore(hidden)[:, 0], keys, values
 
     def first_token_logits(self) -> Tensor:
-        """What comes after [DEC], [Q, vocabulary]."""
+        """Logits of the token after [DEC], [Q, vocabulary]."""
         return token_logits(self.model, self.root[0])
 
     def nll(self, chosen: Tensor, first: Tensor) -> Tensor:
@@ -99,15 +112,15 @@ class _Walk:
         count = chosen.shape[1]
         rows = torch.arange(self.questions, device=self.device).repeat_interleave(count)
         answers = chosen.flatten()
-        level = _Level(self.root[1], self.root[2], rows)
-        total = _smoothed(first, rows, self.tree.ids[answers, 1], smoothing(self.model))
+        level = _TreeLevel(self.root[1], self.root[2], rows)
+        total = _smoothed(first, rows, self.tree.ids[answers, 1], label_smoothing(self.model))
         lengths, size = self.tree.lengths[answers], int(self.tree.nodes.max()) + 1
         for depth in range(1, int(lengths.max()) - 1):
             going = torch.nonzero(lengths > depth + 1)[:, 0]  # pairs that have a token after this one
             number = rows[going] * size + self.tree.nodes[answers[going], depth]
             _, place = torch.unique(number, return_inverse=True)
             one = torch.empty(int(place.max()) + 1, dtype=torch.long, device=self.device)
-            one[place] = torch.arange(len(place), device=self.device)  # any pair that goes through the node
+            one[place] = torch.arange(len(place), device=self.device)  # any pair whose answer has that prefix
             through = going[one]
             states, keys, values = self._states(
                 rows[through], self.tree.ids[answers[through], depth], depth, level, level.place[through]
@@ -115,17 +128,17 @@ class _Walk:
             total[going] += self._pair_nll(states, place, self.tree.ids[answers[going], depth + 1])
             whole = torch.zeros(len(rows), dtype=torch.long, device=self.device)
             whole[going] = place
-            level = _Level(keys, values, whole)
+            level = _TreeLevel(keys, values, whole)
         return total.view(self.questions, count)
 
     def _pair_nll(self, states: Tensor, place: Tensor, target: Tensor) -> Tensor:
-        """Of the next token `target` [P] after node `place` [P]; the logits of a part of the nodes at a time."""
+        """Negative log-likelihood [P] of the tokens `target` [P] after the nodes `place` [P], in chunks of nodes."""
         out = torch.empty(len(place), device=states.device)
         step = max(1, LOGIT_ELEMENTS // self.model.config.text_config.vocab_size)
         for start in range(0, len(states), step):
             inside = torch.nonzero((place >= start) & (place < start + step))[:, 0]
             logits = token_logits(self.model, states[start : start + step])
-            out[inside] = _smoothed(logits, place[inside] - start, target[inside], smoothing(self.model))
+            out[inside] = _smoothed(logits, place[inside] - start, target[inside], label_smoothing(self.model))
         return out
 
 

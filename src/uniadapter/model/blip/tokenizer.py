@@ -1,4 +1,4 @@
-"""BLIP's tokenizer: BERT's, with [DEC] and [ENC] behind its words; refused where it is another model's."""
+"""BLIP's tokenizer: BERT's with [DEC] and [ENC] added, checked against the model."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ logger = logging.getLogger(__name__)
 BERT = "bert-base-uncased"
 _FILES = ("tokenizer.json", "vocab.txt")
 WHERE_TO_GET_IT = f"put vocab.txt of {BERT} (huggingface.co/google-bert/{BERT}) there"
-_PADDING = 7  # rows at most that an embedding has beyond its words, where its size is a multiple of 8
+_PADDING = 7  # most unused rows of an embedding whose size was rounded up to a multiple of 8
 
 
 def load_tokenizer_from(
     path: Path, name: str, config: BlipConfig | None = None, from_pth: bool = False
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder, or of what lies beside a `.pth` file, checked against the model's config.
+    """The tokenizer of a folder, or beside a `.pth` file, checked against the model's config.
 
     Args:
         path: a folder with `tokenizer.json` or `vocab.txt`; a `vocab.txt`; or a `.pth` file, whose own folder and the
             folder `tokenizer` in it are searched, then the hub's cache and the hub for BERT's.
-        name: what the user calls the base, for errors.
-        from_pth: `config` was read off the tensors of a `.pth` file.
-        config: the model's; None reads it from the folder or the `.pth` file. Where it comes from a `.pth` file with
-            other words than BERT's, the ids of special tokens in it are a guess and are set to the tokenizer's.
+        name: the base as the user named it, for errors.
+        config: the model's; None reads it from the folder or the `.pth` file. If it was inferred from a `.pth` file
+            with another vocabulary than BERT's, its ids of special tokens are set to the tokenizer's.
+        from_pth: `config` was inferred from the tensors of a `.pth` file.
 
     Raises:
         CheckpointError: there is none, it is broken, or it is another model's; says which file to put where.
@@ -66,7 +66,7 @@ def _config_of(path: Path) -> BlipConfig | None:
 
 
 def _bert(config: BlipConfig | None, folder: Path, name: str) -> PreTrainedTokenizerBase:
-    """BERT's words, from the hub's cache or the hub."""
+    """BERT's tokenizer, from the hub's cache or the hub."""
     words = config.text_config.vocab_size if config else BERT_WORDS + 2
     if words != BERT_WORDS + 2:
         raise CheckpointError(
@@ -83,7 +83,7 @@ def _bert(config: BlipConfig | None, folder: Path, name: str) -> PreTrainedToken
 
 
 def _add_special(tokenizer: PreTrainedTokenizerBase, config: BlipConfig | None, padding: int) -> None:
-    """Put [DEC] and [ENC] behind BERT's words, in BLIP's order, where a tokenizer has BERT's alone."""
+    """Add [DEC] and [ENC], in BLIP's order, to a tokenizer that lacks them."""
     if config is None or "[DEC]" in tokenizer.get_vocab():
         return
     if 0 <= config.text_config.vocab_size - 2 - len(tokenizer) <= padding:
@@ -92,7 +92,7 @@ def _add_special(tokenizer: PreTrainedTokenizerBase, config: BlipConfig | None, 
 
 
 def _take_ids(config: BlipConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Set the ids of a config that was read off tensors, which don't tell them, to those of the tokenizer."""
+    """Set the special tokens of a config that was inferred from tensors, which do not tell them, to the tokenizer's."""
     text, vocabulary = config.text_config, tokenizer.get_vocab()
     if tokenizer.sep_token_id is not None and tokenizer.pad_token_id is not None:
         text.sep_token_id = text.eos_token_id = tokenizer.sep_token_id
@@ -102,12 +102,12 @@ def _take_ids(config: BlipConfig, tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: BlipConfig | None, where: str) -> None:
-    """Refuse a tokenizer with which a model would be silently wrong.
+    """Refuse a tokenizer that is not the model's: outputs would be wrong without an error.
 
     Args:
         tokenizer: to check.
         config: of the model; None checks the tokenizer alone.
-        where: what it was read from, for the error.
+        where: the file or folder that it was read from, for the error.
 
     Raises:
         CheckpointError: its ids are not the model's, it puts no [CLS] and [SEP] around a text, or it knows no words.
@@ -122,7 +122,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: BlipConfig | Non
 
 
 def _foreign(tokenizer: PreTrainedTokenizerBase, config: BlipConfig) -> str:
-    """What shows that the ids are another model's."""
+    """What does not match the model's ids, for the error; empty if all does."""
     text = config.text_config
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if highest >= text.vocab_size:
@@ -146,7 +146,7 @@ def _foreign(tokenizer: PreTrainedTokenizerBase, config: BlipConfig) -> str:
 
 
 def _unframed(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What is missing around a text."""
+    """What is wrong with the special tokens around a text, for the error; empty if nothing is."""
     ids = tokenizer("a picture of the").input_ids
     if len(ids) < 3 or ids[0] != tokenizer.cls_token_id or ids[-1] != tokenizer.sep_token_id:
         return "puts no [CLS] before and [SEP] behind a text, as BERT's does"

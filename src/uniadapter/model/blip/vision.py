@@ -1,4 +1,4 @@
-"""Frames through the visual encoder, layer by layer: all tokens, or the class token that contrast reads."""
+"""BLIP's visual encoder: the states of all tokens, or of the CLS tokens that the contrastive loss reads."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from uniadapter.model.store import head_dtype
 
 @dataclass(frozen=True)
 class Stem:
-    """What every adapter set of a frozen base begins with: the first layer, without its adapter.
+    """The first visual layer without its adapter, which all adapter sets of a frozen base share; see `visual_stem`.
 
     Args:
         attended: states of F frames after the first layer's attention, [F, N, d].
-        out: the first layer's output but for its adapter, [F, N, d].
+        out: the first layer's output without its adapter, [F, N, d].
     """
 
     attended: Tensor
@@ -29,25 +29,26 @@ class Stem:
 
 
 def visual_stem(model: PreTrainedModel, frames: Tensor, chunk: int = 0) -> Stem | None:
-    """Compute a stem once for the online set and its momentum; the base must be frozen.
-
-    None where attention drops out: each encoder then draws for itself.
+    """See `encoding.visual_stem`; the base must be frozen.
 
     Args:
         model: a BLIP of transformers.
         frames: normalised pixels [B, T, 3, H, W].
-        chunk: frames that go through at once; 0 means all.
+        chunk: frames that are computed at once; 0 means all.
+
+    Returns:
+        The first layer without its adapter; None with attention dropout, which each encoder draws for itself.
     """
     if model.training and model.config.vision_config.attention_dropout > 0:
         return None
     first = _layers(model)[0]
     with torch.no_grad():
-        parts = [first.base(_embedded(model, part)) for part in _chunks(frames.flatten(0, 1), chunk)]
+        parts = [first.without_adapter(_embedded(model, part)) for part in _chunks(frames.flatten(0, 1), chunk)]
     return Stem(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def all_tokens(model: PreTrainedModel, frames: Tensor, chunk: int = 0, stem: Stem | None = None) -> Tensor:
-    """States of all tokens of frames [B, T, 3, H, W], [B, T, N, d]."""
+    """Last states of all tokens, [B, T, N, d], for frames [B, T, 3, H, W]."""
     states = []
     for hidden in _after_first(model, frames, chunk, stem):
         for layer in _layers(model)[1:]:
@@ -57,7 +58,7 @@ def all_tokens(model: PreTrainedModel, frames: Tensor, chunk: int = 0, stem: Ste
 
 
 def class_tokens(model: PreTrainedModel, frames: Tensor, chunk: int = 0, stem: Stem | None = None) -> Tensor:
-    """States of the class tokens alone, [B, T, d]: the last layer computes nothing else."""
+    """Last states of the CLS tokens, [B, T, d], for frames [B, T, 3, H, W]; the last layer computes nothing else."""
     *_, last = layers = _layers(model)
     if len(layers) == 1:
         return all_tokens(model, frames, chunk, stem)[:, :, 0]
@@ -65,18 +66,18 @@ def class_tokens(model: PreTrainedModel, frames: Tensor, chunk: int = 0, stem: S
     for hidden in _after_first(model, frames, chunk, stem):
         for layer in layers[1:-1]:
             hidden = layer(hidden)
-        states.append(model.vision_model.post_layernorm(last.first(hidden)))
+        states.append(model.vision_model.post_layernorm(last.class_token(hidden)))
     return torch.cat(states).unflatten(0, frames.shape[:2])
 
 
 def _after_first(model: PreTrainedModel, frames: Tensor, chunk: int, stem: Stem | None) -> Iterator[Tensor]:
-    """The first layer's output, a chunk of frames at a time."""
+    """Outputs of the first layer, [F, N, d], a chunk of F frames at a time."""
     first = _layers(model)[0]
     if stem is None:
         yield from (first(_embedded(model, part)) for part in _chunks(frames.flatten(0, 1), chunk))
         return
     for attended, out in zip(_chunks(stem.attended, chunk), _chunks(stem.out, chunk), strict=True):
-        yield first.adapt(attended, out)
+        yield first.with_adapter(attended, out)
 
 
 def _layers(model: PreTrainedModel) -> list[AdaptedVisionLayer]:
@@ -85,7 +86,7 @@ def _layers(model: PreTrainedModel) -> list[AdaptedVisionLayer]:
 
 
 def _embedded(model: PreTrainedModel, frames: Tensor) -> Tensor:
-    """Frames of a size other than the model's interpolate its position embeddings, as BLIP does."""
+    """Patch embeddings [F, N, d]; position embeddings are interpolated for other image sizes, as in BLIP."""
     size = model.config.vision_config.image_size
     return model.vision_model.embeddings(frames, interpolate_pos_encoding=frames.shape[-2:] != (size, size))
 
@@ -104,12 +105,12 @@ def encode_visual(model: PreTrainedModel, frames: Tensor, chunk: int = 0, stem: 
 
 
 def visual_feature(model: PreTrainedModel, frames: Tensor, chunk: int = 0, stem: Stem | None = None) -> Tensor:
-    """`encode_visual`'s feature alone, [B, e]: in the last layer nothing is computed but what it reads."""
+    """See `encoding.visual_feature`; the last layer computes the CLS token alone."""
     return project(model, "vision_proj", class_tokens(model, frames, chunk, stem).mean(1))
 
 
 def project(model: PreTrainedModel, head: str, states: Tensor) -> Tensor:
-    """Unit-length features [..., e] of states [..., d]; e = 0 where the model has no such head."""
+    """Unit-length features [..., e] of states [..., d], by the head of that name; e = 0 if the model has none."""
     linear = getattr(model, head, None)
     if linear is None:
         return states.new_zeros((*states.shape[:-1], 0))

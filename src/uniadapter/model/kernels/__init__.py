@@ -1,1 +1,1 @@
-"""Speed, not method: attention, packing without padding, and products with frozen matrices."""
+"""What makes the method fast and is no part of it: attention, packing without padding, frozen linear layers."""

@@ -1,9 +1,9 @@
-"""Cross-attention of few queries: the weights of keys and values go onto the queries, and no visual is projected.
+"""Attention by weight absorption: the key and value projections are applied to the queries and outputs instead.
 
-A visual's keys and values cost two products of its K tokens with d x d weights, whoever asks. With q (W x + b) =
-(q W) x + q b they can be left out: each head's queries are taken to the visual's space and meet its tokens themselves.
-That costs each query H times as much on the K tokens, so it pays for few queries a visual: a search whose one text
-meets many candidates.
+To project a visual's K tokens to keys and values takes two multiplications with d x d matrices. Since q (W x + b) =
+(q W) x + q b, the key projection can be absorbed into the queries, which then attend to the tokens x directly, and the
+value projection is applied to the result. Attention itself then costs H times as much, so this is cheaper for few
+queries: when one text is matched with many candidates, say. (DeepSeek-V2, arXiv 2405.04434, does it for its latents.)
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 Projection = tuple[Tensor, Tensor]  # weight and bias
 
 
-def pays(queries: int, tokens: int, width: int, heads: int) -> bool:
-    """Whether projecting the queries is the lesser work.
+def absorbing_is_cheaper(queries: int, tokens: int, width: int, heads: int) -> bool:
+    """Whether absorbing the projections takes fewer multiplications than computing keys and values.
 
     Args:
-        queries: of a visual.
-        tokens: of a visual.
-        width: d.
-        heads: H.
+        queries: number of queries that attend to one visual.
+        tokens: K, tokens of the visual.
+        width: d, hidden size.
+        heads: H, attention heads.
     """
     projected = 2 * tokens * width * width + 2 * queries * tokens * width
     absorbed = 2 * queries * width * width + 2 * heads * queries * tokens * width
@@ -36,22 +36,22 @@ def absorbed_attention(
     key: Projection,
     value: Projection,
     deltas: tuple[Tensor | None, Tensor | None] = (None, None),
-    change: Callable[[Tensor], Tensor] | None = None,
+    score_mod: Callable[[Tensor], Tensor] | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Attention to the keys and values that two projections would make of visual tokens, without making them.
+    """Attention to the keys and values of visual tokens, computed without these; equal up to rounding.
 
     Args:
-        query: [R, H, W, d_h].
-        visual: tokens attended to, [R, K, d].
-        key: weight [H * d_h, d] and bias of their key projection.
-        value: of their value projection.
-        deltas: what is added to keys and to values, [R, K, H * d_h] each, or None.
-        change: from scores [R, H, W, K] to other scores, before the softmax.
-        dropout: probability on the attention's weights.
+        query: [R, H, W, d_h], not yet scaled.
+        visual: tokens that are attended to, [R, K, d].
+        key: weight [H * d_h, d] and bias [H * d_h] of the key projection.
+        value: the same of the value projection.
+        deltas: added to the keys and to the values, [R, K, H * d_h] each, or None.
+        score_mod: maps scores [R, H, W, K] to scores, before the softmax.
+        dropout: probability of dropping an attention weight.
 
     Returns:
-        The context, [R, H, W, d_h].
+        The attention output, [R, H, W, d_h].
     """
     rows, heads, width, size = query.shape
     query = query * size**-0.5
@@ -62,7 +62,7 @@ def absorbed_attention(
     scores += (query * key[1].view(heads, 1, size).to(query.dtype)).sum(-1, keepdim=True)
     if deltas[0] is not None:
         scores += query @ _split(deltas[0], heads).transpose(2, 3)
-    probabilities = torch.softmax(scores if change is None else change(scores), dim=-1).to(visual.dtype)
+    probabilities = torch.softmax(scores if score_mod is None else score_mod(scores), dim=-1).to(visual.dtype)
     probabilities = nn.functional.dropout(probabilities, dropout)
     seen = (probabilities.flatten(1, 2) @ visual).view(rows, heads, width, -1).transpose(0, 1).flatten(1, 2)
     context = seen @ value[0].view(heads, size, -1).transpose(1, 2).to(seen.dtype)  # [H, R * W, d_h]

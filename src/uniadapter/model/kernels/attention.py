@@ -1,4 +1,4 @@
-"""Scaled dot-product attention by whatever is fastest and holds no more scores than it must."""
+"""Scaled dot-product attention, by the fastest way for the device and dtype, with bounded memory for scores."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-SCORE_ELEMENTS = 1 << 22  # scores held at once where they are held at all (16 MB of float32)
-_MANY = 512  # queries from which half-precision products gain by a multiple of 4: 577 take a fifth longer than 580
+SCORE_ELEMENTS = 1 << 22  # most scores held at once (16 MB of float32)
+_MANY = (
+    512  # with more queries than this, a multiple of 4 is faster in half precision: 577 take a fifth longer than 580
+)
 _HALF = (torch.bfloat16, torch.float16)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
-    """Softmax of q k / sqrt(d_h), times v.
+    """softmax(q k / sqrt(d_h) + mask) v.
 
-    Torch's fused attention, but for half precision on a CPU: there its kernel takes 1.5 times (forward) to twice (with
-    the backward pass) as long as the products one after the other (docs/log.md, 2026-11-25).
+    By PyTorch's fused attention, except in half precision on a CPU, where its kernel takes 1.5 times (forward) to twice
+    (with the backward pass) as long as separate matrix multiplications (docs/log.md, 2026-11-25).
 
     Args:
         query: [B, H, Q, d_h].
         key: [B, H, K, d_h].
         value: [B, H, K, d_h].
         mask: additive, broadcastable to [B, H, Q, K], in the query's dtype, or None.
-        dropout: probability on the attention's weights.
+        dropout: probability of dropping an attention weight.
 
     Returns:
-        The context, [B, H, Q, d_h].
+        The attention output, [B, H, Q, d_h].
     """
     if query.device.type != "cpu" or query.dtype not in _HALF:
         return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
@@ -35,7 +37,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     if mask is None and asked > _MANY:
         query = nn.functional.pad(query, (0, 0, 0, -asked % 4))
     key, value = key.to(query.dtype), value.to(query.dtype)  # as autocast does for the fused one
-    with torch.autocast("cpu", enabled=False):  # it would convert all scores for the softmax, and back
+    with torch.autocast("cpu", enabled=False):  # autocast would convert all scores for the softmax, and back
         if torch.is_grad_enabled() or query.shape[:3].numel() * key.shape[2] <= SCORE_ELEMENTS:
             scores = query @ key.transpose(-1, -2)
             return (_weights(scores if mask is None else scores + mask, dropout) @ value)[:, :, :asked]
@@ -44,28 +46,28 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     def masked(scores: Tensor, row: int, part: slice) -> Tensor:
         return scores if seen is None else scores.add_(seen[row, :, part])
 
-    return by_parts(query, key, value, masked, dropout)[:, :, :asked]
+    return attention_in_chunks(query, key, value, masked, dropout)[:, :, :asked]
 
 
 def attend_to(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, weights: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """Attention of a layer; the eager way only where the weights themselves are asked for.
+    """Attention of a layer, with the attention weights if they are asked for.
 
     Args:
         query: [B, H, Q, d_h].
         key: [B, H, K, d_h].
         value: [B, H, K, d_h].
         mask: additive, broadcastable to [B, H, Q, K], or None.
-        dropout: probability on the weights.
-        weights: return the weights too.
+        dropout: probability of dropping an attention weight.
+        weights: whether to return the attention weights, which takes the slower, eager way.
 
     Returns:
-        The context [B, Q, H * d_h], and the weights [B, H, Q, K] or None.
+        The attention output [B, Q, H * d_h], and the weights [B, H, Q, K] or None.
     """
     if mask is not None:
-        # In the query's dtype, which autocast may have changed. Float32's lowest would become -inf in it, as would its
-        # own lowest with a negative score, and a row that is masked throughout NaN.
+        # In the query's dtype, which autocast may have changed. The lowest float32 would become -inf in it, as would
+        # the dtype's own lowest plus a negative score, and a row that is masked throughout would become NaN.
         mask = mask.clamp(min=torch.finfo(query.dtype).min / 2).to(query.dtype)
     if weights:
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
@@ -78,27 +80,27 @@ def attend_to(
 
 
 def lowered(states: Tensor) -> Tensor:
-    """States in the dtype that autocast's products take, so that not each of several converts them for itself."""
+    """States in the dtype of autocast, if it is on, so that several layers do not each convert them."""
     kind = states.device.type
     if not torch.is_autocast_enabled(kind) or states.dtype == torch.float64:
         return states
     return states.to(torch.get_autocast_dtype(kind))
 
 
-def by_parts(
-    query: Tensor, key: Tensor, value: Tensor, change: Callable[[Tensor, int, slice], Tensor], dropout: float = 0.0
+def attention_in_chunks(
+    query: Tensor, key: Tensor, value: Tensor, score_mod: Callable[[Tensor, int, slice], Tensor], dropout: float = 0.0
 ) -> Tensor:
-    """Attention with scores that a function changes, of a few queries at a time, so that only theirs are held.
+    """Attention for a few queries at a time, to bound the memory for scores.
 
     Args:
-        query: [B, H, Q, d_h], scaled unless `change` scales.
+        query: [B, H, Q, d_h], already scaled unless `score_mod` does it.
         key: [B, H, K, d_h].
         value: [B, H, K, d_h].
-        change: from scores [H, q, K], their row among B and their slice of the Q queries, to other scores.
-        dropout: probability on the attention's weights.
+        score_mod: maps scores [H, q, K], their row among B and their slice of the Q queries to scores.
+        dropout: probability of dropping an attention weight.
 
     Returns:
-        The context, [B, H, Q, d_h].
+        The attention output, [B, H, Q, d_h].
     """
     step = max(1, SCORE_ELEMENTS // (query.shape[1] * key.shape[2]))
     out = []
@@ -107,12 +109,12 @@ def by_parts(
             parts = []
             for start in range(0, query.shape[2], step):
                 part = slice(start, start + step)
-                scores = change(query[row, :, part] @ key[row].transpose(-1, -2), row, part)
+                scores = score_mod(query[row, :, part] @ key[row].transpose(-1, -2), row, part)
                 parts.append(_weights(scores, dropout) @ value[row])
             out.append(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
     return torch.stack(out)
 
 
 def _weights(scores: Tensor, dropout: float) -> Tensor:
-    """Softmax, which computes in float32 inside, and dropout."""
+    """Softmax, which accumulates in float32, and dropout."""
     return nn.functional.dropout(torch.softmax(scores, dim=-1), dropout)

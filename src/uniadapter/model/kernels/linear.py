@@ -1,9 +1,8 @@
-"""Products with the base's matrices on a CPU, by the faster of the two libraries that torch was built with.
+"""Frozen linear layers on a CPU, by the faster of the two libraries that PyTorch is built with.
 
-For float32 torch takes MKL, which is tuned for Intel's processors; on AMD's its other library, oneDNN, is 5 to 26%
-faster for BLIP-base's shapes, forward and backward (benchmarks/products.py). Half precision goes to oneDNN anyway.
-Where no gradient is wanted, oneDNN applies the activation to what it has just computed, and the wide states of a
-feed-forward are written once. On a GPU nothing changes.
+For float32 PyTorch uses MKL, which is tuned for Intel's processors; on AMD's, its other library, oneDNN, is 5 to 26%
+faster for BLIP-base's shapes, forward and backward (benchmarks/linear.py). PyTorch uses oneDNN for half precision
+anyway. Without gradients, oneDNN also fuses the activation into the linear layer. On a GPU nothing changes.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ from uniadapter.model.kernels.attention import lowered
 
 
 class BaseLinear(nn.Linear):
-    """A linear layer of the base."""
+    """A linear layer of the base, computed by `frozen_linear`."""
 
-    original = nn.Linear  # what it is again once the last adapter is gone
+    original = nn.Linear  # the class that `store.original_types` restores
 
     def forward(self, input: Tensor) -> Tensor:
         """As `nn.Linear`, [..., in] to [..., out]."""
-        return product(input, self.weight, self.bias)
+        return frozen_linear(input, self.weight, self.bias)
 
 
-def product(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`nn.functional.linear`: W x + b, equal to rounding.
+def frozen_linear(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`nn.functional.linear`, W x + b, by oneDNN where that is faster; equal up to rounding.
 
     Args:
         states: x [..., in].
@@ -41,41 +40,41 @@ def product(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     Returns:
         [..., out].
     """
-    if not _suits(states, weight, bias):
+    if not _onednn_suits(states, weight, bias):
         return nn.functional.linear(states, weight, bias)
     if torch.is_grad_enabled() and states.requires_grad:
-        return _Product.apply(states, weight, bias)  # type: ignore[no-any-return]
+        return _FrozenLinear.apply(states, weight, bias)  # type: ignore[no-any-return]
     return _by_onednn(states, weight, bias)
 
 
-def activated(states: Tensor, linear: nn.Linear, activation: nn.Module) -> Tensor:
-    """The activation of a linear layer's output.
+def linear_then_activation(states: Tensor, linear: nn.Linear, activation: nn.Module) -> Tensor:
+    """`activation(linear(states))`; without gradients, oneDNN fuses GELU into the linear layer.
 
     Args:
         states: x [..., in].
-        linear: in to out.
-        activation: of each element.
+        linear: from in to out.
+        activation: elementwise.
 
     Returns:
         [..., out].
     """
-    if type(activation) is GELUActivation and is_plain(linear) and not torch.is_grad_enabled():
+    if type(activation) is GELUActivation and is_base_linear(linear) and not torch.is_grad_enabled():
         lower = lowered(states)
-        if _suits(lower, linear.weight, linear.bias) or _both_bfloat16(lower, linear.weight):
+        if _onednn_suits(lower, linear.weight, linear.bias) or _onednn_suits_bfloat16(lower, linear.weight):
             return _by_onednn(lower, linear.weight, linear.bias, "gelu")
     return activation(linear(states))
 
 
-def is_plain(linear: nn.Module) -> bool:
-    """Whether a layer is the base's own, with no hook, so that its weights may stand for it.
+def is_base_linear(linear: nn.Module) -> bool:
+    """Whether a layer is the base's own and has no hooks, so that its weight and bias may be used directly.
 
-    Somebody may have put another layer in its place, LoRA or a quantised one, whose `weight` is not all that it does.
+    A layer that LoRA or quantisation has replaced computes more than `weight` and `bias` tell.
     """
     return type(linear) is BaseLinear and not (linear._forward_hooks or linear._forward_pre_hooks)
 
 
-def _both_bfloat16(states: Tensor, weight: Tensor) -> bool:
-    """On a CPU whose bfloat16 products oneDNN has."""
+def _onednn_suits_bfloat16(states: Tensor, weight: Tensor) -> bool:
+    """Whether states and weight are bfloat16, on a CPU for which oneDNN supports it."""
     return (
         not torch.compiler.is_compiling()
         and states.dtype == weight.dtype == torch.bfloat16
@@ -86,8 +85,8 @@ def _both_bfloat16(states: Tensor, weight: Tensor) -> bool:
     )
 
 
-def _suits(states: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Frozen, float32 throughout, on a CPU where it is the faster way; a compiler has ways of its own."""
+def _onednn_suits(states: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether the layer is frozen, float32, and on a CPU where oneDNN is faster; `torch.compile` chooses for itself."""
     return (
         not torch.compiler.is_compiling()
         and states.dtype == weight.dtype == torch.float32
@@ -102,18 +101,18 @@ def _suits(states: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 @functools.cache
 def has_onednn() -> bool:
-    """Whether torch was built with it."""
+    """Whether PyTorch is built with oneDNN."""
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 @functools.cache
 def prefers_onednn() -> bool:
-    """Whether torch would take MKL on a processor that it is not tuned for, and has oneDNN too."""
+    """Whether PyTorch would use MKL on an AMD processor, and has oneDNN too."""
     return has_onednn() and torch.backends.mkl.is_available() and "AuthenticAMD" in _processor()
 
 
 def _processor() -> str:
-    """What names the processor's maker: a file on Linux, the platform's own string on Windows."""
+    """A text that names the processor's vendor."""
     file = Path("/proc/cpuinfo")
     return file.read_text() if file.exists() else platform.processor()
 
@@ -122,8 +121,8 @@ def _by_onednn(states: Tensor, weight: Tensor, bias: Tensor | None, activation: 
     return torch.ops.mkldnn._linear_pointwise(states, weight, bias, activation, [], "none")
 
 
-class _Product(torch.autograd.Function):
-    """The same with a gradient for the states alone; nothing is stored but the weight itself."""
+class _FrozenLinear(torch.autograd.Function):
+    """The linear layer with a gradient for the states alone; only the weight is saved for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -133,4 +132,4 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         (weight,) = ctx.saved_tensors
-        return product(gradient, weight.t()), None, None
+        return frozen_linear(gradient, weight.t()), None, None

@@ -1,4 +1,4 @@
-"""How tokens are laid out: texts behind one another without padding, and the texts of one visual as one long query."""
+"""Packing of texts without padding, and of the texts of one visual into one long query."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ import torch
 from torch import Tensor
 
 _WIDTHS = tuple(2**power for power in range(20))
-_COPY_TOKENS = 64  # what copying one visual's keys and values costs, in query tokens; only shifts a choice of layout
+_COPY_TOKENS = 64  # cost of copying one visual's keys and values, in query tokens; a heuristic, outputs do not change
 
-Movable = TypeVar("Movable", bound="_OnDevice")
+MovableT = TypeVar("MovableT", bound="_Movable")
 
 
-class _OnDevice:
-    """Tensors that move together."""
+class _Movable:
+    """A dataclass of tensors that are moved together."""
 
-    def to(self: Movable, device: torch.device) -> Movable:
+    def to(self: MovableT, device: torch.device) -> MovableT:
         """The same on another device."""
-        found = {n: v.to(device) for n, v in vars(self).items() if isinstance(v, (Tensor, _OnDevice))}
+        found = {n: v.to(device) for n, v in vars(self).items() if isinstance(v, (Tensor, _Movable))}
         return replace(self, **found)  # type: ignore[type-var]
 
 
 def left_aligned(ids: Tensor, mask: Tensor, positions: int) -> tuple[Tensor, Tensor]:
-    """Texts whose tokens stand at the left, as everything below reads them; padding on the left is moved to the right.
+    """Move padding on the left of texts to the right, and check the mask.
 
     Args:
         ids: token ids [S, L].
         mask: [S, L], 1 for tokens, 0 for padding.
-        positions: tokens that the model takes.
+        positions: most tokens that the model takes.
 
     Returns:
-        Ids and mask [S, L].
+        Ids and mask [S, L], padded on the right.
 
     Raises:
-        ValueError: the mask is no mask of these ids, has holes, or a text has no token or too many.
+        ValueError: ids and mask differ in shape, the mask has holes or other values than 0 and 1, or a text has no
+            token or too many.
     """
     if ids.ndim != 2 or ids.shape != mask.shape:
         raise ValueError(f"ids and mask must both be [S, L], not {list(ids.shape)} and {list(mask.shape)}")
@@ -65,19 +66,21 @@ def left_aligned(ids: Tensor, mask: Tensor, positions: int) -> tuple[Tensor, Ten
 
 
 def refuse_padding_before(mask: Tensor) -> None:
-    """Raise `ValueError` where a mask [S, L] has padding before a token."""
+    """Raise `ValueError` if a mask [S, L] has padding on the left."""
     if mask.shape[1] > 1 and bool((mask[:, 1:] > mask[:, :-1]).any()):
         raise ValueError("texts must be padded on the right: encode_text gives such, whatever the tokenizer's side")
 
 
 @dataclass(frozen=True)
-class Packing(_OnDevice):
-    """S texts of up to L tokens, their N tokens behind one another: only attention among them sees padding.
+class Packing(_Movable):
+    """Index tensors between S padded texts of L tokens and their N tokens without padding, concatenated.
+
+    Only self-attention pads its inputs; everything else is computed on [N, d].
 
     Args:
-        lengths: tokens of each text, [S].
-        places: where each token stands among the S * L padded places, [N].
-        tokens: which token stands in each place, [S, L]; padding repeats the text's first, so that it stays finite.
+        lengths: number of tokens of each text, [S].
+        places: position of each token among the S * L padded ones, [N].
+        tokens: token at each padded position, [S, L]; padding repeats the text's first token, so that it is finite.
     """
 
     lengths: Tensor
@@ -86,7 +89,7 @@ class Packing(_OnDevice):
 
     @classmethod
     def of(cls, lengths: Tensor, longest: int = 0) -> Packing:
-        """Of texts with these lengths, [S], padded to `longest`, or as far as needed."""
+        """The packing of texts of these lengths, [S]; padded to `longest` tokens, or to the longest text if it is 0."""
         longest = longest or int(lengths.max())
         position = torch.arange(longest, device=lengths.device)
         real = position < lengths[:, None]
@@ -96,7 +99,7 @@ class Packing(_OnDevice):
 
     @property
     def firsts(self) -> Tensor:
-        """Each text's first token, [S]."""
+        """Index of each text's first token, [S]."""
         return self.tokens[:, 0]
 
     @property
@@ -105,18 +108,18 @@ class Packing(_OnDevice):
         return len(self.places) < self.tokens.numel()
 
     def pad(self, packed: Tensor) -> Tensor:
-        """[N, d] to [S, L, d]."""
+        """Packed states [N, d] to padded ones, [S, L, d]."""
         if not self.padded:
             return packed.unflatten(0, self.tokens.shape)
         return packed.index_select(0, self.tokens.flatten()).unflatten(0, self.tokens.shape)
 
     def pack(self, padded: Tensor) -> Tensor:
-        """[S, L, d] to [N, d]."""
+        """Padded states [S, L, d] to packed ones, [N, d]."""
         flat = padded.flatten(0, 1)
         return flat.index_select(0, self.places) if self.padded else flat
 
     def mask(self, dtype: torch.dtype) -> Tensor | None:
-        """What is added to scores so that padding is not attended to, [S, 1, 1, L]; None where there is none."""
+        """The additive attention mask of padding, [S, 1, 1, L]; None if nothing is padded."""
         if not self.padded:
             return None
         seen = torch.arange(self.tokens.shape[1], device=self.lengths.device) < self.lengths[:, None]
@@ -124,14 +127,16 @@ class Packing(_OnDevice):
 
 
 @dataclass(frozen=True)
-class Queries(_OnDevice):
-    """N query tokens, sorted by what they attend to, as R rows of W slots.
+class Queries(_Movable):
+    """Index tensors that arrange N query tokens, sorted by visual, as R rows of W for cross-attention.
+
+    All tokens of a row attend to the same visual, so a visual's keys and values are used by all its texts at once.
 
     Args:
-        rows: which visual each row attends to, [R].
-        slots: token in each slot, [R, W]; an empty slot repeats the row's first, so that padding stays finite.
-        places: where each token stands among the R * W slots, [N].
-        shared: every visual has one row, in order.
+        rows: visual that each row attends to, [R].
+        slots: token in each slot, [R, W]; an empty slot repeats the row's first token, so that it is finite.
+        places: slot of each token among the R * W, [N].
+        shared: whether every visual has exactly one row, in order.
     """
 
     rows: Tensor
@@ -141,10 +146,13 @@ class Queries(_OnDevice):
 
     @classmethod
     def of(cls, counts: Tensor) -> Queries:
-        """Of so many tokens for each visual, [V'].
+        """Arrange the query tokens of V' visuals.
 
-        The width is the one that wastes least: empty slots cost attention, a visual that needs several rows costs a
-        copy of its keys and values.
+        W is chosen for the least cost: empty slots cost attention, and a visual with several rows needs copies of its
+        keys and values.
+
+        Args:
+            counts: number of query tokens of each visual, [V'].
         """
 
         def cost(width: int) -> int:
@@ -165,35 +173,35 @@ class Queries(_OnDevice):
         return cls(rows, slots.view(-1, width), places, len(rows) == len(counts))
 
     def repeat(self, states: Tensor) -> Tensor:
-        """[V', ...] to [R, ...]; nothing is copied where every visual has one row."""
+        """Visuals' states [V', ...] to rows, [R, ...]; copies nothing if every visual has one row."""
         return states if self.shared else states[self.rows]
 
     def pack(self, states: Tensor) -> Tensor:
-        """[N, ...] to [R, W, ...]."""
+        """Tokens' states [N, ...] to slots, [R, W, ...]."""
         if self.slots.numel() == len(self.places):
             return states.unflatten(0, self.slots.shape)
         return states.index_select(0, self.slots.flatten()).unflatten(0, self.slots.shape)
 
     def unpack(self, packed: Tensor) -> Tensor:
-        """[R, W, ...] back to [N, ...]."""
+        """Slots [R, W, ...] back to tokens, [N, ...]."""
         flat = packed.flatten(0, 1)
         return flat if self.slots.numel() == len(self.places) else flat.index_select(0, self.places)
 
 
 @dataclass(frozen=True)
-class Groups(_OnDevice):
-    """P pairs, sorted by visual.
+class PackedPairs(_Movable):
+    """P pairs of a text and a visual, sorted by visual, with their texts packed.
 
     Args:
-        order: position of each sorted pair among the pairs given, [P].
+        order: position of each sorted pair among the given pairs, [P].
         texts: text row of each sorted pair, [P].
         pair_visuals: visual row of each sorted pair, [P].
-        visuals: the different visual rows that occur, [V'].
+        visuals: the distinct visual rows that occur, ascending, [V'].
         packing: of the sorted pairs' texts.
-        pair_of_token: sorted pair that each of the N tokens belongs to, [N].
-        place_in_text: where in its text it stands, [N].
-        tokens: all N tokens as queries.
-        firsts: the first token of each sorted pair as queries.
+        pair_of_token: sorted pair of each of the N tokens, [N].
+        position_in_text: position of each token in its text, [N].
+        tokens: all N tokens arranged as queries.
+        firsts: the first tokens of the sorted pairs arranged as queries.
     """
 
     order: Tensor
@@ -202,25 +210,25 @@ class Groups(_OnDevice):
     visuals: Tensor
     packing: Packing
     pair_of_token: Tensor
-    place_in_text: Tensor
+    position_in_text: Tensor
     tokens: Queries
     firsts: Queries
 
     def restore(self, states: Tensor) -> Tensor:
-        """[P, ...] of sorted pairs to the order in which they were given."""
+        """States of sorted pairs, [P, ...], in the order in which the pairs were given."""
         return states[torch.argsort(self.order)]
 
 
-def group_pairs(pairs: Tensor, lengths: Tensor, longest: int = 0) -> Groups:
-    """Lay out pairs.
+def pack_pairs(pairs: Tensor, lengths: Tensor, longest: int = 0) -> PackedPairs:
+    """Sort pairs by visual and pack their texts.
 
     Args:
         pairs: [P, 2] of (text row, visual row), at least one.
-        lengths: tokens of each text, [S].
-        longest: what texts are padded to; 0 is as far as needed.
+        lengths: number of tokens of each text, [S].
+        longest: number of tokens that texts are padded to for self-attention; 0 means the longest text's.
 
     Returns:
-        The layout, on the CPU.
+        Index tensors on the CPU.
     """
     pairs, lengths = pairs.detach().cpu(), lengths.detach().cpu()
     order = torch.argsort(pairs[:, 1], stable=True)
@@ -229,7 +237,7 @@ def group_pairs(pairs: Tensor, lengths: Tensor, longest: int = 0) -> Groups:
     own = lengths[texts]
     packing = Packing.of(own, longest)
     tokens = torch.zeros_like(counts).index_add_(0, inverse, own)
-    return Groups(
+    return PackedPairs(
         order,
         texts,
         pair_visuals,

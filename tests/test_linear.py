@@ -1,4 +1,4 @@
-"""Products by oneDNN equal torch's own, with gradients, and are taken for frozen float32 on a CPU alone."""
+"""Linear layers by oneDNN equal torch's own, with gradients, and are taken for frozen float32 on a CPU alone."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import GELUActivation
 
-import uniadapter.model.backbone
+import uniadapter.model.blip.fusion
 from tiny import tiny_model, tiny_texts
 from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.config import AdapterConfig
 from uniadapter.model.backbone import adopt, restore
 from uniadapter.model.encoding import encode_text, encode_visual, fuse, visual_feature
-from uniadapter.model.kernels import linear as products
-from uniadapter.model.kernels.linear import BaseLinear, activated, product
+from uniadapter.model.kernels import linear as kernels
+from uniadapter.model.kernels.linear import BaseLinear, frozen_linear, linear_then_activation
 
 pytestmark = pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="torch without oneDNN")
 
@@ -25,14 +25,14 @@ pytestmark = pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """As on a processor where oneDNN is preferred; the shapes of states that it was called for."""
     calls: list[tuple[int, ...]] = []
-    real = products._by_onednn
+    real = kernels._by_onednn
 
     def spied(states: Tensor, *rest: Any) -> Tensor:
         calls.append(tuple(states.shape))
         return real(states, *rest)
 
-    monkeypatch.setattr(products, "prefers_onednn", lambda: True)
-    monkeypatch.setattr(products, "_by_onednn", spied)
+    monkeypatch.setattr(kernels, "prefers_onednn", lambda: True)
+    monkeypatch.setattr(kernels, "_by_onednn", spied)
     return calls
 
 
@@ -43,7 +43,7 @@ def test_it_is_torchs_linear_and_its_gradient(shape: tuple[int, ...], with_bias:
     width = shape[-1]
     weight, bias = torch.randn(17, width), torch.randn(17) if with_bias else None
     outputs, gradients = [], []
-    for way in (product, nn.functional.linear):
+    for way in (frozen_linear, nn.functional.linear):
         states = torch.randn(shape, generator=torch.Generator().manual_seed(1)).requires_grad_()
         out = way(states, weight, bias)
         (out * torch.arange(17)).sum().backward()
@@ -58,27 +58,27 @@ def test_it_is_torchs_linear_and_its_gradient(shape: tuple[int, ...], with_bias:
 def test_slices_and_transposed_states(taken: list) -> None:
     torch.manual_seed(0)
     states, weight, bias = torch.randn(24, 2, 6).permute(1, 2, 0)[:, ::2], torch.randn(30, 24)[5:20], torch.randn(15)
-    assert torch.allclose(product(states, weight, bias), nn.functional.linear(states, weight, bias), atol=1e-5)
+    assert torch.allclose(frozen_linear(states, weight, bias), nn.functional.linear(states, weight, bias), atol=1e-5)
     assert taken
 
 
 def test_a_gradient_of_a_gradient(taken: list) -> None:
     states, weight = torch.randn(3, 4, requires_grad=True), torch.randn(5, 4)
-    (first,) = torch.autograd.grad(product(states, weight).pow(2).sum(), states, create_graph=True)
+    (first,) = torch.autograd.grad(frozen_linear(states, weight).pow(2).sum(), states, create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), states)
     assert torch.allclose(second, (2 * weight.t() @ weight).sum(0).expand(3, 4), atol=1e-5)
 
 
 def test_what_is_left_to_torch(taken: list, monkeypatch: pytest.MonkeyPatch) -> None:
     states, weight, bias = torch.randn(3, 4), torch.randn(5, 4), torch.randn(5)
-    product(states.double(), weight.double(), bias.double())
-    product(states[:0], weight, bias)
-    product(states, weight.clone().requires_grad_(), bias)
-    product(states, weight, bias.clone().requires_grad_())
+    frozen_linear(states.double(), weight.double(), bias.double())
+    frozen_linear(states[:0], weight, bias)
+    frozen_linear(states, weight.clone().requires_grad_(), bias)
+    frozen_linear(states, weight, bias.clone().requires_grad_())
     with torch.autocast("cpu", torch.bfloat16):
-        assert product(states, weight, bias).dtype == torch.bfloat16
-    monkeypatch.setattr(products, "prefers_onednn", lambda: False)
-    product(states, weight, bias)
+        assert frozen_linear(states, weight, bias).dtype == torch.bfloat16
+    monkeypatch.setattr(kernels, "prefers_onednn", lambda: False)
+    frozen_linear(states, weight, bias)
     assert not taken
 
 
@@ -107,8 +107,8 @@ def test_the_bases_linears_go_that_way_and_come_back(taken: list) -> None:
     ("text", "expected"), [("vendor_id : AuthenticAMD", True), ("vendor_id : GenuineIntel", False)]
 )
 def test_which_processors(text: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "_processor", lambda: text)
-    asked = products.prefers_onednn.__wrapped__()
+    monkeypatch.setattr(kernels, "_processor", lambda: text)
+    asked = kernels.prefers_onednn.__wrapped__()
     assert asked == (expected and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available())
 
 
@@ -117,7 +117,7 @@ def test_an_activation_is_applied_where_it_is_computed(dtype: torch.dtype, taken
     torch.manual_seed(0)
     states, linear = torch.randn(3, 5, 24), BaseLinear(24, 17).requires_grad_(False).to(dtype)
     with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-        out = activated(states, linear, GELUActivation())
+        out = linear_then_activation(states, linear, GELUActivation())
         expected = nn.functional.gelu(linear(states).float())
     assert out.dtype == dtype
     assert out.shape == (3, 5, 17)
@@ -130,15 +130,15 @@ def test_an_activation_apart(taken: list, monkeypatch: pytest.MonkeyPatch) -> No
     linear = BaseLinear(24, 17).requires_grad_(False)
     states = torch.randn(3, 24)
     expected = nn.functional.gelu(nn.functional.linear(states, linear.weight, linear.bias))
-    assert torch.allclose(activated(states, linear, GELUActivation()), expected, atol=1e-5)
+    assert torch.allclose(linear_then_activation(states, linear, GELUActivation()), expected, atol=1e-5)
     with torch.no_grad():
-        assert torch.allclose(activated(states, linear, nn.ReLU()), linear(states).relu(), atol=1e-5)
-        double = activated(states.double(), linear.double(), GELUActivation())
+        assert torch.allclose(linear_then_activation(states, linear, nn.ReLU()), linear(states).relu(), atol=1e-5)
+        double = linear_then_activation(states.double(), linear.double(), GELUActivation())
         assert torch.allclose(double.float(), expected, atol=1e-5)
-        monkeypatch.setattr(products, "has_onednn", lambda: False)
+        monkeypatch.setattr(kernels, "has_onednn", lambda: False)
         lower = BaseLinear(24, 17).requires_grad_(False).bfloat16()
         before = len(taken)
-        activated(states.bfloat16(), lower, GELUActivation())
+        linear_then_activation(states.bfloat16(), lower, GELUActivation())
     assert len(taken) == before
 
 
@@ -166,7 +166,7 @@ def test_a_layer_put_in_the_place_of_the_bases_is_obeyed(
     }[part]  # fmt: skip
     layer.__class__ = Doubled
     frames, pairs = torch.randn(2, 2, 3, 32, 32), torch.tensor([[0, 0], [1, 1]])
-    monkeypatch.setattr(uniadapter.model.backbone, "pays", lambda *_: True)
+    monkeypatch.setattr(uniadapter.model.blip.fusion, "absorbing_is_cheaper", lambda *_: True)
     fused = []
     for shortcuts in (True, False):
         with torch.set_grad_enabled(not shortcuts):

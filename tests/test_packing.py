@@ -1,4 +1,4 @@
-"""How tokens are laid out: nothing lost, nothing doubled, everything back in its place."""
+"""Packing without padding: no token is lost or doubled, and unpacking restores the order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from uniadapter.model.kernels.packing import Groups, Packing, Queries, group_pairs
+from uniadapter.model.kernels.packing import PackedPairs, Packing, Queries, pack_pairs
 
 
 def drawn(seed: int) -> tuple[Tensor, Tensor]:
@@ -28,21 +28,21 @@ CASES = [drawn(seed) for seed in range(30)] + [
 ]
 
 
-def naive_tokens(groups: Groups, lengths: Tensor) -> list[tuple[int, int]]:
-    """The specification: (sorted pair, place in its text) of every token, text behind text."""
-    return [(p, place) for p, text in enumerate(groups.texts.tolist()) for place in range(int(lengths[text]))]
+def naive_tokens(packed: PackedPairs, lengths: Tensor) -> list[tuple[int, int]]:
+    """The specification: (sorted pair, place in its text) of every token, one text after the other."""
+    return [(p, place) for p, text in enumerate(packed.texts.tolist()) for place in range(int(lengths[text]))]
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_tokens_stand_text_behind_text(case: tuple[Tensor, Tensor]) -> None:
-    groups = group_pairs(*case)
-    found = list(zip(groups.pair_of_token.tolist(), groups.place_in_text.tolist(), strict=True))
-    assert found == naive_tokens(groups, case[1])
+def test_tokens_are_packed_text_by_text(case: tuple[Tensor, Tensor]) -> None:
+    packed = pack_pairs(*case)
+    found = list(zip(packed.pair_of_token.tolist(), packed.position_in_text.tolist(), strict=True))
+    assert found == naive_tokens(packed, case[1])
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_packing_undoes_padding_which_repeats_a_texts_first_token(case: tuple[Tensor, Tensor]) -> None:
-    packing = group_pairs(*case).packing
+    packing = pack_pairs(*case).packing
     packed = torch.arange(int(packing.lengths.sum()) * 2.0).view(-1, 2)
     padded = packing.pad(packed)
     assert torch.equal(packing.pack(padded), packed)
@@ -61,38 +61,38 @@ def test_packing_undoes_padding_which_repeats_a_texts_first_token(case: tuple[Te
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("which", ["tokens", "firsts"])
 def test_every_query_has_exactly_one_place_in_a_row_of_its_visual(case: tuple[Tensor, Tensor], which: str) -> None:
-    groups = group_pairs(*case)
-    queries: Queries = getattr(groups, which)
-    visual_of = groups.pair_visuals if which == "firsts" else groups.pair_visuals[groups.pair_of_token]
+    packed = pack_pairs(*case)
+    queries: Queries = getattr(packed, which)
+    visual_of = packed.pair_visuals if which == "firsts" else packed.pair_visuals[packed.pair_of_token]
     places, slots = queries.places, queries.slots
     assert len(set(places.tolist())) == len(visual_of)
     assert torch.equal(slots.flatten()[places], torch.arange(len(visual_of)))
     row_of = places // slots.shape[1]
-    assert torch.equal(groups.visuals[queries.rows[row_of]], visual_of)
+    assert torch.equal(packed.visuals[queries.rows[row_of]], visual_of)
     assert set(row_of.tolist()) == set(range(len(queries.rows))), "a row without a query"
-    row_visuals = groups.visuals[queries.rows][:, None].expand_as(slots)
+    row_visuals = packed.visuals[queries.rows][:, None].expand_as(slots)
     assert torch.equal(visual_of[slots], row_visuals), "an empty slot repeats a query of the same visual"
     states = torch.arange(len(visual_of) * 2.0).view(-1, 2)
     assert torch.equal(queries.pack(states), states[slots])
     assert torch.equal(queries.unpack(queries.pack(states)), states)
-    assert torch.equal(queries.repeat(groups.visuals), groups.visuals[queries.rows])
+    assert torch.equal(queries.repeat(packed.visuals), packed.visuals[queries.rows])
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_order_is_a_permutation_and_restore_its_inverse(case: tuple[Tensor, Tensor]) -> None:
-    pairs, groups = case[0], group_pairs(*case)
-    assert torch.equal(torch.stack([groups.texts, groups.pair_visuals], dim=1), pairs[groups.order])
-    assert torch.equal(groups.order.sort().values, torch.arange(len(pairs)))
-    assert torch.equal(groups.restore(pairs[groups.order]), pairs)
-    assert torch.equal(groups.visuals, pairs[:, 1].unique())
+    pairs, packed = case[0], pack_pairs(*case)
+    assert torch.equal(torch.stack([packed.texts, packed.pair_visuals], dim=1), pairs[packed.order])
+    assert torch.equal(packed.order.sort().values, torch.arange(len(pairs)))
+    assert torch.equal(packed.restore(pairs[packed.order]), pairs)
+    assert torch.equal(packed.visuals, pairs[:, 1].unique())
 
 
 def test_no_copies_where_nothing_is_padded() -> None:
-    groups = group_pairs(torch.cartesian_prod(torch.arange(8), torch.arange(4)), torch.full((8,), 3))
+    packed = pack_pairs(torch.cartesian_prod(torch.arange(8), torch.arange(4)), torch.full((8,), 3))
     states, visuals = torch.randn(32 * 3, 2), torch.randn(4, 2)
-    assert groups.tokens.repeat(visuals) is visuals
-    assert groups.tokens.slots.shape == (4, 24), "the texts of a visual are one row"
-    for laid in (groups.tokens.pack(states), groups.packing.pad(states), groups.packing.pack(states.view(32, 3, 2))):
+    assert packed.tokens.repeat(visuals) is visuals
+    assert packed.tokens.slots.shape == (4, 24), "the texts of a visual are one row"
+    for laid in (packed.tokens.pack(states), packed.packing.pad(states), packed.packing.pack(states.view(32, 3, 2))):
         assert laid.data_ptr() == states.data_ptr()
 
 
@@ -107,7 +107,7 @@ def test_texts_can_be_padded_further_than_needed() -> None:
 
 
 def test_to_moves_every_tensor() -> None:
-    moved = group_pairs(*CASES[0]).to(torch.device("meta"))
+    moved = pack_pairs(*CASES[0]).to(torch.device("meta"))
     parts = [vars(moved), vars(moved.packing), vars(moved.tokens), vars(moved.firsts)]
     found = [value for part in parts for value in part.values() if isinstance(value, Tensor)]
     assert len(found) > 10
