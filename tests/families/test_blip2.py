@@ -325,6 +325,12 @@ def test_gradients_reach_every_adapter_and_head_and_nothing_of_the_base(sizes: d
     assert all(p.grad is None for name, p in model.named_parameters() if not name.startswith("uniadapters."))
 
 
+def test_what_is_built_is_said() -> None:
+    plan = add_adapter(tiny_blip2(), CONFIG).plan()
+    assert "vision layers 0-1: one adapter each for vision, r = 4" in plan
+    assert "text layers 0-2: one adapter each for queries, text and cross-attention (every 2 layers), r = 4" in plan
+
+
 def test_a_fresh_set_learns_both_losses() -> None:
     model = tiny_blip2()
     built = add_adapter(model, CONFIG)

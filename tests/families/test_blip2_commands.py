@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from tiny_blip2 import tiny_blip2
 
 import uniadapter as ua
 from squares import COLOURS, karpathy, save_pictures, save_tokenizer
+from test_commands import launch
 from uniadapter.app.cli import main
 from uniadapter.errors import CheckpointError
 from uniadapter.model.encoding import similarity
@@ -182,3 +184,25 @@ def test_videos_with_weighed_frames_and_their_time(tmp_path: Path) -> None:
     assert main(["train", str(run)]) == 0
     rows = json.loads((tmp_path / "run/metrics.json").read_text())["rows"]
     assert set(rows[1]["text_to_video"]) >= {"r@1", "r@1_itc", "median_rank"}
+
+
+def test_two_processes_train_and_measure_what_one_does(tmp_path: Path, base: Path) -> None:
+    train = {"epochs": 2, "batch_size": 6, "lr": 1e-3, "log_every": 1}
+    run = write_run(tmp_path, base, squares(tmp_path), train=train)
+    for processes, name in ((1, "one"), (2, "two")):
+        launch(processes, "train", str(run), "--output", str(tmp_path / name))
+    one, two = (load_file(tmp_path / name / "adapter/adapter_model.safetensors") for name in ("one", "two"))
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / name / "history.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    ]
+    assert losses[0][0] == pytest.approx(losses[1][0], abs=1e-4)
+    model = ua.load_model(base)
+    heads = {f"heads.{name}": head for name, head in model.state_dict().items()}
+    keys = [key for key in one if key in heads]
+    moved = torch.cat([(one[key] - heads[key]).flatten() for key in keys])
+    apart = torch.cat([(one[key] - two[key]).flatten() for key in keys])
+    assert moved.norm() > 0
+    assert apart.norm() < 0.02 * moved.norm()
+    rows = [json.loads((tmp_path / name / "metrics.json").read_text())["rows"] for name in ("one", "two")]
+    assert rows[0][0]["text_to_image"] == rows[1][0]["text_to_image"], "zero-shot, reranked"

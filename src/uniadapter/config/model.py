@@ -26,7 +26,8 @@ class AdapterConfig:
         init: "identity" starts at exactly the base model; "released" draws as the authors' code does,
             where only the text up-projection is zero.
         vision: adapters in the visual encoder.
-        text: adapters after the feed-forward of the text encoder (the fused passes' query residual).
+        text: adapters after the feed-forward of the text encoder (the fused passes' query residual); in a Q-Former
+            also those of its queries.
         cross: adapters on the cross-attention's output, sharing the text up-projection.
         key_value: width of the low-rank adapters on the keys and values of every cross-attention layer
             (64 in the released configs); 0 leaves them out.

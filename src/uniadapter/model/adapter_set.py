@@ -234,7 +234,8 @@ class AdapterSet(nn.Module):
         config, shape = self.config, self.shape
         vision = ["vision"] if config.vision else []
         crosses = config.cross and shape.crosses
-        text = [name for name, on in (("text", config.text), ("cross-attention", crosses)) if on]
+        every = f" (every {shape.cross_every} layers)" if shape.cross_every > 1 else ""
+        text = [name for name, on in (("text", config.text), (f"cross-attention{every}", crosses)) if on]
         spans: list[tuple[str, int, int, list[str]]] = []
         lines = []
         if self.vision_layers:
