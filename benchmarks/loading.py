@@ -40,7 +40,7 @@ class Meter:
     def __init__(self, config: RunConfig) -> None:
         self.config, self.prepared = config, prepare(config)
         self.split = load_split(config, "train")
-        self.task = task_for(config).task(self.prepared, self.split, config)
+        self.task = task_for(config).training_loss(self.prepared, self.split, config)
         trained = [p for p in self.prepared.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-5)
 

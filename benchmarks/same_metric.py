@@ -27,14 +27,14 @@ from uniadapter.app.memory import keep_freed_memory
 from uniadapter.app.runs import load_split, train_split
 from uniadapter.checkpoints.loading import load_model
 from uniadapter.data.splits import RetrievalSplit
-from uniadapter.evaluation.mode import evaluating
+from uniadapter.evaluation.mode import evaluation_mode
 from uniadapter.evaluation.recall import reranked_ranks, retrieval_metrics, top_candidates
 from uniadapter.evaluation.rerank import rerank
 from uniadapter.evaluation.retrieval import encode_texts
 from uniadapter.evaluation.visual_store import encoded_visuals
 from uniadapter.model.features import Texts, Visuals
 from uniadapter.model.sets import adapter_set
-from uniadapter.tasks.base import visuals_of
+from uniadapter.tasks.base import visuals_loader
 from uniadapter.tasks.preparing import Prepared, prepare
 
 K = 32
@@ -55,8 +55,10 @@ def encoded(prepared: Prepared, split: RetrievalSplit, config: Any, dtype: torch
     """Features of a split."""
     autocast = torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
     with (
-        evaluating(prepared.model, autocast),
-        encoded_visuals(prepared.model, visuals_of(prepared, split, config), len(split.visuals), config.evaluate) as v,
+        evaluation_mode(prepared.model, autocast),
+        encoded_visuals(
+            prepared.model, visuals_loader(prepared, split, config), len(split.visuals), config.evaluate
+        ) as v,
     ):
         return encode_texts(prepared.model, prepared.tokenizer, split.texts, config.model.max_tokens, 128), v
 

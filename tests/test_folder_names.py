@@ -12,10 +12,10 @@ from transformers import AutoModel
 
 import uniadapter as ua
 from tiny import randomise, tiny_model, tiny_texts
-from uniadapter.app.evaluation_folder import identity, what_to_measure
+from uniadapter.app.evaluation_folder import evaluation_identity, resolve_source
 from uniadapter.checkpoints.adapter_folder import read_adapter_config
-from uniadapter.checkpoints.bases import locate
-from uniadapter.checkpoints.folder_names import CONFIG_NAME, FORMER_CONFIG_NAME
+from uniadapter.checkpoints.bases import locate_base
+from uniadapter.checkpoints.folder_names import CONFIG_NAME, LEGACY_CONFIG_NAME
 from uniadapter.config import AdapterConfig, RunConfig
 from uniadapter.errors import CheckpointError
 from uniadapter.model.settings import InferenceSettings
@@ -30,7 +30,7 @@ def saved(folder: Path, former: bool = False, prompt: str = "") -> Path:
     randomise(ua.add_adapter(model, AdapterConfig(bottleneck=4, key_value=2)))
     ua.save_adapter(model, folder, base="nobody/nothing", settings=InferenceSettings(prompt=prompt))
     if former:
-        (folder / CONFIG_NAME).rename(folder / FORMER_CONFIG_NAME)
+        (folder / CONFIG_NAME).rename(folder / LEGACY_CONFIG_NAME)
     return folder
 
 
@@ -61,16 +61,19 @@ def test_a_folder_under_the_former_name_is_found_and_loads_everywhere(tmp_path: 
     assert torch.equal(features(new), features(old))
     assert read_adapter_config(old).base == "nobody/nothing"
     for source in (old, old.parent):
-        assert what_to_measure(RunConfig(), source) == (RunConfig(), old)
+        assert resolve_source(RunConfig(), source) == (RunConfig(), old)
         with pytest.raises(CheckpointError, match="nobody/nothing"):  # it got as far as the base
             ua.from_pretrained(source)
     with pytest.raises(CheckpointError, match="an adapter, not a base"):
-        locate(str(old))
-    assert results_in(old.parent) == [f"adapter/{FORMER_CONFIG_NAME}"]
+        locate_base(str(old))
+    assert results_in(old.parent) == [f"adapter/{LEGACY_CONFIG_NAME}"]
     # An evaluation's figures follow from what the files hold, not from a name.
-    assert identity(RunConfig(), new, "test")["adapter"] == identity(RunConfig(), old, "test")["adapter"]
-    (old / FORMER_CONFIG_NAME).write_text("{")
-    with pytest.raises(CheckpointError, match=f"{FORMER_CONFIG_NAME}: not JSON"):
+    assert (
+        evaluation_identity(RunConfig(), new, "test")["adapter"]
+        == evaluation_identity(RunConfig(), old, "test")["adapter"]
+    )
+    (old / LEGACY_CONFIG_NAME).write_text("{")
+    with pytest.raises(CheckpointError, match=f"{LEGACY_CONFIG_NAME}: not JSON"):
         read_adapter_config(old)
     clear_replaced(old.parent, "model")
     assert not old.exists()
@@ -103,7 +106,7 @@ def test_saving_again_replaces_the_former_name(tmp_path: Path, monkeypatch: pyte
 def test_a_config_of_others_beside_ours_is_not_read_and_not_touched(tmp_path: Path, content: str) -> None:
     folder = saved(tmp_path / "run/adapter")
     expected = features(folder)
-    other = folder / FORMER_CONFIG_NAME
+    other = folder / LEGACY_CONFIG_NAME
     other.write_text(content)
     assert torch.equal(features(folder), expected)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
@@ -112,7 +115,7 @@ def test_a_config_of_others_beside_ours_is_not_read_and_not_touched(tmp_path: Pa
             saved(folder)
         assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
         clear_replaced(folder.parent, "model")  # a run that trains the whole model now
-        assert sorted(os.listdir(folder)) == ["README.md", FORMER_CONFIG_NAME, "adapter_model.safetensors"]
+        assert sorted(os.listdir(folder)) == ["README.md", LEGACY_CONFIG_NAME, "adapter_model.safetensors"]
     else:
         saved(folder)
     assert other.read_text() == content
@@ -123,16 +126,16 @@ def test_an_adapter_that_peft_saved_over_ours_is_told_from_ours(tmp_path: Path) 
     folder = saved(tmp_path / "a")
     lora = peft.get_peft_model(tiny_model(), peft.LoraConfig(r=2, target_modules=["query"]))
     lora.save_pretrained(folder)
-    described = json.loads((folder / FORMER_CONFIG_NAME).read_text())
+    described = json.loads((folder / LEGACY_CONFIG_NAME).read_text())
     with pytest.raises(CheckpointError, match="PEFT has saved one of its own over it"):
         ua.load_adapter(tiny_model(), folder)
     with pytest.raises(CheckpointError, match="adapter of PEFT"):
         saved(folder)
-    assert json.loads((folder / FORMER_CONFIG_NAME).read_text()) == described
+    assert json.loads((folder / LEGACY_CONFIG_NAME).read_text()) == described
     peft.PeftModel.from_pretrained(tiny_model(), str(folder))  # whose adapter it is now
 
 
-@pytest.mark.parametrize("name", [CONFIG_NAME, FORMER_CONFIG_NAME])
+@pytest.mark.parametrize("name", [CONFIG_NAME, LEGACY_CONFIG_NAME])
 def test_an_adapter_on_the_hub_is_not_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Its id given as a base: the line says what was found, under either name."""
     store = tmp_path / "models--someone--adapter"
@@ -144,4 +147,4 @@ def test_an_adapter_on_the_hub_is_not_a_base(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("uniadapter.checkpoints.bases.hub_in_reach", lambda: False)
     with pytest.raises(CheckpointError, match="an adapter, not a base"):
-        locate("someone/adapter")
+        locate_base("someone/adapter")

@@ -21,7 +21,7 @@ def test_public_names_are_one_list() -> None:
     checked = next(node for node in tree.body if isinstance(node, ast.If))
     imports = [node for node in checked.body if isinstance(node, ast.ImportFrom)]
     stated = {alias.name: node.module for node in imports for alias in node.names}
-    assert stated == {name: f"uniadapter.{home}" for name, home in uniadapter._HOME_OF.items()}
+    assert stated == {name: f"uniadapter.{home}" for name, home in uniadapter._MODULE_OF.items()}
     assert set(uniadapter.__all__) == set(stated)
     assert set(uniadapter.__all__) <= set(dir(uniadapter))
     for name in uniadapter.__all__:

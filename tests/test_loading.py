@@ -20,7 +20,7 @@ from squares import save_base
 from tiny import TASK_MODELS, tiny_config, tiny_model
 from uniadapter.app.cli import main
 from uniadapter.errors import CheckpointError, ConfigError
-from uniadapter.model.tokens import warn_of_cuts
+from uniadapter.model.tokens import warn_of_truncation
 
 PICTURE = Image.effect_noise((40, 32), 90).convert("RGB")
 TASKS = ("retrieval", "vqa", "caption")
@@ -327,11 +327,11 @@ def test_training_is_refused_without_a_tokenizer(
 
 def test_words_that_become_unknown_are_counted(base: Path, caplog: pytest.LogCaptureFixture) -> None:
     tokenizer = ua.load_tokenizer(base)
-    assert warn_of_cuts(tokenizer, ["a red square", "a zebra", "the picture of a red square"], 6, "captions") == 1
+    assert warn_of_truncation(tokenizer, ["a red square", "a zebra", "the picture of a red square"], 6, "captions") == 1
     assert "1 of 3 captions have words" in caplog.text
     assert "1 of 3 captions are longer" in caplog.text
     caplog.clear()
-    warn_of_cuts(tokenizer, ["a red square"], 6)
+    warn_of_truncation(tokenizer, ["a red square"], 6)
     assert not caplog.text
 
 

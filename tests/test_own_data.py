@@ -11,7 +11,7 @@ import pytest
 from squares import COLOURS, save_pictures
 from uniadapter.app.cli import main
 from uniadapter.app.parsing import read_config
-from uniadapter.checkpoints.fitting import BaseSizes, advice, check_fits, left_embedded
+from uniadapter.checkpoints.compatibility import BaseSizes, check_fits, remaining_embedded_splits, training_warnings
 from uniadapter.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from uniadapter.files.assets import shipped
 from uniadapter.model.families import families
@@ -90,12 +90,12 @@ def test_what_a_demo_s_recipe_does_to_one_s_own_data_is_said(tmp_path: Path) -> 
 
 def test_advice() -> None:
     config = RunConfig(data=DataConfig(train="mine.jsonl", val="embedded:scenes/val", test="embedded:scenes/test"))
-    assert [line.split(" ")[0] for line in left_embedded(config)] == ["data.val", "data.test"]
+    assert [line.split(" ")[0] for line in remaining_embedded_splits(config)] == ["data.val", "data.test"]
     own = RunConfig(data=DataConfig(train="embedded:scenes/train", val="embedded:scenes/val"))
-    assert left_embedded(own) == []
+    assert remaining_embedded_splits(own) == []
     train = TrainConfig(batch_size=32, warmup_steps=10)
-    assert advice(RunConfig(train=train), 32, 400) == []
-    assert len(advice(RunConfig(train=train), 31, 10)) == 3
+    assert training_warnings(RunConfig(train=train), 32, 400) == []
+    assert len(training_warnings(RunConfig(train=train), 31, 10)) == 3
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from uniadapter.app.cli import main
 from uniadapter.config import DataConfig, EvaluateConfig, ModelConfig, RunConfig, TrainConfig
 from uniadapter.data.media.images import EvaluationTransform
 from uniadapter.model.settings import _FIELDS, InferenceSettings, first_given
-from uniadapter.model.tokens import prompt_tokens, prompted
+from uniadapter.model.tokens import prompt_length, with_prompt
 from uniadapter.tasks.captioning import CaptionLoss
 
 SMALL = ua.AdapterConfig(bottleneck=4, key_value=2)
@@ -147,12 +147,12 @@ def test_null_leaves_a_setting_to_the_adapter_even_where_it_is_written() -> None
 
 def test_a_prompt_and_a_caption_never_glue(tokenizer: PreTrainedTokenizerBase) -> None:
     for prompt in ("this is", "this is ", " this is  "):
-        assert prompted(prompt, "a ball") == "this is a ball"
-        given = prompt_tokens(tokenizer, prompt)
-        whole = tokenizer(prompted(prompt, "a ball"))["input_ids"]
+        assert with_prompt(prompt, "a ball") == "this is a ball"
+        given = prompt_length(tokenizer, prompt)
+        whole = tokenizer(with_prompt(prompt, "a ball"))["input_ids"]
         assert whole[given:] == tokenizer("a ball")["input_ids"][1:]
-    assert prompted(" ", "a ball") == "a ball"
-    assert prompt_tokens(tokenizer, " ") == 1
+    assert with_prompt(" ", "a ball") == "a ball"
+    assert prompt_length(tokenizer, " ") == 1
     assert first_given(None, 0, 1) == 0
 
 

@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from uniadapter.app.predict import ask, caption, image_features, pair_scores, text_features
+    from uniadapter.app.features import image_features, pair_scores, text_features
+    from uniadapter.app.predict import ask, caption
     from uniadapter.app.train import Trained, train
     from uniadapter.checkpoints.adapter_folder import save_adapter
     from uniadapter.checkpoints.adapters import add_adapter, load_adapter
@@ -60,7 +61,8 @@ _MODULES = {
         "matching_loss",
     ),
     "model.precision": ("round_frozen",),
-    "app.predict": ("ask", "caption", "image_features", "pair_scores", "text_features"),
+    "app.features": ("image_features", "pair_scores", "text_features"),
+    "app.predict": ("ask", "caption"),
     "checkpoints.pretrained": ("Pretrained", "from_pretrained"),
     "model.settings": ("InferenceSettings",),
     "version": ("__version__",),

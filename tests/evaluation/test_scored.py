@@ -6,7 +6,7 @@ import pytest
 
 from uniadapter.data.questions import QuestionSplit, weighed
 from uniadapter.evaluation.answering import Prediction
-from uniadapter.tasks.answering import scored
+from uniadapter.tasks.answering import score_answers
 
 
 def split_of(*annotators: tuple[str, ...]) -> QuestionSplit:
@@ -35,7 +35,7 @@ def test_questions_without_an_answer_or_with_one_among_many(
     annotators: list[tuple[str, ...]], answers: list[str], accuracy: float, right: list[int]
 ) -> None:
     split = split_of(*annotators)
-    scores, each, headline = scored(split, said(*answers))
+    scores, each, headline = score_answers(split, said(*answers))
     assert scores["accuracy"] == accuracy
     assert each.tolist() == right
     missing = sum(not own for own in annotators)
@@ -45,6 +45,6 @@ def test_questions_without_an_answer_or_with_one_among_many(
 
 
 def test_a_split_without_answers_has_no_score() -> None:
-    scores, each, headline = scored(split_of((), ()), said("a", "b"))
+    scores, each, headline = score_answers(split_of((), ()), said("a", "b"))
     assert (scores, each.tolist()) == ({}, [0, 0])
     assert "the file has no answers to compare with" in headline

@@ -1,4 +1,4 @@
-"""Two processes: they stop together, resume exactly with dropout on, hold one queue, and share every evaluation."""
+"""Two processes: they stop distributed, resume exactly with dropout on, hold one queue, and share every evaluation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from uniadapter.errors import Interrupted
 from uniadapter.model.features import Texts
 from uniadapter.processes.distributed import gather_list
 from uniadapter.tasks import retrieval
-from uniadapter.tasks.base import visuals_of
+from uniadapter.tasks.base import visuals_loader
 from uniadapter.tasks.preparing import prepare
 from uniadapter.training.trainer import Trainer
 
@@ -83,11 +83,11 @@ def shares(config: RunConfig) -> None:
     prepared = prepare(config)
     split = load_split(config, "test")
     alone = evaluate_split(prepared, split, config)
-    prepared.together = True
-    assert sum(map(len, visuals_of(prepared, split, config))) == len(split.visuals) // 2
-    together = evaluate_split(prepared, split, config)
-    assert together.scores == alone.scores
-    assert torch.equal(together.right, alone.right)
+    prepared.distributed = True
+    assert sum(map(len, visuals_loader(prepared, split, config))) == len(split.visuals) // 2
+    distributed = evaluate_split(prepared, split, config)
+    assert distributed.scores == alone.scores
+    assert torch.equal(distributed.right, alone.right)
     few = load_split(config, "test")
     few.drop_visuals(set(range(1, len(few.visuals))))  # fewer than processes: each measures all
     assert evaluate_split(prepared, few, config).scores

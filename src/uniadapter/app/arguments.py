@@ -68,7 +68,7 @@ class Parser(argparse.ArgumentParser):
             raise UsageError(shortened(f"{name} is {value!r}: it must be one of {', '.join(choices)}{advice}"))
 
 
-def whole(low: int, high: int) -> Callable[[str], int]:
+def int_between(low: int, high: int) -> Callable[[str], int]:
     """A type of options: whole numbers from `low` to `high`."""
 
     def number(text: str) -> int:
@@ -79,7 +79,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
     return number
 
 
-def a_path(text: str) -> str:
+def path_option(text: str) -> str:
     """Return a path that can be one, with one's home for `~`: a type of options."""
     from uniadapter.config.checks import as_path
 

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from uniadapter.app.arguments import Parser, a_path, whole
+from uniadapter.app.arguments import Parser, int_between, path_option
 from uniadapter.app.parsing import parse_run
-from uniadapter.checkpoints.fitting import check_files, check_fits_folder, check_split
+from uniadapter.checkpoints.compatibility import check_files, check_fits_folder, check_split
 from uniadapter.errors import Interrupted, UsageError, mendable
 from uniadapter.files.messages import names_like, shortened
 from uniadapter.files.writing import usable_folder
@@ -57,7 +57,7 @@ def train(arguments: list[str]) -> None:
     check_fits_folder(config)
     check_files(config)
     check_split(config, "train")
-    _begin()
+    _set_up()
     from uniadapter.app.commands import run_training
     from uniadapter.processes.distributed import is_main
 
@@ -76,14 +76,16 @@ def evaluate(arguments: list[str]) -> None:
     """`uniadapter evaluate`."""
 
     def options(parser: Parser) -> None:
-        parser.add_argument("--adapter", type=a_path, metavar="FOLDER", help="adapter folder; without one, the base")
+        parser.add_argument(
+            "--adapter", type=path_option, metavar="FOLDER", help="adapter folder; without one, the base"
+        )
         parser.add_argument("--split", default="test", help="train, val, test or a further test set (default: test)")
 
     config, chosen = parse_run("evaluate", arguments, options)
     usable_folder(config.output)
     check_fits_folder(config)
     check_split(config, chosen.split)
-    _begin()
+    _set_up()
     from uniadapter.app.measuring import run_evaluation
 
     adapter = Path(chosen.adapter) if chosen.adapter else None
@@ -93,22 +95,22 @@ def evaluate(arguments: list[str]) -> None:
 def convert(arguments: list[str]) -> None:
     """`uniadapter convert`."""
     parser = Parser(prog="uniadapter convert", description="original checkpoints to folders that load here")
-    parser.add_argument("file", type=a_path, help="a .pth of the UniAdapter authors or of BLIP")
-    parser.add_argument("output", type=a_path, help="the folder to write")
+    parser.add_argument("file", type=path_option, help="a .pth of the UniAdapter authors or of BLIP")
+    parser.add_argument("output", type=path_option, help="the folder to write")
     parser.add_argument("--kind", choices=("auto", "uniadapter", "blip"), default="auto", help="what the file is")
     parser.add_argument(
         "--frame_aware", action="store_true", help="it was trained with frame-aware attention; the file does not tell"
     )
-    heads = whole(0, 1024)
+    heads = int_between(0, 1024)
     parser.add_argument("--vision_heads", type=heads, default=0, help="attention heads; 0 means width / 64, BLIP's")
     parser.add_argument("--text_heads", type=heads, default=0, help="the same for text")
     parser.add_argument(
-        "--tokenizer", type=a_path, help="its folder or vocab.txt; without it what lies beside the file"
+        "--tokenizer", type=path_option, help="its folder or vocab.txt; without it what lies beside the file"
     )
     chosen = parser.parse_args(arguments)
     usable_folder(chosen.output)
     counts = {"vision_heads": chosen.vision_heads, "text_heads": chosen.text_heads}
-    _begin()
+    _set_up()
     from uniadapter.app.commands import run_conversion
 
     words = Path(chosen.tokenizer) if chosen.tokenizer else None
@@ -119,10 +121,12 @@ def ask(arguments: list[str]) -> None:
     """`uniadapter ask`."""
     parser = _predicting("ask", "answer questions about a picture or video")
     parser.add_argument("questions", nargs="+", help="in quotes")
-    parser.add_argument("--answers", type=a_path, help="JSON list of answers to choose from; else the adapter's own")
+    parser.add_argument(
+        "--answers", type=path_option, help="JSON list of answers to choose from; else the adapter's own"
+    )
     chosen = parser.parse_args(arguments)
     adapter, answers = (Path(path) if path else None for path in (chosen.adapter, chosen.answers))
-    _begin()
+    _set_up()
     from uniadapter.app.commands import run_prediction
 
     run_prediction("vqa", Path(chosen.file), chosen.questions, chosen.base, adapter, answers, chosen.frames)
@@ -132,7 +136,7 @@ def caption(arguments: list[str]) -> None:
     """`uniadapter caption`."""
     chosen = _predicting("caption", "write a caption for a picture or video").parse_args(arguments)
     adapter = Path(chosen.adapter) if chosen.adapter else None
-    _begin()
+    _set_up()
     from uniadapter.app.commands import run_prediction
 
     run_prediction("caption", Path(chosen.file), [], chosen.base, adapter, None, chosen.frames)
@@ -140,10 +144,10 @@ def caption(arguments: list[str]) -> None:
 
 def _predicting(command: str, description: str) -> Parser:
     parser = Parser(prog=f"uniadapter {command}", description=description)
-    parser.add_argument("file", type=a_path, help="a picture, a video, or a folder of frames")
-    parser.add_argument("--adapter", type=a_path, help="adapter folder; without one, the bare base")
-    parser.add_argument("--base", type=a_path, help="base model; without it the adapter's, or the embedded one")
-    parser.add_argument("--frames", type=whole(1, 1024), help="of a video; without it as the adapter was trained")
+    parser.add_argument("file", type=path_option, help="a picture, a video, or a folder of frames")
+    parser.add_argument("--adapter", type=path_option, help="adapter folder; without one, the base alone")
+    parser.add_argument("--base", type=path_option, help="base model; without it the adapter's, or the embedded one")
+    parser.add_argument("--frames", type=int_between(1, 1024), help="of a video; without it as the adapter was trained")
     return parser
 
 
@@ -153,12 +157,12 @@ def demo(arguments: list[str]) -> None:
     about = "; ".join(f"{name}: {DEMOS[name]}" if len(tasks) > 1 else DEMOS[name] for name in tasks)
     parser = Parser(prog="uniadapter demo", description=f"adapt the embedded BLIP to an embedded task: {about}")
     parser.add_argument("task", nargs="?", choices=tuple(DEMOS), default="scenes", help="which one (default: scenes)")
-    parser.add_argument("--output", type=a_path, help="folder of the run; without it runs/demo or runs/demo-TASK")
-    parser.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, help="of every random draw")
+    parser.add_argument("--output", type=path_option, help="folder of the run; without it runs/demo or runs/demo-TASK")
+    parser.add_argument("--seed", type=int_between(0, 2**63 - 1), default=0, help="of every random draw")
     chosen = parser.parse_args(arguments)
     output = chosen.output or ("runs/demo" if chosen.task == "scenes" else f"runs/demo-{chosen.task}")
     usable_folder(output)
-    _begin()
+    _set_up()
     from uniadapter.app.demo import run_demo
 
     run_demo(chosen.task, Path(output), chosen.seed)
@@ -201,7 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
             name = shortened(arguments[0], 60)
             raise UsageError(f"there is no command {name!r}{names_like(name, COMMANDS)}")
         COMMANDS[arguments[0]](arguments[1:])
-        _leave()
+        _shut_down()
     except BrokenPipeError:  # who read the output has gone, `head` say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -220,7 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _begin() -> None:
+def _set_up() -> None:
     """What is set up before the work starts, and not for a page of help or an error in the command line."""
     from uniadapter.app.display import set_up_logging
     from uniadapter.app.memory import keep_freed_memory
@@ -229,7 +233,7 @@ def _begin() -> None:
     keep_freed_memory()
 
 
-def _leave() -> None:
+def _shut_down() -> None:
     if "torch" in sys.modules:
         from uniadapter.processes.distributed import leave
 

@@ -16,8 +16,9 @@ from accelerate import Accelerator
 
 from uniadapter import report
 from uniadapter.app.display import TrainingBar, console, logged_to, pair_bar, say
-from uniadapter.app.evaluation_folder import what_to_measure
-from uniadapter.app.predict import ask, caption, image_features
+from uniadapter.app.evaluation_folder import resolve_source
+from uniadapter.app.features import image_features
+from uniadapter.app.predict import ask, caption
 from uniadapter.app.runs import (
     ADAPTER,
     MODEL,
@@ -32,7 +33,7 @@ from uniadapter.app.runs import (
     zero_shot,
 )
 from uniadapter.checkpoints.adapter_folder import read_adapter_config
-from uniadapter.checkpoints.fitting import left_embedded
+from uniadapter.checkpoints.compatibility import remaining_embedded_splits
 from uniadapter.checkpoints.pth import read_pth
 from uniadapter.config import ConfigError, ModelConfig, RunConfig
 from uniadapter.data.questions import read_answer_list
@@ -91,14 +92,14 @@ def _train_and_measure(
     write = partial(write_config, config, folder / "config.yaml")
     if accelerator.is_main_process and not (resume or overwrite):
         write()
-    for line in left_embedded(config):
+    for line in remaining_embedded_splits(config):
         logger.warning("%s", line)
     config = replace(config, data=resolve_data(config.data))
     train = load_split(config, "train")
     tests = test_splits(config) if config.data.test else {}
     val = load_split(config, "val") if config.data.val else None
     prepared = prepare(config)
-    prepared.together = accelerator.num_processes > 1
+    prepared.distributed = accelerator.num_processes > 1
 
     def validate(epoch: int) -> float:
         assert val is not None
@@ -154,7 +155,7 @@ def _base_of(prepared: Prepared, config: RunConfig) -> Prepared:
     bare = replace(config, model=replace(config.model, method="none"))
     fresh = prepare(bare)
     fresh.model.to(device=prepared.model.device)  # type: ignore[call-arg]
-    fresh.together = prepared.together
+    fresh.distributed = prepared.distributed
     return fresh
 
 
@@ -221,7 +222,7 @@ def run_prediction(
         answers: a list of answers to choose from; None takes the adapter's own, or lets the decoder write.
         frames: of a video; None takes as many as the adapter was trained for.
     """
-    config, adapter = what_to_measure(RunConfig(task=task, model=ModelConfig(base=base or "embedded")), adapter)  # type: ignore[arg-type]
+    config, adapter = resolve_source(RunConfig(task=task, model=ModelConfig(base=base or "embedded")), adapter)  # type: ignore[arg-type]
     described = read_adapter_config(adapter) if adapter else None
     if described and not base:
         config = replace(config, model=replace(config.model, base=described.base))

@@ -12,7 +12,7 @@ from uniadapter.app.commands import finish_report, skipped, summaries
 from uniadapter.app.display import TrainingBar, logged_to, pair_bar, say
 from uniadapter.app.parsing import read_config
 from uniadapter.app.runs import (
-    Finished,
+    MethodResult,
     load_split,
     measure,
     resolve_data,
@@ -104,7 +104,7 @@ def demo_config(task: str, method: str, seed: int) -> RunConfig:
 
 def run_method(
     method: str, config: RunConfig, train: RetrievalSplit, tests: dict[str, RetrievalSplit], folder: Path | None
-) -> Finished:
+) -> MethodResult:
     """Train one method and measure it; its weights are kept in `folder`, if there is one."""
     started = time.perf_counter()
     prepared = prepare(config)

@@ -24,11 +24,11 @@ EVALUATIONS = "evaluations"  # folder below an output that holds something else 
 OWN = ("metrics.json", "predictions.jsonl", "vqa_results.json")  # what an evaluation writes
 METHOD_KEY = "uniadapter_method"  # in the config.json of a model whose every weight was trained
 # What changes where results go or how fast they come, and no figure.
-_ASIDE = {"output": (), "train": (), "model": ("method", "adapter", "checkpoint_vision", "frame_chunk"),
+_WITHOUT_EFFECT = {"output": (), "train": (), "model": ("method", "adapter", "checkpoint_vision", "frame_chunk"),
           "data": ("workers",), "evaluate": ("batch_size", "block", "features")}  # fmt: skip
 
 
-def what_to_measure(config: RunConfig, source: Path | None) -> tuple[RunConfig, Path | None]:
+def resolve_source(config: RunConfig, source: Path | None) -> tuple[RunConfig, Path | None]:
     """Base and adapter folder of what a user names: an adapter folder, a fully fine-tuned model's, or a run's.
 
     Args:
@@ -59,7 +59,7 @@ def method_of(config: RunConfig, adapter: Path | None) -> str:
     return str(described.get(METHOD_KEY, "zero_shot")) if isinstance(described, dict) else "zero_shot"
 
 
-def identity(
+def evaluation_identity(
     config: RunConfig, adapter: Path | None, which: str, stated: Collection[str] | None = None
 ) -> dict[str, Any]:
     """What an evaluation's figures follow from; two evaluations of the same identity give the same.
@@ -71,7 +71,7 @@ def identity(
         stated: keys that its user wrote; what the adapter was trained with goes before the others.
     """
     values = config.to_dict()
-    for section, names in _ASIDE.items():
+    for section, names in _WITHOUT_EFFECT.items():
         if names:
             values[section] = {name: value for name, value in values[section].items() if name not in names}
         else:
@@ -80,7 +80,7 @@ def identity(
     values |= {"split": which, "annotations": _content(resolve(named)) if named else None}
     if adapter is not None:
         files = [_content(file) for file in (adapter / WEIGHTS_NAME, config_file(adapter) or adapter / CONFIG_NAME)]
-        telling = [key for key in stated or () if _tells(*key.split(".", 1))]
+        telling = [key for key in stated or () if _affects_figures(*key.split(".", 1))]
         values |= {"adapter": files, "stated": None if stated is None else sorted(telling)}
     weights = sorted(Path(config.model.base).glob("*.safetensors")) if Path(config.model.base).is_dir() else []
     values |= {"base": [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in weights]}
@@ -97,7 +97,7 @@ def results_folder(
     Returns:
         The folder, and the evaluation's short hash, which its `metrics.json` keeps.
     """
-    content = json.dumps(identity(config, adapter, which, stated), sort_keys=True)
+    content = json.dumps(evaluation_identity(config, adapter, which, stated), sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:8]
     output = Path(config.output)
     held = [name for name in {*OWN, *RESULTS, LOCK, "report.html"} if (output / name).exists()]
@@ -109,9 +109,9 @@ def results_folder(
     return folder, digest
 
 
-def _tells(section: str, name: str = "") -> bool:
+def _affects_figures(section: str, name: str = "") -> bool:
     """Whether a key of the config may change a figure."""
-    return section in ("model", "data", "evaluate") and name.split(".")[0] not in ("", *_ASIDE[section])
+    return section in ("model", "data", "evaluate") and name.split(".")[0] not in ("", *_WITHOUT_EFFECT[section])
 
 
 def _evaluation_in(output: Path, held: list[str]) -> str | None:

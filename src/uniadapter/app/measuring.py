@@ -15,10 +15,10 @@ from accelerate import Accelerator
 from uniadapter import report
 from uniadapter.app.commands import skipped, summaries
 from uniadapter.app.display import console, logged_to, pair_bar, say
-from uniadapter.app.evaluation_folder import results_folder, what_to_measure
+from uniadapter.app.evaluation_folder import resolve_source, results_folder
 from uniadapter.app.runs import evaluate_split, load_split, measure, resolve_data, zero_shot
 from uniadapter.checkpoints.adapter_folder import read_adapter_config
-from uniadapter.checkpoints.fitting import check_split
+from uniadapter.checkpoints.compatibility import check_split
 from uniadapter.config import RunConfig
 from uniadapter.data.layouts.vqa_files import write_results
 from uniadapter.data.questions import QuestionSplit
@@ -26,7 +26,7 @@ from uniadapter.data.splits import RetrievalSplit
 from uniadapter.files.writing import write_text
 from uniadapter.processes.distributed import losing_peers
 from uniadapter.tasks import Result
-from uniadapter.tasks.answering import results_of
+from uniadapter.tasks.answering import evalai_results
 from uniadapter.tasks.preparing import prepare
 from uniadapter.training.trainer import make_accelerator
 
@@ -49,7 +49,7 @@ def run_evaluation(
         something else stand there.
     """
     check_split(config, which)
-    config, adapter = what_to_measure(config, adapter)
+    config, adapter = resolve_source(config, adapter)
     accelerator = make_accelerator(config.train)
     bare = replace(config, model=replace(config.model, method="none"))
     if not accelerator.is_main_process:
@@ -63,7 +63,7 @@ def run_evaluation(
         split = load_split(config, which)
         prepared = prepare(config, adapter)
         prepared.model.to(device=accelerator.device)  # type: ignore[call-arg]
-        prepared.together = accelerator.num_processes > 1
+        prepared.distributed = accelerator.num_processes > 1
         tests = {which: split}
         size = (adapter / "adapter_model.safetensors").stat().st_size if adapter else 0
         started = time.perf_counter()
@@ -91,7 +91,7 @@ def _take_part(config: RunConfig, adapter: Path | None, which: str, accelerator:
     """What the other processes do in `run_evaluation`: the first one's work on their share, without a word."""
     prepared = prepare(config, adapter)
     prepared.model.to(device=accelerator.device)  # type: ignore[call-arg]
-    prepared.together = True
+    prepared.distributed = True
     evaluate_split(prepared, load_split(config, which), config)
 
 
@@ -103,7 +103,7 @@ def write_predictions(split: RetrievalSplit, result: Result, folder: Path) -> No
             for number, text, prediction in zip(split.question_ids, split.texts, result.detail, strict=True)
         ]
         if all(isinstance(number, int) for number in split.question_ids):
-            write_results(folder / "vqa_results.json", results_of(split, result.detail))
+            write_results(folder / "vqa_results.json", evalai_results(split, result.detail))
     elif isinstance(result.detail, list):
         rows = [{"id": number, "caption": text} for number, text in zip(split.visual_ids, result.detail, strict=True)]
     else:

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 
 from uniadapter.app.evaluation_folder import METHOD_KEY
 from uniadapter.checkpoints.adapter_folder import save_adapter
-from uniadapter.checkpoints.fitting import advice
-from uniadapter.checkpoints.loading import quietly
+from uniadapter.checkpoints.compatibility import training_warnings
+from uniadapter.checkpoints.loading import quiet_transformers
 from uniadapter.config import SPLITS, ConfigError, DataConfig, RunConfig
 from uniadapter.data.loaders import train_loader
 from uniadapter.data.splits import RetrievalSplit
@@ -86,7 +86,7 @@ def train_split(
     accelerator = accelerator or make_accelerator(config.train)
     prepared.model.to(accelerator.device)
     made = made_with(config, split, prepared.model) if folder is not None else {}
-    task = task_for(config).task(prepared, split, config)
+    task = task_for(config).training_loss(prepared, split, config)
     loader = train_loader(
         split,
         config.data,
@@ -102,7 +102,7 @@ def train_split(
         task, loader, config.train, folder, accelerator, on_tick, on_epoch, validate, made, started, on_first_write
     )
     if accelerator.is_main_process:
-        for line in advice(config, len(split.texts), trainer.steps):
+        for line in training_warnings(config, len(split.texts), trainer.steps):
             logger.warning("%s", line)
     try:
         trainer.train(resume)
@@ -145,7 +145,7 @@ def save_result(prepared: Prepared, config: RunConfig, folder: Path) -> int:
         return 0
     setattr(prepared.model.config, METHOD_KEY, config.model.method_name)  # what is loaded from there says what it is
     try:
-        with written_into(folder / MODEL) as temporary, quietly():
+        with written_into(folder / MODEL) as temporary, quiet_transformers():
             prepared.model.save_pretrained(temporary, max_shard_size="1TB")  # one file, so that no old part stays
             prepared.tokenizer.save_pretrained(temporary)
     except (WriteError, SafetensorError) as error:
@@ -178,7 +178,7 @@ def metrics_row(
 
 
 @dataclass
-class Finished:
+class MethodResult:
     """What a method reached.
 
     Args:
@@ -208,7 +208,7 @@ def measure(
     size: int = 0,
     history: list[dict[str, float | int]] | None = None,
     progress: Progress | None = None,
-) -> Finished:
+) -> MethodResult:
     """Evaluate on the test split and on the further test sets; the first of `tests` is the main one."""
     counts = prepared.counts if prepared.counts.trainable and method != "zero_shot" else None
     main, *others = tests
@@ -224,12 +224,12 @@ def measure(
         found = evaluate_split(prepared, tests[name], config, progress)
         more["test_set"] = name
         extra[name] = (metrics_row(method, counts, found, size, seconds, **tests[name].coverage(), **more), found)
-    return Finished(row, result, extra, history or [])
+    return MethodResult(row, result, extra, history or [])
 
 
 def zero_shot(
     prepared: Prepared, config: RunConfig, tests: dict[str, RetrievalSplit], progress: Progress | None = None
-) -> Finished:
+) -> MethodResult:
     """Measure the bare base: the adapter, if there is one, is disabled for the time.
 
     A base that full fine-tuning left is called what it is, with all its weights counted as trained.

@@ -19,11 +19,13 @@ from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.checkpoints.loading import load_model, load_tokenizer
 from uniadapter.config import AdapterConfig, ConfigError, RunConfig
 from uniadapter.data.in_memory import Data, split_of
+from uniadapter.data.splits import RetrievalSplit
 from uniadapter.model.backbone import adopt, task_of
 from uniadapter.model.counting import count_parameters
 from uniadapter.model.sets import active_adapter, adapter_names, select_adapter
 from uniadapter.tasks.preparing import Prepared
 from uniadapter.training.run_folder import own_folder
+from uniadapter.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -112,42 +114,49 @@ def train(
         >>> trained.folder == folder / "run" / "adapter"
         True
     """
-    settled = _settled(model, task, config, epochs, max_steps, batch_size, lr, seed)
-    base = settled.model.base
-    loaded = load_model(base, settled.task) if isinstance(model, str) else model
+    run = _run_config(model, task, config, epochs, max_steps, batch_size, lr, seed)
+    loaded = load_model(run.model.base, run.task) if isinstance(model, str) else model
     in_memory = config is None and not isinstance(dataset, (str, os.PathLike))
     if in_memory:  # worker processes would each hold a copy
-        settled = replace(settled, data=replace(settled.data, workers=0))
-    rows = split_of(dataset, settled.task, settled.data)
-    val = None if validation is None else split_of(validation, settled.task, settled.data, "val")
-    name = _adapter(loaded, adapter, settled)
+        run = replace(run, data=replace(run.data, workers=0))
+    rows = split_of(dataset, run.task, run.data)
+    val = None if validation is None else split_of(validation, run.task, run.data, "val")
+    name = _adapter(loaded, adapter, run)
     folder = None if output is None else Path(output).expanduser()
     if folder is not None:
-        settled = replace(settled, output=str(folder))
-    tokens = load_tokenizer(base) if tokenizer is None else tokenizer
+        run = replace(run, output=str(folder))
+    tokens = load_tokenizer(run.model.base) if tokenizer is None else tokenizer
     started = time.perf_counter()
     with ExitStack() as held, active_adapter(loaded, name):
         if folder is not None:
             held.enter_context(own_folder(folder, False, overwrite))
         prepared = Prepared(loaded, tokens, name, count_parameters(loaded))
-
-        def validate(epoch: int) -> float:
-            assert val is not None
-            found = evaluate_split(prepared, val, settled)
-            logger.info("epoch %d validation %s", epoch, found.headline)
-            return found.main
-
-        trainer = train_split(prepared, rows, settled, folder, validate=None if val is None else validate)
-        if folder is not None and trainer.accelerator.is_main_process:
-            write_config(settled, folder / "config.yaml")
-            save_result(prepared, settled, folder)
+        trainer = _train_and_save(prepared, rows, val, run, folder)
     return Trained(
         loaded, tokens, trainer.history, None if folder is None else folder / ADAPTER, trainer.step,
         trainer.kept.get("validation"), time.perf_counter() - started,
     )  # fmt: skip
 
 
-def _settled(
+def _train_and_save(
+    prepared: Prepared, rows: RetrievalSplit, val: RetrievalSplit | None, run: RunConfig, folder: Path | None
+) -> Trainer:
+    """Train on `rows`, measuring on `val`; save config and adapter in `folder`, if there is one."""
+
+    def validate(epoch: int) -> float:
+        assert val is not None
+        found = evaluate_split(prepared, val, run)
+        logger.info("epoch %d validation %s", epoch, found.headline)
+        return found.main
+
+    trainer = train_split(prepared, rows, run, folder, validate=None if val is None else validate)
+    if folder is not None and trainer.accelerator.is_main_process:
+        write_config(run, folder / "config.yaml")
+        save_result(prepared, run, folder)
+    return trainer
+
+
+def _run_config(
     model: PreTrainedModel | str,
     task: str | None,
     config: RunConfig | None,

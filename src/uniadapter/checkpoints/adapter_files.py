@@ -64,7 +64,7 @@ class AdapterFile:
 
 
 @dataclass
-class Stored:
+class StoredConfig:
     """The keys of `uniadapter_config.json`."""
 
     adapter: AdapterConfig
@@ -86,7 +86,7 @@ def read_adapter_config(folder: Path | str) -> AdapterFile:
     Raises:
         CheckpointError: something is missing, broken, or of a newer form.
     """
-    return described_by(Path(folder).expanduser(), read_header(Path(folder).expanduser()).config)
+    return resolve_config(Path(folder).expanduser(), read_header(Path(folder).expanduser()).config)
 
 
 def read_adapter_file(folder: Path | str) -> tuple[AdapterFile, dict[str, Tensor]]:
@@ -99,14 +99,14 @@ def read_adapter_file(folder: Path | str) -> tuple[AdapterFile, dict[str, Tensor
 
 
 @dataclass(frozen=True)
-class Header:
+class WeightsHeader:
     """What a weights' file says before its tensors: their shapes and kinds by name, and the config in its metadata."""
 
     shapes: dict[str, tuple[list[int], str]]
     config: dict[str, Any] | None
 
 
-def read_header(folder: Path) -> Header:
+def read_header(folder: Path) -> WeightsHeader:
     """The header of a folder's weights; no tensor is read. Raises `CheckpointError`."""
     file = folder / WEIGHTS_NAME
     if not file.is_file():
@@ -120,10 +120,10 @@ def read_header(folder: Path) -> Header:
         config = None if written is None else json.loads(written)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(shortened(f"{file}: not a readable safetensors file ({error})")) from error
-    return Header(shapes, config if isinstance(config, dict) else None)
+    return WeightsHeader(shapes, config if isinstance(config, dict) else None)
 
 
-def described_by(folder: Path, in_weights: dict[str, Any] | None) -> AdapterFile:
+def resolve_config(folder: Path, in_weights: dict[str, Any] | None) -> AdapterFile:
     """From a folder's config, or from the weights' own copy of it where the file belongs to other weights."""
     file = config_file(folder) or folder / CONFIG_NAME
     if file.is_file() or in_weights is None:
@@ -138,17 +138,17 @@ def described_by(folder: Path, in_weights: dict[str, Any] | None) -> AdapterFile
     else:
         logger.warning("%s is missing: used what the weights say", file)
         values = in_weights
-    known = {one.name for one in fields(Stored)}
+    known = {one.name for one in fields(StoredConfig)}
     unknown = sorted(set(values) - known)
     if unknown and "adapter" in values:
         logger.warning("%s: %s: not known to this version, and not used", file, shortened(", ".join(unknown), 100))
     return _from_stored(_checked_config({key: values[key] for key in values if key in known}, file), file)
 
 
-def _checked_config(values: dict[str, Any], file: Path) -> Stored:
+def _checked_config(values: dict[str, Any], file: Path) -> StoredConfig:
     """The config's values as what they should be, or a `CheckpointError`."""
     try:
-        return checked(values, Stored, str(file))
+        return checked(values, StoredConfig, str(file))
     except SchemaError as error:
         raise CheckpointError(shortened(f"{error}; not a config of this package")) from error
 
@@ -169,7 +169,7 @@ def _config_values(file: Path, folder: Path) -> dict[str, Any]:
     return values
 
 
-def _from_stored(stored: Stored, file: Path) -> AdapterFile:
+def _from_stored(stored: StoredConfig, file: Path) -> AdapterFile:
     settings = stored.inference
     if settings is None:  # a folder of version 0.1.0 has two of them, elsewhere
         try:
@@ -207,7 +207,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return state
 
 
-def refuse_others_adapter(folder: Path) -> None:
+def refuse_peft_adapter(folder: Path) -> None:
     """Raise where an adapter of PEFT stands, whose weights ours would replace."""
     if is_adapter_of_peft(folder):
         raise CheckpointError(
@@ -215,7 +215,7 @@ def refuse_others_adapter(folder: Path) -> None:
         )
 
 
-def is_others_text(card: Path) -> bool:
+def is_foreign_card(card: Path) -> bool:
     """Whether a README stands there that no adapter's writing made: a project's own, say."""
     try:
         with card.open(encoding="utf-8", errors="replace") as file:

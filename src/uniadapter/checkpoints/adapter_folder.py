@@ -23,20 +23,20 @@ from uniadapter.checkpoints.adapter_files import (
     METADATA,
     TASK_OF_CLASS,
     AdapterFile,
-    Stored,
+    StoredConfig,
     TaskName,
-    is_others_text,
+    is_foreign_card,
     read_adapter_config,
     read_adapter_file,
-    refuse_others_adapter,
+    refuse_peft_adapter,
 )
 from uniadapter.checkpoints.card import model_card
 from uniadapter.checkpoints.folder_names import (
     CARD_NAME,
     CONFIG_NAME,
-    FORMER_CONFIG_NAME,
+    LEGACY_CONFIG_NAME,
     WEIGHTS_NAME,
-    has_former_config,
+    has_legacy_config,
 )
 from uniadapter.errors import CheckpointError
 from uniadapter.files.messages import shortened
@@ -156,13 +156,13 @@ def write_adapter(folder: Path, described: AdapterFile, state: dict[str, Tensor]
         **({"base_model_identity": vars(described.identity)} if described.identity else {}),
         **({"extra": described.extra} if described.extra else {}),
     }
-    checked(values, Stored, f"{folder / CONFIG_NAME}")  # what could not be read back is not written
+    checked(values, StoredConfig, f"{folder / CONFIG_NAME}")  # what could not be read back is not written
     values["write_id"] = _write_id(values, state)
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder}: is a file; an adapter is written into a folder, so name another path")
-    refuse_others_adapter(folder)
+    refuse_peft_adapter(folder)
     clear_leftovers(folder)
-    keep_card = is_others_text(folder / CARD_NAME)
+    keep_card = is_foreign_card(folder / CARD_NAME)
     if keep_card:
         logger.info("%s is not a card of ours and stays as it is", folder / CARD_NAME)
     try:
@@ -177,8 +177,8 @@ def write_adapter(folder: Path, described: AdapterFile, state: dict[str, Tensor]
             config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
             if card is not None:
                 card.write_text(_card(described, state, weights.stat().st_size), encoding="utf-8")
-        if has_former_config(folder):
-            (folder / FORMER_CONFIG_NAME).unlink()  # the one that it replaces: no two configs are to disagree
+        if has_legacy_config(folder):
+            (folder / LEGACY_CONFIG_NAME).unlink()  # the one that it replaces: no two configs are to disagree
     except (OSError, SafetensorError) as error:
         raise CheckpointError(shortened(f"{folder}: {error}")) from error
 

@@ -14,10 +14,10 @@ from transformers import PreTrainedModel
 from uniadapter.checkpoints.adapter_files import (
     TASK_OF_CLASS,
     AdapterFile,
-    Header,
-    described_by,
+    WeightsHeader,
     read_header,
     read_weights,
+    resolve_config,
 )
 from uniadapter.checkpoints.adapter_folder import save_adapter
 from uniadapter.checkpoints.folder_names import CONFIG_NAME
@@ -109,7 +109,7 @@ def load_adapter(
     """
     model, folder = bare(model), Path(folder).expanduser()
     header = read_header(folder)
-    described = described_by(folder, header.config)
+    described = resolve_config(folder, header.config)
     try:
         if check_base:
             _check_base(model, described, folder)
@@ -155,7 +155,7 @@ def _check_base(model: PreTrainedModel, described: AdapterFile, folder: Path) ->
         )
 
 
-def _check_fit(model: PreTrainedModel, described: AdapterFile, header: Header, folder: Path) -> None:
+def _check_fit(model: PreTrainedModel, described: AdapterFile, header: WeightsHeader, folder: Path) -> None:
     """Compare the names and sizes that the config asks for with those in the file, before anything is allocated."""
     try:
         with torch.device("meta"):

@@ -14,7 +14,7 @@ EMBEDDED = "embedded"
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?$")
 
 
-def locate(base: str) -> Path:
+def locate_base(base: str) -> Path:
     """The folder of transformers files, or the `.pth` file, that a base's name means.
 
     Args:

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from uniadapter.checkpoints.bases import EMBEDDED, locate
+from uniadapter.checkpoints.bases import EMBEDDED, locate_base
 from uniadapter.checkpoints.loader import loader_of
 from uniadapter.checkpoints.weights import check_finite, check_shapes, expected_shapes, open_weights
 from uniadapter.errors import CheckpointError, ConfigError
@@ -36,7 +36,7 @@ _DTYPES = {
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Without transformers' bars and its table of unexpected keys: a folder serves several classes, so it has some."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
@@ -51,7 +51,7 @@ def quietly() -> Iterator[None]:
 
 
 @contextmanager
-def naming(path: Path | str) -> Iterator[None]:
+def errors_about(path: Path | str) -> Iterator[None]:
     """Errors about a file's content begin with the file."""
     try:
         yield
@@ -96,8 +96,8 @@ def load_model(
         'BlipForConditionalGeneration'
     """
     task, dtype, base = task_name(task), dtype_of(dtype), str(base)
-    path = locate(base)
-    with naming(base):
+    path = locate_base(base)
+    with errors_about(base):
         loader = loader_of(path)
         cls = loader.class_of(task)
         if path.is_dir():
@@ -133,7 +133,7 @@ def build_model(
 ) -> PreTrainedModel:
     """A model of checked weights, in evaluation mode; buffers keep the kind that they have."""
     try:
-        with quietly():
+        with quiet_transformers():
             known = expected_shapes(cls, config)
             wanted = {name: tensor for name, tensor in state.items() if name in known}
             model = cls.from_pretrained(None, config=config, state_dict=wanted, dtype=dtype)
@@ -156,6 +156,6 @@ def load_tokenizer(base: str | Path = EMBEDDED) -> PreTrainedTokenizerBase:
         ['a', 'red', 'box']
     """
     base = str(base)
-    with naming(base), quietly():
-        path = locate(base)
+    with errors_about(base), quiet_transformers():
+        path = locate_base(base)
         return loader_of(path).tokenizer(path, base)

@@ -77,14 +77,14 @@ def check_words(tokenizer: PreTrainedTokenizerBase, vocabulary: int, where: str)
         fault = ""
         if highest >= vocabulary:
             fault = f"has {highest + 1} words, where the model has embeddings for {vocabulary}"
-        fault = fault or wordless(tokenizer)
+        fault = fault or unknown_words_fault(tokenizer)
     except Exception as error:  # of a tokenizer that cannot even tokenise
         raise CheckpointError(f"{where}: its tokenizer fails on a text ({type(error).__name__}: {error})") from error
     if fault:
         raise CheckpointError(f"{where}: its tokenizer {fault}; take the one that the base came with")
 
 
-def wordless(tokenizer: PreTrainedTokenizerBase) -> str:
+def unknown_words_fault(tokenizer: PreTrainedTokenizerBase) -> str:
     """What is wrong where ordinary words become the unknown token; empty where they do not."""
     unknown = tokenizer.unk_token_id
     for words in _ORDINARY:

@@ -14,12 +14,12 @@ from uniadapter.config import EvaluateConfig, ModelConfig
 from uniadapter.data.batches import Batch
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.blocks import block_questions
-from uniadapter.evaluation.mode import evaluating
+from uniadapter.evaluation.mode import evaluation_mode
 from uniadapter.model.backbone import decoding
 from uniadapter.model.decoding import generate_texts, question_context, rank_answers
 from uniadapter.model.encoding import encode_visual
 from uniadapter.model.features import AnswerTree, Context, Visuals
-from uniadapter.model.tokens import pieces, tokenize, warn_of_cuts
+from uniadapter.model.tokens import token_ids, tokenize, warn_of_truncation
 from uniadapter.processes.distributed import gather_list
 
 RUNNERS_UP = 5  # likeliest answers that a prediction keeps, the chosen one among them
@@ -41,7 +41,7 @@ class Prediction:
 
 
 class AnswerList:
-    """A list of answers made ready for a model: tokenised, and those that begin alike brought together.
+    """A list of answers made ready for a model: tokenised, and those that begin alike brought distributed.
 
     Args:
         answers: texts; repeats are left out.
@@ -58,7 +58,7 @@ class AnswerList:
             raise ValueError("the list of answers is empty")
         decoder = decoding(model)
         start, end, positions = decoder.start_token, decoder.end_token, decoder.layout.positions
-        listed = pieces(tokenizer, self.answers)
+        listed = token_ids(tokenizer, self.answers)
         for answer, ids in zip(self.answers, listed, strict=True):
             if not ids:
                 raise ValueError(f"the answer {answer!r} has no token: remove it from the list")
@@ -140,7 +140,7 @@ def evaluate_answers(
     answers: AnswerList | None,
     autocast: AbstractContextManager[None] | None = None,
     progress: Callable[[int, int], None] | None = None,
-    together: bool = False,
+    distributed: bool = False,
 ) -> list[Prediction]:
     """Answer every question of a split, in its order; one batch of visuals is held at a time.
 
@@ -154,11 +154,11 @@ def evaluate_answers(
         answers: the list to choose from; None writes answers.
         autocast: a context for lower precision.
         progress: told how many questions are done, and of how many.
-        together: every process of the group is here and has its share of the visuals; each gets the whole result.
+        distributed: every process of the group is here and has its share of the visuals; each gets the whole result.
     """
     owned, found = split.visual_texts(), dict[int, Prediction]()
-    warn_of_cuts(tokenizer, split.texts, settings.max_tokens, "questions")
-    with evaluating(model, autocast):
+    warn_of_truncation(tokenizer, split.texts, settings.max_tokens, "questions")
+    with evaluation_mode(model, autocast):
         for batch in batches:
             visuals = encode_visual(model, batch.frames.to(model.device), settings.frame_chunk)
             asked = [(text, row) for row, visual in enumerate(batch.ids.tolist()) for text in owned[visual]]
@@ -168,6 +168,6 @@ def evaluate_answers(
             found.update(zip((text for text, _ in asked), given, strict=True))
             if progress is not None:
                 progress(len(found), len(split.texts))
-    if together:
+    if distributed:
         found = dict(gather_list(list(found.items())))
     return [found[text] for text in range(len(split.texts))]

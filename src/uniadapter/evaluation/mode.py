@@ -24,7 +24,7 @@ _held: dict[nn.Module, _Held] = {}
 
 
 @contextmanager
-def evaluating(model: nn.Module, autocast: AbstractContextManager[None] | None = None) -> Iterator[None]:
+def evaluation_mode(model: nn.Module, autocast: AbstractContextManager[None] | None = None) -> Iterator[None]:
     """Within the block: evaluation mode, no gradients, and lower precision if asked for.
 
     Afterwards every module is in the mode it was in; of blocks that overlap, in threads say, after the last one.

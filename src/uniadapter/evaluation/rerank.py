@@ -19,7 +19,7 @@ Progress = Callable[[int, int], None]  # pairs done, pairs in all
 
 
 @dataclass(frozen=True)
-class Reranked:
+class RerankResult:
     """Candidates and their scores, both directions.
 
     Args:
@@ -48,7 +48,7 @@ def rerank(
     block: int = 0,
     progress: Progress | None = None,
     first: int = 0,
-) -> Reranked:
+) -> RerankResult:
     """Score the k best candidates of every text and of every visual by the matching head.
 
     Args:
@@ -63,7 +63,7 @@ def rerank(
         first: how many visuals come before this process's.
 
     Returns:
-        `Reranked`; scores are float32.
+        `RerankResult`; scores are float32.
     """
     text_candidates = top_candidates(itc, k)
     visual_candidates = top_candidates(itc.T, k)
@@ -87,7 +87,7 @@ def rerank(
     def look_up(wanted: Tensor) -> Tensor:
         return scores[torch.searchsorted(keys, wanted)]
 
-    return Reranked(
+    return RerankResult(
         text_candidates,
         look_up(wanted_by_texts) + beta * itc.gather(1, text_candidates),
         visual_candidates,

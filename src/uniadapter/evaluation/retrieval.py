@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from uniadapter.config import EvaluateConfig, ModelConfig
 from uniadapter.data.batches import Batch, share
 from uniadapter.data.splits import RetrievalSplit
-from uniadapter.evaluation.mode import evaluating
+from uniadapter.evaluation.mode import evaluation_mode
 from uniadapter.evaluation.recall import dual_softmax, ranks, rerank_order, reranked_ranks, retrieval_metrics
 from uniadapter.evaluation.rerank import Progress, rerank
 from uniadapter.evaluation.visual_store import encoded_visuals
@@ -21,7 +21,7 @@ from uniadapter.model.backbone import adopt, backbone
 from uniadapter.model.encoding import encode_text, similarity
 from uniadapter.model.features import Texts
 from uniadapter.model.frame_attention import frame_weights
-from uniadapter.model.tokens import tokenize, warn_of_cuts
+from uniadapter.model.tokens import tokenize, warn_of_truncation
 from uniadapter.processes.distributed import gather_rows, rank, world_size
 
 SHOWN = 10  # best visuals of a text that a result keeps
@@ -56,7 +56,7 @@ def encode_texts(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], max_tokens: int, batch_size: int
 ) -> Texts:
     """Encode any number of texts in batches, on the model's device; none give a `Texts` without rows."""
-    warn_of_cuts(tokenizer, texts, max_tokens)
+    warn_of_truncation(tokenizer, texts, max_tokens)
     parts = []
     for start in range(0, max(1, len(texts)), batch_size):
         tokens = tokenize(tokenizer, texts[start : start + batch_size], max_tokens)
@@ -74,7 +74,7 @@ def evaluate_retrieval(
     config: EvaluateConfig,
     autocast: AbstractContextManager[None] | None = None,
     progress: Progress | None = None,
-    together: bool = False,
+    distributed: bool = False,
 ) -> RetrievalResult:
     """Measure retrieval both ways: contrastive similarity, then the matching head on the k best.
 
@@ -87,19 +87,19 @@ def evaluate_retrieval(
         config: the protocol.
         autocast: a context for lower precision.
         progress: told how many pairs are fused.
-        together: every process of the group is here and takes its share of the visuals; each gets the whole result.
+        distributed: every process of the group is here and takes its share of the visuals; each gets the whole result.
 
     Returns:
         `RetrievalResult`.
     """
-    mine = share(len(split.visuals), rank(), world_size()) if together else (0, len(split.visuals))
+    mine = share(len(split.visuals), rank(), world_size()) if distributed else (0, len(split.visuals))
     with (
-        evaluating(model, autocast),
+        evaluation_mode(model, autocast),
         encoded_visuals(model, batches, mine[1] - mine[0], config, settings.frame_chunk) as visuals,
     ):
         texts = encode_texts(model, tokenizer, split.texts, settings.max_tokens, config.batch_size)
         features, frames = visuals.feature, visuals.frames
-        if together:
+        if distributed:
             features, frames = gather_rows(features), gather_rows(frames)
         with torch.autocast(model.device.type, enabled=False):  # rounded similarities would tie
             active = adopt(model).active
@@ -119,8 +119,8 @@ def evaluate_retrieval(
     if weighed:
         weights = _weights(texts.feature, frames, order, backbone(model).frame_temperature)
     return RetrievalResult(
-        _with_twins(retrieval_metrics(text_ranks), retrieval_metrics(ranks(itc, owners))),
-        _with_twins(retrieval_metrics(visual_ranks), retrieval_metrics(ranks(itc.T, owned))),
+        _with_itc_metrics(retrieval_metrics(text_ranks), retrieval_metrics(ranks(itc, owners))),
+        _with_itc_metrics(retrieval_metrics(visual_ranks), retrieval_metrics(ranks(itc.T, owned))),
         text_ranks,
         visual_ranks,
         order,
@@ -135,5 +135,5 @@ def _weights(text_feature: Tensor, frames: Tensor, order: Tensor, temperature: f
     return torch.stack([frame_weights(found, seen[column], temperature) for column in order.T], dim=1)
 
 
-def _with_twins(reranked: dict[str, float], plain: dict[str, float]) -> dict[str, float]:
+def _with_itc_metrics(reranked: dict[str, float], plain: dict[str, float]) -> dict[str, float]:
     return {**reranked, **{f"{name}_itc": value for name, value in plain.items()}}

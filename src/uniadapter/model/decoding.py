@@ -10,7 +10,7 @@ from uniadapter.config import ConfigError
 from uniadapter.files.schema import whole_number
 from uniadapter.model.backbone import decoding
 from uniadapter.model.features import AnswerTree, Context, Visuals
-from uniadapter.model.tokens import TokenBatch, prompt_tokens, tokenize
+from uniadapter.model.tokens import TokenBatch, prompt_length, tokenize
 
 
 def question_context(model: PreTrainedModel, visuals: Visuals, ids: Tensor, mask: Tensor, rows: Tensor) -> Context:
@@ -125,7 +125,7 @@ def check_lengths(
     Raises:
         ConfigError: a number out of its range, or a prompt that leaves no room.
     """
-    given = prompt_tokens(tokenizer, prompt)
+    given = prompt_length(tokenizer, prompt)
     for name, value, low in (("beams", beams, 1), ("longest", longest, 1), ("shortest", shortest, 0)):
         if whole_number(name, value) < low:
             raise ConfigError(f"{name} is {value}: it must be at least {low}")

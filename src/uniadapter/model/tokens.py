@@ -31,15 +31,15 @@ class TokenBatch:
     mask: Tensor
 
 
-def encoded(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **options: Any) -> BatchEncoding:
+def call_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **options: Any) -> BatchEncoding:
     """Call a tokenizer, from one thread at a time, since a call changes a fast tokenizer's padding and truncation."""
     with _lock:
         return tokenizer(list(texts), **options)
 
 
-def pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of each text, without special tokens."""
-    found: list[list[int]] = encoded(tokenizer, texts, add_special_tokens=False)["input_ids"]
+    found: list[list[int]] = call_tokenizer(tokenizer, texts, add_special_tokens=False)["input_ids"]
     return found
 
 
@@ -53,11 +53,13 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str], longest: int)
     if not texts:
         return TokenBatch(*torch.zeros((2, 0, 0), dtype=torch.long))
     options = {"padding": True, "padding_side": "right", "truncation": True, "max_length": longest}
-    out = encoded(tokenizer, texts, return_tensors="pt", **options)
+    out = call_tokenizer(tokenizer, texts, return_tensors="pt", **options)
     return TokenBatch(out["input_ids"], out["attention_mask"])
 
 
-def warn_of_cuts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], longest: int, noun: str = "texts") -> int:
+def warn_of_truncation(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], longest: int, noun: str = "texts"
+) -> int:
     """Log a warning about texts that will be truncated, and one about texts with unknown words ([UNK]).
 
     Args:
@@ -76,8 +78,9 @@ def warn_of_cuts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], longe
     cut = unknown = 0
     room = longest - tokenizer.num_special_tokens_to_add()
     for start in range(0, len(texts), _AT_ONCE):
-        # Without the tokens around them, of which one may be what unknown words become, as CLIP's last is.
-        ids = encoded(tokenizer, texts[start : start + _AT_ONCE], verbose=False, add_special_tokens=False)["input_ids"]
+        # Without special tokens, one of which may be the unknown token too, as CLIP's last is.
+        part = texts[start : start + _AT_ONCE]
+        ids = call_tokenizer(tokenizer, part, verbose=False, add_special_tokens=False)["input_ids"]
         cut += sum(len(row) > room for row in ids)
         unknown += sum(tokenizer.unk_token_id in row for row in ids)
     if unknown:
@@ -97,11 +100,11 @@ def _check(longest: int) -> None:
         raise ValueError(f"max_tokens is {longest}: it must be at least 3, for a text and the tokens around it")
 
 
-def prompted(prompt: str, text: str) -> str:
+def with_prompt(prompt: str, text: str) -> str:
     """Prompt and text, with one space between them."""
     return f"{prompt.strip()} {text}" if prompt.strip() else text
 
 
-def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> int:
+def prompt_length(tokenizer: PreTrainedTokenizerBase, prompt: str) -> int:
     """Number of decoder tokens before the text that follows a prompt: the start token and the prompt's own."""
-    return 1 + len(pieces(tokenizer, [prompt.strip()])[0]) if prompt.strip() else 1
+    return 1 + len(token_ids(tokenizer, [prompt.strip()])[0]) if prompt.strip() else 1

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.model.decoding import decoder_tokens, question_context, text_nll, visual_context
 from uniadapter.model.features import Visuals
-from uniadapter.model.tokens import prompt_tokens, prompted, tokenize
+from uniadapter.model.tokens import prompt_length, tokenize, with_prompt
 
 
 def answer_loss(
@@ -114,8 +114,8 @@ def caption_nll(
     """The sum that `caption_loss` divides by the number of tokens, and that number."""
     device = visuals.tokens.device
     rows = _rows(rows, len(captions), len(visuals), "caption")
-    given = prompt_tokens(tokenizer, prompt)
-    tokens = decoder_tokens(tokenizer, model, [prompted(prompt, caption) for caption in captions], max_tokens)
+    given = prompt_length(tokenizer, prompt)
+    tokens = decoder_tokens(tokenizer, model, [with_prompt(prompt, caption) for caption in captions], max_tokens)
     ids, mask = tokens.ids.to(device), tokens.mask.to(device)
     nll = text_nll(model, visual_context(model, visuals), rows.to(device), ids, mask, given)
     return nll.sum(), int(mask[:, given:].sum())

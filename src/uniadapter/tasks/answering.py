@@ -22,10 +22,10 @@ from uniadapter.evaluation.answering import AnswerList, Prediction, evaluate_ans
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.evaluation.vqa import exact_match, vqa_accuracy
 from uniadapter.model.encoding import encode_visual
-from uniadapter.model.tokens import warn_of_cuts
+from uniadapter.model.tokens import warn_of_truncation
 from uniadapter.objectives.decoding import answer_loss
 from uniadapter.processes.distributed import share
-from uniadapter.tasks.base import Result, shared, visuals_of
+from uniadapter.tasks.base import Result, is_distributed, visuals_loader
 from uniadapter.tasks.loss import DecoderLoss, StepInfo
 from uniadapter.tasks.preparing import Prepared, autocast
 
@@ -39,9 +39,9 @@ class AnswerTask:
         """Read a split from its file."""
         return load_questions(path, config, which)
 
-    def task(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> AnswerLoss:
+    def training_loss(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> AnswerLoss:
         """The training loss; the list of answers is settled with it."""
-        warn_of_cuts(prepared.tokenizer, split.texts, config.model.max_tokens, "questions")
+        warn_of_truncation(prepared.tokenizer, split.texts, config.model.max_tokens, "questions")
         assert isinstance(split, QuestionSplit)
         prepared.answers = answer_list(prepared, config, split)
         return AnswerLoss(prepared.model, prepared.tokenizer, config.model, split.answers)
@@ -58,12 +58,12 @@ class AnswerTask:
                 answers = AnswerList(prepared.answers, prepared.tokenizer, prepared.model)
             except ValueError as error:
                 raise DataError(f"{config.data.answer_list or 'the answers of data.train'}: {error}") from None
-        loader = visuals_of(prepared, split, config)
+        loader = visuals_loader(prepared, split, config)
         found = evaluate_answers(
             prepared.model, prepared.tokenizer, split, loader, config.model, config.evaluate, answers,
-            autocast(config.evaluate.precision, prepared.model.device), progress, shared(prepared, split),
+            autocast(config.evaluate.precision, prepared.model.device), progress, is_distributed(prepared, split),
         )  # fmt: skip
-        scores, right, headline = scored(split, found)
+        scores, right, headline = score_answers(split, found)
         if answers is not None:
             known = set(answers.answers)
             outside = sum(bool(own) and known.isdisjoint(own) for own in split.answers)
@@ -96,24 +96,24 @@ def answer_list(prepared: Prepared, config: RunConfig, train: QuestionSplit | No
     return found
 
 
-def scored(split: QuestionSplit, found: list[Prediction]) -> tuple[dict[str, Any], torch.Tensor, str]:
+def score_answers(split: QuestionSplit, found: list[Prediction]) -> tuple[dict[str, Any], torch.Tensor, str]:
     """Scores of a split, how right each question was, and the headline; nothing where the file has no answers."""
     if not any(split.annotators):
         return {}, torch.zeros(len(found)), f"{len(found)} questions answered; the file has no answers to compare with"
     rows = [row for row, own in enumerate(split.annotators) if own]
     if len(rows) == len(found):
-        return _scored(split, found)
+        return _score_answered(split, found)
     # Those without an answer say nothing of the model: no figure counts them.
     part = replace(split, text_visual=list(split.text_visual))
     part.keep_texts(rows)
-    scores, some, headline = _scored(part, [found[row] for row in rows])
+    scores, some, headline = _score_answered(part, [found[row] for row in rows])
     right = torch.zeros(len(found))
     right[rows] = some
     unanswered = len(found) - len(rows)
     return {**scores, "unanswered": unanswered}, right, f"{headline}, without {unanswered} that have no answer"
 
 
-def _scored(split: QuestionSplit, found: list[Prediction]) -> tuple[dict[str, Any], torch.Tensor, str]:
+def _score_answered(split: QuestionSplit, found: list[Prediction]) -> tuple[dict[str, Any], torch.Tensor, str]:
     said = [prediction.answer for prediction in found]
     if max(map(len, split.annotators)) == 1:
         wanted = [own[0] for own in split.annotators]
@@ -151,7 +151,7 @@ def majority(wanted: list[str]) -> float:
     return 100 * Counter(wanted).most_common(1)[0][1] / len(wanted)
 
 
-def results_of(split: QuestionSplit, found: list[Prediction]) -> dict[int, str]:
+def evalai_results(split: QuestionSplit, found: list[Prediction]) -> dict[int, str]:
     """Question ids and answers, as EvalAI's result file has them; the ids are numbers."""
     return {int(number): one.answer for number, one in zip(split.question_ids, found, strict=True)}
 

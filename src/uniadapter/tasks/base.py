@@ -41,7 +41,7 @@ class Task(Protocol):
     def load(self, path: str, config: DataConfig, which: str) -> RetrievalSplit:
         """Read a split from its file."""
 
-    def task(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> TrainingLoss:
+    def training_loss(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> TrainingLoss:
         """The training loss on a split."""
 
     def evaluate(
@@ -50,14 +50,14 @@ class Task(Protocol):
         """Measure the model as it stands."""
 
 
-def shared(prepared: Prepared, split: RetrievalSplit) -> bool:
+def is_distributed(prepared: Prepared, split: RetrievalSplit) -> bool:
     """Whether each process measures a share of the visuals; where there are too few to share, each measures all."""
-    return prepared.together and len(split.visuals) >= distributed.world_size()
+    return prepared.distributed and len(split.visuals) >= distributed.world_size()
 
 
-def visuals_of(prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> VisualLoader:
+def visuals_loader(prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> VisualLoader:
     """The visuals of a split, in order, at the base's size; where processes measure together, this one's share."""
-    rank, world = (distributed.rank(), distributed.world_size()) if shared(prepared, split) else (0, 1)
+    rank, world = (distributed.rank(), distributed.world_size()) if is_distributed(prepared, split) else (0, 1)
     size = image_size(prepared, config)
     batch_size = config.evaluate.batch_size
     return visual_loader(

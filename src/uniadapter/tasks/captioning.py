@@ -13,15 +13,15 @@ from uniadapter.data.batches import Batch
 from uniadapter.data.captions import load_retrieval
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.captioning import INSTALL, can_score, caption_scores, require_scorer
-from uniadapter.evaluation.mode import evaluating
+from uniadapter.evaluation.mode import evaluation_mode
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.model.backbone import backbone
 from uniadapter.model.decoding import check_lengths, generate_texts, visual_context
 from uniadapter.model.encoding import encode_visual
-from uniadapter.model.tokens import prompt_tokens, warn_of_cuts
+from uniadapter.model.tokens import prompt_length, warn_of_truncation
 from uniadapter.objectives.decoding import caption_nll
 from uniadapter.processes.distributed import gather_list, share
-from uniadapter.tasks.base import Result, shared, visuals_of
+from uniadapter.tasks.base import Result, is_distributed, visuals_loader
 from uniadapter.tasks.loss import DecoderLoss, StepInfo
 from uniadapter.tasks.preparing import Prepared, autocast
 
@@ -35,9 +35,9 @@ class CaptionTask:
         """Read a split from its file: the layouts of retrieval."""
         return load_retrieval(path, config, which)
 
-    def task(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> CaptionLoss:
+    def training_loss(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> CaptionLoss:
         """The training loss; that captions will not be scored, for want of a package, is said before."""
-        warn_of_cuts(prepared.tokenizer, split.texts, config.model.max_tokens, "captions")
+        warn_of_truncation(prepared.tokenizer, split.texts, config.model.max_tokens, "captions")
         if config.data.test or config.data.val:  # what would fail after training fails now
             settings, positions = config.evaluate, backbone(prepared.model).layout.positions
             check_lengths(
@@ -53,10 +53,10 @@ class CaptionTask:
         self, prepared: Prepared, split: RetrievalSplit, config: RunConfig, progress: Progress | None
     ) -> Result:
         """Write a caption for every visual, and score it where the scorer is installed; `detail` is the captions."""
-        loader = visuals_of(prepared, split, config)
+        loader = visuals_loader(prepared, split, config)
         model, settings = prepared.model, config.evaluate
         written: list[str] = []
-        with evaluating(model, autocast(settings.precision, model.device)):
+        with evaluation_mode(model, autocast(settings.precision, model.device)):
             for batch in loader:
                 visuals = encode_visual(model, batch.frames.to(model.device), config.model.frame_chunk)
                 context = visual_context(model, visuals)
@@ -66,7 +66,7 @@ class CaptionTask:
                 )  # fmt: skip
                 if progress is not None:
                     progress(len(written), len(split.visuals))
-        if shared(prepared, split):
+        if is_distributed(prepared, split):
             written = gather_list(written)
         if not can_score():
             headline = f"{len(written)} captions written, not scored: CIDEr and BLEU-4 need {INSTALL}"
@@ -101,7 +101,7 @@ class CaptionLoss(DecoderLoss):
     ) -> None:
         super().__init__(model, tokenizer, settings)
         self.prompt = prompt
-        self.given = prompt_tokens(tokenizer, prompt)
+        self.given = prompt_length(tokenizer, prompt)
         if self.given + 2 > settings.max_tokens:
             raise ConfigError(
                 f"model.prompt has {self.given} tokens with [DEC], and model.max_tokens is {settings.max_tokens}: "

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.checkpoints.adapters import add_adapter, load_adapter
-from uniadapter.checkpoints.fitting import BaseSizes, check_fits
+from uniadapter.checkpoints.compatibility import BaseSizes, check_fits
 from uniadapter.checkpoints.loading import load_model, load_tokenizer
 from uniadapter.config import RunConfig
 from uniadapter.data.media.images import Normalisation
@@ -37,7 +37,7 @@ class Prepared:
         adapter: name of the set that is trained; None for full fine-tuning and zero-shot.
         counts: of its parameters.
         answers: the list that questions are answered from, once it is known.
-        together: every process measures, each a share.
+        distributed: every process measures, each a share.
     """
 
     model: PreTrainedModel
@@ -45,7 +45,7 @@ class Prepared:
     adapter: str | None
     counts: ParameterCounts
     answers: list[str] = field(default_factory=list)
-    together: bool = False
+    distributed: bool = False
 
 
 def prepare(config: RunConfig, adapter_folder: Path | None = None) -> Prepared:

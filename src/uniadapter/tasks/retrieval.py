@@ -19,14 +19,14 @@ from uniadapter.model.backbone import backbone
 from uniadapter.model.encoding import contrast_of, encode_text, encode_visual, loss_scalars, match, similarity
 from uniadapter.model.features import Texts, Visuals
 from uniadapter.model.sets import adapter_set
-from uniadapter.model.tokens import TokenBatch, tokenize, warn_of_cuts
+from uniadapter.model.tokens import TokenBatch, tokenize, warn_of_truncation
 from uniadapter.objectives.contrastive import FeatureQueue, contrastive_loss, ramped_alpha
 from uniadapter.objectives.matching import draw_negatives, matching_loss, matching_pairs, negative_uniforms
 from uniadapter.objectives.momentum import AdapterMomentum, ModelMomentum, Momentum
 from uniadapter.objectives.pretrained import pretrained_contrast
 from uniadapter.processes import random_draws as draws
 from uniadapter.processes.distributed import Share, gather_rows, share
-from uniadapter.tasks.base import Result, shared, visuals_of
+from uniadapter.tasks.base import Result, is_distributed, visuals_loader
 from uniadapter.tasks.loss import StepInfo, TrainingLoss
 from uniadapter.tasks.preparing import Prepared, autocast
 
@@ -264,9 +264,9 @@ class RetrievalTask:
         """Read a split from its file."""
         return load_retrieval(path, config, which)
 
-    def task(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> RetrievalLoss:
+    def training_loss(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> RetrievalLoss:
         """The training loss."""
-        warn_of_cuts(prepared.tokenizer, split.texts, config.model.max_tokens, "captions")
+        warn_of_truncation(prepared.tokenizer, split.texts, config.model.max_tokens, "captions")
         return RetrievalLoss(
             prepared.model, prepared.tokenizer, config.model, config.objective, prepared.adapter, config.train.seed
         )
@@ -275,11 +275,11 @@ class RetrievalTask:
         self, prepared: Prepared, split: RetrievalSplit, config: RunConfig, progress: Progress | None
     ) -> Result:
         """Contrastive similarity, then the matching head on the best; `detail` is a `RetrievalResult`."""
-        loader = visuals_of(prepared, split, config)
+        loader = visuals_loader(prepared, split, config)
         precision = autocast(config.evaluate.precision, prepared.model.device)
         found = evaluate_retrieval(
             prepared.model, prepared.tokenizer, split, loader, config.model, config.evaluate, precision, progress,
-            shared(prepared, split),
+            is_distributed(prepared, split),
         )  # fmt: skip
         text, visual, kind = found.text_to_visual, found.visual_to_text, split.visual_kind
         return Result(

@@ -11,7 +11,7 @@ from pathlib import Path
 from uniadapter.checkpoints.folder_names import (
     CARD_NAME,
     CONFIG_NAME,
-    FORMER_CONFIG_NAME,
+    LEGACY_CONFIG_NAME,
     WEIGHTS_NAME,
     is_adapter_of_peft,
 )
@@ -35,13 +35,13 @@ RESULTS = (
     "metrics.json",
     "history.jsonl",
     f"adapter/{CONFIG_NAME}",
-    f"adapter/{FORMER_CONFIG_NAME}",
+    f"adapter/{LEGACY_CONFIG_NAME}",
     "model/config.json",
 )
 
 # What a run has trained: the folder, and the names of the files in it.
 TRAINED = {
-    "adapter": (CONFIG_NAME, FORMER_CONFIG_NAME, WEIGHTS_NAME, CARD_NAME),
+    "adapter": (CONFIG_NAME, LEGACY_CONFIG_NAME, WEIGHTS_NAME, CARD_NAME),
     "model": ("*config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "special_tokens_map.json"),
 }
 

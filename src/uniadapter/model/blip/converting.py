@@ -23,7 +23,7 @@ from transformers import (
 
 from uniadapter.checkpoints.adapter_folder import AdapterFile, TaskName, write_adapter
 from uniadapter.checkpoints.bases import CONFIG
-from uniadapter.checkpoints.loading import build_model, naming, quietly
+from uniadapter.checkpoints.loading import build_model, errors_about, quiet_transformers
 from uniadapter.checkpoints.pth import read_pth
 from uniadapter.checkpoints.weights import check_shapes
 from uniadapter.errors import CheckpointError
@@ -73,7 +73,7 @@ def convert_adapter(path: Path | str, output: Path | str, frame_aware: bool = Fa
         CheckpointError: the file is broken, carries code, or holds no adapters; names it.
     """
     path, output = Path(path).expanduser(), Path(output).expanduser()
-    with naming(path):
+    with errors_about(path):
         state = read_pth(path)
         imported = import_adapter(state, frame_aware)
         task: TaskName = "vqa" if any(key.startswith("text_decoder.") for key in state) else "retrieval"
@@ -135,7 +135,7 @@ def convert_blip(path: Path | str, output: Path | str, tokenizer: Path | str | N
         WriteError: the folder cannot be written.
     """
     path, output = Path(path).expanduser(), Path(output).expanduser()
-    with naming(path):
+    with errors_about(path):
         state = read_pth(path)
         encoder = any(key.startswith("text_encoder.") for key in state)
         decoder = any(key.startswith("text_decoder.") for key in state)
@@ -145,7 +145,7 @@ def convert_blip(path: Path | str, output: Path | str, tokenizer: Path | str | N
     converted = Converted([key for key in state if base_name(key) is None])
     words: PreTrainedTokenizerBase | None = None
     try:
-        with quietly():
+        with quiet_transformers():
             words = _tokenizer(path, tokenizer, config)
     except CheckpointError as error:
         if tokenizer is not None:

@@ -9,7 +9,7 @@ from transformers import BertTokenizer, BlipConfig, PreTrainedTokenizerBase
 
 from uniadapter.checkpoints.bases import CONFIG, hub_in_reach
 from uniadapter.checkpoints.pth import read_pth
-from uniadapter.checkpoints.tokenizers import find_tokenizer, read_tokenizer, wordless
+from uniadapter.checkpoints.tokenizers import find_tokenizer, read_tokenizer, unknown_words_fault
 from uniadapter.errors import CheckpointError
 from uniadapter.model.blip.base_config import read_base_config
 from uniadapter.model.blip.original import BERT_WORDS, infer_config
@@ -114,7 +114,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: BlipConfig | Non
     """
     try:
         fault = _foreign(tokenizer, config) if config is not None else ""
-        fault = fault or _unframed(tokenizer) or wordless(tokenizer)
+        fault = fault or _unframed(tokenizer) or unknown_words_fault(tokenizer)
     except Exception as error:  # of a tokenizer that cannot even tokenise
         raise CheckpointError(f"{where}: its tokenizer fails on a text ({type(error).__name__}: {error})") from error
     if fault:

@@ -116,7 +116,7 @@ def check_files(config: RunConfig) -> None:
             raise ConfigError(f"data.{name} is {file}: there is nothing of that name")
 
 
-def advice(config: RunConfig, rows: int, steps: int) -> list[str]:
+def training_warnings(config: RunConfig, rows: int, steps: int) -> list[str]:
     """What is hardly meant about a training run, a line each.
 
     Args:
@@ -138,7 +138,7 @@ def advice(config: RunConfig, rows: int, steps: int) -> list[str]:
     return lines
 
 
-def left_embedded(config: RunConfig) -> list[str]:
+def remaining_embedded_splits(config: RunConfig) -> list[str]:
     """Which splits are still those of an embedded task, where the training data are one's own; a line each."""
     data, lines = config.data, []
     own = not str(data.train).startswith("embedded:")

@@ -1,0 +1,214 @@
+"""Features of pictures, videos and texts, and matching scores of pairs, in one call each.
+
+An argument that is None takes the value that the active adapter was trained with, else the base's or BLIP's default.
+During a call the model is in evaluation mode, without gradients. `adapter=` names the set that a call uses, so that
+threads can use one model with different adapters.
+"""
+
+from __future__ import annotations
+
+import logging
+import reprlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from uniadapter.data.media.images import EvaluationTransform
+from uniadapter.data.media.inputs import Pictures, as_clips, as_texts, clip_length
+from uniadapter.data.text import clean_caption
+from uniadapter.evaluation.mode import evaluation_mode
+from uniadapter.evaluation.retrieval import encode_texts
+from uniadapter.files.messages import shortened
+from uniadapter.files.schema import whole_number
+from uniadapter.model.backbone import backbone, require_task
+from uniadapter.model.encoding import encode_visual, match
+from uniadapter.model.features import Texts, Visuals
+from uniadapter.model.sets import active_adapter, active_settings
+from uniadapter.model.settings import first_given
+
+logger = logging.getLogger(__name__)
+
+MAX_TOKENS = 35  # of a text, as BLIP's retrieval has it
+_BATCH = 64  # frames encoded at once
+_BLOCK = 512  # pairs fused at once
+_CAPTION_WORDS = 30  # most words of a caption, as in training
+
+
+@contextmanager
+def inference(model: PreTrainedModel, adapter: str | None) -> Iterator[None]:
+    """Within the block: evaluation mode, no gradients, and the set `adapter` active, if a name is given."""
+    with active_adapter(model, adapter) if adapter is not None else nullcontext(), evaluation_mode(model):
+        yield
+
+
+def image_features(
+    model: PreTrainedModel,
+    images: Pictures,
+    frames: int | None = None,
+    image_size: int | None = None,
+    *,
+    adapter: str | None = None,
+) -> Visuals:
+    """Encode pictures or videos for search, for `pair_scores`, `ask` and `caption`.
+
+    Args:
+        model: a BLIP, with or without an adapter.
+        images: one, or a list, of files, Pillow images, arrays or tensors; each is resized to a square. Files may be
+            videos, and a list (or an array of four dimensions) within the list is a video by its frames. See
+            `uniadapter.data.media.inputs` and `uniadapter.data.media.pixels` for shapes and ranges.
+        frames: of a video, the middles of as many equal segments; a picture among videos stands still. None takes
+            all frames of videos that are given by their frames, and of a file as many as the adapter was trained for,
+            or 1.
+        image_size: side in pixels of the square; None takes the adapter's, or the base's.
+        adapter: name of the set to use; None takes the active one.
+
+    Returns:
+        `Visuals`; `.feature` [V, e] has unit rows, so an inner product is a cosine similarity. V may be 0.
+
+    Raises:
+        DataError: a file is missing or broken; names it.
+        TypeError: something is no picture.
+        ValueError: `frames` or `image_size` is too small, or an array is no picture.
+
+    Example:
+        >>> ua.image_features(model, picture)
+        Visuals(tokens=[1, 1, 37, 192], feature=[1, 64], frames=[1, 1, 64], float32 on cpu)
+        >>> ua.image_features(model, [picture, Image.new("RGB", (80, 60)), torch.zeros(3, 60, 80)]).feature.shape
+        torch.Size([3, 64])
+    """
+    clips = as_clips(images)
+    layout = backbone(model).layout
+    if image_size is not None and whole_number("image_size", image_size, 1) < layout.patch_size:
+        raise ValueError(f"image_size is {image_size}: the base's patches are {layout.patch_size} pixels wide")
+    stated = active_settings(model, adapter)
+    length = clip_length(clips, frames, first_given(stated.frames, 1))
+    transform = EvaluationTransform(
+        first_given(image_size, stated.image_size, layout.image_size),
+        first_given(stated.mean, layout.mean),
+        first_given(stated.std, layout.std),
+        first_given(stated.resampling, layout.resampling),
+    )
+    batch, parts = max(1, _BATCH // length), []
+    with inference(model, adapter):
+        for start in range(0, max(1, len(clips)), batch):
+            read = [torch.stack([transform(f) for f in c.read(length)]) for c in clips[start : start + batch]]
+            pixels = torch.stack(read) if read else torch.empty(0, length, 3, transform.size, transform.size)
+            parts.append(encode_visual(model, pixels.to(model.device)))
+    return Visuals.concatenate(parts)
+
+
+def text_features(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: str | Sequence[str],
+    max_tokens: int | None = None,
+    *,
+    adapter: str | None = None,
+) -> Texts:
+    """Encode texts, cleaned as captions are in training.
+
+    Args:
+        model: a BLIP with a text encoder and projections.
+        tokenizer: the base's.
+        texts: one, or a list.
+        max_tokens: longer texts are truncated to so many tokens, with a warning in the log; None takes the adapter's,
+            or 35, or the model's number of positions if that is less.
+        adapter: name of the set to use; None takes the active one.
+
+    Returns:
+        `Texts`; `.feature` [S, e] has unit rows. S may be 0.
+
+    Raises:
+        TypeError: something is no text, or the model is of another task.
+        ValueError: a text cannot be encoded, or the model has not so many positions.
+
+    Example:
+        >>> text = ua.text_features(model, tokenizer, "a red box")
+        >>> (ua.image_features(model, pictures).feature @ text.feature.T).shape
+        torch.Size([2, 1])
+    """
+    require_task(model, "retrieval", "text_features")
+    stated = active_settings(model, adapter)
+    positions = backbone(model).layout.positions
+    max_tokens = first_given(max_tokens, stated.max_tokens, min(MAX_TOKENS, positions))
+    cleaned = clean_texts(as_texts(texts), clean_caption, first_given(stated.max_words, _CAPTION_WORDS), "texts")
+    if whole_number("max_tokens", max_tokens, 3) > positions:
+        raise ValueError(f"max_tokens is {max_tokens}: the model takes {positions}")
+    with inference(model, adapter):
+        return encode_texts(model, tokenizer, cleaned, max_tokens, 4 * _BATCH)
+
+
+def clean_texts(texts: list[str], clean: Callable[[str, int], str], words: int, noun: str) -> list[str]:
+    """Texts as training reads them; how many lose their end by that is said in the log."""
+    whole = [clean(text, sys.maxsize).split() for text in texts]
+    cut = sum(len(text) > words for text in whole)
+    if cut:
+        logger.warning("%d of %d %s are longer than %d words and lose their end", cut, len(texts), noun, words)
+    return [" ".join(text[:words]) for text in whole]
+
+
+def pair_scores(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    images: Pictures | Visuals,
+    texts: str | Sequence[str] | Texts,
+    pairs: Tensor | Sequence[tuple[int, int]] | None = None,
+    *,
+    adapter: str | None = None,
+) -> Tensor:
+    """How well texts and pictures match, by the fused encoder.
+
+    Args:
+        model: a BLIP with a matching head.
+        tokenizer: the base's.
+        images: pictures, or what `image_features` made of them.
+        texts: texts, or what `text_features` made of them.
+        pairs: (text, image) rows to score; None scores all.
+        adapter: name of the set to use; None takes the active one.
+
+    Returns:
+        Probabilities that they belong together: [P] for pairs, [texts, images] for all.
+
+    Raises:
+        TypeError: something is no picture or text, or the model is of another task.
+        ValueError: `pairs` has another shape or points outside.
+
+    Example:
+        >>> ua.pair_scores(model, tokenizer, pictures, ["a red box", "a blue box", "a star"]).shape
+        torch.Size([3, 2])
+        >>> ua.pair_scores(model, tokenizer, pictures, ["a red box", "a blue box"], [(0, 0), (1, 1)]).shape
+        torch.Size([2])
+    """
+    require_task(model, "retrieval", "pair_scores")
+    visuals = images if isinstance(images, Visuals) else image_features(model, images, adapter=adapter)
+    encoded = texts if isinstance(texts, Texts) else text_features(model, tokenizer, texts, adapter=adapter)
+    rows = _rows(pairs, len(encoded), len(visuals))
+    # By visual, so that blocks share keys and values.
+    order = torch.argsort(rows[:, 1], stable=True)
+    scores = torch.empty(len(rows))
+    with inference(model, adapter):
+        for start in range(0, len(rows), _BLOCK):
+            part = order[start : start + _BLOCK]
+            logits = match(model, encoded, visuals, rows[part].to(model.device))
+            scores[part] = logits.float().softmax(-1)[:, 1].cpu()
+    return scores.view(len(encoded), len(visuals)) if pairs is None else scores
+
+
+def _rows(pairs: Tensor | Sequence[tuple[int, int]] | None, texts: int, visuals: int) -> Tensor:
+    """(text, image) rows [P, 2]."""
+    if pairs is None:
+        return torch.cartesian_prod(torch.arange(texts), torch.arange(visuals)).view(-1, 2)
+    try:
+        rows = torch.as_tensor(pairs).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"pairs is {shortened(reprlib.repr(pairs), 80)}: it must be rows of (text, image)") from None
+    if not rows.numel():
+        return torch.empty(0, 2, dtype=torch.long)
+    whole = not (rows.is_floating_point() or rows.is_complex() or rows.dtype == torch.bool)
+    if not whole or rows.ndim not in (1, 2) or rows.shape[-1] != 2:
+        raise ValueError(f"pairs must be whole numbers [P, 2] of (text, image), not {rows.dtype} {list(rows.shape)}")
+    return rows.reshape(-1, 2).long()
