@@ -7,13 +7,24 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_blip2 import tiny_blip2
 from tiny_models import PLACES, save_family
+from transformers import (
+    Blip2Config,
+    Blip2ForImageTextRetrieval,
+    CLIPConfig,
+    CLIPModel,
+    PreTrainedModel,
+    SiglipConfig,
+    SiglipModel,
+)
 
 from squares import COLOURS, karpathy, save_tokenizer
 from test_video_commands import films
 from uniadapter.app.cli import main
 from uniadapter.app.parsing import config_path, read_config
+from uniadapter.model.backbone import backbone
 
 BASES = {
     "msrvtt_clip_b16": "openai/clip-vit-base-patch16",
@@ -56,6 +67,31 @@ def test_it_asks_of_its_family_what_that_has(name: str) -> None:
     assert (config.data.frames > 1) == name.startswith("msrvtt")
     files = [config.data.train, config.data.val, config.data.test]
     assert all(file is None or not Path(file).is_absolute() for file in files)
+
+
+def published(name: str) -> PreTrainedModel:
+    """A model of the base's sizes, without weights; transformers' defaults are CLIP's B/32 and BLIP-2's ViT-g."""
+    if "clip" in name:
+        patch = int(name.rpartition("b")[2])
+        return CLIPModel(CLIPConfig(vision_config={"patch_size": patch}))
+    if "siglip2" in name:
+        return SiglipModel(SiglipConfig(vision_config={"image_size": 256}, text_config={"vocab_size": 256_000}))
+    qformer = {"use_qformer_text_input": True, "vocab_size": 30_523}
+    return Blip2ForImageTextRetrieval(
+        Blip2Config(image_text_hidden_size=256, num_query_tokens=32, qformer_config=qformer)
+    )
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_it_says_how_much_it_trains(name: str) -> None:
+    told = re.search(r"bottleneck: .*; ([\d.]+) M.* ([\d.]+)% of the base", config_path(name).read_text())
+    assert told
+    with torch.device("meta"):
+        model = published(name)
+        built = backbone(model).new_set(read_config(config_path(name)).model.adapter)
+    count = sum(parameter.numel() for parameter in built.parameters())
+    base = sum(parameter.numel() for parameter in model.parameters())
+    assert told.groups() == (f"{count / 1e6:.2f}", f"{100 * count / base:.2f}")
 
 
 def tiny_base(name: str, folder: Path) -> list[str]:
