@@ -41,6 +41,8 @@ def _parts(activation: str, sizes: dict[str, int]) -> tuple[dict[str, object], d
         "heads": 4,
         "image": 32,
         "patch": 8,
+        "places": PLACES,
+        "vocab": VOCABULARY,
         **sizes,
     }
     text_width = s["text_width"] or s["width"]
@@ -50,7 +52,7 @@ def _parts(activation: str, sizes: dict[str, int]) -> tuple[dict[str, object], d
     }  # fmt: skip
     text = {
         "hidden_size": text_width, "intermediate_size": 2 * text_width, "num_hidden_layers": s["text_layers"],
-        "num_attention_heads": s["heads"], "max_position_embeddings": PLACES, "vocab_size": VOCABULARY,
+        "num_attention_heads": s["heads"], "max_position_embeddings": s["places"], "vocab_size": s["vocab"],
         "hidden_act": activation,
     }  # fmt: skip
     return vision, text
@@ -70,7 +72,11 @@ def _random(model: PreTrainedModel) -> PreTrainedModel:
 def tiny_clip(seed: int = 0, legacy: bool = False, attention: str = "sdpa", **sizes: int) -> PreTrainedModel:
     """A CLIP; `legacy` has the end token's id as in configs older than transformers 4.31, where ids are compared."""
     vision, text = _parts("quick_gelu", sizes)
-    ends = {"bos_token_id": 0, "eos_token_id": 2} if legacy else {"bos_token_id": 38, "eos_token_id": 39}
+    ends = (
+        {"bos_token_id": 0, "eos_token_id": 2}
+        if legacy
+        else {"bos_token_id": text["vocab_size"] - 2, "eos_token_id": text["vocab_size"] - 1}
+    )
     torch.manual_seed(seed)
     config = CLIPConfig(vision_config=vision, text_config={**text, **ends, "pad_token_id": 1}, projection_dim=16)
     return _random(CLIPModel._from_config(config, attn_implementation=attention))
@@ -118,9 +124,10 @@ def siglip_texts(count: int = 5, seed: int = 0) -> tuple[Tensor, Tensor]:
 TEXTS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"clip": clip_texts, "siglip": siglip_texts}
 
 
-def _words(special: list[str], behind: list[str]) -> dict[str, int]:
-    filling = [f"[unused{i}]" for i in range(VOCABULARY - len(special) - len(WORDS) - len(behind))]
-    return {word: index for index, word in enumerate([*special, *WORDS, *filling, *behind])}
+def _vocabulary(words: list[str], special: list[str], behind: list[str]) -> dict[str, int]:
+    """Special tokens before and behind the words; where there are few, unused ones up to `VOCABULARY`."""
+    filling = [f"[unused{i}]" for i in range(VOCABULARY - len(special) - len(words) - len(behind))]
+    return {word: index for index, word in enumerate([*special, *words, *filling, *behind])}
 
 
 def _tokenizer(vocabulary: dict[str, int], unknown: str, single: str, lower: bool) -> Tokenizer:
@@ -133,29 +140,32 @@ def _tokenizer(vocabulary: dict[str, int], unknown: str, single: str, lower: boo
     return tokenizer
 
 
-def save_clip_tokenizer(folder: Path) -> None:
+def save_clip_tokenizer(folder: Path, words: list[str] = WORDS) -> int:
     """Whole words between CLIP's start and end tokens, the last two ids; the end token pads, as in CLIP's."""
     start, end = "<|startoftext|>", "<|endoftext|>"
-    built = _tokenizer(_words([], [start, end]), end, f"{start} $A {end}", lower=True)
-    PreTrainedTokenizerFast(
-        tokenizer_object=built, bos_token=start, eos_token=end, unk_token=end, pad_token=end, model_max_length=PLACES
-    ).save_pretrained(folder)
+    vocabulary = _vocabulary(words, [], [start, end])
+    built = _tokenizer(vocabulary, end, f"{start} $A {end}", lower=True)
+    names = {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": end}
+    PreTrainedTokenizerFast(tokenizer_object=built, **names).save_pretrained(folder)
+    return len(vocabulary)
 
 
-def save_siglip_tokenizer(folder: Path, second: bool = False) -> None:
+def save_siglip_tokenizer(folder: Path, words: list[str] = WORDS, second: bool = False) -> int:
     """Whole words and an end token; of the `second` SigLIP with <pad> 0, left padding, and letters as they are."""
     if second:
-        built = _tokenizer(_words(["<pad>", "<eos>", "<bos>", "<unk>"], []), "<unk>", "$A <eos>", lower=False)
+        vocabulary = _vocabulary(words, ["<pad>", "<eos>", "<bos>", "<unk>"], [])
+        built = _tokenizer(vocabulary, "<unk>", "$A <eos>", lower=False)
         names = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "padding_side": "left"}
     else:
-        built = _tokenizer(_words(["<unk0>", "</s>", "<unk>"], []), "<unk>", "$A </s>", lower=True)
+        vocabulary = _vocabulary(words, ["<unused>", "</s>", "<unk>"], [])
+        built = _tokenizer(vocabulary, "<unk>", "$A </s>", lower=True)
         names = {"pad_token": "</s>", "eos_token": "</s>"}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=built, unk_token="<unk>", model_max_length=PLACES, **names)
-    tokenizer.save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=built, unk_token="<unk>", **names).save_pretrained(folder)
+    return len(vocabulary)
 
 
-def save_family(folder: Path, family: str, seed: int = 0, **sizes: int) -> Path:
-    """A tiny random base of a family as a folder of transformers files, with its tokenizer."""
-    BUILDERS[family](seed, **sizes).save_pretrained(folder)
-    {"clip": save_clip_tokenizer, "siglip": save_siglip_tokenizer}[family](folder)
+def save_family(folder: Path, family: str, seed: int = 0, words: list[str] = WORDS, **sizes: int) -> Path:
+    """A tiny random base of a family as a folder of transformers files, with a tokenizer of these words."""
+    known = {"clip": save_clip_tokenizer, "siglip": save_siglip_tokenizer}[family](folder, words)
+    BUILDERS[family](seed, vocab=known, **sizes).save_pretrained(folder)
     return folder
