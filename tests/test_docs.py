@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from uniadapter.model.families import support_matrix
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / ".github").glob("*.md"), *(ROOT / "docs").glob("*.md")])
 LINK = re.compile(r"\[(?P<said>[^\]]*)\]\((?P<to>[^)\s]+)\)")
@@ -32,3 +34,12 @@ def test_the_figure_of_the_rooms_is_that_of_the_code() -> None:
     figure = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     assert figure in page, "python docs/rooms.py --figure > the figure there"
+
+
+def test_the_front_page_has_the_table_of_families() -> None:
+    table = [line for line in support_matrix().splitlines() if line.startswith("|")]
+    assert "\n".join(table) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_front_page_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 125

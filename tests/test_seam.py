@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -107,6 +108,24 @@ def test_the_documented_table_is_the_codes(capsys: pytest.CaptureFixture[str]) -
 def test_families_are_listed_without_torch() -> None:
     code = "import sys; from uniadapter.app.cli import main; main(['families']); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "blip"])
+def test_a_family_can_be_taken_away(family: str, tmp_path: Path) -> None:
+    """Which costs no line outside its folder: all else is imported, and the table is shorter. BLIP has a command."""
+    copy = tmp_path / "uniadapter"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.rmtree(copy / "model" / family)
+    modules = [".".join(file.relative_to(tmp_path).with_suffix("").parts) for file in sorted(copy.rglob("*.py"))]
+    code = f"""
+import importlib, sys
+sys.path.insert(0, {str(tmp_path)!r})
+for name in {[name.removesuffix(".__init__") for name in modules if "__main__" not in name]!r}:
+    importlib.import_module(name)
+from uniadapter.model.families import families
+assert sorted(families()) == {[name for name in FAMILIES if name != family]!r}
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path)
 
 
 def test_rooms_import_one_way() -> None:
