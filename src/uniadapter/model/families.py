@@ -107,14 +107,14 @@ def support_matrix() -> str:
     """The table of families and capabilities in Markdown, with the notes below it."""
     head = ["", *CAPABILITIES.values()]
     rows = [head, ["---", *[":-:"] * len(CAPABILITIES)]]
-    notes: list[str] = []
+    notes: dict[str, int] = {}
     for family in families().values():
         marks = []
-        for name in CAPABILITIES:
+        for name, said in CAPABILITIES.items():
             mark = "✓" if name in family.covered else "-"
             if name in family.notes:
-                notes.append(f"{len(notes) + 1}. {family.title}, {CAPABILITIES[name]}: {family.notes[name]}")
-                mark += f" ({len(notes)})"
+                mark += f" ({notes.setdefault(f'{said}: {family.notes[name]}', len(notes) + 1)})"
             marks.append(mark)
         rows.append([family.title, *marks])
-    return "\n".join(["| " + " | ".join(row) + " |" for row in rows] + ["", *notes]) + "\n"
+    listed = [f"{number}. {note}" for note, number in notes.items()]
+    return "\n".join(["| " + " | ".join(row) + " |" for row in rows] + ["", *listed]) + "\n"
