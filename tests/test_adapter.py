@@ -57,7 +57,7 @@ def test_only_what_a_use_needs_is_built(uses: list[str], built: set[str]) -> Non
     adapter = UniAdapter(8, 2, uses=uses)  # type: ignore[arg-type]
     assert {name for name, _ in adapter.named_children()} == built
     for use in {"vision", "text", "cross"} - set(uses):
-        with pytest.raises(ValueError, match=f"not {use}"):
+        with pytest.raises(ValueError, match=f"not for {use}"):
             adapter(draw(1, 8), use)  # type: ignore[arg-type]
 
 
