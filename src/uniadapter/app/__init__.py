@@ -1,1 +1,1 @@
-"""What a user calls: the commands and their Python twins."""
+"""The command line, and the Python functions for the same operations."""

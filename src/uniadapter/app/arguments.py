@@ -1,4 +1,4 @@
-"""Command lines: options by their full names, errors in one line, and advice on what is misspelt."""
+"""The parser of command lines: options by their full names, errors in one line with suggestions."""
 
 from __future__ import annotations
 
@@ -14,28 +14,32 @@ from uniadapter.files.messages import did_you_mean, shortened
 
 
 class _Help(argparse.HelpFormatter):
-    """Words are never broken at their hyphens, so that what is explained can be searched for."""
+    """Does not break words at hyphens, so that the help can be searched."""
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser with errors in one line instead of a page of usage; no option may be abbreviated."""
+    """A parser whose errors are one line, without the usage; options cannot be abbreviated."""
 
     def __init__(self, prog: str, description: str, **more: Any) -> None:
         super().__init__(prog, description=description, allow_abbrev=False, formatter_class=_Help, **more)
 
     def error(self, message: str) -> NoReturn:
-        """Raise `UsageError` with the message in one line."""
+        """Raise `UsageError` with a message of one line."""
         raise UsageError(shortened(message))
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """Parse; what no option is called is answered by the most similar one."""
+        """Parse arguments.
+
+        Raises:
+            UsageError: an option does not exist, lacks its value, or the value is invalid; suggests a similar one.
+        """
         return super().parse_args(self.joined(list(args or [])), namespace)
 
     def joined(self, args: list[str]) -> list[str]:
-        """Give options and their values as one argument each, so that a value may start with a dash (-1e-5)."""
+        """Join options and their values, `--lr=-1e-5`, so that a value may start with a dash."""
         joined: list[str] = []
         while args:
             name = args.pop(0)
@@ -69,7 +73,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def int_between(low: int, high: int) -> Callable[[str], int]:
-    """A type of options: whole numbers from `low` to `high`."""
+    """The `type` of an option that takes integers from `low` to `high`."""
 
     def number(text: str) -> int:
         if not re.fullmatch(r"[-+]?\d{1,20}", text) or not low <= int(text) <= high:
@@ -80,7 +84,7 @@ def int_between(low: int, high: int) -> Callable[[str], int]:
 
 
 def path_option(text: str) -> str:
-    """Return a path that can be one, with one's home for `~`: a type of options."""
+    """The `type` of an option that takes a path; `~` is expanded, and URLs are errors."""
     from uniadapter.config.checks import as_path
 
     if re.match(r"[a-z]+://", text):
@@ -92,7 +96,7 @@ def path_option(text: str) -> str:
 
 
 def documented(kind: type[Any]) -> dict[str, str]:
-    """What the docstring of a dataclass says about each of its fields, under "Args:"."""
+    """The description of each field of a dataclass, from "Args:" in its docstring."""
     explained = (inspect.getdoc(kind) or "").partition("Args:\n")[2]
     entries = re.split(r"^ {4}(\w+): ", explained, flags=re.MULTILINE)[1:]
     return {name: " ".join(text.split()) for name, text in zip(entries[::2], entries[1::2], strict=True)}

@@ -1,4 +1,4 @@
-"""The commands: train, evaluate, ask, caption and the rest. Nothing here waits for torch before it has to."""
+"""The command line: `uniadapter train`, `evaluate`, `ask`, `caption` and others; torch is imported only to run them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ of one's own; coco, flickr30k, msrvtt, didemo, vqav2, msrvtt_qa, coco_caption; s
 `uniadapter COMMAND --help` explains each field; every field of the YAML can be given on the command line.
 """
 
-# What each demo shows, and how long it takes on one or two cores of a desktop (results/demo*.json).
+# Each demo's data, and its duration on one or two cores of a desktop computer (results/demo*.json).
 DEMOS = {
     "scenes": "scenes of emoji and their captions; about 5 minutes, nothing else to install",
     "video": "clips and what follows what in them; about 6 minutes, nothing else to install",
@@ -51,7 +51,7 @@ def train(arguments: list[str]) -> None:
         parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
         parser.add_argument("--overwrite", action="store_true", help="replace the run that is in the output folder")
 
-    given = [one for one in arguments if one not in ("--resume", "--overwrite")]  # before parsing takes them away
+    given = [one for one in arguments if one not in ("--resume", "--overwrite")]  # `parse_run` consumes them
     config, chosen = parse_run("train", arguments, options)
     usable_folder(config.output)
     check_fits_folder(config)
@@ -190,9 +190,16 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; what a user can mend is one line on standard error and exit status 2."""
+    """Run a command.
+
+    Args:
+        arguments: of the command line; None takes `sys.argv`.
+
+    Returns:
+        The exit status: 0, or 2 after an error that the user can correct, which is one line on standard error.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal's encoding lacks is shown as an escape
+    if isinstance(sys.stdout, io.TextIOWrapper):  # characters that the encoding lacks are escaped
         sys.stdout.reconfigure(errors="backslashreplace")
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(USAGE)
@@ -206,7 +213,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise UsageError(f"there is no command {name!r}{names_like(name, COMMANDS)}")
         COMMANDS[arguments[0]](arguments[1:])
         _shut_down()
-    except BrokenPipeError:  # who read the output has gone, `head` say
+    except BrokenPipeError:  # the reader of the output has exited, `head` for example
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Interrupted as stop:
@@ -218,14 +225,14 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         line = mendable(error)
         if line is None:
-            raise  # our mistake: whoever reports it needs every line of it
+            raise  # a bug, whose report needs the traceback
         sys.stderr.write(f"error: {line}\n")
         return 2
     return 0
 
 
 def _set_up() -> None:
-    """What is set up before the work starts, and not for a page of help or an error in the command line."""
+    """Set up logging and memory; not needed for help or errors in the command line."""
     from uniadapter.app.display import set_up_logging
     from uniadapter.app.memory import keep_freed_memory
 

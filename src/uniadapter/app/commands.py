@@ -1,4 +1,4 @@
-"""What `train`, `convert`, `ask` and `caption` do, for Python and for the command line alike."""
+"""The commands `train`, `convert`, `ask` and `caption` as Python functions."""
 
 from __future__ import annotations
 
@@ -51,23 +51,23 @@ from uniadapter.training.stopping import interruptible
 from uniadapter.training.trainer import CHECKPOINT, make_accelerator
 
 logger = logging.getLogger(__name__)
-_MOST_LISTED = 200  # names of unused tensors
+_MOST_LISTED = 200  # most names of unused tensors that are printed
 
 
 def run_training(config: RunConfig, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
-    """Train, save, measure and report one run; every process of a launch calls it and shares the work.
+    """Train, save, evaluate and report one run; in distributed training, every process calls it.
 
     Args:
-        config: the run; `data.test` may be missing, then nothing is measured at the end.
-        resume: go on from the checkpoint in `config.output`.
-        overwrite: a run that stands in `config.output` may be replaced: each of its files once there is a new one.
+        config: of the run; without `data.test`, nothing is evaluated at the end.
+        resume: continue from the checkpoint in `config.output`.
+        overwrite: replace a run in `config.output`: each of its files when the new one is complete.
 
     Returns:
-        The run's `metrics.json`; on all processes but the first an empty one.
+        The content of the run's `metrics.json`; on all processes but the first, an empty dict.
 
     Raises:
-        ConfigError, DataError, CheckpointError: one line that says what to mend.
-        Interrupted: a signal came; what was trained is saved.
+        ConfigError, DataError, CheckpointError: one line that says what to do.
+        Interrupted: the process received a signal; the training state is saved.
     """
     if config.model.method == "none":
         raise ConfigError("model.method is none, which trains nothing: use `evaluate`, or set uniadapter or full")
@@ -79,7 +79,7 @@ def run_training(config: RunConfig, resume: bool = False, overwrite: bool = Fals
         first_decides(lambda: held.enter_context(own_folder(folder, resume, overwrite)))
         if accelerator.is_main_process:
             held.enter_context(logged_to(folder))
-        else:  # the others leave talking and writing to the first
+        else:  # only rank 0 logs and writes
             logging.getLogger("uniadapter").setLevel(logging.ERROR)
         return _train_and_measure(config, folder, resume, overwrite, accelerator)
 
@@ -87,7 +87,7 @@ def run_training(config: RunConfig, resume: bool = False, overwrite: bool = Fals
 def _train_and_measure(
     config: RunConfig, folder: Path, resume: bool, overwrite: bool, accelerator: Accelerator
 ) -> dict[str, Any]:
-    """What `run_training` does in a folder that is its own."""
+    """`run_training`, once the run's folder is locked."""
     started = time.perf_counter()
     write = partial(write_config, config, folder / "config.yaml")
     if accelerator.is_main_process and not (resume or overwrite):
@@ -138,22 +138,21 @@ def _train_and_measure(
 
 
 def summaries(*splits: RetrievalSplit) -> dict[str, str]:
-    """By name, what each split holds and what was left out of it."""
+    """From the name of each split to a summary of its content and of what was left out."""
     return {split.name: split.summary().partition(": ")[2] for split in splits}
 
 
 def skipped(*splits: RetrievalSplit) -> dict[str, dict[str, Any]]:
-    """For `metrics.json`: by name of the split, which of its pictures and videos were left out; empty without any."""
+    """Pictures and videos that were left out, by split, as an entry of `metrics.json`; empty if there are none."""
     lost = {split.name: split.left_out() for split in splits if split.lost}
     return {"skipped": lost} if lost else {}
 
 
 def _base_of(prepared: Prepared, config: RunConfig) -> Prepared:
-    """The bare base: below the adapter, or loaded afresh where its weights were trained."""
+    """The base without training: the same model if an adapter was trained, else loaded again."""
     if prepared.adapter is not None:
         return prepared
-    bare = replace(config, model=replace(config.model, method="none"))
-    fresh = prepare(bare)
+    fresh = prepare(replace(config, model=replace(config.model, method="none")))
     fresh.model.to(device=prepared.model.device)  # type: ignore[call-arg]
     fresh.distributed = prepared.distributed
     return fresh
@@ -166,7 +165,15 @@ def finish_report(
     examples: Sequence[report.QueryExample | report.TextExample],
     summary: str,
 ) -> None:
-    """Write `metrics.json`, the curves and the page, and print the table."""
+    """Write `metrics.json`, the training curves and the HTML report, and print the table.
+
+    Args:
+        folder: of the run.
+        metrics: the content of `metrics.json`.
+        history: losses over steps, by method.
+        examples: shown in the report.
+        summary: the report's first paragraph.
+    """
     report.write_metrics(folder / "metrics.json", metrics)
     if any(history.values()):
         report.curves(history, folder / "curves.png")
@@ -179,7 +186,19 @@ def finish_report(
 def run_conversion(
     file: Path, output: Path, kind: str, frame_aware: bool, heads: dict[str, int], tokenizer: Path | None = None
 ) -> None:
-    """Convert a `.pth` of the authors to an adapter folder, or one of BLIP to a transformers folder."""
+    """Convert a `.pth` file of the UniAdapter authors to an adapter folder, or one of BLIP to a transformers folder.
+
+    Args:
+        file: the `.pth` file.
+        output: the folder to write.
+        kind: "uniadapter", "blip", or "auto" to recognise it.
+        frame_aware: whether the adapter was trained with frame-aware attention.
+        heads: `vision_heads` and `text_heads`: numbers of attention heads, 0 for width / 64.
+        tokenizer: its folder or `vocab.txt`; None searches beside the file.
+
+    Raises:
+        CheckpointError: the file is broken, carries code, or is of neither kind.
+    """
     file = file.expanduser()
     if kind == "auto":
         names = read_pth(file, shapes_only=True)
@@ -211,16 +230,23 @@ def run_prediction(
     answers: Path | None,
     frames: int | None,
 ) -> list[Prediction] | list[str]:
-    """Answer questions about a picture or video, or write its caption, and print what was found.
+    """Answer questions about a picture or video, or generate its caption, and print the result.
 
     Args:
         task: "vqa" or "caption".
         file: the picture or video.
         questions: for "vqa".
-        base: of the model; None takes the one that the adapter names, or the embedded one.
-        adapter: an adapter folder, a folder that full fine-tuning wrote, or a run's; None asks the bare base.
-        answers: a list of answers to choose from; None takes the adapter's own, or lets the decoder write.
-        frames: of a video; None takes as many as the adapter was trained for.
+        base: of the model; None takes the one that the adapter's folder names, or the embedded one.
+        adapter: an adapter folder, a fully fine-tuned model's folder, or a run's; None takes the base alone.
+        answers: file with a list of answers to choose from; None takes the adapter's list, or generates answers.
+        frames: number of frames of a video; None takes the adapter's.
+
+    Returns:
+        The predictions, or a list with the caption.
+
+    Raises:
+        DataError: the file is missing or broken.
+        CheckpointError: base or adapter cannot be loaded.
     """
     config, adapter = resolve_source(RunConfig(task=task, model=ModelConfig(base=base or "embedded")), adapter)  # type: ignore[arg-type]
     described = read_adapter_config(adapter) if adapter else None

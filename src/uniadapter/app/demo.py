@@ -1,4 +1,4 @@
-"""An embedded task, three ways, in one table: zero-shot, UniAdapter, full fine-tuning; questions also unseen."""
+"""Demos on embedded data: zero-shot, UniAdapter and full fine-tuning in one table; for questions, question-only too."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Demo:
-    """One embedded task.
+    """A demo.
 
     Args:
-        data: what `metrics.json` calls it.
-        assets: folder of the assets that it is made from; "" for none.
-        configs: method to the config that holds its recipe; "question_only" is UniAdapter with nothing to see.
-        summary: above the table of the page.
+        data: name of the data in `metrics.json`.
+        assets: folder of the assets that the data are made from; "" for none.
+        configs: from method to the name of its config; "question_only" is UniAdapter on blank pictures.
+        summary: first paragraph of the report.
     """
 
     data: str
@@ -62,7 +62,7 @@ DEMOS = {
         "embedded clips",
         "clips",
         {"uniadapter": "clips", "full_fine_tuning": "clips_full"},
-        "Clips of animated emoji behind one another, for a base that was pre-trained on pictures; before: zero-shot, "
+        "Clips of animated emoji one after the other, for a base that was pre-trained on pictures; before: zero-shot, "
         "after: UniAdapter.",
     ),
     "vqa": Demo(
@@ -96,7 +96,7 @@ DEMOS = {
 
 
 def demo_config(task: str, method: str, seed: int) -> RunConfig:
-    """The recipe of a method on an embedded task, as its config holds it."""
+    """The config of a method on an embedded task."""
     config = read_config(shipped("configs") / f"{DEMOS[task].configs[method]}.yaml")
     data = replace(resolve_data(config.data), blank=method == "question_only")
     return replace(config, data=data, train=replace(config.train, seed=seed))
@@ -105,7 +105,7 @@ def demo_config(task: str, method: str, seed: int) -> RunConfig:
 def run_method(
     method: str, config: RunConfig, train: RetrievalSplit, tests: dict[str, RetrievalSplit], folder: Path | None
 ) -> MethodResult:
-    """Train one method and measure it; its weights are kept in `folder`, if there is one."""
+    """Train and evaluate one method; its weights are saved in `folder`, if there is one."""
     started = time.perf_counter()
     prepared = prepare(config)
     say(f"{method}: {prepared.counts}")
@@ -117,7 +117,7 @@ def run_method(
 
 
 def holds_demo(folder: Path) -> bool:
-    """Whether what stands in a folder is a demo's, perhaps one that was stopped, and nothing else's."""
+    """Whether a folder contains the results of a demo, perhaps of an interrupted one, and no other run."""
     found = results_in(folder)
     if not found or {"checkpoint.pt", "history.jsonl"} & set(found) or not (folder / "config.yaml").is_file():
         return False
@@ -130,22 +130,22 @@ def holds_demo(folder: Path) -> bool:
 
 
 def run_demo(task: str, folder: Path, seed: int = 0) -> dict[str, Any]:
-    """Adapt the embedded BLIP to an embedded task and report what came of it.
+    """Adapt the embedded BLIP to an embedded task by each method, and report the results.
 
     Args:
         task: one of `DEMOS`.
-        folder: the run's folder; gets `metrics.json`, `report.html` and the adapter.
-        seed: of every random draw.
+        folder: of the run; gets `metrics.json`, `report.html` and the adapter.
+        seed: of all random draws.
 
     Returns:
-        The metrics, as written.
+        The content of `metrics.json`.
 
     Raises:
-        ConfigError: the folder holds a run that is no demo, or another process writes there.
+        ConfigError: the folder contains a run that is not a demo, or another process writes to it.
     """
     started = time.perf_counter()
     if task == "caption":
-        require_scorer()  # a comparison without scores would be none; said before minutes of training
+        require_scorer()  # fail before training, not after it
     again = holds_demo(folder)
     with own_folder(folder, overwrite=again), logged_to(folder):
         if again:
@@ -155,9 +155,9 @@ def run_demo(task: str, folder: Path, seed: int = 0) -> dict[str, Any]:
         first = configs["uniadapter"]
         write_config(first, folder / "config.yaml")
         train, tests = load_split(first, "train"), test_splits(first)
-        bare = replace(first, model=replace(first.model, method="none"))
+        untrained = replace(first, model=replace(first.model, method="none"))
         with pair_bar("zero-shot: measuring") as progress:
-            before = zero_shot(prepare(bare), bare, tests, progress)
+            before = zero_shot(prepare(untrained), untrained, tests, progress)
         found = {
             method: run_method(method, config, train, tests, None if config.data.blank else folder)
             for method, config in configs.items()

@@ -1,4 +1,4 @@
-"""What a person sees while something runs: bars on a terminal, plain whole lines elsewhere, and all of it in a file."""
+"""Output of a running command: progress bars on a terminal, plain lines elsewhere, and a log file."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from uniadapter.training.trainer import ProgressEvent
 
 LOG = "train.log"
-console = Console(width=None if sys.stdout.isatty() else 1000)  # logs and pipes get every line whole
+console = Console(width=None if sys.stdout.isatty() else 1000)  # lines are not wrapped in logs and pipes
 logger = logging.getLogger(__name__)
 
 
 def say(line: str) -> None:
-    """A line for people, unwrapped and uncoloured, so that paths in it can be copied."""
+    """Print a line without wrapping and colours, so that paths in it can be copied."""
     console.print(_printable(line), highlight=False, markup=False, soft_wrap=True)
 
 
 def set_up_logging(verbose: bool = False) -> None:
-    """Send the package's log to the terminal; other libraries speak up only to warn."""
+    """Send the package's log to the terminal, and only warnings of other libraries."""
     if not logging.getLogger().handlers:
         logging.getLogger().addHandler(_terminal_handler() if console.is_terminal else _LineHandler())
     logging.getLogger().setLevel(logging.WARNING)
@@ -43,7 +43,7 @@ def set_up_logging(verbose: bool = False) -> None:
 
 
 class _LineHandler(logging.Handler):
-    """Plain lines on standard output, whatever it is at the time."""
+    """Plain lines on `sys.stdout`, looked up at every line, since it may be replaced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class _LineHandler(logging.Handler):
 
 
 def _terminal_handler() -> logging.Handler:
-    # No highlighter: its patterns take minutes over a name of 100,000 characters.
+    # No highlighter: its patterns take minutes on a name of 100,000 characters.
     handler = RichHandler(console=console, show_path=False, highlighter=NullHighlighter())
     handler.setFormatter(logging.Formatter("%(message)s"))
     handler.addFilter(lambda record: not getattr(record, "on_bar", False))
@@ -63,7 +63,7 @@ def _terminal_handler() -> logging.Handler:
 
 
 class _LogFile(logging.FileHandler):
-    """The log of a run. A disk that fills up meanwhile costs lines of it, said once, and never the run."""
+    """The log file of a run. If the disk is full, lines are lost, with one message; the run continues."""
 
     def __init__(self, file: Path) -> None:
         super().__init__(file, encoding="utf-8", errors="backslashreplace")
@@ -78,7 +78,7 @@ class _LogFile(logging.FileHandler):
 
 @contextmanager
 def logged_to(folder: Path, name: str = LOG) -> Iterator[None]:
-    """Keep a copy of the log in the run's folder, and of the error that ends it: with its places where it is a bug."""
+    """Within the block, write the log to a file too, and the error that ends it; with its traceback if it is a bug."""
     folder.mkdir(parents=True, exist_ok=True)
     handler = _LogFile(folder / name)
     root = logging.getLogger("uniadapter")
@@ -92,12 +92,12 @@ def logged_to(folder: Path, name: str = LOG) -> Iterator[None]:
         raise
     finally:
         root.removeHandler(handler)
-        with suppress(OSError):  # the disk is full, which was said
+        with suppress(OSError):  # the disk is full, which was reported
             handler.close()
 
 
 def _bars(shown_on: Console | None = None) -> Progress:
-    """A row that fits a terminal of 80 columns: what does not fit is cut from the notes at its end."""
+    """Progress bars that fit a terminal of 80 columns; the notes at their end are cut."""
 
     def column(ratio: int | None = None, most: int | None = None) -> Column:
         return Column(no_wrap=True, overflow="ellipsis", ratio=ratio, max_width=most)
@@ -108,7 +108,7 @@ def _bars(shown_on: Console | None = None) -> Progress:
         BarColumn(bar_width=12),
         TextColumn("{task.completed:.0f}/{task.total:.0f}", table_column=column()),
         TimeElapsedColumn(table_column=column()),
-        _Left(table_column=column()),
+        _TimeLeft(table_column=column()),
         TextColumn("{task.fields[note]}", table_column=column(ratio=1)),
         console=shown_on,
         transient=True,
@@ -117,8 +117,8 @@ def _bars(shown_on: Console | None = None) -> Progress:
     )
 
 
-class _Left(TimeRemainingColumn):
-    """Time left: what the task itself says, or what rich makes of its speed."""
+class _TimeLeft(TimeRemainingColumn):
+    """Time left: from the task's field `left`, or estimated by rich."""
 
     def render(self, task: Task) -> Text:
         left = task.fields.get("left")
@@ -132,7 +132,11 @@ def clock(seconds: float) -> str:
 
 
 class TrainingBar:
-    """A bar with loss, samples a second and time left; every tick is a line of the log, shown where there is no bar."""
+    """A bar with loss, speed and time left; every event is a line of the log too, shown if there is no bar.
+
+    Args:
+        what: name of the method, at the start of the bar.
+    """
 
     def __init__(self, what: str) -> None:
         self.what, self.bars = what, _bars()
@@ -147,18 +151,18 @@ class TrainingBar:
     ) -> None:
         self.bars.stop()
 
-    def __call__(self, tick: ProgressEvent) -> None:
-        """Show a tick."""
-        parts = " ".join(f"{name} {value:.3f}" for name, value in tick.losses.items())
-        note = f"{parts} lr {tick.lr:.1e} {tick.samples_per_second:.3g} samples/s"
-        self.bars.update(self.task, total=tick.steps, completed=tick.step, note=note, left=tick.seconds_left)
+    def __call__(self, event: ProgressEvent) -> None:
+        """Show an event."""
+        parts = " ".join(f"{name} {value:.3f}" for name, value in event.losses.items())
+        note = f"{parts} lr {event.lr:.1e} {event.samples_per_second:.3g} samples/s"
+        self.bars.update(self.task, total=event.steps, completed=event.step, note=note, left=event.seconds_left)
         line = "%s step %d/%d %s, %s left"
-        logger.info(line, self.what, tick.step, tick.steps, note, clock(tick.seconds_left), extra={"on_bar": True})
+        logger.info(line, self.what, event.step, event.steps, note, clock(event.seconds_left), extra={"on_bar": True})
 
 
 @contextmanager
 def pair_bar(what: str) -> Iterator[PairProgress]:
-    """A bar over fused pairs, with pairs a second and time left."""
+    """A bar of fused pairs, with speed and time left; yields the function to call with pairs done and of all."""
     with _bars() as bars:
         task = bars.add_task(what, total=1, note="")
 
@@ -170,6 +174,6 @@ def pair_bar(what: str) -> Iterator[PairProgress]:
 
 
 def _printable(line: str) -> str:
-    """The line as standard output can show it: half an emoji, or a letter that its encoding lacks, as an escape."""
+    """The line with escapes for characters that the encoding of standard output lacks."""
     encoding = sys.stdout.encoding or "utf-8"
     return line.encode(encoding, "backslashreplace").decode(encoding)

@@ -1,4 +1,4 @@
-"""What an evaluation measures, and the folder of its own that its results go to."""
+"""Which model an evaluation is about, and which folder its results are written to."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from uniadapter.training.run_folder import LOCK, RESULTS
 
 logger = logging.getLogger(__name__)
 
-EVALUATIONS = "evaluations"  # folder below an output that holds something else already
-OWN = ("metrics.json", "predictions.jsonl", "vqa_results.json")  # what an evaluation writes
-METHOD_KEY = "uniadapter_method"  # in the config.json of a model whose every weight was trained
-# What changes where results go or how fast they come, and no figure.
+EVALUATIONS = "evaluations"  # subfolder for results, if the output folder contains others
+OWN = ("metrics.json", "predictions.jsonl", "vqa_results.json")  # files that an evaluation writes
+METHOD_KEY = "uniadapter_method"  # key in the config.json of a fully fine-tuned model
+# Fields of the config that do not change the results, only their place or the speed; () means the whole section.
 _WITHOUT_EFFECT = {"output": (), "train": (), "model": ("method", "adapter", "checkpoint_vision", "frame_chunk"),
           "data": ("workers",), "evaluate": ("batch_size", "block", "features")}  # fmt: skip
 
 
 def resolve_source(config: RunConfig, source: Path | None) -> tuple[RunConfig, Path | None]:
-    """Base and adapter folder of what a user names: an adapter folder, a fully fine-tuned model's, or a run's.
+    """The base and the adapter of a folder: an adapter folder, a fully fine-tuned model's, or a run's.
 
     Args:
-        config: its base is what a folder without a base of its own is put into.
-        source: the folder; None measures the base.
+        config: names the base, unless the folder is a fully fine-tuned model.
+        source: the folder; None means the base alone.
 
     Returns:
-        The config with the base to load, and the adapter folder to put in, if any.
+        The config with the base to load, and the adapter folder, or None.
     """
     source = source and Path(source).expanduser()
     if source is not None and not config_file(source):
@@ -49,7 +49,7 @@ def resolve_source(config: RunConfig, source: Path | None) -> tuple[RunConfig, P
 
 
 def method_of(config: RunConfig, adapter: Path | None) -> str:
-    """What is measured, as `metrics.json` calls it, as far as files tell before anything is loaded."""
+    """The method's name in `metrics.json`, as far as it can be told before the model is loaded."""
     if adapter is not None:
         return "uniadapter"
     try:
@@ -62,13 +62,16 @@ def method_of(config: RunConfig, adapter: Path | None) -> str:
 def evaluation_identity(
     config: RunConfig, adapter: Path | None, which: str, stated: Collection[str] | None = None
 ) -> dict[str, Any]:
-    """What an evaluation's figures follow from; two evaluations of the same identity give the same.
+    """All that the results of an evaluation depend on; equal values mean equal results.
 
     Args:
-        config: as it was given.
+        config: as the user gave it.
         adapter: the adapter folder.
-        which: the split.
-        stated: keys that its user wrote; what the adapter was trained with goes before the others.
+        which: name of the split.
+        stated: keys of the config that the user wrote, which take precedence over the adapter's settings.
+
+    Returns:
+        JSON values.
     """
     values = config.to_dict()
     for section, names in _WITHOUT_EFFECT.items():
@@ -80,8 +83,8 @@ def evaluation_identity(
     values |= {"split": which, "annotations": _content(resolve(named)) if named else None}
     if adapter is not None:
         files = [_content(file) for file in (adapter / WEIGHTS_NAME, config_file(adapter) or adapter / CONFIG_NAME)]
-        telling = [key for key in stated or () if _affects_figures(*key.split(".", 1))]
-        values |= {"adapter": files, "stated": None if stated is None else sorted(telling)}
+        relevant = [key for key in stated or () if _affects_figures(*key.split(".", 1))]
+        values |= {"adapter": files, "stated": None if stated is None else sorted(relevant)}
     weights = sorted(Path(config.model.base).glob("*.safetensors")) if Path(config.model.base).is_dir() else []
     values |= {"base": [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in weights]}
     return values
@@ -90,12 +93,12 @@ def evaluation_identity(
 def results_folder(
     config: RunConfig, adapter: Path | None, which: str, stated: Collection[str] | None = None
 ) -> tuple[Path, str]:
-    """The folder that an evaluation's results go to: never one that holds the results of anything else.
+    """The folder for the results of an evaluation, which contains no others.
 
-    That is `config.output` where it holds no results or those of the same evaluation, else a folder below it.
+    It is `config.output` if that has no results, or those of the same evaluation; else a subfolder.
 
     Returns:
-        The folder, and the evaluation's short hash, which its `metrics.json` keeps.
+        The folder, and a short hash of the evaluation, which is written to its `metrics.json`.
     """
     content = json.dumps(evaluation_identity(config, adapter, which, stated), sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:8]
@@ -110,12 +113,12 @@ def results_folder(
 
 
 def _affects_figures(section: str, name: str = "") -> bool:
-    """Whether a key of the config may change a figure."""
+    """Whether a field of the config may change the results."""
     return section in ("model", "data", "evaluate") and name.split(".")[0] not in ("", *_WITHOUT_EFFECT[section])
 
 
 def _evaluation_in(output: Path, held: list[str]) -> str | None:
-    """The hash of the evaluation whose results a folder holds; None where it holds anything else."""
+    """The hash of the evaluation whose results a folder contains; None if it contains others."""
     if set(held) - set(OWN):
         return None
     try:
@@ -126,5 +129,5 @@ def _evaluation_in(output: Path, held: list[str]) -> str | None:
 
 
 def _content(file: Path | str) -> str:
-    """A file's hash, or its name where it is none; the reader of it says what is wrong."""
+    """A file's hash, or its name if it is not a file; reading it later raises the error."""
     return file_hash(file) if os.path.isfile(file) else str(file)

@@ -53,26 +53,25 @@ def image_features(
     *,
     adapter: str | None = None,
 ) -> Visuals:
-    """Encode pictures or videos for search, for `pair_scores`, `ask` and `caption`.
+    """Encode pictures or videos for search, `pair_scores`, `ask` and `caption`.
 
     Args:
-        model: a BLIP, with or without an adapter.
+        model: a task model of any family, with or without adapters.
         images: one, or a list, of files, Pillow images, arrays or tensors; each is resized to a square. Files may be
             videos, and a list (or an array of four dimensions) within the list is a video by its frames. See
             `uniadapter.data.media.inputs` and `uniadapter.data.media.pixels` for shapes and ranges.
-        frames: of a video, the middles of as many equal segments; a picture among videos stands still. None takes
-            all frames of videos that are given by their frames, and of a file as many as the adapter was trained for,
-            or 1.
+        frames: number of frames of a video, the middles of as many equal segments; a picture among videos is repeated.
+            None takes all frames of a video given as frames, and for files the adapter's number, or 1.
         image_size: side in pixels of the square; None takes the adapter's, or the base's.
         adapter: name of the set to use; None takes the active one.
 
     Returns:
-        `Visuals`; `.feature` [V, e] has unit rows, so an inner product is a cosine similarity. V may be 0.
+        `Visuals` with V rows; those of `.feature` [V, e] have length 1, so inner products are cosine similarities.
 
     Raises:
         DataError: a file is missing or broken; names it.
-        TypeError: something is no picture.
-        ValueError: `frames` or `image_size` is too small, or an array is no picture.
+        TypeError: an item is not a picture.
+        ValueError: `frames` or `image_size` is too small, or an array has not the shape of a picture.
 
     Example:
         >>> ua.image_features(model, picture)
@@ -112,7 +111,7 @@ def text_features(
     """Encode texts, cleaned as captions are in training.
 
     Args:
-        model: a BLIP with a text encoder and projections.
+        model: a retrieval model of any family.
         tokenizer: the base's.
         texts: one, or a list.
         max_tokens: longer texts are truncated to so many tokens, with a warning in the log; None takes the adapter's,
@@ -120,11 +119,11 @@ def text_features(
         adapter: name of the set to use; None takes the active one.
 
     Returns:
-        `Texts`; `.feature` [S, e] has unit rows. S may be 0.
+        `Texts` with S rows; those of `.feature` [S, e] have length 1.
 
     Raises:
-        TypeError: something is no text, or the model is of another task.
-        ValueError: a text cannot be encoded, or the model has not so many positions.
+        TypeError: an item is not a text, or the model is for another task.
+        ValueError: a text cannot be encoded, or `max_tokens` exceeds the model's positions.
 
     Example:
         >>> text = ua.text_features(model, tokenizer, "a red box")
@@ -143,7 +142,14 @@ def text_features(
 
 
 def clean_texts(texts: list[str], clean: Callable[[str, int], str], words: int, noun: str) -> list[str]:
-    """Texts as training reads them; how many lose their end by that is said in the log."""
+    """Clean texts as in training.
+
+    Args:
+        texts: to be cleaned.
+        clean: maps a text and a number of words to the cleaned text.
+        words: most words of a text; a warning says how many texts are truncated.
+        noun: what the texts are, for the warning.
+    """
     whole = [clean(text, sys.maxsize).split() for text in texts]
     cut = sum(len(text) > words for text in whole)
     if cut:
@@ -160,21 +166,21 @@ def pair_scores(
     *,
     adapter: str | None = None,
 ) -> Tensor:
-    """How well texts and pictures match, by the fused encoder.
+    """Matching probabilities of texts and pictures, by the fused encoder and the matching head.
 
     Args:
-        model: a BLIP with a matching head.
+        model: a retrieval model with a matching head.
         tokenizer: the base's.
-        images: pictures, or what `image_features` made of them.
-        texts: texts, or what `text_features` made of them.
+        images: pictures, or the result of `image_features`.
+        texts: texts, or the result of `text_features`.
         pairs: (text, image) rows to score; None scores all.
         adapter: name of the set to use; None takes the active one.
 
     Returns:
-        Probabilities that they belong together: [P] for pairs, [texts, images] for all.
+        Probabilities that text and picture match: [P] for pairs, [texts, images] for all.
 
     Raises:
-        TypeError: something is no picture or text, or the model is of another task.
+        TypeError: an item is not a picture or text, or the model has no matching head.
         ValueError: `pairs` has another shape or points outside.
 
     Example:
@@ -187,7 +193,7 @@ def pair_scores(
     visuals = images if isinstance(images, Visuals) else image_features(model, images, adapter=adapter)
     encoded = texts if isinstance(texts, Texts) else text_features(model, tokenizer, texts, adapter=adapter)
     rows = _rows(pairs, len(encoded), len(visuals))
-    # By visual, so that blocks share keys and values.
+    # Sorted by visual, so that a block computes a visual's keys and values once.
     order = torch.argsort(rows[:, 1], stable=True)
     scores = torch.empty(len(rows))
     with inference(model, adapter):
@@ -199,7 +205,7 @@ def pair_scores(
 
 
 def _rows(pairs: Tensor | Sequence[tuple[int, int]] | None, texts: int, visuals: int) -> Tensor:
-    """(text, image) rows [P, 2]."""
+    """Indices (text, image) [P, 2], checked."""
     if pairs is None:
         return torch.cartesian_prod(torch.arange(texts), torch.arange(visuals)).view(-1, 2)
     try:

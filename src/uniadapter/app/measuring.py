@@ -1,4 +1,4 @@
-"""What `evaluate` does, for Python and for the command line alike."""
+"""The command `evaluate` as a Python function."""
 
 from __future__ import annotations
 
@@ -35,31 +35,34 @@ from uniadapter.training.trainer import make_accelerator
 def run_evaluation(
     config: RunConfig, adapter: Path | None = None, which: str = "test", stated: Collection[str] | None = None
 ) -> dict[str, Any]:
-    """Measure a base, or a base with an adapter, on one split.
+    """Evaluate a base, or a base with an adapter, on one split; in distributed evaluation, every process calls it.
 
     Args:
-        config: base, data and protocol.
-        adapter: an adapter folder, a folder that full fine-tuning wrote, or a run's; None measures the base.
+        config: base, data and evaluation settings.
+        adapter: an adapter folder, a fully fine-tuned model's folder, or a run's; None evaluates the base.
         which: "train", "val", "test" or the name of a further test set.
-        stated: keys of the config that its user wrote, such as "model.image_size": they go before what the adapter was
-            trained with. None takes those that are not at their default.
+        stated: keys of the config that the user wrote, such as "model.image_size", which take precedence over the
+            adapter's settings. None takes those that differ from their default.
 
     Returns:
-        The `metrics.json` that is written to `config.output`, or to a folder of its own below where results of
-        something else stand there.
+        The content of `metrics.json`, which is written to `config.output`, or to a subfolder if that contains other
+        results; on all processes but the first, an empty dict.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: one line that says what to do.
     """
     check_split(config, which)
     config, adapter = resolve_source(config, adapter)
     accelerator = make_accelerator(config.train)
-    bare = replace(config, model=replace(config.model, method="none"))
+    zero = replace(config, model=replace(config.model, method="none"))
     if not accelerator.is_main_process:
         logging.getLogger("uniadapter").setLevel(logging.ERROR)
-        bare = _as_trained(replace(bare, data=resolve_data(bare.data)), adapter, stated)
-        _take_part(bare, adapter, which, accelerator)
+        zero = _with_adapter_settings(replace(zero, data=resolve_data(zero.data)), adapter, stated)
+        _evaluate_share(zero, adapter, which, accelerator)
         return {}
-    folder, digest = results_folder(bare, adapter, which, stated)
+    folder, digest = results_folder(zero, adapter, which, stated)
     with logged_to(folder, "evaluate.log"):
-        config = _as_trained(replace(bare, data=resolve_data(bare.data)), adapter, stated)
+        config = _with_adapter_settings(replace(zero, data=resolve_data(zero.data)), adapter, stated)
         split = load_split(config, which)
         prepared = prepare(config, adapter)
         prepared.model.to(device=accelerator.device)  # type: ignore[call-arg]
@@ -82,13 +85,13 @@ def run_evaluation(
         return metrics
 
 
-def _as_trained(config: RunConfig, adapter: Path | None, stated: Collection[str] | None) -> RunConfig:
-    """The config with what it leaves open as the adapter was trained."""
+def _with_adapter_settings(config: RunConfig, adapter: Path | None, stated: Collection[str] | None) -> RunConfig:
+    """The config with the adapter's inference settings for fields that the user did not state."""
     return config if adapter is None else read_adapter_config(adapter).settings.applied(config, stated)
 
 
-def _take_part(config: RunConfig, adapter: Path | None, which: str, accelerator: Accelerator) -> None:
-    """What the other processes do in `run_evaluation`: the first one's work on their share, without a word."""
+def _evaluate_share(config: RunConfig, adapter: Path | None, which: str, accelerator: Accelerator) -> None:
+    """What all processes but the first do in `run_evaluation`: evaluate their share, without logs and files."""
     prepared = prepare(config, adapter)
     prepared.model.to(device=accelerator.device)  # type: ignore[call-arg]
     prepared.distributed = True
@@ -96,7 +99,7 @@ def _take_part(config: RunConfig, adapter: Path | None, which: str, accelerator:
 
 
 def write_predictions(split: RetrievalSplit, result: Result, folder: Path) -> None:
-    """Write what was answered or written, a line a question or visual; of official VQA files also EvalAI's file."""
+    """Write `predictions.jsonl`, a line for each question or visual; for official VQA files, `vqa_results.json` too."""
     if isinstance(split, QuestionSplit):
         rows = [
             {"question_id": number, "question": text, **asdict(prediction)}

@@ -1,4 +1,4 @@
-"""Configs from YAML files and command lines; whatever no field knows is an error of one line."""
+"""Configs from YAML files and command lines; unknown keys are errors of one line."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from uniadapter.files.assets import shipped
 from uniadapter.files.messages import names_like, shortened
 from uniadapter.files.schema import SchemaError, checked, parse_yaml, read_yaml, write_yaml
 
-LARGEST = 100_000  # bytes of a config file
+LARGEST = 100_000  # most bytes of a config file
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One field of a config, or one of its sections, as an option of the command line.
+    """A field or section of a config as a command-line option.
 
     Args:
-        key: "train.lr".
-        kind: its type without annotations: `float`, `str | None`, a dataclass.
-        default: as the dataclass has it.
-        help: as its docstring says.
+        key: path of the field, "train.lr".
+        kind: its type: `float`, `str | None`, or a dataclass.
+        default: of the field.
+        help: its description in the dataclass's docstring.
     """
 
     key: str
@@ -37,7 +37,7 @@ class Setting:
     help: str
 
     def read(self, text: str) -> Any:
-        """A value as it stands on the command line: texts as they are, all else as YAML."""
+        """Parse a value of the command line: strings as they are, all else as YAML."""
         if self.is_text:
             return None if text == "null" and type(None) in get_args(self.kind) else text
         value = parse_yaml(text, f"--{self.key}")
@@ -46,13 +46,13 @@ class Setting:
 
     @property
     def is_text(self) -> bool:
-        """Whether it is a text, or one of several."""
+        """Whether the field is a string, or one of several."""
         union = get_origin(self.kind) not in (None, dict, tuple) and str in get_args(self.kind)
         return union or self.kind is str or get_origin(self.kind) is Literal
 
     @property
-    def shown(self) -> str:
-        """What stands for the value in the help."""
+    def metavar(self) -> str:
+        """Placeholder of the value in the help."""
         if get_origin(self.kind) is Literal:
             return "{" + ",".join(map(str, get_args(self.kind))) + "}"
         kinds = [one for one in get_args(self.kind) or (self.kind,) if one is not type(None)]
@@ -72,7 +72,7 @@ def settings_of(kind: type[Any], start: str = "") -> Iterator[Setting]:
     hints, explained = get_type_hints(kind), documented(kind)
     for one in fields(kind):
         key, inner = f"{start}{one.name}", hints[one.name]
-        made = None if is_dataclass(inner) else one.default_factory  # of a section nothing is shown: not made here
+        made = None if is_dataclass(inner) else one.default_factory  # sections show no default
         default = made() if made not in (None, MISSING) else one.default  # type: ignore[operator]
         yield Setting(key, inner, default, explained[one.name])
         if is_dataclass(inner):
@@ -80,7 +80,11 @@ def settings_of(kind: type[Any], start: str = "") -> Iterator[Setting]:
 
 
 def config_path(name: str) -> Path:
-    """A config by path, or by the name of one that comes with the package."""
+    """The file of a config, by its path or by the name of one in the package.
+
+    Raises:
+        UsageError: there is no such file and no such name.
+    """
     path = Path(name).expanduser()
     try:
         if path.is_file():
@@ -97,17 +101,24 @@ def config_path(name: str) -> Path:
 
 
 def parse_run(command: str, arguments: list[str], extra: Callable[[Parser], None]) -> tuple[RunConfig, Any]:
-    """The run's config from a file and overrides, and the command's own options.
+    """Parse a config from a file and options, and the command's own options.
 
-    Among these, `stated` is the set of the keys that a file or an option states ("model.image_size").
+    With `--print_config` the config is printed as YAML and the process exits.
 
-    With `--print_config` the config is printed as YAML and the process ends.
+    Args:
+        command: "train" or "evaluate".
+        arguments: of the command line, after the command.
+        extra: adds the command's own options to the parser.
+
+    Returns:
+        The config, and the parsed options; their attribute `stated` is the set of keys that the file or an option
+        states ("model.image_size").
 
     Raises:
         UsageError: an unknown key, a value out of its range, or a file that is no YAML; names the file and the key.
     """
     parser, known = _run_parser(command, extra), {setting.key: setting for setting in all_settings()}
-    _add_named(parser, known, arguments)
+    _add_entry_options(parser, known, arguments)
     joined = parser.joined(arguments)
     files = [one for one in joined if not one.startswith("-")]
     if len(files) > 1:
@@ -121,22 +132,22 @@ def parse_run(command: str, arguments: list[str], extra: Callable[[Parser], None
             if key == "config":
                 file = config_path(text)
                 loaded = _read_file(file)
-                checked(loaded, RunConfig, str(file))  # alone first, so that an error names the file
-                _put(values, "", loaded, known)
+                checked(loaded, RunConfig, str(file))  # validated separately, so that an error names the file
+                _merge(values, "", loaded, known)
             else:
-                _put(values, key, known[key].read(text), known)
+                _merge(values, key, known[key].read(text), known)
         config = checked(values, RunConfig, "")
     except SchemaError as error:
         raise UsageError(str(error)) from None
     if chosen.print_config:
         sys.stdout.write(write_yaml(config.to_dict()))
         raise SystemExit(0)
-    chosen.stated = set(_leaves(values))
+    chosen.stated = set(_keys(values))
     return config, chosen
 
 
 def read_config(file: Path | str) -> RunConfig:
-    """The run that a YAML file describes.
+    """Read a config from a YAML file.
 
     Raises:
         UsageError: as for `parse_run`.
@@ -150,7 +161,7 @@ def read_config(file: Path | str) -> RunConfig:
 def _run_parser(command: str, extra: Callable[[Parser], None]) -> Parser:
     usage = f"uniadapter {command} CONFIG [--FIELD VALUE …]"
     parser = Parser(f"uniadapter {command} CONFIG", f"{command} as a config says", usage=usage)
-    parser.add_argument("--config", action=_Given, metavar="FILE", help="the YAML file; it may also stand alone")
+    parser.add_argument("--config", action=_Append, metavar="FILE", help="the YAML file; it may also stand alone")
     parser.add_argument("--print_config", action="store_true", help="print the config as YAML, and do nothing else")
     parser.set_defaults(given=[])
     extra(parser)
@@ -158,29 +169,29 @@ def _run_parser(command: str, extra: Callable[[Parser], None]) -> Parser:
     for setting in all_settings():
         if is_dataclass(setting.kind):
             group = parser.add_argument_group(setting.key, setting.help)
-            group.add_argument(f"--{setting.key}", action=_Given, metavar="YAML", help="several of its fields at once")
+            group.add_argument(f"--{setting.key}", action=_Append, metavar="YAML", help="several of its fields at once")
             continue
         default = write_yaml(setting.default).strip().removesuffix("...").strip()
         text = f"{setting.help} (default: {default})".replace("%", "%%")
-        group.add_argument(f"--{setting.key}", action=_Given, metavar=setting.shown, help=text)
+        group.add_argument(f"--{setting.key}", action=_Append, metavar=setting.metavar, help=text)
     return parser
 
 
-class _Given(argparse.Action):
-    """Keeps options in the order in which they were given: a later one wins."""
+class _Append(argparse.Action):
+    """Collects options in their order, since later ones override earlier ones."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         namespace.given = [*namespace.given, (str(option_string)[2:], values)]
 
 
-def _add_named(parser: Parser, known: dict[str, Setting], arguments: list[str]) -> None:
-    """Options of one entry of a field of names: `--data.extra_tests.novel FILE`."""
+def _add_entry_options(parser: Parser, known: dict[str, Setting], arguments: list[str]) -> None:
+    """Add options for single entries of dict fields: `--data.extra_tests.novel FILE`."""
     for argument in arguments:
         key = argument[2:].partition("=")[0]
         field = known.get(key.rpartition(".")[0])
         if argument.startswith("--") and field and get_origin(field.kind) is dict and key not in known:
             known[key] = Setting(key, get_args(field.kind)[1], None, "")
-            parser.add_argument(argument.partition("=")[0], action=_Given, help=argparse.SUPPRESS)
+            parser.add_argument(argument.partition("=")[0], action=_Append, help=argparse.SUPPRESS)
 
 
 def _read_file(file: Path) -> dict[str, Any]:
@@ -192,19 +203,19 @@ def _read_file(file: Path) -> dict[str, Any]:
     return loaded
 
 
-def _leaves(values: dict[str, Any], start: str = "") -> Iterator[str]:
+def _keys(values: dict[str, Any], start: str = "") -> Iterator[str]:
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{start}{key}.")
+            yield from _keys(value, f"{start}{key}.")
         yield f"{start}{key}"
 
 
-def _put(values: dict[str, Any], key: str, value: Any, known: dict[str, Setting]) -> None:
-    """Put a setting over what is there: a section field by field, anything else as a whole."""
+def _merge(values: dict[str, Any], key: str, value: Any, known: dict[str, Setting]) -> None:
+    """Set a value: sections are merged field by field, other values replaced."""
     section = not key or (key in known and is_dataclass(known[key].kind))
     if section and isinstance(value, dict):
         for name, inner in value.items():
-            _put(values, f"{key}.{name}" if key else str(name), inner, known)
+            _merge(values, f"{key}.{name}" if key else str(name), inner, known)
         return
     if section:
         raise UsageError(f"--{key} is {shortened(repr(value), 60)}: it must be an object of its fields")

@@ -37,25 +37,24 @@ def ask(
     """Answer questions about one picture or video.
 
     Args:
-        model: a `BlipForQuestionAnswering`, with or without an adapter.
+        model: for question answering, with or without adapters.
         tokenizer: the base's.
-        image: one picture or video as `image_features` takes them, a list being a video's frames; or what
-            `image_features` made of one.
+        image: one picture or video, see `image_features` (a list is the frames of a video); or the result of
+            `image_features` for one.
         questions: one, or a list.
-        answers: the list to choose from; None takes the one that the adapter was trained with, or lets the decoder
-            write.
-        frames: of a video, see `image_features`.
+        answers: the list to choose from; None takes the adapter's, or lets the decoder generate answers.
+        frames: number of frames of a video, see `image_features`.
         image_size: see `image_features`.
-        k: answers of the list whose whole likelihood is computed, the best by their first token; 0 means all. None
-            means all, or with the adapter's own list as many as it was trained to.
+        k: number of answers whose whole likelihood is computed, those with the most probable first token; 0 means all.
+            None means all, or for the adapter's own list the adapter's number.
         adapter: name of the set to use; None takes the active one.
 
     Returns:
-        An answer a question, with its runners-up and their probabilities where it was chosen from a list.
+        An answer to each question; if it was chosen from a list, with the most probable ones and their probabilities.
 
     Raises:
         DataError: the file is missing or broken, or a question is empty.
-        TypeError: something is no picture or text, or the model is of another task.
+        TypeError: an item is not a picture or text, or the model is for another task.
         ValueError: an answer of the list cannot be ranked, or there are several pictures.
 
     Example:
@@ -106,26 +105,26 @@ def caption(
     *,
     adapter: str | None = None,
 ) -> list[str]:
-    """Write a caption for each picture or video.
+    """Generate a caption for each picture or video, by beam search.
 
     Args:
-        model: a `BlipForConditionalGeneration`, with or without an adapter.
+        model: for captioning, with or without adapters.
         tokenizer: the base's.
-        images: as `image_features` takes them, or what it made of them.
-        prompt: what captions start with; not in what is returned. BLIP's is "a picture of".
-        frames: of a video, see `image_features`.
-        beams: of the search; BLIP's are 3.
-        longest: tokens with the prompt, at most; BLIP's are 20.
-        shortest: the same, at least; BLIP's are 5.
+        images: see `image_features`; or its result.
+        prompt: what captions start with; not in the returned captions. BLIP's is "a picture of".
+        frames: number of frames of a video, see `image_features`.
+        beams: number of beams; 3 in BLIP.
+        longest: most tokens of a caption, prompt included; 20 in BLIP.
+        shortest: fewest tokens, counted likewise; 5 in BLIP.
         image_size: see `image_features`.
         adapter: name of the set to use; None takes the active one.
 
     Returns:
-        A caption a picture, in their order; a single picture gives a list of one.
+        A caption for each picture, in order; for a single picture, a list of one.
 
     Raises:
         DataError: a file is missing or broken.
-        TypeError: something is no picture, or the model is of another task.
+        TypeError: an item is not a picture, or the model is for another task.
         ValueError: the prompt leaves no room for a caption, or a number is out of its range.
 
     Example:

@@ -1,4 +1,4 @@
-"""A run from its config: load, adapt, train, measure, and leave a folder that says what happened."""
+"""The steps of a run: load data, train, save, evaluate."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MODEL = "model"
 
 
 def resolve_data(config: DataConfig) -> DataConfig:
-    """The same with `embedded:TASK/SPLIT` made ready and replaced by its file."""
+    """The config with `embedded:TASK/SPLIT` replaced by files, which are created if necessary."""
 
     def file(name: str | None) -> str | None:
         return name and resolve(name)
@@ -50,7 +50,16 @@ def resolve_data(config: DataConfig) -> DataConfig:
 
 
 def load_split(config: RunConfig, which: str) -> RetrievalSplit:
-    """A split by its field ("train", "val", "test") or by the name of a further test set."""
+    """Read a split.
+
+    Args:
+        config: of the run.
+        which: "train", "val", "test" or the name of a further test set.
+
+    Raises:
+        ConfigError: the config has no file for it.
+        DataError: the file is missing or broken.
+    """
     path = getattr(config.data, which) if which in SPLITS else config.data.extra_tests.get(which)
     if path is None:
         raise ConfigError(f"data.{which} is not set: name an annotation file in the config or with --data.{which}")
@@ -60,7 +69,7 @@ def load_split(config: RunConfig, which: str) -> RetrievalSplit:
 def evaluate_split(
     prepared: Prepared, split: RetrievalSplit, config: RunConfig, progress: Progress | None = None
 ) -> Result:
-    """Measure the model as it stands on a split."""
+    """Evaluate a model on a split; `progress` is called with the number of items done and of all."""
     result = task_for(config).evaluate(prepared, split, config, progress)
     return replace(result, headline=f"{result.headline}, over {split.over}") if split.lost else result
 
@@ -78,10 +87,27 @@ def train_split(
     started: float | None = None,
     on_first_write: Callable[[], None] | None = None,
 ) -> Trainer:
-    """Train what `prepare` made trainable on a split; see `Trainer`.
+    """Train a prepared model on a split.
+
+    Args:
+        prepared: the model.
+        split: the training data.
+        config: of the run.
+        folder: for checkpoints; None writes none.
+        resume: continue from the checkpoint in `folder`.
+        on_tick: called with a `ProgressEvent` every `train.log_every` steps.
+        on_epoch: called after each epoch and after the last step, with the number of epochs done or begun.
+        accelerator: to use; None makes one by the config.
+        validate: evaluates after an epoch, given its index, and returns the main metric, 0 to 100.
+        started: `time.perf_counter()` at the start of the run.
+        on_first_write: called on the first process before anything is written into the folder.
+
+    Returns:
+        The trainer, after training.
 
     Raises:
-        Diverged: the samples of the step are in the folder's `diverged.json`.
+        Diverged: a loss is NaN or infinite; the samples of the step are in the folder's `diverged.json`.
+        DataError: a worker process that loads data was killed.
     """
     accelerator = accelerator or make_accelerator(config.train)
     prepared.model.to(accelerator.device)
@@ -117,7 +143,7 @@ def train_split(
     finally:
         loader.close()
     task.release()
-    if prepared.adapter is not None:  # asked right away, it is asked as it was trained
+    if prepared.adapter is not None:  # for inference with this model, without saving and loading
         adapter_set(prepared.model, prepared.adapter).settings = _settings(prepared, config)
     if loader.skipped:
         logger.warning("left out while training: %s", ", ".join(f"{n} {kind}" for kind, n in loader.skipped.items()))
@@ -130,10 +156,22 @@ def _settings(prepared: Prepared, config: RunConfig) -> InferenceSettings:
 
 
 def save_result(prepared: Prepared, config: RunConfig, folder: Path) -> int:
-    """Save what was trained and return its size in bytes: an adapter folder, or a folder of transformers files."""
+    """Save the adapter, or the fully fine-tuned model as a folder of transformers files.
+
+    Args:
+        prepared: the model.
+        config: of the run.
+        folder: of the run; gets a subfolder `adapter` or `model`.
+
+    Returns:
+        The size of the weights in bytes; 0 if nothing was trained.
+
+    Raises:
+        CheckpointError: the folder cannot be written.
+    """
     if prepared.adapter is not None:
         settings = _settings(prepared, config)
-        # Where version 0.1.0 looks for these two.
+        # Version 0.1.0 reads these two from `extra`.
         extra: dict[str, Any] = {"frames": settings.frames}
         if prepared.answers:
             extra["answers"] = prepared.answers
@@ -143,10 +181,10 @@ def save_result(prepared: Prepared, config: RunConfig, folder: Path) -> int:
         return (folder / ADAPTER / "adapter_model.safetensors").stat().st_size
     if config.model.method != "full":
         return 0
-    setattr(prepared.model.config, METHOD_KEY, config.model.method_name)  # what is loaded from there says what it is
+    setattr(prepared.model.config, METHOD_KEY, config.model.method_name)  # so that a loaded model tells its method
     try:
         with written_into(folder / MODEL) as temporary, quiet_transformers():
-            prepared.model.save_pretrained(temporary, max_shard_size="1TB")  # one file, so that no old part stays
+            prepared.model.save_pretrained(temporary, max_shard_size="1TB")  # no shards, which might be left over
             prepared.tokenizer.save_pretrained(temporary)
     except (WriteError, SafetensorError) as error:
         raise CheckpointError(str(error)) from error
@@ -161,7 +199,16 @@ def metrics_row(
     seconds: float,
     **more: Any,
 ) -> dict[str, Any]:
-    """One row of `metrics.json`; counts are zero for a method that trains nothing."""
+    """One row of `metrics.json`.
+
+    Args:
+        method: its name.
+        counts: of parameters; None, for zero-shot, gives zeros.
+        result: of the evaluation.
+        size: of the saved weights in bytes.
+        seconds: of training and evaluation.
+        **more: further fields.
+    """
     return {
         "method": method,
         "trainable_parameters": counts.trainable if counts else 0,
@@ -179,12 +226,12 @@ def metrics_row(
 
 @dataclass
 class MethodResult:
-    """What a method reached.
+    """The results of a method.
 
     Args:
         row: of `metrics.json`.
         result: on the test split.
-        extra: on the further test sets, by name, with their rows.
+        extra: row and result on each further test set, by name.
         history: losses over steps.
     """
 
@@ -209,11 +256,22 @@ def measure(
     history: list[dict[str, float | int]] | None = None,
     progress: Progress | None = None,
 ) -> MethodResult:
-    """Evaluate on the test split and on the further test sets; the first of `tests` is the main one."""
+    """Evaluate on the test split and on further test sets.
+
+    Args:
+        prepared: the model.
+        config: of the run.
+        tests: test sets by name; the first is the main one.
+        method: its name in `metrics.json`.
+        started: `time.perf_counter()` at the start of the run.
+        size: of the saved weights in bytes.
+        history: losses over steps.
+        progress: called with the number of items done and of all.
+    """
     counts = prepared.counts if prepared.counts.trainable and method != "zero_shot" else None
     main, *others = tests
     result = evaluate_split(prepared, tests[main], config, progress)
-    # Transductive figures must never be taken for the others.
+    # Transductive results must be marked as such.
     variants = ["dual softmax (transductive)"] if config.evaluate.dual_softmax else []
     variants += ["blank pictures"] if config.data.blank and method != "question_only" else []
     more = {"setting": ", ".join(variants)} if variants else {}
@@ -230,9 +288,9 @@ def measure(
 def zero_shot(
     prepared: Prepared, config: RunConfig, tests: dict[str, RetrievalSplit], progress: Progress | None = None
 ) -> MethodResult:
-    """Measure the bare base: the adapter, if there is one, is disabled for the time.
+    """Evaluate the base; an adapter is disabled meanwhile.
 
-    A base that full fine-tuning left is called what it is, with all its weights counted as trained.
+    A fully fine-tuned base is named as such in the results, with all weights counted as trained.
     """
     started = time.perf_counter()
     method: str = getattr(prepared.model.config, METHOD_KEY, "zero_shot")
@@ -245,10 +303,10 @@ def zero_shot(
 
 
 def test_splits(config: RunConfig) -> dict[str, RetrievalSplit]:
-    """The test split and the further test sets, by name."""
+    """The test split and further test sets, by name."""
     return {name: load_split(config, name) for name in ("test", *config.data.extra_tests)}
 
 
 def write_config(config: RunConfig, file: Path) -> None:
-    """Write a config as YAML that `train` and `evaluate` read back, in any working directory."""
+    """Write a config as YAML, with absolute paths, for `train` and `evaluate` to read."""
     write_text(file, write_yaml(config.located().to_dict()))

@@ -1,4 +1,4 @@
-"""Training from Python, in one call, on data of any kind: what `uniadapter train` does, without its report."""
+"""Train from Python in one call, on files or data in memory: `uniadapter train` without its report."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ _RECIPES = {"retrieval": "pictures", "vqa": "questions", "caption": "captions"}
 
 @dataclass(frozen=True)
 class Trained:
-    """What `train` leaves.
+    """The result of `train`.
 
     Args:
         model: with the trained adapter active, in evaluation mode.
         tokenizer: the base's.
         history: losses, learning rate and speed every `log_every` steps and after the last.
-        folder: of the saved adapter, for `load_adapter`; None where nothing was saved.
-        steps: optimiser steps done.
-        validation: the main figure of the validation split, 0 to 100; None without one.
-        seconds: of training.
+        folder: of the saved adapter, for `load_adapter`; None if nothing was saved.
+        steps: number of optimiser steps.
+        validation: main metric on the validation data, 0 to 100; None without such data.
+        seconds: duration of training.
     """
 
     model: PreTrainedModel
@@ -80,30 +80,30 @@ def train(
     """Train an adapter on pictures or videos with captions, or with questions and answers.
 
     Args:
-        model: one of transformers' BLIP task models, or what `load_model` takes.
+        model: a task model of any family, or a base's name or path, as for `load_model`.
         dataset: an annotation file; a folder of pictures with its `metadata.jsonl` or a text beside each; a Hugging
             Face `Dataset`; a list of mappings (`image` and `caption`, or `image`, `question` and `answer`, other usual
             names too) or of tuples (picture, caption) or (picture, question, answer). A picture is a file, a Pillow
             image, an array or a tensor.
-        tokenizer: the base's; loaded by the model's `name_or_path` if None.
-        validation: data to measure on, of the same kinds; every `train.evaluate_every` epochs and after the last step.
-        adapter: the name of a set to train further, or the shape of a new one; None trains the active set, or a new
-            one of the recipe's shape.
+        tokenizer: the base's; None loads it by the model's `name_or_path`.
+        validation: data to evaluate on, in the same forms; every `train.evaluate_every` epochs and after the last step.
+        adapter: name of a set to train further, or the config of a new one; None trains the active set, or a new one
+            with `config.model.adapter`.
         output: folder of the run, for checkpoints and the adapter; None saves nothing.
-        overwrite: a run that stands in `output` may be replaced.
-        task: "retrieval", "vqa" or "caption", where `model` is a name; retrieval if None.
-        config: everything else; the shipped config `pictures`, `questions` or `captions` if None.
-        epochs: passes over the data; `max_steps` is then off unless it is given too.
-        max_steps: optimiser steps at most.
-        batch_size: samples a step.
+        overwrite: whether a run in `output` may be replaced.
+        task: "retrieval", "vqa" or "caption", if `model` is a name; None means retrieval.
+        config: of the run; None takes the package's config `pictures`, `questions` or `captions`.
+        epochs: passes over the data; without `max_steps`, the number of steps is then not limited.
+        max_steps: most optimiser steps.
+        batch_size: samples in a step.
         lr: peak learning rate.
-        seed: of every draw.
+        seed: of all random draws.
 
     Returns:
-        The model, the history, and where the adapter is.
+        The model, the history, and the adapter's folder.
 
     Raises:
-        ConfigError, DataError, CheckpointError, TypeError: one line that says what to mend.
+        ConfigError, DataError, CheckpointError, TypeError: one line that says what to do.
 
     Example:
         >>> rows = list(zip(pictures, ["a red box", "a blue box"]))
@@ -166,7 +166,7 @@ def _run_config(
     lr: float | None,
     seed: int | None,
 ) -> RunConfig:
-    """The run's config: the given one or the recipe of the task, with what the call states."""
+    """The run's config: the given one or the task's, with the arguments of the call."""
     kind: Any = (task or (config.task if config else "retrieval")) if isinstance(model, str) else task_of(model)
     if kind not in _RECIPES:
         raise ConfigError(f"task is {kind!r}: it must be one of {', '.join(_RECIPES)}")
@@ -184,7 +184,7 @@ def _run_config(
 
 
 def _adapter(model: PreTrainedModel, adapter: AdapterConfig | str | None, config: RunConfig) -> str:
-    """The set to train, made if it is not there, selected and trainable; its name."""
+    """Name of the set to train, which is added if necessary, and selected."""
     if isinstance(adapter, str) or (adapter is None and adapter_names(model) and adopt(model).name):
         name = adapter if isinstance(adapter, str) else str(adopt(model).name)
     else:

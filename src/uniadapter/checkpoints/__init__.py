@@ -1,1 +1,1 @@
-"""Weights on disk: bases of any origin, and folders of adapters."""
+"""Weights on disk: pre-trained models from any source, and adapter folders."""

@@ -1,7 +1,7 @@
-"""What stands in an adapter's folder: its config, checked, and its weights.
+"""Read an adapter's folder: its config, validated, and its weights.
 
-The config stands twice: in `uniadapter_config.json`, and in the metadata of the weights. Where the file is missing or
-of another write than the weights, theirs counts.
+The config is stored twice: in `uniadapter_config.json`, and in the metadata of the weights. If the file is missing or
+was not written together with the weights, the copy in the weights is used.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ METADATA = "uniadapter"  # key of the config in the weights' metadata
 
 @dataclass
 class AdapterFile:
-    """What stands in an adapter's `uniadapter_config.json`.
+    """The content of an adapter's `uniadapter_config.json`.
 
     Args:
-        adapter: the set's shape.
+        adapter: which adapters there are, and their sizes.
         base: name of the base model: hub id, folder or file.
-        base_sha256: hash of the base's tensors (`base_hash`); None of a quantised one.
-        model_class: transformers' class it was trained in.
-        task: what it was trained for.
-        extra: further plain values, such as the scores reached.
-        version: of this package, when it was written.
-        settings: what it must be asked with.
-        identity: what tells the base in other dtypes; None in folders of version 0.1.0.
+        base_sha256: hash of the base's tensors (`base_hash`); None for a quantised base.
+        model_class: name of the class in transformers that it was trained in.
+        task: that it was trained for.
+        extra: further JSON values, such as scores.
+        version: of this package when the folder was written.
+        settings: inference settings.
+        identity: hashes of the base in several dtypes; None in folders of version 0.1.0.
     """
 
     adapter: AdapterConfig
@@ -65,7 +65,7 @@ class AdapterFile:
 
 @dataclass
 class StoredConfig:
-    """The keys of `uniadapter_config.json`."""
+    """The keys of `uniadapter_config.json`, for validation."""
 
     adapter: AdapterConfig
     base_model_name_or_path: str
@@ -81,10 +81,10 @@ class StoredConfig:
 
 
 def read_adapter_config(folder: Path | str) -> AdapterFile:
-    """What an adapter folder says of itself; its weights are not read.
+    """The config of an adapter folder; of the weights, only the header is read.
 
     Raises:
-        CheckpointError: something is missing, broken, or of a newer form.
+        CheckpointError: something is missing, broken, or of a newer format.
     """
     return resolve_config(Path(folder).expanduser(), read_header(Path(folder).expanduser()).config)
 
@@ -93,21 +93,30 @@ def read_adapter_file(folder: Path | str) -> tuple[AdapterFile, dict[str, Tensor
     """Config and weights of an adapter folder.
 
     Raises:
-        CheckpointError: something is missing, broken, or of a newer form; or a weight is no finite number.
+        CheckpointError: something is missing, broken, or of a newer format, or a weight is NaN or infinite.
     """
     return read_adapter_config(folder), read_weights(Path(folder).expanduser())
 
 
 @dataclass(frozen=True)
 class WeightsHeader:
-    """What a weights' file says before its tensors: their shapes and kinds by name, and the config in its metadata."""
+    """The header of a safetensors file.
+
+    Args:
+        shapes: shape and dtype of each tensor by name; the dtype as safetensors names it, "F32" say.
+        config: the adapter's config in the metadata; None if there is none.
+    """
 
     shapes: dict[str, tuple[list[int], str]]
     config: dict[str, Any] | None
 
 
 def read_header(folder: Path) -> WeightsHeader:
-    """The header of a folder's weights; no tensor is read. Raises `CheckpointError`."""
+    """The header of a folder's weights.
+
+    Raises:
+        CheckpointError: there are no weights, or they are broken.
+    """
     file = folder / WEIGHTS_NAME
     if not file.is_file():
         lacking = WEIGHTS_NAME if config_file(folder) else CONFIG_NAME
@@ -124,7 +133,15 @@ def read_header(folder: Path) -> WeightsHeader:
 
 
 def resolve_config(folder: Path, in_weights: dict[str, Any] | None) -> AdapterFile:
-    """From a folder's config, or from the weights' own copy of it where the file belongs to other weights."""
+    """The config of an adapter folder: the file's, or the copy in the weights if the file belongs to other weights.
+
+    Args:
+        folder: of the adapter.
+        in_weights: the copy, see `WeightsHeader`; None in folders of version 0.1.0.
+
+    Raises:
+        CheckpointError: the config is missing, broken, or PEFT's.
+    """
     file = config_file(folder) or folder / CONFIG_NAME
     if file.is_file() or in_weights is None:
         values = _config_values(file, folder)
@@ -133,10 +150,10 @@ def resolve_config(folder: Path, in_weights: dict[str, Any] | None) -> AdapterFi
                 f"{folder}: {WEIGHTS_NAME} is not the adapter of {file.name}: PEFT has saved one of its own over it"
             )
         if in_weights is not None and values.get("write_id") != in_weights.get("write_id"):
-            logger.warning("%s is of another write than the weights beside it, which carry their own: used that", file)
+            logger.warning("%s does not belong to the weights beside it, whose own copy is used instead", file)
             values = in_weights
     else:
-        logger.warning("%s is missing: used what the weights say", file)
+        logger.warning("%s is missing: the copy in the weights is used", file)
         values = in_weights
     known = {one.name for one in fields(StoredConfig)}
     unknown = sorted(set(values) - known)
@@ -146,7 +163,7 @@ def resolve_config(folder: Path, in_weights: dict[str, Any] | None) -> AdapterFi
 
 
 def _checked_config(values: dict[str, Any], file: Path) -> StoredConfig:
-    """The config's values as what they should be, or a `CheckpointError`."""
+    """The config, validated; raises `CheckpointError`."""
     try:
         return checked(values, StoredConfig, str(file))
     except SchemaError as error:
@@ -171,7 +188,7 @@ def _config_values(file: Path, folder: Path) -> dict[str, Any]:
 
 def _from_stored(stored: StoredConfig, file: Path) -> AdapterFile:
     settings = stored.inference
-    if settings is None:  # a folder of version 0.1.0 has two of them, elsewhere
+    if settings is None:  # version 0.1.0 kept two of them in `extra`
         try:
             found = {key: stored.extra[key] for key in ("frames", "answers") if key in stored.extra}
             settings = checked(found, InferenceSettings, f"{file}: extra")
@@ -191,7 +208,11 @@ def _from_stored(stored: StoredConfig, file: Path) -> AdapterFile:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """A folder's weights, all of them finite. Raises `CheckpointError`."""
+    """A folder's weights by name.
+
+    Raises:
+        CheckpointError: the file is broken, or a weight is NaN or infinite.
+    """
     file = folder / WEIGHTS_NAME
     try:
         state = load_file(file)
@@ -208,7 +229,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def refuse_peft_adapter(folder: Path) -> None:
-    """Raise where an adapter of PEFT stands, whose weights ours would replace."""
+    """Raise `CheckpointError` for a folder with an adapter of PEFT, whose weights would be overwritten."""
     if is_adapter_of_peft(folder):
         raise CheckpointError(
             f"{folder}: holds an adapter of PEFT, whose weights have the same name: name another folder"
@@ -216,7 +237,7 @@ def refuse_peft_adapter(folder: Path) -> None:
 
 
 def is_foreign_card(card: Path) -> bool:
-    """Whether a README stands there that no adapter's writing made: a project's own, say."""
+    """Whether a README exists that is not a model card written by this package."""
     try:
         with card.open(encoding="utf-8", errors="replace") as file:
             return MARK not in file.read(10_000)

@@ -1,7 +1,7 @@
-"""Adapter files: a folder of config, safetensors and model card, which names its base and refuses another.
+"""Save an adapter as a folder of config, weights (safetensors) and model card.
 
-The three files are written into the folder, whatever else it holds. The weights carry the config too, in their
-metadata: a write that is interrupted between the files leaves a folder that loads as the adapter of its weights.
+The three files are written beside whatever else the folder holds. The weights contain the config too, in their
+metadata, so that a folder still loads if saving was interrupted between two files.
 """
 
 from __future__ import annotations
@@ -74,23 +74,23 @@ def save_adapter(
     extra: dict[str, Any] | None = None,
     settings: InferenceSettings | None = None,
 ) -> Path:
-    """Write one set as an adapter folder.
+    """Save an adapter set as a folder.
 
     Args:
         model: the model that holds it.
-        folder: where to; an adapter that stands there is replaced, other files are left alone.
-        name: the set; the active one if None.
-        base: how the base is called; the model's own `name_or_path` if None.
-        task: what it was trained for; what the model's class is for if None.
-        extra: further plain values to keep with it.
-        settings: what it must be asked with; the set's own if None. `frames` and `answers` may also stand in `extra`.
+        folder: to write into; an adapter in it is replaced, other files stay.
+        name: of the set; None takes the active one.
+        base: name of the base; None takes the model's `name_or_path`.
+        task: that it was trained for; None takes that of the model's class.
+        extra: further JSON values to keep.
+        settings: inference settings; None takes the set's own. `frames` and `answers` may be given in `extra` instead.
 
     Returns:
         The folder.
 
     Raises:
         CheckpointError: it cannot be written.
-        ValueError: a value cannot be kept: of the settings one is out of range, or `extra` is no JSON.
+        ValueError: one of the settings is out of range, or `extra` is not JSON.
 
     Example:
         >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=4), "boxes")
@@ -102,8 +102,8 @@ def save_adapter(
     foreign = foreign_parameter(model)
     if foreign is not None:
         logger.warning(
-            "%s is not in %s: it is of PEFT's, which saves its own by its `save_pretrained`, and what was trained "
-            "beside it needs it too", foreign, folder,
+            "%s is not in %s: it is PEFT's, whose `save_pretrained` saves it; what was trained beside it needs it too",
+            foreign, folder,
         )  # fmt: skip
     identity = identity_of(model)
     described = AdapterFile(
@@ -128,7 +128,7 @@ def save_adapter(
 
 
 def _complete(settings: InferenceSettings, model: PreTrainedModel, extra: dict[str, Any]) -> InferenceSettings:
-    """With what the base itself states, so that the folder does not depend on defaults."""
+    """The settings, filled up from the base's config, so that the folder does not depend on defaults."""
     layout = backbone(model).layout
     stated: dict[str, Any] = {
         "image_size": layout.image_size,
@@ -142,7 +142,16 @@ def _complete(settings: InferenceSettings, model: PreTrainedModel, extra: dict[s
 
 
 def write_adapter(folder: Path, described: AdapterFile, state: dict[str, Tensor]) -> None:
-    """Write config, weights and card; `state` is a set's state dict. See `save_adapter`."""
+    """Write config, weights and model card, see `save_adapter`.
+
+    Args:
+        folder: to write into.
+        described: the config.
+        state: state dict of the set.
+
+    Raises:
+        CheckpointError: the folder cannot be written, is a file, or holds an adapter of PEFT.
+    """
     state = {file_name(key): tensor for key, tensor in state.items()}
     values = {
         "method": "UniAdapter",
@@ -156,7 +165,7 @@ def write_adapter(folder: Path, described: AdapterFile, state: dict[str, Tensor]
         **({"base_model_identity": vars(described.identity)} if described.identity else {}),
         **({"extra": described.extra} if described.extra else {}),
     }
-    checked(values, StoredConfig, f"{folder / CONFIG_NAME}")  # what could not be read back is not written
+    checked(values, StoredConfig, f"{folder / CONFIG_NAME}")  # an invalid config fails now, not when it is read
     values["write_id"] = _write_id(values, state)
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder}: is a file; an adapter is written into a folder, so name another path")
@@ -164,27 +173,27 @@ def write_adapter(folder: Path, described: AdapterFile, state: dict[str, Tensor]
     clear_leftovers(folder)
     keep_card = is_foreign_card(folder / CARD_NAME)
     if keep_card:
-        logger.info("%s is not a card of ours and stays as it is", folder / CARD_NAME)
+        logger.info("%s is not a model card of this package and is kept", folder / CARD_NAME)
     try:
-        # All three are complete before the first takes its place, and the weights are the first to: blocks end from the
-        # innermost outwards.
+        # All three are written before the first is moved into place, and the weights are moved first: the innermost
+        # block ends first.
         with (
             nullcontext() if keep_card else written_atomically(folder / CARD_NAME) as card,
             written_atomically(folder / CONFIG_NAME) as config,
             written_atomically(folder / WEIGHTS_NAME) as weights,
         ):
-            save_file(state, weights, metadata={METADATA: json.dumps(values)})  # one key: two have no order
+            save_file(state, weights, metadata={METADATA: json.dumps(values)})  # one key: the order of several varies
             config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
             if card is not None:
                 card.write_text(_card(described, state, weights.stat().st_size), encoding="utf-8")
         if has_legacy_config(folder):
-            (folder / LEGACY_CONFIG_NAME).unlink()  # the one that it replaces: no two configs are to disagree
+            (folder / LEGACY_CONFIG_NAME).unlink()  # replaced by the new one: two might disagree
     except (OSError, SafetensorError) as error:
         raise CheckpointError(shortened(f"{folder}: {error}")) from error
 
 
 def _write_id(values: dict[str, Any], state: dict[str, Tensor]) -> str:
-    """A hash of all that is written: equal in config and weights where the two belong together."""
+    """A hash of config and weights, stored in both files, to tell whether they belong together."""
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
     for name in sorted(state):
         digest.update(f"{name}{list(state[name].shape)}{state[name].dtype}".encode())

@@ -1,4 +1,4 @@
-"""Adapters into a model: fresh ones, and those of folders; and out of it beside a base that is saved."""
+"""Add new or saved adapters to a model, and have `save_pretrained` save them too."""
 
 from __future__ import annotations
 
@@ -38,16 +38,15 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 def add_adapter(model: PreTrainedModel, config: AdapterConfig | None = None, name: str = "default") -> AdapterSet:
-    """Put a fresh adapter set into a model of transformers, freeze the base, and select the set.
+    """Add a new adapter set to a model of transformers, freeze the base, and select the set.
 
     Args:
-        model: a task model of any family, of any size: `BlipForImageTextRetrieval`, say; `uniadapter families` names
-            them all.
-        config: the set's shape; the paper's r = 128 if None.
-        name: what the set is called from here on.
+        model: a task model of any family and size, such as `BlipForImageTextRetrieval`; see `uniadapter families`.
+        config: which adapters, and their sizes; None takes the paper's, with r = 128.
+        name: of the set.
 
     Returns:
-        The set, now owned by the model. With `init="identity"` the model's outputs are exactly the base's.
+        The set, which the model owns. With `init="identity"` the model's outputs are exactly the base's.
 
     Raises:
         TypeError: the model is of no family that can be adapted.
@@ -66,13 +65,13 @@ def add_adapter(model: PreTrainedModel, config: AdapterConfig | None = None, nam
 
 
 def _save_beside_base(model: PreTrainedModel) -> None:
-    """Let the model's own `save_pretrained`, which transformers' `Trainer` calls too, save its adapters as well."""
+    """Have the model's `save_pretrained`, which transformers' `Trainer` calls too, save its adapters as well."""
     inner = bare(model)
     inner.save_pretrained = partial(_save_pretrained, inner)  # type: ignore[method-assign]
 
 
 def _save_pretrained(model: PreTrainedModel, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
-    """As transformers', which `Trainer` calls too; the adapters are saved beside the base, and that is said."""
+    """The model's own `save_pretrained`, and then the adapters, in a folder beside the base."""
     result = type(model).save_pretrained(model, save_directory, *args, **kwargs)
     if kwargs.get("is_main_process", True):
         names = [name for name in adapter_names(model) if adapter_set(model, name).momentum_of is None]
@@ -87,14 +86,17 @@ def _save_pretrained(model: PreTrainedModel, save_directory: str | os.PathLike[s
 def load_adapter(
     model: PreTrainedModel, folder: Path | str, name: str = "default", trainable: bool = False, check_base: bool = True
 ) -> AdapterSet:
-    """Put the adapter of a folder into a model, under a name, and select it.
+    """Load an adapter folder into a model, and select the set.
 
     Args:
         model: the base that it was trained on, in any dtype.
-        folder: as `save_adapter` wrote it.
-        name: what the set is called here.
-        trainable: leave gradients on, to train on.
-        check_base: refuse a base with other tensors.
+        folder: written by `save_adapter`.
+        name: of the set in this model.
+        trainable: whether its parameters get gradients, to train it further.
+        check_base: refuse a base with other weights than the one it was trained on.
+
+    Returns:
+        The set, which the model owns.
 
     Raises:
         CheckpointError: the folder is broken, was made for another base, or does not fit the model.
@@ -126,7 +128,7 @@ def load_adapter(
 
 
 def _check_base(model: PreTrainedModel, described: AdapterFile, folder: Path) -> None:
-    """Raise for another base; a log line where their dtypes leave open whether it is."""
+    """Raise `CheckpointError` for another base; warn if their dtypes do not allow to tell."""
     if described.model_class != type(model).__name__:
         own_task = TASK_OF_CLASS.get(type(model).__name__, "another task")
         raise CheckpointError(
@@ -156,7 +158,7 @@ def _check_base(model: PreTrainedModel, described: AdapterFile, folder: Path) ->
 
 
 def _check_fit(model: PreTrainedModel, described: AdapterFile, header: WeightsHeader, folder: Path) -> None:
-    """Compare the names and sizes that the config asks for with those in the file, before anything is allocated."""
+    """Compare the tensors' names and shapes with what the config requires, before anything is allocated."""
     try:
         with torch.device("meta"):
             seen = backbone(model)
@@ -168,7 +170,7 @@ def _check_fit(model: PreTrainedModel, described: AdapterFile, header: WeightsHe
     except ConfigError as error:
         raise CheckpointError(shortened(f"{folder / CONFIG_NAME}: {error}")) from error
     found = header.shapes
-    if "temperature" in found:  # only sets that learnt one have it
+    if "temperature" in found:  # only in sets that have learned one
         expected["temperature"] = torch.empty(())
     fault = None
     for key in sorted({*expected, *found}):

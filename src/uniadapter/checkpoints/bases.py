@@ -1,4 +1,4 @@
-"""Where a base is: a folder, a `.pth` file, the package's own, or a model of the hub."""
+"""Find a base: a folder, a `.pth` file, the one in this package, or a model on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?$")
 
 
 def locate_base(base: str) -> Path:
-    """The folder of transformers files, or the `.pth` file, that a base's name means.
+    """The folder of transformers files, or the `.pth` file, of a base.
 
     Args:
-        base: a folder, a file, "embedded", or a hub id, whose files are fetched into the hub's cache.
+        base: a folder, a file, "embedded", or a hub id, whose files are downloaded to the hub's cache.
 
     Raises:
-        CheckpointError: there is no such base; says what was looked for.
+        CheckpointError: there is no such base; says where it was looked for.
     """
     if base == EMBEDDED:
         return asset("backbone")
@@ -65,7 +65,7 @@ def _folder(path: Path) -> Path:
 
 
 def _fetched(base: str) -> Path:
-    """The folder in the hub's cache that has this model's files."""
+    """The folder of a hub model in the cache, downloaded if the hub can be reached."""
     from huggingface_hub import snapshot_download
 
     small = ["*.json", "*.txt"]
@@ -82,7 +82,7 @@ def _fetched(base: str) -> Path:
 
 
 def hub_in_reach() -> bool:
-    """Whether the hub answers within a few seconds; without it transformers would try for minutes."""
+    """Whether the hub answers within 5 seconds; transformers would retry for minutes."""
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 

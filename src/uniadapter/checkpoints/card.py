@@ -1,4 +1,4 @@
-"""The model card of an adapter's folder: what it is, and lines that use it."""
+"""The model card of an adapter folder: a description, and Python code to use it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ print(ua.pair_scores(model, tokenizer, images, texts))""",
 }
 
 
-MARK = "library_name: uniadapter"  # stands in every card that this package wrote
+MARK = "library_name: uniadapter"  # a line of every card that this package writes
 
 
 def model_card(
@@ -39,18 +39,18 @@ def model_card(
     size: int,
     extra: Mapping[str, Any],
 ) -> str:
-    """The card's text.
+    """The text of the model card.
 
     Args:
         task: "retrieval", "vqa" or "caption".
         base: name of the base.
-        model_class: transformers' class it was trained in.
-        sha256: of the base, if it could be hashed.
-        adapter: the set's shape.
-        settings: what it is asked with.
-        parameters: how many it has.
+        model_class: name of the class in transformers that it was trained in.
+        sha256: hash of the base; None if it is quantised.
+        adapter: which adapters, and their sizes.
+        settings: inference settings.
+        parameters: number of parameters.
         size: of the weights' file in bytes.
-        extra: further plain values; of lists their length is shown.
+        extra: further JSON values; for lists, the length is shown.
     """
     moving = (settings.frames or 1) > 1
     use = _USES[task].format(file="video.mp4" if moving else "picture.jpg")
@@ -73,7 +73,7 @@ tags: [uniadapter, blip, adapter]
 Bottleneck r = {adapter.bottleneck}, key/value adapters of width {adapter.key_value}, frame-aware attention
 {"on" if adapter.frame_aware else "off"}. The method: [UniAdapter](https://arxiv.org/abs/2302.06605), ICLR 2024.
 
-It was trained with the following, which the calls below take up by themselves:
+It was trained with the following settings, which the calls below use automatically:
 
 {chr(10).join(told)}
 

@@ -1,4 +1,4 @@
-"""Whether a config fits its base and its data: errors for what cannot be, warnings for what is hardly meant."""
+"""Whether a config is compatible with its base and its data: errors, and warnings of probable mistakes; no torch."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from uniadapter.files.messages import names_like
 from uniadapter.files.schema import SchemaError, read_json
 from uniadapter.model.families import Family, families, family_of
 
-FEW_STEPS = 20  # fewer hardly move an adapter away from its start
+FEW_STEPS = 20  # fewer hardly change an adapter
 
 
 @dataclass(frozen=True)
 class BaseSizes:
-    """What of a base limits a config.
+    """Sizes of a base that limit a config.
 
     Args:
         patch: side of a patch in pixels.
-        positions: of the text encoder and decoder, in tokens.
+        positions: most tokens of a text.
         family: of the base.
     """
 
@@ -33,7 +33,7 @@ class BaseSizes:
 
     @classmethod
     def of_folder(cls, base: str) -> BaseSizes | None:
-        """From the `config.json` of a folder on this machine, without torch; None where there is none such."""
+        """The sizes in the `config.json` of a local folder; None if there is no such file, or it lacks them."""
         folder = asset("backbone") if base == "embedded" else Path(base)
         try:
             described = read_json(folder / CONFIG)
@@ -45,14 +45,18 @@ class BaseSizes:
 
 
 def check_fits(config: RunConfig, sizes: BaseSizes) -> list[str]:
-    """Check what depends on the base.
+    """Check a config against its base.
+
+    Args:
+        config: of the run.
+        sizes: of the base.
 
     Returns:
         Warnings, a line each.
 
     Raises:
-        ConfigError: pictures smaller than a patch, texts longer than the base's positions, or what the base's family
-            cannot do.
+        ConfigError: pictures are smaller than a patch, texts longer than the base's positions, or the base's family
+            does not support a setting.
     """
     check_family(config, sizes.family)
     size, settings = config.model.image_size, config.evaluate
@@ -71,7 +75,7 @@ def check_fits(config: RunConfig, sizes: BaseSizes) -> list[str]:
 
 
 def check_family(config: RunConfig, family: Family) -> None:
-    """Raise `ConfigError`, in one line with what to set, for what a family of models cannot do."""
+    """Raise `ConfigError`, which says what to set, for settings that a family does not support."""
     model, objective, evaluate = config.model, config.objective, config.evaluate
     if config.task not in family.classes:
         able = [one.title for one in families().values() if config.task in one.classes]
@@ -91,14 +95,14 @@ def check_family(config: RunConfig, family: Family) -> None:
 
 
 def check_fits_folder(config: RunConfig) -> None:
-    """The same before torch is imported or data are read, where the base's description is on this machine."""
+    """As `check_fits`, before torch is imported or data are read; only for a base in a local folder."""
     sizes = BaseSizes.of_folder(config.model.base)
     if sizes is not None:
         check_fits(config, sizes)
 
 
 def check_split(config: RunConfig, which: str) -> None:
-    """Raise `ConfigError` for a split that the config does not know, or has no file of."""
+    """Raise `ConfigError` for a split that does not exist or has no file in the config."""
     known = [*SPLITS, *config.data.extra_tests]
     if which not in known:
         raise ConfigError(f"there is no split {which[:60]!r}{names_like(which, known)}")
@@ -107,7 +111,7 @@ def check_split(config: RunConfig, which: str) -> None:
 
 
 def check_files(config: RunConfig) -> None:
-    """Raise `ConfigError` for a file beside the annotations that is not there; a layout may never ask for it."""
+    """Raise `ConfigError` for a missing file beside the annotations, which some layouts would not notice."""
     data = config.data
     named = {name: getattr(data, name) for name in ("captions", "answer_list", "root")}
     named |= {f"annotations.{split}": file for split, file in data.annotations.items()}
@@ -117,12 +121,12 @@ def check_files(config: RunConfig) -> None:
 
 
 def training_warnings(config: RunConfig, rows: int, steps: int) -> list[str]:
-    """What is hardly meant about a training run, a line each.
+    """Warnings of probable mistakes in the length of a training run, a line each.
 
     Args:
-        config: the run's.
-        rows: of the training split.
-        steps: of the run.
+        config: of the run.
+        rows: number of samples of the training split.
+        steps: number of optimiser steps.
     """
     train, lines = config.train, []
     if rows < train.batch_size:
@@ -139,7 +143,7 @@ def training_warnings(config: RunConfig, rows: int, steps: int) -> list[str]:
 
 
 def remaining_embedded_splits(config: RunConfig) -> list[str]:
-    """Which splits are still those of an embedded task, where the training data are one's own; a line each."""
+    """Warnings, a line each, about splits of an embedded task that are left in a config with other training data."""
     data, lines = config.data, []
     own = not str(data.train).startswith("embedded:")
     for name in ("val", "test"):

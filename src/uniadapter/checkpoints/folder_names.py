@@ -1,7 +1,7 @@
-"""The names of the files in an adapter's folder, and whose a folder's files are; reads no weights, needs no torch.
+"""File names in an adapter folder, and whether it is this package's or PEFT's; needs no torch.
 
-The config has a name of its own because transformers and PEFT take any folder with an `adapter_config.json` for one of
-PEFT's adapters. Versions before 0.2 wrote ours under that name: it is read where no newer one stands, and goes when the
+The config is called `uniadapter_config.json` because transformers and PEFT take a folder with `adapter_config.json` for
+an adapter of PEFT. Versions before 0.2 used that name: it is read if there is no newer file, and removed when the
 folder is saved again.
 """
 
@@ -20,17 +20,17 @@ CARD_NAME = "README.md"
 
 
 def config_file(folder: Path) -> Path | None:
-    """The config that counts in a folder: ours, else one of the former name, whoever wrote it; None without either."""
+    """The config in a folder: `uniadapter_config.json`, else `adapter_config.json`, else None."""
     return next((file for file in (folder / CONFIG_NAME, folder / LEGACY_CONFIG_NAME) if file.is_file()), None)
 
 
 def is_adapter_of_peft(folder: Path) -> bool:
-    """Whether PEFT's config stands in a folder, so that the weights there are, or may be, PEFT's."""
+    """Whether a folder has PEFT's config, so that its weights may be PEFT's."""
     return "peft_type" in _legacy_config(folder)
 
 
 def has_legacy_config(folder: Path) -> bool:
-    """Whether a config of ours stands in a folder under the former name."""
+    """Whether a folder has a config of this package under the name of versions before 0.2."""
     values = _legacy_config(folder)
     return "peft_type" not in values and "base_model_class" in values
 
@@ -38,7 +38,7 @@ def has_legacy_config(folder: Path) -> bool:
 def _legacy_config(folder: Path) -> dict[str, Any]:
     file = folder / LEGACY_CONFIG_NAME
     with suppress(SchemaError, OSError):
-        values = read_json(file) if file.is_file() else None  # not of a pipe, which would wait
+        values = read_json(file) if file.is_file() else None  # not a pipe, which would block
         if isinstance(values, dict):
             return values
     return {}

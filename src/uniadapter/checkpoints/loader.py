@@ -1,6 +1,6 @@
-"""What a family says of its bases: how their config is read and checked, what they may lack, which tokenizer is theirs.
+"""How a family's models are loaded: config, weights that may be missing, tokenizer.
 
-`BaseLoader` reads folders of transformers files with transformers' own classes; a family overrides what it must.
+`BaseLoader` reads folders of transformers files with transformers' own classes; a family overrides what differs.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ logger = logging.getLogger(__name__)
 
 
 class BaseLoader:
-    """How a family's bases are read.
+    """Loads the models of a family.
 
     Args:
-        family: whose.
+        family: of the models.
 
     Attributes:
-        may_lack: parts of a model that a file need not hold, to be trained from a random start: heads, say.
+        may_lack: submodules whose weights a file may lack, such as heads; they are then initialised randomly.
     """
 
     may_lack: ClassVar[tuple[str, ...]] = ()
@@ -42,7 +42,7 @@ class BaseLoader:
         self.family = family
 
     def class_of(self, task: str) -> type[PreTrainedModel]:
-        """The class of transformers that a task's model has.
+        """The class in transformers of a task's model.
 
         Raises:
             ConfigError: the family has none.
@@ -69,7 +69,7 @@ class BaseLoader:
             config = self.class_of(task).config_class.from_dict(described)  # type: ignore[union-attr]
         except (SchemaError, OSError) as error:
             raise CheckpointError(str(error)) from error
-        except Exception as error:  # whatever strange values bring about in transformers
+        except Exception as error:  # invalid values make transformers raise anything
             raise CheckpointError(f"{folder / CONFIG}: no {self.family.title} ({first_line(error)})") from error
         self.check_config(config, folder / CONFIG)
         found: PreTrainedConfig = config
@@ -79,27 +79,38 @@ class BaseLoader:
         """Raise `CheckpointError` for values that no model of the family can have; names the file."""
 
     def read_original(self, path: Path, base: str) -> tuple[PreTrainedConfig, dict[str, Tensor]]:
-        """Config and weights of a file in the format of the family's own authors.
+        """Config and weights of a file in the original format of the family's authors.
+
+        Args:
+            path: of the file.
+            base: as the user named it, for errors.
 
         Raises:
-            CheckpointError: the family has none.
+            CheckpointError: the family has no such format.
         """
         raise CheckpointError(f"{base}: {self.family.title} is read from a folder of transformers files")
 
     def tied(self, config: PreTrainedConfig) -> tuple[str, ...]:
-        """Beginnings of names that a file need not hold, since they are copies of others."""
+        """Prefixes of names that a file may lack, since their weights are tied to others."""
         return ()
 
     def renamed(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The weights by the names that the model has; a family whose files have others overrides it."""
+        """The weights under the model's names; to be overridden if files use other names."""
         return state
 
     def warnings(self, folder: Path) -> list[str]:
-        """What in the folder this package does otherwise, a line each."""
+        """Warnings, a line each, about settings in the folder that are not used."""
         return []
 
     def finish(self, model: PreTrainedModel, folder: Path, base: str, task: str) -> None:
-        """Put in what the weights' file did not hold."""
+        """Load what is not in the weights' file, if anything; called last.
+
+        Args:
+            model: with the weights of its file.
+            folder: of the base.
+            base: as the user named it.
+            task: of the model.
+        """
 
     def tokenizer(self, path: Path, base: str) -> PreTrainedTokenizerBase:
         """The tokenizer of a folder, checked against the model.
@@ -123,10 +134,10 @@ class BaseLoader:
 
 
 def loader_of(path: Path) -> BaseLoader:
-    """The loader of a base: by the `model_type` of a folder's config; a file is one of the originals'.
+    """The loader of a base: by the `model_type` in a folder's config; a file is in BLIP's original format.
 
     Raises:
-        CheckpointError: the config is broken, or names a type of no family.
+        CheckpointError: the config is broken, or no family has its `model_type`.
     """
     if not path.is_dir():
         family = next(one for one in families().values() if one.originals)

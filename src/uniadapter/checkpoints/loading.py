@@ -1,4 +1,4 @@
-"""A base as a model and its tokenizer: from the hub, a folder, one of BLIP's `.pth` files, or this package."""
+"""Load a base model and its tokenizer: from the hub, a folder, one of BLIP's `.pth` files, or this package."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _DTYPES = {
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Without transformers' bars and its table of unexpected keys: a folder serves several classes, so it has some."""
+    """Within the block transformers shows no progress bars and no table of unexpected keys."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     bars = transformers_logging.is_progress_bar_enabled()
@@ -52,7 +52,7 @@ def quiet_transformers() -> Iterator[None]:
 
 @contextmanager
 def errors_about(path: Path | str) -> Iterator[None]:
-    """Errors about a file's content begin with the file."""
+    """Within the block, messages of `CheckpointError` and `ConfigError` get the file's name as a prefix."""
     try:
         yield
     except (CheckpointError, ConfigError) as error:
@@ -62,10 +62,10 @@ def errors_about(path: Path | str) -> Iterator[None]:
 
 
 def task_name(task: str) -> str:
-    """A task by its name.
+    """A task's name, checked.
 
     Raises:
-        ConfigError: there is no such task; names them, and the one that was probably meant.
+        ConfigError: there is no such task; suggests one.
     """
     if isinstance(task, str) and task in TASKS:
         return task
@@ -80,12 +80,15 @@ def task_name(task: str) -> str:
 def load_model(
     base: str | Path = EMBEDDED, task: str = "retrieval", dtype: torch.dtype | str = torch.float32
 ) -> PreTrainedModel:
-    """A task model of any family, in evaluation mode.
+    """Load a task model of any family.
 
     Args:
-        base: hub id, local folder, `.pth` file of BLIP, or "embedded" for the small one in this package.
-        task: "retrieval", "vqa" or "caption": which of the family's task classes in transformers.
+        base: hub id, local folder, `.pth` file of BLIP, or "embedded" for the small BLIP in this package.
+        task: "retrieval", "vqa" or "caption"; selects the class in transformers.
         dtype: of the weights: float32, or bfloat16 or float16 for half the memory.
+
+    Returns:
+        The model, without adapters, in evaluation mode.
 
     Raises:
         CheckpointError: the base cannot be read, or lacks weights that this task's class needs; names the file.
@@ -117,10 +120,10 @@ def load_model(
 
 
 def dtype_of(dtype: torch.dtype | str) -> torch.dtype:
-    """A dtype by itself or by name.
+    """A dtype, given as itself or by name.
 
     Raises:
-        ConfigError: weights cannot be had in it.
+        ConfigError: it is no floating-point dtype that weights can have.
     """
     found = _DTYPES.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
     if found not in (*_DTYPES.values(), torch.float64):
@@ -131,13 +134,24 @@ def dtype_of(dtype: torch.dtype | str) -> torch.dtype:
 def build_model(
     base: str, cls: type[PreTrainedModel], config: PreTrainedConfig, state: Mapping[str, Tensor], dtype: torch.dtype
 ) -> PreTrainedModel:
-    """A model of checked weights, in evaluation mode; buffers keep the kind that they have."""
+    """Build a model from weights whose shapes have been checked, in evaluation mode; buffers keep their dtype.
+
+    Args:
+        base: name of the base, for errors and as `config.name_or_path`.
+        cls: class of transformers.
+        config: of the model.
+        state: weights by name; those that the model lacks are ignored.
+        dtype: of the weights.
+
+    Raises:
+        CheckpointError: the model could not be built, or a weight is NaN or infinite.
+    """
     try:
         with quiet_transformers():
             known = expected_shapes(cls, config)
             wanted = {name: tensor for name, tensor in state.items() if name in known}
             model = cls.from_pretrained(None, config=config, state_dict=wanted, dtype=dtype)
-    except Exception as error:  # whatever the checks above did not foresee
+    except Exception as error:  # whatever the checks have not caught
         raise CheckpointError(f"{base}: no {cls.__name__} could be made of it ({first_line(error)})") from error
     check_finite(base, model)
     model.config.name_or_path = base
@@ -145,11 +159,14 @@ def build_model(
 
 
 def load_tokenizer(base: str | Path = EMBEDDED) -> PreTrainedTokenizerBase:
-    """The base's tokenizer; of a BLIP beside a `.pth` file, BERT's with [DEC] and [ENC] added in its order.
+    """Load a base's tokenizer; for BLIP, BERT's with [DEC] and [ENC] added.
+
+    Args:
+        base: as for `load_model`.
 
     Raises:
-        CheckpointError: there is none, it is broken, or another model's: its ids do not fit the base's embeddings, or
-            it makes [UNK] of ordinary words. Says which file to put where; a `vocab.txt` works offline.
+        CheckpointError: there is none, it is broken, or it is another model's: its ids do not fit the embeddings, or
+            ordinary words become [UNK]. Says which file to put where; a `vocab.txt` works offline.
 
     Example:
         >>> ua.load_tokenizer("embedded").tokenize("a red box")

@@ -1,4 +1,4 @@
-"""A base or an adapter with all that belongs to it, in one call."""
+"""Load an adapter with its base and tokenizer, or a base with its tokenizer, in one call."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Pretrained:
     """What `from_pretrained` loaded.
 
     Args:
-        model: a BLIP in evaluation mode, with the adapter in use if there is one.
+        model: in evaluation mode, with the adapter active if there is one.
         tokenizer: the base's.
         task: "retrieval", "vqa" or "caption".
-        base: what the base is called.
-        adapter: the folder that the adapter came from; None for a bare base.
-        settings: what the adapter is asked with. `ask`, `caption`, `image_features` and `text_features` take them up by
-            themselves; they are here to be read.
+        base: name of the base.
+        adapter: the adapter's folder; None for a base alone.
+        settings: the adapter's inference settings, for information: `ask`, `caption`, `image_features` and
+            `text_features` use them automatically.
     """
 
     model: PreTrainedModel
@@ -46,19 +46,19 @@ def from_pretrained(
     trainable: bool = False,
     check_base: bool = True,
 ) -> Pretrained:
-    """Load an adapter on its base, or a base, with the tokenizer and what it must be asked with.
+    """Load an adapter on its base, or a base alone, with tokenizer and inference settings.
 
     Args:
         source: an adapter folder, a run folder with one in it, or a base: a folder of transformers files, one of BLIP's
             `.pth` files, a hub id, or "embedded" for the small one in this package.
-        base: of an adapter; None takes the one that it names.
-        task: "retrieval", "vqa" or "caption"; None takes the adapter's, and of a base "retrieval".
+        base: to load an adapter on; None takes the one that its folder names.
+        task: "retrieval", "vqa" or "caption"; None takes the adapter's, or "retrieval" for a base.
         dtype: of the base's weights.
-        trainable: leave gradients on the adapter, to train on.
-        check_base: refuse a base that the adapter was not made for.
+        trainable: whether the adapter's parameters get gradients, to train it further.
+        check_base: refuse a base with other weights than the one that the adapter was trained on.
 
     Raises:
-        CheckpointError: something is missing, broken, or doesn't belong together; names the file.
+        CheckpointError: something is missing or broken, or adapter and base do not fit; names the file.
         ConfigError: there is no such task or dtype.
 
     Example:
@@ -70,7 +70,7 @@ def from_pretrained(
     folder = _adapter_folder(source)
     if folder is None:
         if base is not None:
-            raise CheckpointError(f"{source}: no adapter folder, so it is the base itself: leave `base` away")
+            raise CheckpointError(f"{source}: no adapter folder, so it is the base itself: leave out `base`")
         task = task or "retrieval"
         return Pretrained(load_model(source, task, dtype), load_tokenizer(source), task, str(source))
     described = read_adapter_config(folder)
@@ -83,10 +83,10 @@ def from_pretrained(
 
 
 def _adapter_folder(source: str | Path) -> Path | None:
-    """The adapter's folder, itself or below a run's; None for a base."""
+    """The adapter folder: `source` itself, or `adapter` in a run's folder; None for a base."""
     try:
         folder = Path(source).expanduser()
         candidates = (folder, folder / "adapter")
         return next((one for one in candidates if config_file(one)), None)
-    except (OSError, ValueError, RuntimeError):  # no path: the base's loader says so
+    except (OSError, ValueError, RuntimeError):  # not a path: loading the base will raise
         return None

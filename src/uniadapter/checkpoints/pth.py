@@ -1,7 +1,7 @@
-"""PyTorch's checkpoint files, read as what they are: bytes from a stranger.
+"""Read PyTorch's `.pth` files safely, from untrusted sources.
 
-Nothing in them is run (`weights_only=True`), nothing is allocated that the file does not hold, and what comes back is
-plain tensors by name, each with its own memory.
+No code in them is run (`weights_only=True`), no more memory is allocated than the file's size justifies, and the result
+is plain tensors by name, each with its own memory.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _WRAPPED_IN = ("model", "state_dict")
 
 
 def read_pth(path: Path | str, shapes_only: bool = False) -> dict[str, Tensor]:
-    """The tensors of a `.pth` file, unwrapped from {"model": …}.
+    """The tensors of a `.pth` file by name, unwrapped from {"model": …} or {"state_dict": …}.
 
     Args:
         path: of the file.
-        shapes_only: leave the values in the file, where its format allows that; the tensors then are on "meta".
+        shapes_only: do not read the values, if the format allows it; the tensors are then on the "meta" device.
 
     Raises:
         CheckpointError: the file is missing, broken, holds no tensors or unusable ones, or carries code; names it.
@@ -65,13 +65,13 @@ def _loaded(path: Path, shapes_only: bool) -> Any:
         with path.open("rb") as file:
             source = cast(IO[bytes], file if zipped else _Watched(file))
             where = "meta" if shapes_only and zipped else "cpu"
-            with warnings.catch_warnings():  # of old protocols and kinds of tensors: they are refused or good enough
+            with warnings.catch_warnings():  # about old protocols and tensor types, which are refused or work
                 warnings.simplefilter("ignore")
                 return torch.load(source, map_location=where, weights_only=True)
     except CheckpointError:
         raise
-    except Exception as error:  # the unpickler of strange bytes may raise anything
-        if shapes_only and zipped:  # there are kinds of tensors that "meta" lacks
+    except Exception as error:  # invalid bytes make the unpickler raise anything
+        if shapes_only and zipped:  # "meta" does not support all tensor types
             return _loaded(path, False)
         reason = _reason(error)
         if isinstance(error, pickle.UnpicklingError) and re.search("global|class|function", reason, re.IGNORECASE):
@@ -83,13 +83,13 @@ def _loaded(path: Path, shapes_only: bool) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What torch met, from the middle of its advice: "Trying to load unsupported GLOBAL posix.system …"."""
+    """The cause in torch's message, without its advice: "Trying to load unsupported GLOBAL posix.system …"."""
     said = [part for part in str(error).split("\n\n") if part.strip() and "documentation of torch.load" not in part]
     return shortened(said[-1], 100) if said and "weights_only" not in said[-1] else type(error).__name__
 
 
 def _check_zip(path: Path) -> bool:
-    """Whether this is PyTorch's zip format, which then must hold what it unpacks to."""
+    """Whether a file has PyTorch's zip format; raises if it would unpack to more than its own size."""
     if not zipfile.is_zipfile(path):
         return False
     size = path.stat().st_size
@@ -106,7 +106,7 @@ def _check_zip(path: Path) -> bool:
 
 
 class _Watched(io.BufferedIOBase):
-    """A file of PyTorch's older format, whose pickles have no stated size: too many small reads are too big a one."""
+    """A file in PyTorch's older format, where the number of reads limits the size of the pickle."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -148,10 +148,10 @@ class _Watched(io.BufferedIOBase):
 
 
 def _check_tensor(path: Path, key: object, tensor: Tensor) -> None:
-    """Raise for what no state dict of a BLIP holds: before anything is computed or copied."""
+    """Raise for names and tensor types that no state dict of a BLIP has, before anything is copied."""
     if not isinstance(key, str):
         raise CheckpointError(f"{path}: one of its tensors is filed under a {type(key).__name__}, not under a name")
-    if key != key.encode(errors="replace").decode():  # half of a surrogate pair, which no file could hold again
+    if key != key.encode(errors="replace").decode():  # an unpaired surrogate, which cannot be written as UTF-8
         raise CheckpointError(f"{path}: the name {shortened(ascii(key), 80)} is no text; re-save the weights")
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
         kind = "quantised" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")
@@ -164,7 +164,7 @@ def _check_tensor(path: Path, key: object, tensor: Tensor) -> None:
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Each with memory of its own: BLIP's files tie an encoder to a decoder, which no two weights of a model may be."""
+    """The tensors, each with its own memory: BLIP's files share some between encoder and decoder."""
     seen: set[int] = set()
     out = {}
     for name, tensor in tensors.items():

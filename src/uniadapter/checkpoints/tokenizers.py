@@ -1,4 +1,4 @@
-"""Tokenizers of bases: found beside the weights, read without running anything, refused where they know no words."""
+"""Find and read the tokenizer of a base, without running code from it, and check its vocabulary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uniadapter.files.messages import first_line
 from uniadapter.files.schema import SchemaError, read_json
 
 FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
-# A tokenizer that knows few words of any of these knows no language: it is empty, or its words are of another kind.
+# Frequent words of ten languages: a tokenizer that knows few words of each is empty, or not for text.
 _ORDINARY = (
     "a the of and in picture red blue black white",
     "de la el que un en y rojo una con",
@@ -24,17 +24,17 @@ _ORDINARY = (
     "من في على و ما هو أن لا هذا أحمر",
     "और के है में की से का को लाल एक",
 )
-_ENOUGH_WORDS = 8  # of a small world's own, where no language's are known
+_ENOUGH_WORDS = 8  # known words of a tokenizer with a small vocabulary of its own, such as the embedded base's
 
 
 def find_tokenizer(path: Path) -> Path | None:
-    """What a base's tokenizer is read from: a folder that has one, else None. Of a file, what lies beside it."""
+    """The folder with a base's tokenizer, or None; for a `.pth` file, the folder `tokenizer` beside it or its own."""
     folders = (path,) if path.is_dir() else (path.parent / "tokenizer", path.parent)
     return next((folder for folder in folders if any((folder / file).is_file() for file in FILES)), None)
 
 
 def read_tokenizer(source: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or a `vocab.txt`; nothing in it is run.
+    """Read the tokenizer of a folder, or a `vocab.txt`; code in the folder is not run.
 
     Raises:
         CheckpointError: it is broken; names the file.
@@ -47,7 +47,7 @@ def read_tokenizer(source: Path) -> PreTrainedTokenizerBase:
         for file in described:
             if file.is_file() and not isinstance(read_json(file), dict):
                 raise CheckpointError(f"{file}: is no tokenizer's: its top level has no keys")
-        # Words alone do not say what they are, so BERT's own class is asked.
+        # A vocabulary without a config does not name its class: it is taken for BERT's.
         kind = AutoTokenizer if (folder / "tokenizer_config.json").is_file() else BertTokenizer
         found: PreTrainedTokenizerBase = kind.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False
@@ -57,20 +57,20 @@ def read_tokenizer(source: Path) -> PreTrainedTokenizerBase:
         raise
     except (SchemaError, OSError) as error:
         raise CheckpointError(f"{source}: no tokenizer could be read ({first_line(error)})") from error
-    except Exception as error:  # strange files make its reader raise anything
+    except Exception as error:  # invalid files make the reader raise anything
         raise CheckpointError(f"{source}: not a readable tokenizer ({type(error).__name__}: {error})") from error
 
 
 def check_words(tokenizer: PreTrainedTokenizerBase, vocabulary: int, where: str) -> None:
-    """Refuse a tokenizer with ids that the model lacks, or that knows no words.
+    """Refuse a tokenizer that has ids without an embedding, or that maps ordinary words to [UNK].
 
     Args:
         tokenizer: to check.
-        vocabulary: rows of the model's token embeddings.
-        where: what it was read from, for the error.
+        vocabulary: number of the model's token embeddings.
+        where: the file or folder that it was read from, for the error.
 
     Raises:
-        CheckpointError: says what is wrong.
+        CheckpointError: it does not fit the model, or does not work.
     """
     try:
         highest = max(tokenizer.get_vocab().values(), default=-1)
@@ -85,7 +85,7 @@ def check_words(tokenizer: PreTrainedTokenizerBase, vocabulary: int, where: str)
 
 
 def unknown_words_fault(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What is wrong where ordinary words become the unknown token; empty where they do not."""
+    """A description of the fault if ordinary words become the unknown token; empty if they do not."""
     unknown = tokenizer.unk_token_id
     for words in _ORDINARY:
         ids = tokenizer(words.split(), add_special_tokens=False).input_ids

@@ -1,4 +1,4 @@
-"""Files of weights, compared with what a model needs before a value is read or a model is made."""
+"""Weights in files: their names and shapes are checked before values are read or a model is built."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _FLOATS = {"F64", "F32", "F16", "BF16"}  # as safetensors calls them
 
 @dataclass
 class Weights:
-    """What files of weights hold.
+    """The weights of a folder, not yet read where the format has a header.
 
     Args:
-        files: safetensors, whose values are still there.
-        state: the tensors of files whose format has no header, read.
-        shapes: by name.
+        files: safetensors files, whose values have not been read.
+        state: tensors of files in other formats, already read.
+        shapes: of all tensors, by name.
     """
 
     files: list[Path]
@@ -34,7 +34,7 @@ class Weights:
     shapes: dict[str, tuple[int, ...]]
 
     def load(self) -> dict[str, Tensor]:
-        """The tensors, by name."""
+        """All tensors by name, on the CPU."""
         return {**self.state, **{name: tensor for file in self.files for name, tensor in load_file(file).items()}}
 
 
@@ -54,13 +54,13 @@ def open_weights(folder: Path) -> Weights:
 
 
 def _files(folder: Path, name: str) -> list[Path]:
-    """One file, or the shards that its index names, or none."""
+    """One file, or its shards, or an empty list."""
     single, index = folder / name, folder / f"{name}.index.json"
     return [single] if single.is_file() else _indexed(index) if index.is_file() else []
 
 
 def _indexed(index: Path) -> list[Path]:
-    """The files that an index of shards names."""
+    """The shards that an index file names."""
     try:
         content = read_json(index)
     except (SchemaError, OSError) as error:
@@ -77,7 +77,7 @@ def _indexed(index: Path) -> list[Path]:
 
 
 def _header(file: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes by name of a safetensors file; its own reader checks that the file holds what its header says."""
+    """Shapes by name in a safetensors file; safetensors checks that the file is as long as its header says."""
     shapes = {}
     try:
         with safe_open(file, "pt") as opened:
@@ -92,7 +92,7 @@ def _header(file: Path) -> dict[str, tuple[int, ...]]:
 
 
 def expected_shapes(cls: type[PreTrainedModel], config: PreTrainedConfig) -> dict[str, tuple[int, ...]]:
-    """Shapes of a model's weights by name; nothing is allocated."""
+    """Shapes of a model's weights by name, computed on the "meta" device."""
     with torch.device("meta"):
         model = cls(config)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -106,18 +106,18 @@ def check_shapes(
     fresh: tuple[str, ...] = (),
     tied: tuple[str, ...] = (),
 ) -> list[str]:
-    """Compare what a file holds with what a model needs.
+    """Compare the shapes in a file with those of a model.
 
     Args:
-        where: the file or folder.
-        cls: the model.
-        config: its sizes.
-        found: shapes in the file.
-        fresh: parts that may be missing, to be trained from a random start.
-        tied: beginnings of names that may be missing, since they are copies of others.
+        where: the file or folder, for errors.
+        cls: the model's class.
+        config: of the model.
+        found: shapes in the file, by name.
+        fresh: submodules that may be missing, and are then initialised randomly.
+        tied: prefixes of names that may be missing, since their weights are tied to others.
 
     Returns:
-        Names of those that are.
+        Names of the submodules that are missing.
 
     Raises:
         CheckpointError: a tensor is missing or has another shape.
@@ -141,7 +141,7 @@ def check_shapes(
 
 
 def check_finite(where: str, model: PreTrainedModel) -> None:
-    """Refuse a model with a weight that is no number, which would make every output NaN."""
+    """Raise `CheckpointError` if a weight is NaN or infinite, since every output would be NaN."""
     for name, parameter in model.named_parameters():
         if parameter.numel() and not all(torch.isfinite(end) for end in torch.aminmax(parameter.detach())):
             kind = str(parameter.dtype).removeprefix("torch.")

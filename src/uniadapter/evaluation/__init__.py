@@ -1,1 +1,1 @@
-"""Metrics, reranking and comparisons."""
+"""Evaluation of retrieval, question answering and captions: metrics, reranking, statistical comparison."""

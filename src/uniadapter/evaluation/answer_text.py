@@ -1,8 +1,8 @@
-"""How the official VQA evaluation brings two wordings of one answer together.
+"""Normalisation of answers, as in the official VQA evaluation.
 
 Source: the rules of visualqa.org/evaluation.html, and where those are silent or wrong, the behaviour of the
-script behind them (`vqaEval.py` of GT-Vision-Lab/VQA, as it has been since VQA v2). Scores are only comparable
-to published ones with its oddities, so they are kept; each is named where it happens:
+script behind them (`vqaEval.py` of GT-Vision-Lab/VQA, since VQA v2). For scores that are comparable to published
+ones, its oddities are kept:
 
 - a mark between letters becomes a space (`hot-dog` is `hot dog`), but a mark that touches a space anywhere in
   the answer vanishes everywhere in it (`x -ray, t-shirt` is `x ray tshirt`), and a comma between two digits
@@ -59,25 +59,25 @@ CONTRACTIONS = {word: whole for whole, words in _CONTRACTED.items() for word in 
 
 
 def strip_answer(text: str) -> str:
-    """The part of the normalisation that is always applied: line ends and tabs become spaces, the ends go."""
+    """The part of the normalisation that is always applied: line ends and tabs become spaces, the ends are stripped."""
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
 @lru_cache(maxsize=1 << 16)  # a split's millions of answers are some tens of thousands of texts
 def normalise_answer(text: str) -> str:
-    """An answer as the official VQA evaluation compares it.
+    """Normalise an answer as the official VQA evaluation does.
 
     In this order: white space, punctuation, lower case, number words to digits, articles removed, apostrophes
-    of contractions; see the module on the oddities.
+    of contractions; see the module's docstring on the oddities.
     """
     words = (_DIGITS.get(word, word) for word in _without_punctuation(strip_answer(text)).lower().split())
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
 def _without_punctuation(text: str) -> str:
-    """Every mark's fate is decided by the text as it came in, so that their order doesn't matter."""
+    """Remove punctuation; whether a mark is removed depends on the original text, not on other marks."""
     close_up = _COMMA_IN_NUMBER.search(text) is not None
-    fates: dict[str, str | int | None] = {  # as maketrans wants it
+    table: dict[str, str | int | None] = {  # as maketrans wants it
         mark: "" if close_up or f"{mark} " in text or f" {mark}" in text else " " for mark in _MARKS
     }
-    return _FULL_STOP.sub("", text.translate(str.maketrans(fates)), count=_FULL_STOPS_REMOVED)
+    return _FULL_STOP.sub("", text.translate(str.maketrans(table)), count=_FULL_STOPS_REMOVED)

@@ -1,4 +1,4 @@
-"""Questions answered: by ranking a list of answers, or by writing one; each answer with its runners-up."""
+"""Answer questions by ranking a list of answers, or by generating a text."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from uniadapter.model.features import AnswerTree, Context, Visuals
 from uniadapter.model.tokens import token_ids, tokenize, warn_of_truncation
 from uniadapter.processes.distributed import gather_list
 
-RUNNERS_UP = 5  # likeliest answers that a prediction keeps, the chosen one among them
-ANSWER_TOKENS = 10  # of a written answer
+RUNNERS_UP = 5  # most probable answers that a prediction keeps, the chosen one included
+ANSWER_TOKENS = 10  # most tokens of a generated answer
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One question's answer.
+    """The answer to one question.
 
     Args:
-        answer: the likeliest, or what was written.
-        ranked: the likeliest answers with their probabilities, softmax of -nll over the ranked candidates; empty where
-            the answer was written.
+        answer: the most probable one of the list, or the generated text.
+        ranked: the five most probable answers with their probabilities, the softmax of -nll over the ranked candidates;
+            empty if the answer was generated.
     """
 
     answer: str
@@ -41,15 +41,15 @@ class Prediction:
 
 
 class AnswerList:
-    """A list of answers made ready for a model: tokenised, and those that begin alike brought distributed.
+    """A list of answers for a model to choose from, tokenised and as a prefix tree.
 
     Args:
-        answers: texts; repeats are left out.
+        answers: texts; duplicates are removed.
         tokenizer: the base's.
-        model: a BLIP with an answer decoder.
+        model: with an answer decoder.
 
     Raises:
-        ValueError: the list is empty, or an answer is empty or longer than the decoder.
+        ValueError: the list is empty, or an answer is empty or longer than the decoder's positions.
     """
 
     def __init__(self, answers: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
@@ -66,11 +66,11 @@ class AnswerList:
                 limit = positions - 2
                 raise ValueError(f"the answer {answer[:60]!r} … has {len(ids)} tokens: the decoder takes {limit}")
         self.tree = AnswerTree.of([[start, *ids, end] for ids in listed]).to(model.device)
-        # Of an answer, on average: shared ones counted once, and without its last, which is only predicted.
+        # Mean number of tokens that the decoder reads per answer: shared prefixes count once, the last token does not.
         self.tokens = (int(self.tree.nodes.max()) + 1) / len(self.answers) - 1
 
     def predictions(self, chosen: Tensor, nll: Tensor) -> list[Prediction]:
-        """From answers by likelihood [Q, k] and their likelihoods."""
+        """Predictions for Q questions from the results of `rank_answers`, both [Q, k]."""
         probabilities = (-nll).softmax(dim=1)[:, :RUNNERS_UP].tolist()
         best = chosen[:, :RUNNERS_UP].tolist()
         pairs = [zip(*row, strict=True) for row in zip(best, probabilities, strict=True)]
@@ -91,14 +91,17 @@ def answer_questions(
     """Answer questions about encoded visuals.
 
     Args:
-        model: a BLIP with question encoder and answer decoder.
+        model: with question encoder and answer decoder.
         tokenizer: the base's.
         visuals: V pictures or videos.
-        questions: cleaned texts.
-        rows: visual of each question.
+        questions: Q cleaned texts.
+        rows: index of each question's visual.
         settings: max_tokens is used.
-        config: k, block and beams are used.
-        answers: the list to choose from; None writes answers.
+        config: k, block, batch_size and beams are used.
+        answers: the list to choose from; None generates answers.
+
+    Returns:
+        Q predictions.
     """
     found: list[Prediction] = []
     for start in range(0, len(questions), config.batch_size):
@@ -120,7 +123,7 @@ def _answer(
     if answers is None:
         texts = generate_texts(model, tokenizer, context, beams=config.beams, longest=ANSWER_TOKENS)
         return [Prediction(text) for text in texts]
-    # A block is of pairs, as in reranking, so that memory does not grow with the list.
+    # A block counts pairs of question and answer, so that memory does not grow with the list.
     count = min(config.k, len(answers.answers)) or len(answers.answers)
     step = max(1, config.block // count) if config.block else block_questions(model, count * answers.tokens)
     found: list[Prediction] = []
@@ -142,19 +145,22 @@ def evaluate_answers(
     progress: Callable[[int, int], None] | None = None,
     distributed: bool = False,
 ) -> list[Prediction]:
-    """Answer every question of a split, in its order; one batch of visuals is held at a time.
+    """Answer every question of a split, in its order, a batch of visuals at a time.
 
     Args:
-        model: put in evaluation mode for the time of this call.
+        model: in evaluation mode during this call.
         tokenizer: the base's.
         split: of questions.
-        batches: its visuals, in order; where processes share the work, this one's.
+        batches: its visuals, in order; in distributed evaluation, this process's share.
         settings: max_tokens and frame_chunk are used.
-        config: the protocol.
-        answers: the list to choose from; None writes answers.
-        autocast: a context for lower precision.
-        progress: told how many questions are done, and of how many.
-        distributed: every process of the group is here and has its share of the visuals; each gets the whole result.
+        config: of the evaluation.
+        answers: the list to choose from; None generates answers.
+        autocast: a context manager for lower precision.
+        progress: called with the number of answered questions and of all.
+        distributed: all processes call this function, each with its share of the visuals; each gets all predictions.
+
+    Returns:
+        A prediction for every question.
     """
     owned, found = split.visual_texts(), dict[int, Prediction]()
     warn_of_truncation(tokenizer, split.texts, settings.max_tokens, "questions")

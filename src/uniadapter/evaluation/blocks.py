@@ -1,4 +1,4 @@
-"""Pairs cut into blocks that fit: whole visuals where possible, so that keys and values are projected once."""
+"""Split pairs into blocks that fit into memory, if possible with all pairs of a visual in one block."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from transformers import PreTrainedModel
 
 from uniadapter.model.backbone import backbone
 
-_CPU_TOKENS = 1536  # text tokens of a block: more brings little on a CPU, and costs memory
-_CPU_VISUAL_TOKENS = 16384  # of a block's visuals, at most: 50 MB of BLIP-base's, and twice that of keys and values
-_SHARE = 0.25  # of a GPU's free memory that a block's states may take
+_CPU_TOKENS = 1536  # text tokens of a block on a CPU: more is hardly faster, and costs memory
+_CPU_VISUAL_TOKENS = 16384  # most visual tokens of a block: 50 MB for BLIP-base, and 100 MB of keys and values
+_SHARE = 0.25  # part of a GPU's free memory for the states of a block
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had on a device."""
+    """Free memory of a device in bytes."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
 
 
 def block_pairs(model: PreTrainedModel, tokens: float) -> int:
-    """Pairs fused at once that the device has room for.
+    """Number of pairs to fuse at once, by the memory of the model's device.
 
     Args:
-        model: a BLIP with a text encoder.
-        tokens: of a text, on average.
+        model: with a fused encoder.
+        tokens: mean number of tokens of a text.
     """
     features = backbone(model).layout.features
     queries = features if features > 1 else 0  # where a visual has several, so many queries stand beside each text
@@ -36,11 +36,11 @@ def block_pairs(model: PreTrainedModel, tokens: float) -> int:
 
 
 def block_questions(model: PreTrainedModel, tokens: float) -> int:
-    """Questions whose answers are ranked at once that the device has room for.
+    """Number of questions to rank answers for at once, by the memory of the model's device.
 
     Args:
-        model: a BLIP with an answer decoder.
-        tokens: of a question's answers, those that several answers begin with counted once.
+        model: with an answer decoder.
+        tokens: number of tokens of all answers to a question; shared prefixes count once.
     """
     layout = backbone(model).layout
     kept = 4 * layout.text_layers * layout.text_width  # keys and values of every layer, at two depths of the tree
@@ -48,20 +48,20 @@ def block_questions(model: PreTrainedModel, tokens: float) -> int:
 
 
 def _fitting_tokens(model: PreTrainedModel, kept: int = 0) -> int:
-    """Text tokens at once, each of which keeps so many numbers besides a layer's states."""
+    """Number of text tokens that fit at once, if each keeps `kept` numbers besides the states of a layer."""
     if model.device.type == "cpu":
         return _CPU_TOKENS
     layout = backbone(model).layout
-    width = 12 * layout.text_width + 2 * layout.feed_forward  # states of a layer that are alive at once
+    width = 12 * layout.text_width + 2 * layout.feed_forward  # numbers that exist at once for a token
     return int(_SHARE * free_memory(model.device) / (4 * (width + kept)))
 
 
 def block_visuals(model: PreTrainedModel, tokens: int) -> int:
-    """Visuals of a block that the device has room for.
+    """Number of visuals in a block, by the memory of the model's device.
 
     Args:
-        model: a BLIP with a text encoder.
-        tokens: of a visual; 0 where none are kept.
+        model: with a fused encoder.
+        tokens: number of tokens of a visual; 0 if none are kept.
     """
     tokens = max(1, tokens)
     if model.device.type == "cpu":
@@ -71,16 +71,16 @@ def block_visuals(model: PreTrainedModel, tokens: int) -> int:
 
 
 def pair_blocks(visuals: Tensor, limit: int, most: int = 0) -> list[slice]:
-    """Cut sorted pairs into blocks of at most `limit`.
+    """Split pairs, sorted by visual, into blocks.
 
     Args:
         visuals: visual row of each pair, ascending, [P].
-        limit: pairs of a block.
-        most: visuals of a block; 0 is any number.
+        limit: most pairs of a block.
+        most: most visuals of a block; 0 is any number.
 
     Returns:
-        Slices that cover every pair once. A visual's pairs stay together unless they are more than `limit`; then they
-        are cut into blocks of about one size.
+        Slices that cover every pair once. All pairs of a visual are in one block, unless they are more than `limit`;
+        then they are split evenly.
     """
     counts = torch.unique_consecutive(visuals.cpu(), return_counts=True)[1].tolist()
     blocks: list[slice] = []
@@ -92,7 +92,7 @@ def pair_blocks(visuals: Tensor, limit: int, most: int = 0) -> list[slice]:
         end += count
         held += 1
         parts = -(-count // limit)
-        if parts > 1:  # it begins a block of its own, since nothing fitted beside it
+        if parts > 1:  # it starts a new block, since it did not fit into the last one
             bounds = [start + part * count // parts for part in range(parts + 1)]
             blocks += [slice(low, high) for low, high in itertools.pairwise(bounds)]
             start, held = end, 0

@@ -1,9 +1,9 @@
 """CIDEr and BLEU-4 of captions, as the COCO caption evaluation computes them.
 
 The scorers are those of `pycocoevalcap` (CIDEr-D, Vedantam et al., arXiv 1411.5726; BLEU, Papineni et al.,
-ACL 2002); they are plain Python, and neither pycocotools nor Java is needed for them. Published figures are on
-the words of Stanford's PTBTokenizer, which is a Java program inside that package. Without Java a simple
-tokenizer stands in, and the scores say so: figures of different tokenizers must not be compared.
+ACL 2002), which need neither pycocotools nor Java. Published figures use the words of Stanford's PTBTokenizer, a
+Java program inside that package. Without Java a simple tokenizer is used, and named in the scores: figures of different
+tokenizers must not be compared.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Tokenizer = Literal["ptb", "simple"]
 Key = TypeVar("Key", bound=Hashable)
 
 INSTALL = 'pip install "uniadapter[caption]"'
-_NAMED = 5  # pictures that an error names
+_NAMED = 5  # most pictures that an error names
 # The evaluation's list of punctuation (its brackets are -LRB-, -RRB-, -LCB-, -RCB-), where it stands free.
 _LOOSE_MARK = re.compile(r"(?<!\w)[-'`\".?!,:;(){}]|[-'`\".?!,:;(){}](?!\w)")
 
@@ -38,8 +38,8 @@ class CaptionScores:
     Args:
         cider: 100 × CIDEr-D, which is at most 10: so 0..1000, good models about 130 on COCO.
         bleu4: 100 × BLEU-4 of the whole set, 0..100.
-        tokenizer: what the words are: "ptb" as published, or "simple".
-        cider_each: the same of every picture, in the order of the references; for paired comparisons.
+        tokenizer: how captions are split into words: "ptb" as in published figures, or "simple".
+        cider_each: 100 × CIDEr-D of every picture, in the order of the references; for paired comparisons.
     """
 
     cider: float
@@ -53,21 +53,21 @@ def caption_scores(
     references: Mapping[Key, Sequence[str]],
     tokenizer: Literal["auto", "ptb", "simple"] = "auto",
 ) -> CaptionScores:
-    """CIDEr and BLEU-4 of one caption a picture against those that people wrote.
+    """CIDEr and BLEU-4 of one caption for each picture against reference captions.
 
-    CIDEr weighs words by how few of the *given* pictures' references have them, so it belongs to the set: of a
-    single picture it is 0 whatever the caption, and a subset's is no part of the whole's. A caption of fewer than
-    four words has no 4-grams and cannot reach the maximum.
+    CIDEr weights words by their inverse document frequency in the *given* references, so it depends on the whole set:
+    for a single picture it is 0, and the score of a subset is not comparable to the set's. A caption of fewer than four
+    words has no 4-grams and cannot reach the maximum.
 
     Args:
-        predictions: picture to caption, exactly the pictures of `references`.
-        references: picture to one or more captions.
-        tokenizer: "auto" is "ptb" where `java` can be found, and "simple" with a warning elsewhere.
+        predictions: from picture to caption, for exactly the pictures of `references`.
+        references: from picture to one or more captions.
+        tokenizer: "auto" is "ptb" if `java` is installed, else "simple" with a warning.
 
     Raises:
         ImportError: `pycocoevalcap` is not installed.
-        DataError: pictures lack a caption, captions a picture, or a picture a reference; or there are none, or
-            no reference has a word.
+        DataError: the pictures of predictions and references differ, a picture has no reference, there are no pictures,
+            or no reference has a word.
         OSError: Java is missing (with "ptb"), or fails.
     """
     _same_pictures(predictions, references)
@@ -103,8 +103,8 @@ def tokenize_simple(captions: Sequence[str]) -> list[str]:
 def tokenize_ptb(captions: Sequence[str]) -> list[str]:
     """Stanford's PTBTokenizer without punctuation, as the COCO evaluation calls it.
 
-    `pycocoevalcap` has a class for this as well, with the same words; but that one writes into its installed
-    folder, depends on the locale and doesn't notice that Java failed.
+    The class for it in `pycocoevalcap` gives the same words, but writes into the package's folder, depends on the
+    locale and does not notice that Java failed.
 
     Returns:
         For each caption its words, joined by single spaces.
@@ -150,13 +150,13 @@ def _same_pictures(predictions: Mapping[Key, str], references: Mapping[Key, Sequ
         raise DataError("scores of no captions: the split is empty", "empty split")
     lacking = [key for key in references if key not in predictions]
     extra = [key for key in predictions if key not in references]
-    bare = [key for key, each in references.items() if not each]
-    texts = [key for key, each in references.items() if isinstance(each, str)]  # its letters would be captions
+    without = [key for key, each in references.items() if not each]
+    texts = [key for key, each in references.items() if isinstance(each, str)]  # whose letters would be captions
     for keys, fault in (
         (lacking, "have no caption to score"),
         (extra, "have a caption but are not in the references"),
         (texts, "have a text for a list of reference captions"),
-        (bare, "have no reference caption"),
+        (without, "have no reference caption"),
     ):
         if keys:
             names = ", ".join(str(key) for key in keys[:_NAMED]) + (", …" if len(keys) > _NAMED else "")
@@ -173,7 +173,7 @@ def can_score() -> bool:
 
 
 def require_scorer() -> None:
-    """Raise `ImportError`, which says what to install, where captions could not be scored."""
+    """Raise `ImportError`, which says what to install, if the scorers are not installed."""
     _module("cider.cider")
 
 
@@ -182,7 +182,7 @@ def _scorer(module: str, name: str) -> Any:
 
 
 def _module(name: str) -> Any:
-    """A submodule of `pycocoevalcap`; its top would ask for pycocotools, these don't."""
+    """Import a submodule of `pycocoevalcap`; unlike its top level, these do not need pycocotools."""
     try:
         return importlib.import_module(f"pycocoevalcap.{name}")
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Is one method better than another: a paired bootstrap over queries and seeds, and the verdict in words."""
+"""Whether one method is better than another: a paired bootstrap over queries and seeds, and its verdict in words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 _CHUNK_ITEMS = 1 << 22  # resampled values held at once
-_POINTS = 100.0  # a share of 1 is 100 points
+_POINTS = 100.0  # a fraction of 1 is 100 points
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an interval lets one say.
+    """The conclusion from an interval.
 
     Args:
         text: "above", "below" or "equal within x", x in points, rounded up.
-        not_below: the interval excludes -1 point, so that at most that much can have been lost.
-        interval: what was judged.
+        not_below: whether the interval excludes a loss of 1 point or more.
+        interval: of the difference.
     """
 
     text: str
@@ -45,16 +45,18 @@ class Verdict:
 def paired_bootstrap(a: Tensor, b: Tensor, samples: int = 10_000, seed: int = 0) -> Interval:
     """Estimate mean(a) - mean(b) and its interval, resampling the queries and, independently, the seeds.
 
-    Paired: a resample takes the same queries and the same seeds from both, so what makes a query hard for
-        both
-    cancels out. Percentile intervals (Efron and Tibshirani, 1993, chapter 13).
+    Paired: each resample takes the same queries and seeds from both methods, so the difficulty of a query cancels out.
+    Percentile intervals (Efron and Tibshirani, 1993, chapter 13).
 
     Args:
-        a: [seeds, queries] correctness 0/1 (bool, integer or float), or any value per query whose 1 is 100
+        a: [seeds, queries] correctness 0/1 (bool, integer or float), or any value per query of which 1 is 100
             points; [queries] for one seed.
-        b: the same seeds and queries of the other method.
-        samples: resamples.
+        b: the same for the other method.
+        samples: number of resamples.
         seed: of the resampling.
+
+    Returns:
+        The difference and its 95% interval, in points.
 
     Raises:
         ValueError: the two differ in shape, are empty, or hold a NaN.
@@ -84,13 +86,13 @@ def paired_bootstrap(a: Tensor, b: Tensor, samples: int = 10_000, seed: int = 0)
 
 
 def verdict(interval: Interval) -> Verdict:
-    """Put an interval into words: above or below where it excludes 0, else equal within its larger end."""
+    """Put an interval into words: "above" or "below" if it excludes 0, else "equal within" its larger end."""
     if interval.low > 0:
         text = "above"
     elif interval.high < 0:
         text = "below"
     else:
-        # Rounded up, so that the sentence stays true; the small number forgives binary fractions.
+        # Rounded up, so that the statement holds; the small number allows for binary rounding.
         within = math.ceil(10 * max(-interval.low, interval.high) - 1e-9) / 10
         text = f"equal within {within:.1f}"
     return Verdict(text, interval.low > -1, interval)

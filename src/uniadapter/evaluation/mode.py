@@ -1,4 +1,4 @@
-"""The state in which a model is measured and asked."""
+"""Evaluation mode of a model within a block, safe for several threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 
 @dataclass
 class _Held:
-    """How many blocks want a model in evaluation mode, and which of its modules were in training mode before."""
+    """How many blocks hold a model in evaluation mode, and which of its modules were in training mode before."""
 
     blocks: int = 0
     training: list[nn.Module] = field(default_factory=list)
@@ -25,9 +25,13 @@ _held: dict[nn.Module, _Held] = {}
 
 @contextmanager
 def evaluation_mode(model: nn.Module, autocast: AbstractContextManager[None] | None = None) -> Iterator[None]:
-    """Within the block: evaluation mode, no gradients, and lower precision if asked for.
+    """Within the block the model is in evaluation mode, without gradients.
 
-    Afterwards every module is in the mode it was in; of blocks that overlap, in threads say, after the last one.
+    Afterwards every module is in its former mode; if blocks overlap, in several threads, after the last one.
+
+    Args:
+        model: any module.
+        autocast: a context manager for lower precision, entered as well.
     """
     with _lock:
         held = _held.setdefault(model, _Held())

@@ -1,10 +1,9 @@
-"""Retrieval ranks and recall, plain or reranked: pure functions on score matrices.
+"""Ranks and recall of retrieval, with and without reranking: pure functions on score matrices.
 
 Protocol: BLIP's retrieval evaluation (arXiv 2201.12086), used by UniAdapter: the k gallery items with the
 best contrastive (ITC) similarity are ordered by their matching (ITM) scores; the others follow in ITC order.
-Ties are counted against the model: a wrong item with the right item's score stands before it, so a constant
-score earns nothing. Where a query has several right items (five captions of one picture), the best of them
-counts.
+Ties count against the model: a wrong item with the score of the right one ranks before it, so that a constant
+score gets no recall. If a query has several right items (five captions of one picture), the best one counts.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from uniadapter.errors import NotFinite
 # for each query.
 Positives = Tensor | Sequence[Sequence[int]]
 
-_CHUNK_ITEMS = 1 << 24  # scores looked at together: bounds the temporary memory to some tens of megabytes
+_CHUNK_ITEMS = 1 << 24  # scores processed at once, which takes some tens of megabytes
 
 
 def ranks(scores: Tensor, positives: Positives) -> Tensor:
-    """Where each query's best right item stands, 1 at the top, behind every wrong item of at least its score.
+    """The rank of each query's best right item, from 1; wrong items with at least its score rank before it.
 
     Args:
         scores: [Q, G], higher is better; -inf is allowed, NaN is not.
@@ -49,20 +48,20 @@ def ranks(scores: Tensor, positives: Positives) -> Tensor:
 def dual_softmax(itc: Tensor, temperature: float = 0.01) -> Tensor:
     """Similarities as the product of their softmax over the gallery and over the queries (CAMoE, arXiv 2109.04290).
 
-    Transductive: each score depends on all queries of the set.
+    It is transductive: each score depends on all queries of the set.
 
     Args:
         itc: [Q, G] cosine similarities.
-        temperature: of both softmaxes; 0.01 is CLIP's, which that method was published for.
+        temperature: of both softmaxes; 0.01 is that of CLIP, for which the method was published.
 
     Returns:
-        [Q, G] in 0..1; the same whichever side the queries are on.
+        [Q, G] in 0..1; symmetric in queries and gallery.
     """
     return torch.softmax(itc / temperature, dim=0) * torch.softmax(itc / temperature, dim=1)
 
 
 def reranked_ranks(itc: Tensor, candidates: Tensor, candidate_scores: Tensor, positives: Positives) -> Tensor:
-    """Give the `ranks` after the candidates were reordered by their own scores, the others staying behind.
+    """As `ranks`, after the candidates were sorted by their matching scores; all other items rank after them.
 
     Args:
         itc: [Q, G] contrastive similarities.
@@ -71,7 +70,7 @@ def reranked_ranks(itc: Tensor, candidates: Tensor, candidate_scores: Tensor, po
         positives: as for `ranks`.
 
     Returns:
-        [Q] int64 in 1..G: equal to sorting each tier for itself, wrong items first among equals.
+        [Q] int64 in 1..G; wrong items rank first among equal scores.
 
     Raises:
         ValueError: as `ranks`, or a query names a candidate twice.
@@ -90,10 +89,9 @@ def reranked_ranks(itc: Tensor, candidates: Tensor, candidate_scores: Tensor, po
 
 
 def rerank_order(itc: Tensor, candidates: Tensor, candidate_scores: Tensor) -> Tensor:
-    """Every query's gallery from best to worst: the candidates by their scores, then the others by ITC.
+    """The gallery in ranked order, for every query: candidates by their scores, then other items by ITC.
 
-    For showing results; `reranked_ranks` measures them and breaks ties against the model, where this keeps
-    the candidates' given order and then the gallery's.
+    For display; unlike in `reranked_ranks`, equal scores keep the order of the candidates, then that of the gallery.
 
     Args:
         itc: [Q, G] contrastive similarities.
@@ -115,13 +113,11 @@ def rerank_order(itc: Tensor, candidates: Tensor, candidate_scores: Tensor) -> T
 
 
 def top_candidates(itc: Tensor, k: int) -> Tensor:
-    """Pick the k gallery items with the highest similarity, best first.
-
-    Which of equal items make the cut is up to torch.topk; how they rank afterwards is not.
+    """The k gallery items with the highest similarity, best first; `torch.topk` chooses among equal ones.
 
     Args:
         itc: [Q, G] contrastive similarities.
-        k: clipped to the gallery's size.
+        k: number of candidates, limited to the gallery's size.
 
     Returns:
         [Q, min(k, G)] int64.
@@ -140,7 +136,7 @@ def retrieval_metrics(ranks: Tensor) -> dict[str, float]:
         ranks: [Q] from `ranks` or `reranked_ranks`.
 
     Returns:
-        `r@1`, `r@5`, `r@10` in 0..100, `median_rank` (of an even number of queries, the mean of the
+        `r@1`, `r@5`, `r@10` in 0..100, `median_rank` (for an even number of queries, the mean of the
         middle two) and `mean_rank`, both at best 1.
 
     Raises:
@@ -158,7 +154,7 @@ def retrieval_metrics(ranks: Tensor) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class _Right:
-    """The right items, as a mask or as (query, item) pairs sorted by query; `mask` makes a chunk's."""
+    """The right items of all queries, as a mask or as (query, item) pairs sorted by query."""
 
     dense: Tensor | None
     query: Tensor
@@ -167,7 +163,7 @@ class _Right:
 
     @classmethod
     def of(cls, positives: Positives, scores: Tensor) -> _Right:
-        """Bring any form of positives onto the scores' device, checked against their shape."""
+        """From any form of positives, checked, on the device of the scores."""
         queries, gallery = scores.shape
         if len(positives) != queries:
             raise ValueError(f"positives are given for {len(positives)} queries, scores for {queries}")
@@ -202,7 +198,7 @@ class _Right:
 
 
 def _wrong_above(scores: Tensor, right: Tensor, wrong: Tensor | None = None) -> Tensor:
-    """How many wrong items score at least as much as the best right one: [q, G] and masks to [q] int64."""
+    """Number of wrong items that score at least as much as the best right one: [q, G] and masks to [q] int64."""
     if scores.shape[1] == 0:
         return torch.zeros(scores.shape[0], dtype=torch.int64, device=scores.device)
     best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)

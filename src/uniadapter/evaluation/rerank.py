@@ -1,4 +1,4 @@
-"""Reranking: candidates of both directions become one list of pairs, fused in blocks, each pair once."""
+"""Reranking: the candidates of both directions form one list of pairs, which are fused in blocks, each pair once."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Progress = Callable[[int, int], None]  # pairs done, pairs in all
 
 @dataclass(frozen=True)
 class RerankResult:
-    """Candidates and their scores, both directions.
+    """Candidates and their scores in both directions.
 
     Args:
-        text_candidates: visuals to rerank for each text, [S, k].
+        text_candidates: candidate visuals of each text, [S, k].
         text_scores: their scores, [S, k].
-        visual_candidates: texts to rerank for each visual, [V, k'].
+        visual_candidates: candidate texts of each visual, [V, k'].
         visual_scores: their scores, [V, k'].
-        pairs: how many pairs were fused; one wanted by both directions counts once.
+        pairs: number of fused pairs; one that both directions need counts once.
     """
 
     text_candidates: Tensor
@@ -49,26 +49,28 @@ def rerank(
     progress: Progress | None = None,
     first: int = 0,
 ) -> RerankResult:
-    """Score the k best candidates of every text and of every visual by the matching head.
+    """Score the k most similar visuals of every text, and texts of every visual, by the matching head.
+
+    The protocol is BLIP's (arXiv 2201.12086).
 
     Args:
-        model: a BLIP with a matching head.
+        model: with a fused encoder and a matching head.
         texts: S texts.
-        visuals: V visuals; where processes share the work, this one's, a contiguous part of them.
+        visuals: V visuals; in distributed evaluation, this process's share, a contiguous part of them.
         itc: contrastive similarities, [S, V].
-        k: candidates a query, clipped to the gallery.
+        k: candidates of a query, limited to the gallery's size.
         beta: score = matching logit + beta * contrastive similarity.
-        block: pairs fused at once; 0 takes what the device has room for.
-        progress: told after each block how many of this process's pairs are done.
-        first: how many visuals come before this process's.
+        block: pairs fused at once; 0 chooses by the device's memory.
+        progress: called after each block with the number of this process's pairs that are done, and of all.
+        first: index of this process's first visual among the V.
 
     Returns:
-        `RerankResult`; scores are float32.
+        Candidates and scores (float32), of all visuals on every process.
     """
     text_candidates = top_candidates(itc, k)
     visual_candidates = top_candidates(itc.T, k)
     count = len(texts)
-    # One number a pair, visual first, so that sorting groups by visual: what `fuse` shares.
+    # One number for each pair, visual first: sorted by visual, `fuse` computes keys and values once.
     wanted_by_texts = text_candidates * count + torch.arange(count, device=itc.device)[:, None]
     wanted_by_visuals = torch.arange(itc.shape[1], device=itc.device)[:, None] * count + visual_candidates
     keys = torch.unique(torch.cat([wanted_by_texts.flatten(), wanted_by_visuals.flatten()]))

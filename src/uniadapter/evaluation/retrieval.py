@@ -1,4 +1,4 @@
-"""Retrieval measured: contrastive similarity first, then the matching head on the best candidates, both ways."""
+"""Evaluate retrieval in both directions: contrastive similarity, then reranking by the matching head."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from uniadapter.model.frame_attention import frame_weights
 from uniadapter.model.tokens import tokenize, warn_of_truncation
 from uniadapter.processes.distributed import gather_rows, rank, world_size
 
-SHOWN = 10  # best visuals of a text that a result keeps
+SHOWN = 10  # most visuals of a text that a result keeps
 
 
 @dataclass(frozen=True)
 class RetrievalResult:
-    """What an evaluation found.
+    """The result of a retrieval evaluation.
 
     Args:
-        text_to_visual: metrics of text queries; `…_itc` twins are without reranking.
+        text_to_visual: metrics of text queries, see `retrieval_metrics`; keys with `_itc` are without reranking.
         visual_to_text: metrics of visual queries.
-        text_ranks: rank of the right visual for each text, [S], reranked.
-        visual_ranks: rank of the best right text for each visual, [V], reranked.
+        text_ranks: rank of the right visual for each text after reranking, [S].
+        visual_ranks: rank of the best right text for each visual after reranking, [V].
         text_order: the ten best visuals of each text, best first, [S, 10 or fewer].
-        frame_weights: what frame-aware attention gave each frame of those, [S, 10 or fewer, T]; their mean is 1. T is 0
-            where it is off.
-        pairs: fused pairs.
+        frame_weights: weights of their frames in frame-aware attention, [S, 10 or fewer, T], with mean 1; T is 0 if it
+            is off.
+        pairs: number of fused pairs.
     """
 
     text_to_visual: dict[str, float]
@@ -55,7 +55,18 @@ class RetrievalResult:
 def encode_texts(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], max_tokens: int, batch_size: int
 ) -> Texts:
-    """Encode any number of texts in batches, on the model's device; none give a `Texts` without rows."""
+    """Tokenise and encode texts in batches.
+
+    Args:
+        model: with a text encoder.
+        tokenizer: the base's.
+        texts: S texts; S may be 0.
+        max_tokens: longer texts are truncated, with a warning in the log.
+        batch_size: texts encoded at once.
+
+    Returns:
+        The texts on the model's device.
+    """
     warn_of_truncation(tokenizer, texts, max_tokens)
     parts = []
     for start in range(0, max(1, len(texts)), batch_size):
@@ -76,21 +87,21 @@ def evaluate_retrieval(
     progress: Progress | None = None,
     distributed: bool = False,
 ) -> RetrievalResult:
-    """Measure retrieval both ways: contrastive similarity, then the matching head on the k best.
+    """Evaluate retrieval in both directions: contrastive similarity, then the matching head on the k best.
 
     Args:
-        model: with the adapters to use selected; put in evaluation mode for the time of this call.
+        model: with the adapter set to use selected; in evaluation mode during this call.
         tokenizer: the base's.
-        split: names the captions and which picture each belongs to.
-        batches: its visuals, in order; where processes share the work, this one's.
+        split: captions, and the visual of each.
+        batches: its visuals, in order; in distributed evaluation, this process's share.
         settings: max_tokens and frame_chunk are used.
-        config: the protocol.
-        autocast: a context for lower precision.
-        progress: told how many pairs are fused.
-        distributed: every process of the group is here and takes its share of the visuals; each gets the whole result.
+        config: of the evaluation.
+        autocast: a context manager for lower precision.
+        progress: called with the number of fused pairs and of all.
+        distributed: all processes call this function, each with its share of the visuals; each gets the whole result.
 
     Returns:
-        `RetrievalResult`.
+        Metrics, ranks and the best visuals of each text.
     """
     mine = share(len(split.visuals), rank(), world_size()) if distributed else (0, len(split.visuals))
     with (
@@ -101,7 +112,7 @@ def evaluate_retrieval(
         features, frames = visuals.feature, visuals.frames
         if distributed:
             features, frames = gather_rows(features), gather_rows(frames)
-        with torch.autocast(model.device.type, enabled=False):  # rounded similarities would tie
+        with torch.autocast(model.device.type, enabled=False):  # rounded similarities would be equal
             active = adopt(model).active
             aware = active is not None and active.config.frame_aware
             itc = similarity(model, texts.feature, features, frames if aware else None)
@@ -114,7 +125,7 @@ def evaluate_retrieval(
     text_ranks = reranked_ranks(itc, ordered.text_candidates.cpu(), ordered.text_scores.cpu(), owners)
     visual_ranks = reranked_ranks(itc.T, ordered.visual_candidates.cpu(), ordered.visual_scores.cpu(), owned)
     order = rerank_order(itc, ordered.text_candidates.cpu(), ordered.text_scores.cpu())[:, :SHOWN]
-    weighed = aware and (config.k > 0 or not backbone(model).layout.fuses)  # else nothing read the frames' weights
+    weighed = aware and (config.k > 0 or not backbone(model).layout.fuses)  # else frame weights are not used
     weights = torch.empty(*order.shape, 0)
     if weighed:
         weights = _weights(texts.feature, frames, order, backbone(model).frame_temperature)

@@ -1,4 +1,4 @@
-"""A gallery's visual tokens, in memory or in a file, so that a gallery of any size can be reranked."""
+"""Visual tokens of a gallery, in memory or in a temporary file, so that large galleries can be reranked."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from uniadapter.model.features import Visuals
 
 logger = logging.getLogger(__name__)
 
-_SHARE = 0.5  # of the free memory that tokens may take before they go to disk
+_SHARE = 0.5  # part of the free memory for tokens; more are kept on disk
 
 
 @contextmanager
 def encoded_visuals(
     model: PreTrainedModel, batches: Iterable[Batch], count: int, config: EvaluateConfig, chunk: int = 0
 ) -> Iterator[Visuals]:
-    """Encode all visuals that a loader gives, in its order.
+    """Encode all visuals of a loader, in its order.
 
     Args:
         model: in evaluation mode, without gradients.
-        batches: the visuals.
-        count: how many there are.
+        batches: of the visuals.
+        count: number of visuals.
         config: `features` and `features_bf16` are used.
         chunk: frames encoded at once; 0 means all.
 
     Yields:
-        `Visuals`; their tokens are in a file of the temporary folder if they are to be, or do not fit. A model that
-        only compares features reads none, so none are kept.
+        The visuals; their tokens are in a temporary file if the config says so or memory is short. For a model without
+        fused encoder and decoder, no tokens are kept.
 
     Raises:
-        ConfigError: the file does not fit on the disk.
+        ConfigError: the file does not fit on the disk, or there are fewer visuals than processes.
     """
     dtype = torch.bfloat16 if config.features_bf16 else None
     layout = backbone(model).layout
@@ -75,9 +75,9 @@ def encoded_visuals(
 
 
 class TokensOnDisk:
-    """Visual tokens [V, T, N, d] in a file; what is asked for is read, and no more is in memory.
+    """Visual tokens [V, T, N, d] in a file; rows are read when they are indexed.
 
-    It has what `fuse` uses of a tensor: a shape, a device, and rows by their numbers.
+    It has the attributes of a tensor that `fuse` uses: a shape, a device, and indexing by rows.
 
     Args:
         file: to be written.
@@ -85,7 +85,7 @@ class TokensOnDisk:
         dtype: of the tokens.
 
     Raises:
-        OSError: there is no room for the file.
+        OSError: the file does not fit on the disk.
     """
 
     device = torch.device("cpu")
@@ -96,7 +96,7 @@ class TokensOnDisk:
         self._handle = file.open("w+b", buffering=0)
         size = shape[0] * self._row
         try:
-            if hasattr(os, "posix_fallocate"):  # so that a full disk shows now, not after an hour
+            if hasattr(os, "posix_fallocate"):  # so that a full disk is noticed now
                 os.posix_fallocate(self._handle.fileno(), 0, size)
             else:
                 self._handle.truncate(size)
@@ -112,7 +112,7 @@ class TokensOnDisk:
             left = left[self._handle.write(left) :]
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        """Read rows [R] into a new tensor [R, T, N, d]."""
+        """Read rows by their indices [R] into a new tensor [R, T, N, d]."""
         found = torch.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
         for place, row in enumerate(rows.tolist()):
             self._handle.seek(row * self._row)
@@ -125,17 +125,17 @@ class TokensOnDisk:
         return found
 
     def close(self) -> None:
-        """Close the file, which some systems want before it is removed."""
+        """Close the file; some systems require that before it is removed."""
         self._handle.close()
 
 
 def _bytes(values: Tensor) -> memoryview:
-    """The memory of a contiguous tensor, byte by byte, in any dtype."""
+    """The memory of a contiguous tensor of any dtype, as bytes."""
     return values.view(torch.uint8).numpy().data.cast("B")
 
 
 def _room(first: Tensor, count: int, config: EvaluateConfig, folder: Path) -> Tensor | TokensOnDisk:
-    """A place for the tokens of all visuals, [count, T, N, d]."""
+    """An empty tensor or file for the tokens of all visuals, [count, T, N, d]."""
     shape = (count, *first.shape[1:])
     size = count * first[0].numel() * first.element_size()
     wanted = config.features

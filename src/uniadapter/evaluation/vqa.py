@@ -1,8 +1,8 @@
-"""Accuracy of answers: VQA's, by agreement with ten people, and exact match for MSRVTT-QA.
+"""Accuracy of answers: VQA accuracy, by agreement with ten annotators, and exact match.
 
 VQA accuracy is that of the official evaluation (Antol et al., arXiv 1505.00468; v2: arXiv 1612.00837;
-visualqa.org/evaluation.html), the wordings brought together by `answer_text.normalise_answer`. MSRVTT-QA
-(Xu et al., ACM MM 2017) has one answer a question, and counts the exact one.
+visualqa.org/evaluation.html), with answers normalised by `answer_text.normalise_answer`. MSRVTT-QA (Xu et al., ACM MM
+2017) has one answer to each question, and is evaluated by exact match.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from uniadapter.data.layouts.vqa_files import Annotation
 from uniadapter.data.media.records import DataError
 from uniadapter.evaluation.answer_text import normalise_answer, strip_answer
 
-_ENOUGH = 3  # annotators who said so make an answer wholly right
-_NAMED = 5  # questions that an error names
+_ENOUGH = 3  # number of agreeing annotators for full accuracy
+_NAMED = 5  # most questions that an error names
 QUESTION_WORDS = ("what", "who", "how", "when", "where")
 OTHER = "other"
 
@@ -28,9 +28,9 @@ class VqaScores:
 
     Args:
         overall: mean over the questions, 0..100, not rounded (the official script rounds to 2 places).
-        by_answer_type: the same of each answer type, sorted by name.
-        by_question_type: the same of each question type.
-        by_question: question_id to its accuracy in 0..1, in the annotations' order; for paired comparisons.
+        by_answer_type: the same for each answer type, sorted by name.
+        by_question_type: the same for each question type.
+        by_question: from question_id to accuracy in 0..1, in the annotations' order; for paired comparisons.
     """
 
     overall: float
@@ -41,13 +41,13 @@ class VqaScores:
 
 @dataclass(frozen=True)
 class ExactMatchScores:
-    """Share of answers that are exactly right.
+    """Percentage of answers that are exactly right.
 
     Args:
         overall: 0..100, not rounded.
-        by_question_word: the same of "what", "who", "how", "when", "where" and "other", those that occur.
-        counts: how many questions begin with each.
-        correct: for every question in order, whether it was right; for paired comparisons.
+        by_question_word: the same for the questions with "what", "who", "how", "when", "where" and "other", if any.
+        counts: number of questions with each word.
+        correct: whether each question was answered right, in order; for paired comparisons.
     """
 
     overall: float
@@ -57,17 +57,17 @@ class ExactMatchScores:
 
 
 def question_accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """VQA accuracy of one answer: min(1, agreeing / 3), averaged over the ways to leave one annotator out.
+    """VQA accuracy of one answer: min(1, agreeing / 3), averaged over the subsets without one annotator.
 
-    Of ten annotators 0, 1, 2, 3, 4 agreeing give 0, 0.3, 0.6, 0.9, 1. With others than ten the formula is the
-    same, so that of fewer than four even all together give less than 1 (3: 2/3, 2: 1/3, 1: 0).
+    With ten annotators, 0, 1, 2, 3, 4 agreeing ones give 0, 0.3, 0.6, 0.9, 1. The formula is the same for other
+    numbers; with fewer than four annotators, even full agreement gives less than 1 (3: 2/3, 2: 1/3, 1: 0).
 
-    As in the official script, *where all annotators typed the same, nothing is normalised*, neither theirs nor
-    the prediction: against ten times "yes", "Yes" or "yes." is wrong. Its author gives as the reason answers
-    that are read off the picture (GT-Vision-Lab/VQA, issue 14). Older revisions of that script, and the copy
-    in Cloud-CV/VQA-Challenge, always normalise the prediction, but only the punctuation of the annotators'
-    answers. An annotator is left out by position, where the script leaves out all records equal to that one;
-    it is the same wherever `answer_id` tells them apart, as in the official files.
+    As in the official script, *if all annotators typed the same, nothing is normalised*, neither their answers nor
+    the prediction: if all typed "yes", both "Yes" and "yes." are wrong. Its author's reason is answers that are read
+    off the picture (GT-Vision-Lab/VQA, issue 14). Older revisions of the script, and the copy in
+    Cloud-CV/VQA-Challenge, always normalise the prediction, but only the punctuation of the annotators' answers. An
+    annotator is left out by position, while the script leaves out all records equal to that one; in the official files
+    `answer_id` tells them apart, so the result is the same.
 
     Args:
         prediction: the answer, as the model wrote it.
@@ -94,12 +94,12 @@ def vqa_accuracy(predictions: Mapping[int, str], annotations: Sequence[Annotatio
     """VQA accuracy of a split, overall and by type.
 
     Args:
-        predictions: question_id to answer, exactly the annotated questions.
-        annotations: see `read_vqa_annotations`.
+        predictions: from question_id to answer, for exactly the annotated questions.
+        annotations: of the split, see `read_vqa_annotations`.
 
     Raises:
-        DataError: questions lack a prediction or predictions a question, one is annotated twice, or one has a
-            single annotator, with whom nobody can agree.
+        DataError: the questions of predictions and annotations differ, a question is annotated twice, or it has a
+            single annotator, for whom the accuracy is undefined.
         ValueError: there are no questions.
     """
     if not annotations:
@@ -125,13 +125,13 @@ def vqa_accuracy(predictions: Mapping[int, str], annotations: Sequence[Annotatio
 
 
 def exact_match(predictions: Sequence[str], answers: Sequence[str], questions: Sequence[str]) -> ExactMatchScores:
-    """Share of predictions that are the answer, lower case and the ends stripped; overall and by question word.
+    """Percentage of predictions that equal the answer, in lower case and stripped; overall and by question word.
 
     A question's word is its first run of letters, so "What's" counts as "what".
 
     Args:
-        predictions: one a question.
-        answers: the right one of each, in the same order.
+        predictions: one for each question.
+        answers: the right answers, in the same order.
         questions: their texts, in the same order.
 
     Raises:

@@ -1,1 +1,1 @@
-"""Training losses: pure functions on tensors; nothing here knows the model."""
+"""Training losses: contrastive (three kinds), matching, and the text decoder's; momentum encoders."""

@@ -10,20 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-EMPTY = -100  # the id of a queue slot that nothing was put into yet: nobody's positive
+EMPTY = -100  # id of a queue slot that has not been written yet; it is no row's positive
 
 
 class FeatureQueue(nn.Module):
-    """The last momentum features and their ids, oldest overwritten first.
+    """A ring buffer of the most recent momentum features and their ids, used as further negatives.
 
-    Slots start as random directions, which count as negatives (as released), with the id `EMPTY`, which makes
-    them no one's positive. On several processes every process must enqueue the same gathered rows; the queues
-    then stay equal.
+    As in the released code, slots start as random unit vectors, which count as negatives; their id is `EMPTY`. On
+    several processes, each must enqueue the same gathered rows, so that the queues stay equal.
 
     Args:
-        size: Q, the slots; 0 keeps nothing.
-        width: e, the features' width.
-        seed: of the random directions.
+        size: Q, number of slots; 0 for no queue.
+        width: e, width of the features.
+        seed: of the random vectors.
+
+    Raises:
+        ValueError: the size is negative.
     """
 
     visual: Tensor  # [Q, e] unit rows
@@ -43,16 +45,15 @@ class FeatureQueue(nn.Module):
 
     @property
     def size(self) -> int:
-        """Q, the slots."""
+        """Q, number of slots."""
         return self.ids.shape[0]
 
     @torch.no_grad()
     def enqueue(self, visual: Tensor, text: Tensor, ids: Tensor) -> None:
-        """Write a batch over the oldest slots, as if row by row.
+        """Overwrite the oldest slots with a batch.
 
         Args:
-            visual: [n, e] momentum features, unit rows; any n, also more than the queue holds (the last Q
-                stay).
+            visual: [n, e] momentum features, unit rows; of more than Q rows, the last Q are kept.
             text: [n, e] unit rows.
             ids: [n] int64, not negative; rows of one id are each other's positives.
 
@@ -68,7 +69,7 @@ class FeatureQueue(nn.Module):
         if size == 0:
             return
         kept = min(count, size)
-        # Indices, not slices: they wrap, and the pointer is never read back from the device.
+        # Indices instead of slices: they wrap around, and the pointer is not copied to the CPU.
         slots = (self.pointer + torch.arange(count - kept, count, device=self.ids.device)) % size
         for buffer, rows in ((self.visual, visual), (self.text, text), (self.ids, ids)):
             buffer.index_copy_(0, slots, rows[count - kept :].detach().to(buffer))
@@ -76,23 +77,23 @@ class FeatureQueue(nn.Module):
 
 
 def ramped_alpha(alpha: float, epoch: int, batch: int, batches: int) -> float:
-    """Give the soft targets' weight, rising linearly from 0 to alpha over the first epoch.
+    """The weight of the soft targets, which rises linearly from 0 to alpha over the first epoch.
 
     Args:
-        alpha: the weight after the ramp.
-        epoch: counted from 0.
-        batch: of this epoch, counted from 0.
-        batches: in an epoch.
+        alpha: the weight after the first epoch.
+        epoch: index of the epoch, from 0.
+        batch: index of the batch in the epoch, from 0.
+        batches: number of batches in an epoch.
     """
     return alpha * min(1.0, (epoch * batches + batch) / max(batches, 1))
 
 
 def hard_targets(ids: Tensor, gallery_ids: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Each row's probability shared evenly among the gallery columns of its id.
+    """Target probabilities: each row's is divided evenly among the gallery columns with its id.
 
     Args:
         ids: [B] int64, each in the gallery at least once.
-        gallery_ids: [C] int64; `EMPTY` is nobody's.
+        gallery_ids: [C] int64; columns with the id `EMPTY` get 0.
         dtype: of the result.
 
     Returns:
@@ -104,11 +105,11 @@ def hard_targets(ids: Tensor, gallery_ids: Tensor, dtype: torch.dtype = torch.fl
 
 @torch.no_grad()
 def soft_targets(momentum: Tensor, gallery: Tensor, hard: Tensor, temperature: Tensor | float, alpha: float) -> Tensor:
-    """Mix the momentum encoder's opinion into the targets: alpha * softmax + (1 - alpha) * hard.
+    """Soft targets: alpha * (the momentum encoder's probabilities) + (1 - alpha) * hard.
 
     Args:
-        momentum: [B, e] the rows' own momentum features.
-        gallery: [C, e] of the other modality.
+        momentum: [B, e] momentum features of the rows.
+        gallery: [C, e] momentum features of the other modality.
         hard: [B, C] from `hard_targets`.
         temperature: of the softmax.
         alpha: in [0, 1].
@@ -133,29 +134,29 @@ def contrastive_loss(
     gallery_ids: Tensor | None = None,
     first_row: int = 0,
 ) -> Tensor:
-    """Average visual-to-text and text-to-visual cross-entropy against [momentum features, queue].
+    """Mean of visual-to-text and text-to-visual cross-entropy against momentum features and queue.
 
-    Computed in float32 (float64 stays) whatever autocast says: a small temperature magnifies bfloat16's
-    rounding of the similarities. The queue is read only; enqueue afterwards.
+    Computed in float32 (or float64) under autocast too: a small temperature magnifies rounding errors of the
+    similarities. The queue is only read; enqueue afterwards.
 
     Args:
-        visual: [B, e] online features of this process, unit rows.
+        visual: [B, e] features of this process from the trained encoder, unit rows.
         text: [B, e] unit rows; pair i is (visual i, text i).
-        momentum_visual: [G, e] features of the whole batch from the momentum encoder; without one, the online
-            features themselves, which then keep their gradient.
+        momentum_visual: [G, e] features of the whole batch from the momentum encoder; without one, those of the trained
+            encoder, with their gradient.
         momentum_text: [G, e].
         queue: earlier momentum features; one of size 0 for none.
         ids: [B] int64; rows and columns of one id are positives.
         temperature: of the softmax, a number or a scalar tensor that may learn.
-        alpha: weight of the momentum encoder's soft targets, already ramped; 0 without a momentum encoder.
-        gallery_ids: [G] int64 of the momentum features where they are more than this process's batch.
-        first_row: where this process's rows start among the momentum features.
+        alpha: weight of the soft targets, see `ramped_alpha`; 0 without a momentum encoder.
+        gallery_ids: [G] int64, ids of the momentum features; None if these are this process's batch.
+        first_row: index of this process's first row among the momentum features.
 
     Returns:
-        A scalar: the mean over this process's rows; 0, still attached to everything, where it has none.
+        A scalar: the mean over this process's rows; 0, connected to the graph, if it has none.
 
     Raises:
-        ValueError: alpha without momentum features, or gallery rows that are not where `first_row` says.
+        ValueError: alpha is positive without momentum features, or `gallery_ids` does not contain `ids` at `first_row`.
     """
     own = slice(first_row, first_row + ids.shape[0])
     if gallery_ids is None:
@@ -163,7 +164,7 @@ def contrastive_loss(
     _check_gallery(momentum_visual, momentum_text, ids, gallery_ids, first_row)
     if alpha and (momentum_visual.requires_grad or momentum_text.requires_grad):
         raise ValueError(f"contrastive loss: alpha is {alpha} without a momentum encoder: use alpha 0")
-    if ids.shape[0] == 0:  # a gathered gallery must pass on the others' gradients all the same
+    if ids.shape[0] == 0:  # gathered features must pass gradients to other processes
         return (visual.sum() + text.sum() + momentum_visual.sum() + momentum_text.sum()) * 0
     with torch.autocast(device_type=visual.device.type, enabled=False):
         columns = torch.cat([gallery_ids, queue.ids.to(gallery_ids.device)])
@@ -181,7 +182,7 @@ def contrastive_loss(
 def _check_gallery(
     momentum_visual: Tensor, momentum_text: Tensor, ids: Tensor, gallery_ids: Tensor, first_row: int
 ) -> None:
-    """Refuse momentum features without an id each, or ids that are not the batch's own from `first_row` on."""
+    """Raise `ValueError` if gallery and ids do not fit together."""
     if momentum_visual.shape[0] != gallery_ids.shape[0] or momentum_text.shape[0] != gallery_ids.shape[0]:
         raise ValueError(
             f"contrastive loss got {momentum_visual.shape[0]} visual and {momentum_text.shape[0]} text "

@@ -1,7 +1,7 @@
-"""The losses of the text decoder: answers to questions, and captions.
+"""The losses of the text decoder: for answers to questions, and for captions.
 
-Source: BLIP (arXiv 2201.12086), sections 3.2 (the language modelling loss, LM) and 5.3 (questions: an answer decoder
-over the fused question), as UniAdapter's released training uses them.
+Source: BLIP (arXiv 2201.12086), sections 3.2 (the language modelling loss, LM) and 5.3 (an answer decoder that attends
+to the fused question), as in UniAdapter's released training code.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ def answer_loss(
     rows: Tensor | None = None,
     max_tokens: int = 35,
 ) -> Tensor:
-    """Negative log-likelihood of answers, label-smoothed, weighed, divided by the number of questions.
+    """Weighted, label-smoothed negative log-likelihood of answers, divided by the number of questions.
 
-    The release divides a batch of videos by the frames too, so that there gradients shrink with them.
+    The released code divides by the number of frames as well.
 
     Args:
-        model: a `BlipForQuestionAnswering`.
+        model: with question encoder and answer decoder, such as `BlipForQuestionAnswering`.
         tokenizer: the base's.
         visuals: V pictures or videos, from `encode_visual`.
         questions: Q texts.
-        answers: for each question its answer, or its answers with weights, which add up to 1 in VQA.
-        rows: visual of each question, [Q]; None where question i is about visual i.
-        max_tokens: of a question, and of an answer.
+        answers: for each question its answer, or its answers with weights, which sum to 1 in VQA.
+        rows: index of the visual of each question, [Q]; None if question i is about visual i.
+        max_tokens: most tokens of a question, and of an answer.
 
     Returns:
-        A scalar.
+        The loss, a scalar.
 
     Raises:
         ValueError: there are no questions, or not one answer and one visual for each.
@@ -54,13 +54,13 @@ def answer_loss(
     device = visuals.tokens.device
     rows = _rows(rows, len(questions), len(visuals), "question")
     if len(answers) != len(questions):
-        raise ValueError(f"{len(questions)} questions have {len(answers)} answers: give one, or weighed ones, for each")
-    weighed = [{one: 1.0} if isinstance(one, str) else one for one in answers]
+        raise ValueError(f"{len(questions)} questions have {len(answers)} answers: give one, or weighted ones, each")
+    weighted = [{one: 1.0} if isinstance(one, str) else one for one in answers]
     asked = tokenize(tokenizer, list(questions), max_tokens)
     context = question_context(model, visuals, asked.ids.to(device), asked.mask.to(device), rows.to(device))
-    texts = [text for own in weighed for text in own]
-    weights = torch.tensor([weight for own in weighed for weight in own.values()], device=device)
-    about = torch.tensor([row for row, own in enumerate(weighed) for _ in own], device=device)
+    texts = [text for own in weighted for text in own]
+    weights = torch.tensor([weight for own in weighted for weight in own.values()], device=device)
+    about = torch.tensor([row for row, own in enumerate(weighted) for _ in own], device=device)
     tokens = decoder_tokens(tokenizer, model, texts, max_tokens)
     nll = text_nll(model, context, about, tokens.ids.to(device), tokens.mask.to(device))
     return (nll * weights).sum() / len(questions)
@@ -75,19 +75,19 @@ def caption_loss(
     prompt: str = "a picture of ",
     max_tokens: int = 40,
 ) -> Tensor:
-    """Negative log-likelihood of captions, label-smoothed, a mean over all tokens after the prompt.
+    """Label-smoothed negative log-likelihood of captions, averaged over all tokens after the prompt.
 
     Args:
-        model: a `BlipForConditionalGeneration`.
+        model: with a caption decoder, such as `BlipForConditionalGeneration`.
         tokenizer: the base's.
         visuals: V pictures or videos, from `encode_visual`.
         captions: S texts.
-        rows: visual of each caption, [S]; None where caption i is about visual i.
-        prompt: stands before every caption, and is not learnt.
-        max_tokens: of a caption with its prompt.
+        rows: index of the visual of each caption, [S]; None if caption i is about visual i.
+        prompt: precedes every caption; its tokens are not predicted.
+        max_tokens: most tokens of a caption with its prompt.
 
     Returns:
-        A scalar.
+        The loss, a scalar.
 
     Raises:
         ValueError: there are no captions, or not one visual for each.
@@ -111,7 +111,7 @@ def caption_nll(
     prompt: str,
     max_tokens: int,
 ) -> tuple[Tensor, int]:
-    """The sum that `caption_loss` divides by the number of tokens, and that number."""
+    """The summed negative log-likelihood and the number of predicted tokens; `caption_loss` is their quotient."""
     device = visuals.tokens.device
     rows = _rows(rows, len(captions), len(visuals), "caption")
     given = prompt_length(tokenizer, prompt)
@@ -122,7 +122,7 @@ def caption_nll(
 
 
 def _rows(rows: Tensor | None, texts: int, visuals: int, noun: str) -> Tensor:
-    """Visual of each text, [texts]."""
+    """Index of the visual of each text, [texts], checked."""
     if not texts:
         raise ValueError(f"there is no {noun}: a loss needs at least one")
     if rows is None:

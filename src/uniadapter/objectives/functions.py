@@ -1,6 +1,6 @@
-"""The four training losses as functions, for loops of one's own.
+"""The four training losses as functions, for a training loop of your own.
 
-Retrieval is the sum of the first two: ITC on features, ITM on the pairs that `hard_negative_pairs` draws from them.
+The loss of retrieval is ITC on features plus ITM on the pairs that `hard_negative_pairs` draws from them.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ def contrastive_loss(
     Args:
         visual: unit features of B visuals, [B, e]: `Visuals.feature`.
         text: of B texts, [B, e]; pair i is (visual i, text i).
-        ids: [B] whole numbers; rows of one id are each other's positives. None where all visuals differ.
+        ids: [B] integers; rows with equal ids are each other's positives. None if all visuals differ.
         temperature: of the softmax, a number or a scalar tensor that may learn.
-        momentum: visual and text features [B, e] of a momentum encoder, the gallery to compare with; None compares
-            with the batch itself.
-        queue: momentum features of earlier batches, more of the gallery; read only, `enqueue` afterwards.
+        momentum: visual and text features [B, e] of a momentum encoder to compare with; None compares with the batch
+            itself.
+        queue: momentum features of earlier batches to compare with as well; it is only read, `enqueue` afterwards.
         alpha: weight of the momentum encoder's soft targets, 0.4 in BLIP.
 
     Returns:
-        A scalar, in at least float32.
+        The loss, a scalar of at least float32.
 
     Raises:
-        ValueError: the shapes differ, the temperature is not positive, or alpha is without momentum features.
+        ValueError: the shapes differ, the temperature is not positive, or alpha is positive without momentum features.
 
     Example:
         >>> visuals = ua.image_features(model, pictures)
@@ -74,21 +74,21 @@ def hard_negative_pairs(
     temperature: float = 0.07,
     generator: torch.Generator | None = None,
 ) -> MatchingPairs:
-    """Pairs for image-text matching (ITM; BLIP, section 3.2): the true ones, and hard negatives.
+    """Pairs for image-text matching (ITM; BLIP, section 3.2): the positive ones, and hard negatives.
 
-    Every text gets one visual of another id, every visual one text, drawn from the softmax of their similarities. What
-    the matching head says of them, `match(model, texts, visuals, pairs.pairs)`, goes into `matching_loss` with
-    `pairs.labels`.
+    For every text one visual with another id is drawn from the softmax of their similarities, and for every visual one
+    text. The matching head's logits, `match(model, texts, visuals, pairs.pairs)`, and `pairs.labels` are the arguments
+    of `matching_loss`.
 
     Args:
         visual: unit features of B visuals, [B, e].
         text: of B texts, [B, e]; pair i is (visual i, text i).
-        ids: [B] whole numbers; rows of one id are never each other's negatives. None where all visuals differ.
+        ids: [B] integers; rows with equal ids are never each other's negatives. None if all visuals differ.
         temperature: of the softmax.
-        generator: of the draws, on the CPU; torch's own if None.
+        generator: random number generator on the CPU; None takes torch's default.
 
     Returns:
-        `pairs` [P, 2] of (text, visual) and `labels` [P]; P is 3 B, less where a row has no row of another id.
+        `pairs` [P, 2] of (text, visual) and `labels` [P]; P is 3 B, or less if all rows have the id of one.
 
     Raises:
         ValueError: the shapes differ, the temperature is not positive, or a similarity is NaN.
@@ -112,7 +112,7 @@ def hard_negative_pairs(
 
 
 def _rows(visual: Tensor, text: Tensor, ids: Tensor | None, temperature: Tensor | float) -> int:
-    """B, of features that fit together."""
+    """B, the number of rows, after a check of the arguments."""
     if visual.ndim != 2 or visual.shape != text.shape or not visual.numel():
         raise ValueError(f"features must both be [B, e], not {list(visual.shape)} and {list(text.shape)}")
     if ids is not None and ids.shape != visual.shape[:1]:

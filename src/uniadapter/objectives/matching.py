@@ -1,8 +1,8 @@
-"""Image-text matching loss (ITM): is this text about this visual, asked of true pairs and of hard negatives.
+"""Image-text matching loss (ITM): a binary classification of positive pairs and hard negatives.
 
-Source: BLIP (arXiv 2201.12086, section 3.2, after ALBEF, arXiv 2107.07651, section 3.2), as UniAdapter's
-released retrieval training uses it: every pair brings one negative visual for its text and one negative text
-for its visual, drawn from the softmax of the online features' similarities over the temperature.
+Source: BLIP (arXiv 2201.12086, section 3.2, after ALBEF, arXiv 2107.07651, section 3.2), as in UniAdapter's released
+training code: for every pair, one negative visual for its text and one negative text for its visual are drawn from the
+softmax of the features' similarities.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from torch import Tensor
 from uniadapter.errors import NotFinite
 from uniadapter.processes import random_draws as draws
 
-NONE = -1  # what is drawn where every column has the row's own id
+NONE = -1  # drawn if every column has the row's own id
 
 
 @dataclass(frozen=True)
 class MatchingPairs:
-    """Pairs to fuse, and what the matching head should say of them.
+    """Pairs for the matching head, and their labels.
 
     Args:
         pairs: [P, 2] int64 (text row, visual row): the positives, then each text with its negative visual,
             then each visual with its negative text.
         labels: [P] int64, 1 = match.
-        left_out: negatives that could not be had, so P = 3B - left_out.
+        left_out: number of missing negatives, for rows without another id: P = 3B - left_out.
     """
 
     pairs: Tensor
@@ -37,7 +37,7 @@ class MatchingPairs:
 
 
 def negative_uniforms(seed: int, stream: int, epoch: int, sample_ids: Sequence[int] | Tensor) -> Tensor:
-    """One number in [0, 1) per sample, whatever process or batch the sample is in.
+    """One number in [0, 1) for each sample, which does not depend on the process or batch that the sample is in.
 
     Args:
         seed: of the run.
@@ -55,19 +55,18 @@ def negative_uniforms(seed: int, stream: int, epoch: int, sample_ids: Sequence[i
 def draw_negatives(
     similarity: Tensor, ids: Tensor, gallery_ids: Tensor, uniforms: Tensor, keys: Tensor | None = None
 ) -> Tensor:
-    """For each row a column of another id, with the probability that the softmax over those columns gives it.
+    """Draw for each row a column with another id, from the softmax over those columns.
 
-    By inverse distribution function, in float64 on the CPU, so that equal numbers give equal draws on every
-    device.
+    By inverse transform sampling, in float64 on the CPU, so that draws are the same on every device.
 
     Args:
-        similarity: [B, G] logits: online features' inner products over the temperature. Text rows against
-            visual columns draw negative visuals, visual rows against text columns negative texts.
+        similarity: [B, G] logits: inner products of features, divided by the temperature. For text rows and visual
+            columns, negative visuals are drawn; for visual rows and text columns, negative texts.
         ids: [B] int64 of the rows.
         gallery_ids: [G] int64 of the columns; one with the row's id is never drawn.
         uniforms: [B] in [0, 1), see `negative_uniforms`.
-        keys: [G] numbers to walk the columns in the order of, such as sample ids: the draw then does not
-            depend on how a batch was dealt out to processes. Without it, the columns' own order.
+        keys: [G] sort keys of the columns, such as sample ids, so that draws do not depend on how a batch is divided
+            among processes; None keeps the columns' order.
 
     Returns:
         [B] int64 columns, on the similarities' device; `NONE` (-1) for a row without a column of another id.
@@ -89,8 +88,8 @@ def draw_negatives(
         weights = torch.exp(masked - masked.amax(dim=1, keepdim=True))  # the largest is 1
         cumulative = weights.cumsum(dim=1)
         target = uniforms.to("cpu", torch.float64)[rows, None] * cumulative[:, -1:]
-        # The first column whose sum exceeds the target has a weight of its own. A uniform rounded up to 1
-        # would point behind the last column, so that is where the last one with a weight is taken.
+        # The first column whose cumulative sum exceeds the target. A uniform number rounded up to 1 would point beyond
+        # the last column; then the last one with a positive weight is taken.
         found = torch.searchsorted(cumulative, target, right=True)[:, 0]
         last = torch.where(weights > 0, torch.arange(weights.shape[1]), 0).amax(dim=1)
         drawn[rows] = order[torch.minimum(found, last)]
@@ -98,12 +97,12 @@ def draw_negatives(
 
 
 def matching_pairs(negative_visual: Tensor, negative_text: Tensor, first_row: int = 0) -> MatchingPairs:
-    """List the pairs of one batch: B true ones, and two negatives for each where they could be had.
+    """The pairs of one batch: B positive ones, and the negatives that were drawn.
 
     Args:
         negative_visual: [B] int64, visual row drawn for each text, or `NONE`.
         negative_text: [B] int64, text row drawn for each visual, or `NONE`.
-        first_row: where the batch's own rows start among the rows that negatives are drawn from.
+        first_row: index of the batch's first row among the rows that negatives are drawn from.
     """
     own = torch.arange(first_row, first_row + negative_visual.shape[0], device=negative_visual.device)
     has_visual, has_text = negative_visual != NONE, negative_text != NONE
@@ -127,7 +126,7 @@ def matching_loss(logits: Tensor, labels: Tensor) -> Tensor:
         labels: [P] int64, 1 = match.
 
     Returns:
-        A scalar; 0, still attached to the logits, where there are no pairs.
+        The loss, a scalar; 0, connected to the graph, if there are no pairs.
 
     Example:
         >>> ua.matching_loss(torch.tensor([[0.0, 2.0], [1.0, -1.0]]), torch.tensor([1, 0]))

@@ -1,4 +1,4 @@
-"""Momentum encoders for the contrastive loss: a second adapter set, or for full fine-tuning a second model."""
+"""Momentum encoders (exponential moving averages) for the contrastive loss: of an adapter set, or of a whole model."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from uniadapter.model.sets import (
 
 
 class Momentum(Protocol):
-    """A slowly moving twin of what is trained."""
+    """An exponential moving average of the trained weights, which encodes the contrastive loss's targets."""
 
     def update(self) -> None:
-        """Move towards the online weights, once a step."""
+        """Update the average; once in each optimiser step."""
 
     def release(self) -> None:
-        """Take what this has put on the model off it again; it is of no more use then."""
+        """Remove from the model what this object has added; it cannot be used afterwards."""
 
     def stem(self, frames: Tensor, chunk: int = 0) -> Any:
-        """What online and momentum encoder compute alike for these visuals, to be computed once; None if nothing."""
+        """The part of the visual encoder that both encoders share, see `visual_stem`; None if they share nothing."""
 
     def features(
         self, frames: Tensor, ids: Tensor, mask: Tensor, chunk: int = 0, stem: Any = None
@@ -38,26 +38,26 @@ class Momentum(Protocol):
         """Unit features of visuals [B, e] and texts [B, e], without gradient."""
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint must keep."""
+        """The weights, for a checkpoint."""
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take up a checkpoint."""
+        """Restore `state`."""
 
 
 class AdapterMomentum:
-    """The momentum encoder as a named adapter set on the shared, frozen backbone: no second copy of it exists.
+    """A momentum encoder as a second adapter set on the same frozen backbone, which is not copied.
 
     Args:
-        model: holds the set that is trained.
-        decay: 0.995 released.
-        source: name of that set.
+        model: holds the trained set.
+        decay: of the average; 0.995 in BLIP.
+        source: name of the trained set.
     """
 
     name = "momentum"
 
     def __init__(self, model: PreTrainedModel, decay: float, source: str = "default") -> None:
         self.model, self.decay, self.source = model, decay, source
-        self.release()  # an earlier task's
+        self.release()  # one that an earlier training has left
         add_momentum(model, source, self.name)
 
     def release(self) -> None:
@@ -91,41 +91,41 @@ class AdapterMomentum:
 
 
 class ModelMomentum:
-    """The usual way, needed where every weight is trained: a full copy of the model.
+    """A momentum encoder as a copy of the whole model, as in BLIP; for full fine-tuning.
 
     Args:
-        model: the model that is trained.
-        decay: 0.995 released.
+        model: the trained model.
+        decay: of the average; 0.995 in BLIP.
     """
 
     def __init__(self, model: PreTrainedModel, decay: float) -> None:
         self.model, self.decay = model, decay
-        self.twin = copy.deepcopy(model).requires_grad_(False)
+        self.copy = copy.deepcopy(model).requires_grad_(False)
 
     @torch.no_grad()
     def update(self) -> None:
         """See `Momentum`."""
         online = [p.detach() for p in self.model.parameters()]
-        torch._foreach_lerp_(list(self.twin.parameters()), online, 1 - self.decay)
+        torch._foreach_lerp_(list(self.copy.parameters()), online, 1 - self.decay)
 
     def release(self) -> None:
-        """See `Momentum`; a copy of its own is gone with it."""
+        """See `Momentum`; nothing was added to the model."""
 
     def stem(self, frames: Tensor, chunk: int = 0) -> None:
-        """See `Momentum`; two models have nothing in common."""
+        """See `Momentum`; two models share nothing."""
 
     @torch.no_grad()
     def features(
         self, frames: Tensor, ids: Tensor, mask: Tensor, chunk: int = 0, stem: Any = None
     ) -> tuple[Tensor, Tensor]:
         """See `Momentum`."""
-        self.twin.train(self.model.training)
-        return visual_feature(self.twin, frames, chunk), encode_text(self.twin, ids, mask).feature
+        self.copy.train(self.model.training)
+        return visual_feature(self.copy, frames, chunk), encode_text(self.copy, ids, mask).feature
 
     def state(self) -> dict[str, Tensor]:
         """See `Momentum`."""
-        return self.twin.state_dict()
+        return self.copy.state_dict()
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """See `Momentum`."""
-        self.twin.load_state_dict(state)
+        self.copy.load_state_dict(state)

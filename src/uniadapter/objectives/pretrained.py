@@ -1,4 +1,4 @@
-"""The contrastive losses of families that have no momentum encoder, over the batches of all processes."""
+"""The contrastive losses of CLIP and SigLIP on a model, over the batches of all processes."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ def pretrained_contrast(
     """CLIP's or SigLIP's loss on this process's n pairs and the visuals and texts of all processes.
 
     Args:
-        model: compares features as its family does, and weighs frames where its active set is frame-aware.
+        model: its family defines the similarity; frames are weighted if the active set is frame-aware.
         kind: "softmax" or "sigmoid".
         texts: n texts.
         visuals: n visuals.
-        ids: [n], the visual of each pair.
-        all_ids: [G], of all processes.
-        scale: factor on similarities.
-        bias: added to them, by the sigmoid loss.
+        ids: [n] int64, id of each pair's visual.
+        all_ids: [G] int64, the ids of all processes.
+        scale: factor on similarities, a scalar.
+        bias: added to them in the sigmoid loss, a scalar.
 
     Returns:
-        A scalar, to be weighed by this process's share of the rows.
+        The loss, a scalar, to be weighted by this process's share of the rows.
     """
     active = adopt(model).active
-    weighed = active is not None and active.config.frame_aware
+    weighted = active is not None and active.config.frame_aware
     gallery = gather_rows(visuals.feature, True)
-    frames = gather_rows(visuals.frames, True) if weighed else None
+    frames = gather_rows(visuals.frames, True) if weighted else None
     to_visual = similarity(model, texts.feature, gallery, frames)
     if kind == "sigmoid":
         return sigmoid_loss(to_visual, ids, all_ids, scale, bias)
-    own = visuals.frames if weighed else None
+    own = visuals.frames if weighted else None
     to_text = similarity(model, gather_rows(texts.feature, True), visuals.feature, own).T
     return softmax_loss(to_visual, to_text, ids, all_ids, scale.clamp(max=GREATEST_SCALE))

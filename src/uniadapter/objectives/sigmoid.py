@@ -1,4 +1,4 @@
-"""SigLIP's loss: every pair of a text and a visual is a question of its own, answered yes or no.
+"""SigLIP's loss: an independent binary classification of every pair of a text and a visual.
 
 Source: SigLIP (arXiv 2303.15343, section 3.2 and algorithm 1).
 """
@@ -15,24 +15,24 @@ def sigmoid_loss(
 ) -> Tensor:
     """-log sigmoid(z (scale * similarity + bias)), summed over the visuals of all processes, the mean over texts.
 
-    z is 1 where text and visual have one id, else -1. Every pair is in the texts' rows of one process alone, so only
-    visuals need gathering; each process's loss times its `Share.weight` has the whole batch's loss as its mean. It is
-    computed in float32 (float64 stays) whatever autocast says.
+    z is 1 if text and visual have the same id, else -1. Each process computes the rows of its own texts, so only
+    visuals are gathered; the mean over processes of the loss times `Share.weight` is the loss of the whole batch.
+    Computed in float32 (or float64) under autocast too.
 
     Args:
-        similarity: [n, G] of this process's n texts and the visuals of all processes, dot products of unit features;
-            gathered with their gradients.
-        ids: [n] int64, the id of each text's visual.
+        similarity: [n, G] of this process's n texts and the visuals of all processes, dot products of unit features
+            that were gathered with their gradients.
+        ids: [n] int64, id of each text's visual.
         gallery_ids: [G] int64 of the visuals.
         scale: factor on the similarities, the exponential of SigLIP's `logit_scale`; a number or a tensor that may
             learn.
         bias: added to them, SigLIP's `logit_bias`.
 
     Returns:
-        A scalar; 0, still attached to everything, where this process has no texts.
+        The loss, a scalar; 0, connected to the graph, if this process has no texts.
 
     Raises:
-        ValueError: there is not one id for each row and column.
+        ValueError: the number of ids does not match the rows and columns.
 
     Example:
         >>> import torch

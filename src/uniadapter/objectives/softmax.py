@@ -1,7 +1,7 @@
-"""CLIP's loss: each text picks its visual among all of the batch, each visual its text.
+"""CLIP's loss: symmetric cross-entropy over the similarities of all texts and visuals of a batch.
 
-Source: CLIP (arXiv 2103.00020, section 2.3 and figure 3). Where several rows show the same visual, they share the
-target evenly, as in BLIP's loss (`contrastive.py`), whose queue and momentum encoder this one has not.
+Source: CLIP (arXiv 2103.00020, section 2.3 and figure 3). If several rows have the same visual, the target is divided
+evenly among them, as in BLIP's loss (`contrastive.py`); there is no queue and no momentum encoder.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from torch import Tensor
 
 from uniadapter.objectives.contrastive import hard_targets
 
-GREATEST_SCALE = 100.0  # CLIP's clip of the factor on similarities, which it learns
+GREATEST_SCALE = 100.0  # limit of the learned factor on similarities, as in CLIP
 
 
 def softmax_loss(to_visual: Tensor, to_text: Tensor, ids: Tensor, gallery_ids: Tensor, scale: Tensor | float) -> Tensor:
     """The mean of text-to-visual and visual-to-text cross-entropy over the pairs of all processes.
 
-    Each process's loss times its `Share.weight` has the whole batch's loss as its mean. It is computed in float32
-    (float64 stays) whatever autocast says.
+    The mean over processes of the loss times `Share.weight` is the loss of the whole batch. Computed in float32 (or
+    float64) under autocast too.
 
     Args:
         to_visual: [n, G] similarities of this process's n texts and the visuals of all processes, dot products of unit
-            features; gathered with their gradients.
+            features that were gathered with their gradients.
         to_text: [n, G] of this process's n visuals and the texts of all processes.
-        ids: [n] int64, the visual of each of this process's pairs; each is in `gallery_ids` at least once.
+        ids: [n] int64, id of the visual of each of this process's pairs; each is in `gallery_ids` at least once.
         gallery_ids: [G] int64 of all pairs.
         scale: factor on the similarities, the exponential of CLIP's `logit_scale`; a number or a tensor that may learn.
 
     Returns:
-        A scalar; 0, still attached to everything, where this process has no pairs.
+        The loss, a scalar; 0, connected to the graph, if this process has no pairs.
 
     Raises:
-        ValueError: there is not one id for each row and column.
+        ValueError: the number of ids does not match the rows and columns.
 
     Example:
         >>> import torch
@@ -49,7 +49,7 @@ def softmax_loss(to_visual: Tensor, to_text: Tensor, ids: Tensor, gallery_ids: T
             f"softmax loss got similarities {list(to_visual.shape)} and {list(to_text.shape)} for {len(ids)} pairs "
             f"among {len(gallery_ids)}: pass one id for each row and each column"
         )
-    if not len(ids):  # a gathered gallery must pass on the others' gradients all the same
+    if not len(ids):  # gathered features must pass gradients to other processes
         return (to_visual.sum() + to_text.sum()) * scale
     with torch.autocast(to_visual.device.type, enabled=False):
         rows = [one if one.dtype == torch.float64 else one.float() for one in (to_visual, to_text)]

@@ -1,4 +1,4 @@
-"""The kinds of runs, by the `task` of their config."""
+"""The tasks, by the name in a config's `task`: data, training loss and evaluation of each."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ __all__ = ["TASKS", "Result", "Task", "task_for"]
 
 
 def task_for(config: RunConfig) -> Task:
-    """What a config's `task` names."""
+    """The task of a config."""
     return TASKS[config.task]

@@ -1,4 +1,4 @@
-"""Questions about pictures or videos: the loss of their answers, and how right the answers are."""
+"""Question answering on pictures or videos: the training loss, and the accuracy of answers."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ logger = logging.getLogger(__name__)
 
 
 class AnswerTask:
-    """The answer loss; VQA accuracy where there are several annotators, exact match where there is one."""
+    """Question answering; evaluated by VQA accuracy if there are several annotators, else by exact match."""
 
     def load(self, path: str, config: DataConfig, which: str) -> QuestionSplit:
         """Read a split from its file."""
         return load_questions(path, config, which)
 
     def training_loss(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> AnswerLoss:
-        """The training loss; the list of answers is settled with it."""
+        """The training loss; also sets the list of answers, `prepared.answers`."""
         warn_of_truncation(prepared.tokenizer, split.texts, config.model.max_tokens, "questions")
         assert isinstance(split, QuestionSplit)
         prepared.answers = answer_list(prepared, config, split)
@@ -49,7 +49,7 @@ class AnswerTask:
     def evaluate(
         self, prepared: Prepared, split: RetrievalSplit, config: RunConfig, progress: Progress | None
     ) -> Result:
-        """Answer every question; `detail` is a list of `Prediction`."""
+        """Answer every question; the result's `detail` is a list of `Prediction`."""
         assert isinstance(split, QuestionSplit)
         answers = None
         if config.evaluate.answers == "rank":
@@ -79,7 +79,20 @@ class AnswerTask:
 
 
 def answer_list(prepared: Prepared, config: RunConfig, train: QuestionSplit | None = None) -> list[str]:
-    """The answers to choose from: a file's, those the adapter was trained with, or those of the training split."""
+    """The list of answers to choose from.
+
+    Args:
+        prepared: the model; its `answers` are those that the adapter was trained with.
+        config: of the run.
+        train: the training split, while training.
+
+    Returns:
+        The answers of `data.answer_list`, else those that the adapter was trained with, else the most frequent ones of
+        the training split.
+
+    Raises:
+        ConfigError: the config names neither a list nor a training split.
+    """
     if config.data.answer_list:
         return read_answer_list(config.data.answer_list)
     if train is None and prepared.answers:
@@ -97,13 +110,22 @@ def answer_list(prepared: Prepared, config: RunConfig, train: QuestionSplit | No
 
 
 def score_answers(split: QuestionSplit, found: list[Prediction]) -> tuple[dict[str, Any], torch.Tensor, str]:
-    """Scores of a split, how right each question was, and the headline; nothing where the file has no answers."""
+    """Scores of the answers to a split.
+
+    Args:
+        split: with the right answers.
+        found: a prediction for each question.
+
+    Returns:
+        Fields of the row in `metrics.json`, the accuracy of each question in 0..1, [questions], and a headline for the
+        log. If the file has no answers, there are no fields and the accuracies are 0.
+    """
     if not any(split.annotators):
         return {}, torch.zeros(len(found)), f"{len(found)} questions answered; the file has no answers to compare with"
     rows = [row for row, own in enumerate(split.annotators) if own]
     if len(rows) == len(found):
         return _score_answered(split, found)
-    # Those without an answer say nothing of the model: no figure counts them.
+    # Questions without an answer are left out of all figures.
     part = replace(split, text_visual=list(split.text_visual))
     part.keep_texts(rows)
     scores, some, headline = _score_answered(part, [found[row] for row in rows])
@@ -132,7 +154,7 @@ def _score_answered(split: QuestionSplit, found: list[Prediction]) -> tuple[dict
             scores["majority_by_answer_type"] = most
             scores["majority_of_answer_type"] = sum(most[k] * len(rows) for k, rows in kinds.items()) / len(wanted)
         return scores, torch.tensor(exact.correct).float(), f"accuracy {exact.overall:.2f} (exact match)"
-    # Beside questions of several annotators, one that a single one answered is right or wrong.
+    # Among questions with several annotators, one with a single annotator is right or wrong.
     annotations = [
         Annotation(row, 0, split.question_types[row], split.kinds[row], own if len(own) > 1 else own * 10)
         for row, own in enumerate(split.annotators)
@@ -147,20 +169,20 @@ def _score_answered(split: QuestionSplit, found: list[Prediction]) -> tuple[dict
 
 
 def majority(wanted: list[str]) -> float:
-    """Accuracy, 0 to 100, of who always gives the most frequent of the right answers."""
+    """Accuracy, 0 to 100, of always giving the most frequent right answer."""
     return 100 * Counter(wanted).most_common(1)[0][1] / len(wanted)
 
 
 def evalai_results(split: QuestionSplit, found: list[Prediction]) -> dict[int, str]:
-    """Question ids and answers, as EvalAI's result file has them; the ids are numbers."""
+    """From question id to answer, as in EvalAI's result file; the ids must be integers."""
     return {int(number): one.answer for number, one in zip(split.question_ids, found, strict=True)}
 
 
 class AnswerLoss(DecoderLoss):
-    """The loss of answers: negative log-likelihoods, label-smoothed, weighed by how many gave the answer.
+    """The loss of answers, weighted by how many annotators gave them; see `objectives.decoding.answer_loss`.
 
     Args:
-        model: a `BlipForQuestionAnswering` with the adapters, or with every weight, to train.
+        model: with question encoder and answer decoder; its adapters, or all weights, are trained.
         tokenizer: the base's.
         settings: max_tokens and frame_chunk are used.
         answers: for each question of the split its answers and their weights.
@@ -177,7 +199,7 @@ class AnswerLoss(DecoderLoss):
         self.answers = answers
 
     def forward(self, batch: Batch, step: StepInfo) -> dict[str, Tensor]:
-        """The loss of this process's share of a step: sum of weight x likelihood, divided by its questions."""
+        """The loss of this process's batch, scaled so that the mean over processes is that of all questions."""
         visuals = encode_visual(self.model, batch.frames, self.settings.frame_chunk)
         given = [self.answers[row] for row in batch.sample_ids.tolist()]
         loss = answer_loss(

@@ -1,4 +1,4 @@
-"""What every kind of run does in its own way: read a split, give a training loss, measure."""
+"""The interface of a task: read a split, make the training loss, evaluate."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from uniadapter.tasks.preparing import Prepared, image_size, normalisation
 
 @dataclass(frozen=True)
 class Result:
-    """What an evaluation found, whatever was measured.
+    """The result of an evaluation.
 
     Args:
         scores: fields of the row in `metrics.json`.
-        right: for each query how right it was, 0 to 1, [queries]: what paired comparisons compare.
+        right: the accuracy of each query, 0 to 1, [queries], for paired comparisons.
         headline: the main figures in words, for the log.
         main: the figure that methods are compared by, 0 to 100.
-        detail: what the kind of run itself knows, for its page and files.
+        detail: further results of the task, for its report and files.
     """
 
     scores: dict[str, Any]
@@ -36,7 +36,7 @@ class Result:
 
 
 class Task(Protocol):
-    """One kind of run."""
+    """Retrieval, question answering or captioning."""
 
     def load(self, path: str, config: DataConfig, which: str) -> RetrievalSplit:
         """Read a split from its file."""
@@ -47,16 +47,16 @@ class Task(Protocol):
     def evaluate(
         self, prepared: Prepared, split: RetrievalSplit, config: RunConfig, progress: Progress | None
     ) -> Result:
-        """Measure the model as it stands."""
+        """Evaluate the model on a split; `progress` is called with the number of items done and of all."""
 
 
 def is_distributed(prepared: Prepared, split: RetrievalSplit) -> bool:
-    """Whether each process measures a share of the visuals; where there are too few to share, each measures all."""
+    """Whether each process evaluates a share of the visuals; of fewer visuals than processes, each takes all."""
     return prepared.distributed and len(split.visuals) >= distributed.world_size()
 
 
 def visuals_loader(prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> VisualLoader:
-    """The visuals of a split, in order, at the base's size; where processes measure together, this one's share."""
+    """A loader of the visuals of a split, in order; in distributed evaluation, of this process's share."""
     rank, world = (distributed.rank(), distributed.world_size()) if is_distributed(prepared, split) else (0, 1)
     size = image_size(prepared, config)
     batch_size = config.evaluate.batch_size

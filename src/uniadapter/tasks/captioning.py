@@ -1,4 +1,4 @@
-"""Captions of pictures or videos: their loss, and CIDEr and BLEU-4 of what is written by beam search."""
+"""Captioning of pictures or videos: the training loss, and CIDEr and BLEU-4 of captions from beam search."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ logger = logging.getLogger(__name__)
 
 
 class CaptionTask:
-    """BLIP's captioning loss; CIDEr and BLEU-4 of what is written by beam search."""
+    """Captioning; evaluated by CIDEr and BLEU-4 of captions from beam search."""
 
     def load(self, path: str, config: DataConfig, which: str) -> RetrievalSplit:
-        """Read a split from its file: the layouts of retrieval."""
+        """Read a split from its file; the layouts are those of retrieval."""
         return load_retrieval(path, config, which)
 
     def training_loss(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> CaptionLoss:
-        """The training loss; that captions will not be scored, for want of a package, is said before."""
+        """The training loss; warns if the package that scores captions is not installed."""
         warn_of_truncation(prepared.tokenizer, split.texts, config.model.max_tokens, "captions")
-        if config.data.test or config.data.val:  # what would fail after training fails now
+        if config.data.test or config.data.val:  # so that errors come before training, not after it
             settings, positions = config.evaluate, backbone(prepared.model).layout.positions
             check_lengths(
                 prepared.tokenizer, config.model.prompt, settings.beams, settings.longest, settings.shortest, positions
@@ -52,7 +52,7 @@ class CaptionTask:
     def evaluate(
         self, prepared: Prepared, split: RetrievalSplit, config: RunConfig, progress: Progress | None
     ) -> Result:
-        """Write a caption for every visual, and score it where the scorer is installed; `detail` is the captions."""
+        """Generate a caption for every visual, and score them if the scorer is installed; `detail` is the captions."""
         loader = visuals_loader(prepared, split, config)
         model, settings = prepared.model, config.evaluate
         written: list[str] = []
@@ -80,13 +80,13 @@ class CaptionTask:
 
 
 class CaptionLoss(DecoderLoss):
-    """The loss of captions: mean over the tokens after the prompt, label-smoothed.
+    """The loss of captions: label-smoothed, the mean over the tokens after the prompt.
 
     Args:
-        model: a `BlipForConditionalGeneration` with the adapters, or with every weight, to train.
+        model: with a caption decoder; its adapters, or all weights, are trained.
         tokenizer: the base's.
         settings: max_tokens and frame_chunk are used.
-        prompt: before every caption; not learnt.
+        prompt: precedes every caption; its tokens are not predicted.
 
     Raises:
         ConfigError: the prompt leaves no room for a caption.
@@ -105,11 +105,11 @@ class CaptionLoss(DecoderLoss):
         if self.given + 2 > settings.max_tokens:
             raise ConfigError(
                 f"model.prompt has {self.given} tokens with [DEC], and model.max_tokens is {settings.max_tokens}: "
-                "no caption has room behind it; shorten the prompt or raise max_tokens"
+                "no room is left for a caption; shorten the prompt or raise max_tokens"
             )
 
     def forward(self, batch: Batch, step: StepInfo) -> dict[str, Tensor]:
-        """The loss of this process's share of a step, as BLIP's a mean over all tokens of the batch."""
+        """The loss of this process's batch, scaled so that the mean over processes is that over all tokens."""
         visuals = encode_visual(self.model, batch.frames, self.settings.frame_chunk)
         nll, count = caption_nll(
             self.model, self.tokenizer, visuals, batch.captions, batch.rows, self.prompt, self.settings.max_tokens

@@ -1,4 +1,4 @@
-"""What the trainer knows of a task: a module whose forward gives the losses of a batch."""
+"""The interface of training losses: a module whose forward computes the losses of a batch."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from uniadapter.data.batches import Batch
 
 @dataclass(frozen=True)
 class StepInfo:
-    """When a batch is seen; every random draw and the ramp of alpha depend on it.
+    """The position of a batch in training, which random draws and the weight of soft targets depend on.
 
     Args:
         seed: of the run.
-        epoch: counted from 0.
-        batch: of this epoch, counted from 0.
-        batches: in an epoch.
-        first: of the batches whose gradients are added up before an optimiser step.
-        last: of these; with `first` where each batch makes a step.
+        epoch: index of the epoch, from 0.
+        batch: index of the batch in the epoch, from 0.
+        batches: number of batches in an epoch.
+        first: whether it is the first of the batches whose gradients are accumulated for an optimiser step.
+        last: whether it is the last of these.
     """
 
     seed: int
@@ -34,27 +34,42 @@ class StepInfo:
 
 
 class TrainingLoss(nn.Module, ABC):
-    """A training loss as one module, so that DistributedDataParallel can wrap it."""
+    """A model and its training loss as one module, which DistributedDataParallel can wrap."""
 
     model: PreTrainedModel
 
     @abstractmethod
     def forward(self, batch: Batch, step: StepInfo) -> dict[str, Tensor]:
-        """The loss to minimise, under "loss", and its parts; their mean over processes is the mean over all rows."""
+        """Compute the losses of a batch.
+
+        Args:
+            batch: this process's part of the batch.
+            step: position of the batch in training.
+
+        Returns:
+            Scalars: "loss", to be minimised, and its parts by name. They are scaled so that the mean over processes is
+            the mean over all rows.
+        """
 
     def release(self) -> None:
-        """Take what training alone needs off the model; called once it is over."""
+        """Remove from the model what only training needs; called after training."""
 
     def training_state(self) -> dict[str, dict[str, Tensor]]:
-        """What a resumable checkpoint must keep besides the trainable weights."""
+        """State dicts that a checkpoint needs besides the trainable weights, by name."""
         return {}
 
     def load_training_state(self, state: dict[str, dict[str, Tensor]]) -> None:
-        """Take up `training_state`."""
+        """Restore `training_state`."""
 
 
 class DecoderLoss(TrainingLoss):
-    """A model and its tokenizer; nothing is kept between steps."""
+    """A loss of the text decoder, which has no state of its own.
+
+    Args:
+        model: to train.
+        tokenizer: the base's.
+        settings: max_tokens and frame_chunk are used.
+    """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: ModelConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A base, loaded and made ready for a method."""
+"""Load a base and prepare it for a method: adapters, full fine-tuning or zero-shot."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Prepared:
-    """A base, made ready for a method.
+    """A model prepared for a method.
 
     Args:
-        model: in evaluation mode, with what is to be trained trainable.
+        model: in evaluation mode; the parameters to train have `requires_grad`.
         tokenizer: the base's.
-        adapter: name of the set that is trained; None for full fine-tuning and zero-shot.
+        adapter: name of the adapter set that is trained; None for full fine-tuning and zero-shot.
         counts: of its parameters.
-        answers: the list that questions are answered from, once it is known.
-        distributed: every process measures, each a share.
+        answers: the list that answers are chosen from; empty until it is known.
+        distributed: whether several processes evaluate together, each a share of the visuals.
     """
 
     model: PreTrainedModel
@@ -49,9 +49,17 @@ class Prepared:
 
 
 def prepare(config: RunConfig, adapter_folder: Path | None = None) -> Prepared:
-    """Load the base and put in what the method trains, or the adapter of a folder.
+    """Load the base of a config, and add a new adapter or load one, as the method requires.
 
-    The adapter's start is drawn from `train.seed`, whatever was drawn before.
+    A new adapter is initialised with `train.seed`, independently of the state of the random number generator.
+
+    Args:
+        config: of the run.
+        adapter_folder: an adapter to load; None takes the config's method.
+
+    Raises:
+        ConfigError: base and config do not fit.
+        CheckpointError: base or adapter cannot be loaded.
     """
     settings = config.model
     model = load_model(settings.base, config.task)
@@ -76,19 +84,19 @@ def prepare(config: RunConfig, adapter_folder: Path | None = None) -> Prepared:
         adopt(model)
         model.requires_grad_(settings.method == "full")
     precision = config.evaluate.precision
-    trained = settings.method != "none"  # else it is measured only, whatever training would take
+    trained = settings.method != "none"  # else the model is only evaluated, and `train.precision` does not matter
     if precision in DTYPES and settings.method != "full" and not (trained and config.train.precision != precision):
         round_frozen(model, DTYPES[precision])
     if settings.checkpoint_vision:
         seen.checkpoint_vision()
     if config.train.compile_vision:
-        for layer in seen.vision_layers():  # one by one: compiled once for all
+        for layer in seen.vision_layers():  # layer by layer: the code is compiled once for all of them
             layer.compile()
     return Prepared(model, tokenizer, name, _counts(model, config), answers)
 
 
 def _counts(model: PreTrainedModel, config: RunConfig) -> ParameterCounts:
-    """What trains, with the temperature where that learns: the adapter's, or in full fine-tuning the task's own."""
+    """Counts of parameters, with a learned temperature: the adapter's, or in full fine-tuning the loss's own."""
     objective, method = config.objective, config.model.method
     learns = objective.train_temperature and objective.contrastive and config.task == "retrieval"
     learns = learns and contrast_of(model, objective.loss) == "momentum"
@@ -106,7 +114,7 @@ def image_size(prepared: Prepared, config: RunConfig) -> int:
 
 
 def normalisation(prepared: Prepared) -> Normalisation:
-    """How pictures are shown: as the adapter in use was trained, or as the base wants to see them."""
+    """Normalisation and resizing of pictures: as the active adapter was trained with, else the base's."""
     stated, layout = active_settings(prepared.model), backbone(prepared.model).layout
     return Normalisation(
         first_given(stated.mean, layout.mean),
@@ -116,5 +124,5 @@ def normalisation(prepared: Prepared) -> Normalisation:
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
-    """A context for evaluation in this precision."""
+    """A context manager for evaluation in a precision: "bf16", "fp16", or "no" for float32."""
     return torch.autocast(device.type, DTYPES.get(precision, torch.bfloat16), enabled=precision in DTYPES)

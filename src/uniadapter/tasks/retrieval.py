@@ -1,4 +1,4 @@
-"""Retrieval between texts and pictures or videos: ITC + ITM, and recall both ways."""
+"""Retrieval between texts and pictures or videos: contrastive and matching losses, and recall in both directions."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ TEMPERATURE_RANGE = (0.001, 0.5)  # BLIP's clamp
 
 
 class RetrievalLoss(TrainingLoss):
-    """The training loss of retrieval, as one module, so that DistributedDataParallel can wrap it.
+    """The training loss of retrieval: image-text contrastive (ITC) plus image-text matching (ITM).
 
     Args:
-        model: a `BlipForImageTextRetrieval` with the adapters, or with every weight, to train.
+        model: a retrieval model of any family; its adapters, or all weights, are trained.
         tokenizer: the base's.
         settings: max_tokens and frame_chunk are used.
-        objective: what the loss is made of.
+        objective: which losses, and their settings.
         adapter: name of the set that is trained; None trains the model's own weights.
-        seed: of the queue's first content.
+        seed: of the queue's initial content.
     """
 
     def __init__(
@@ -63,8 +63,8 @@ class RetrievalLoss(TrainingLoss):
         queue_size = objective.queue_size if self.contrast == "momentum" else 0
         self.queue = FeatureQueue(queue_size, backbone(model).layout.feature_width, seed)
         self.temperature = _temperature(model, adapter, objective)
-        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []  # for the queue, until the step's last batch
-        self._momentum: list[Momentum] = []  # in a list: its weights are no part of this module
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []  # enqueued after the last batch of a step
+        self._momentum: list[Momentum] = []  # in a list, so that torch does not register its weights here
         if objective.momentum and objective.contrastive and self.contrast == "momentum":
             decay = objective.momentum
             self._momentum = [
@@ -73,23 +73,23 @@ class RetrievalLoss(TrainingLoss):
 
     @property
     def momentum(self) -> Momentum | None:
-        """The momentum encoder, if there is one."""
+        """The momentum encoder, or None."""
         return self._momentum[0] if self._momentum else None
 
     @property
     def scale(self) -> Tensor:
-        """Factor on similarities: the base's own, where its family's loss has one that learns, else 1 / temperature."""
+        """Factor on similarities, a scalar: the learned one of the family's loss, else 1 / temperature."""
         scalars = loss_scalars(self.model) if self.contrast != "momentum" else {}
         return scalars["logit_scale"].exp() if "logit_scale" in scalars else 1 / self.temperature
 
     @property
     def bias(self) -> Tensor:
-        """Added to scaled similarities, in the sigmoid loss; 0 where the base has none."""
+        """Bias of scaled similarities in the sigmoid loss, a scalar; 0 for families without one."""
         scalars = loss_scalars(self.model) if self.contrast == "sigmoid" else {}
         return scalars.get("logit_bias", self.temperature.new_zeros(()))
 
     def forward(self, batch: Batch, step: StepInfo) -> dict[str, Tensor]:
-        """The losses of this process's share of a step; see `losses`."""
+        """Tokenise the captions and compute `losses`."""
         assert self.tokenizer is not None
         tokens = tokenize(self.tokenizer, batch.captions, self.settings.max_tokens)
         device = batch.frames.device
@@ -100,18 +100,18 @@ class RetrievalLoss(TrainingLoss):
     def losses(
         self, frames: Tensor, tokens: TokenBatch, ids: Tensor, sample_ids: Tensor, step: StepInfo
     ) -> dict[str, Tensor]:
-        """ITC and ITM; in training mode the momentum encoder and the queue move, once an optimiser step.
+        """Contrastive and matching loss; in training mode, momentum encoder and queue are updated once in each step.
 
         Args:
-            frames: [B, T, 3, H, W].
+            frames: normalised pixels [B, T, 3, H, W].
             tokens: of the B texts.
-            ids: [B]; equal ids are the same visual.
-            sample_ids: [B]; what the draws of hard negatives depend on.
-            step: when.
+            ids: [B]; equal ids mean the same visual.
+            sample_ids: [B]; the draws of hard negatives depend on them.
+            step: position of the batch in training.
 
         Returns:
-            "loss", to minimise, and its parts "contrastive" and "matching", as far as they are on. On several
-            processes each is scaled so that the mean over processes is the mean over all rows.
+            Scalars: "loss", to be minimised, and its parts "contrastive" and "matching", if they are on. They are
+            scaled so that the mean over processes is the mean over all rows.
         """
         with torch.no_grad():
             self.temperature.clamp_(*TEMPERATURE_RANGE)
@@ -170,7 +170,7 @@ class RetrievalLoss(TrainingLoss):
         return loss
 
     def _enqueue(self, visual: Tensor, text: Tensor, ids: Tensor, step: StepInfo) -> None:
-        """Put what the batches of a step brought into the queue, once all of them were compared with it as it was."""
+        """Enqueue the features of a step's batches after the last one, so that all are compared with the same queue."""
         if step.first:
             self._waiting.clear()
         self._waiting.append((visual.detach(), text.detach(), ids))
@@ -207,32 +207,32 @@ class RetrievalLoss(TrainingLoss):
             text = draw_negatives(similar.T[own], ids_of_rows, ids, uniforms[1], keys)
         chosen = matching_pairs(visual, text, first)
         logits = match(self.model, texts, visuals, chosen.pairs)
-        # Weighed by pairs, not by rows: a row whose batch has no other id brings fewer.
+        # Weighted by pairs, not by rows: a row without another id in its batch has fewer pairs.
         weight = share(len(chosen.labels), ids.device).weight
         return matching_loss(logits, chosen.labels) * weight
 
     def release(self) -> None:
-        """Take the momentum encoder off the model."""
+        """Remove the momentum encoder from the model."""
         for momentum in self._momentum:
             momentum.release()
         self._momentum.clear()
 
     def training_state(self) -> dict[str, dict[str, Tensor]]:
-        """What a resumable checkpoint must keep besides the trainable weights."""
+        """Queue and momentum encoder, for a checkpoint."""
         momentum = self.momentum
         return {"queue": self.queue.state_dict(), "momentum": momentum.state() if momentum else {}}
 
     def load_training_state(self, state: dict[str, dict[str, Tensor]]) -> None:
-        """Take up `training_state`."""
+        """Restore `training_state`."""
         self.queue.load_state_dict(state["queue"])
         if self.momentum:
             self.momentum.load_state(state["momentum"])
 
 
 def _temperature(model: PreTrainedModel, adapter: str | None, objective: ObjectiveConfig) -> nn.Parameter:
-    """The temperature; one that learns is the adapter's, so that it is counted and saved with it.
+    """The temperature of the contrastive loss; a learned one is a parameter of the adapter set, and saved with it.
 
-    It goes on from where it was left, and an adapter that has learnt one keeps to it where it learns no more.
+    If the set has learned one before, that is used, whether it is trained further or not.
     """
     built = None if adapter is None else adapter_set(model, adapter)
     if built is None or not (objective.train_temperature or built.temperature is not None):
@@ -250,7 +250,7 @@ def _gather_visuals(visuals: Visuals) -> Visuals:
 
 
 def _gather_texts(texts: Texts) -> Texts:
-    """Texts of all processes, as far as `fuse` reads them: it computes their states anew, so they stay empty."""
+    """Texts of all processes for `fuse`, which does not use their states; these are left empty."""
     longest = int(gather_rows(torch.tensor([texts.ids.shape[1]], device=texts.ids.device)).max())
     pad = (0, longest - texts.ids.shape[1])
     ids, mask = (gather_rows(nn.functional.pad(one, pad)) for one in (texts.ids, texts.mask))
@@ -258,7 +258,7 @@ def _gather_texts(texts: Texts) -> Texts:
 
 
 class RetrievalTask:
-    """ITC + ITM; recall both ways."""
+    """Retrieval; evaluated by recall in both directions."""
 
     def load(self, path: str, config: DataConfig, which: str) -> RetrievalSplit:
         """Read a split from its file."""
@@ -274,7 +274,7 @@ class RetrievalTask:
     def evaluate(
         self, prepared: Prepared, split: RetrievalSplit, config: RunConfig, progress: Progress | None
     ) -> Result:
-        """Contrastive similarity, then the matching head on the best; `detail` is a `RetrievalResult`."""
+        """Contrastive similarity, then reranking; the result's `detail` is a `RetrievalResult`."""
         loader = visuals_loader(prepared, split, config)
         precision = autocast(config.evaluate.precision, prepared.model.device)
         found = evaluate_retrieval(
