@@ -99,7 +99,7 @@ def test_a_run_records_everything_that_its_config_says() -> None:
         data=DataConfig(frames=2, eval_frames=5, max_words=9),
         evaluate=EvaluateConfig(k=7, beta=0.5, answers="generate", beams=2, longest=11, shortest=3),
     )
-    made = InferenceSettings.of_run(config, 160, ["red"], MEAN, STD, "nearest")
+    made = InferenceSettings.of_run(config, 160, ["red"], MEAN, STD, "nearest", True)
     assert [one.name for one in fields(made) if getattr(made, one.name) is None] == []
     expected = {
         "image_size": 160,

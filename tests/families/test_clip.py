@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tiny_models import clip_texts, pixels, save_clip_tokenizer, save_family, tiny_clip
 from transformers import AutoTokenizer, CLIPForImageClassification, CLIPTextModel, PreTrainedModel
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 import uniadapter as ua
 from tiny import randomise
 from uniadapter.config import AdapterConfig, ModelConfig, ObjectiveConfig
+from uniadapter.data.media.images import EvaluationTransform
 from uniadapter.errors import CheckpointError
 from uniadapter.model.backbone import backbone
 from uniadapter.model.tokens import TokenBatch
@@ -140,15 +143,39 @@ def test_old_configs_take_the_greatest_id_for_the_end(tmp_path: Path) -> None:
         ua.load_tokenizer(base)
 
 
-def test_pictures_are_shown_as_the_base_s_processor_says(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("sides", [(40, 30), (30, 47), (32, 32), (200, 90)])
+def test_a_picture_s_middle_is_shown_as_by_transformers_own_processor(tmp_path: Path, sides: tuple[int, int]) -> None:
+    """To a level of 255, since it computes what is resized in other numbers; and the adapter's folder says so."""
+    base = save_family(tmp_path / "base", "clip")
+    generator = torch.Generator().manual_seed(0)
+    pixels = (torch.rand(sides[1] // 4 + 1, sides[0] // 4 + 1, 3, generator=generator) * 255).byte().numpy()
+    picture = Image.fromarray(pixels).resize(sides, Image.Resampling.BICUBIC)
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    theirs = processor(picture, return_tensors="pt").pixel_values[0]
+    model = ua.load_model(base)
+    layout = backbone(model).layout
+    ours = EvaluationTransform(32, layout.mean, layout.std, layout.resampling, layout.crop)(picture)
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max() < 1.5 / 255 / 0.26
+    with torch.no_grad():
+        expected = model.get_image_features(pixel_values=ours[None]).pooler_output
+        seen = ua.image_features(model, picture)
+    assert (seen.feature - torch.nn.functional.normalize(expected, dim=-1)).abs().max() < 1e-6
+    ua.add_adapter(model, AdapterConfig(bottleneck=4))
+    folder = ua.save_adapter(model, tmp_path / "adapter")
+    assert json.loads((folder / "uniadapter_config.json").read_text())["inference"]["crop"] is True
+
+
+def test_pictures_are_shown_as_the_base_s_processor_says(tmp_path: Path) -> None:
     base = save_family(tmp_path / "base", "clip")
     assert backbone(ua.load_model(base)).layout.mean[0] == pytest.approx(0.48145466)
     file = base / "preprocessor_config.json"
     file.write_text(json.dumps({"image_mean": [0.5, 0.5, 0.5], "resample": 2, "do_center_crop": True}))
     layout = backbone(ua.load_model(base)).layout
-    assert (layout.mean, layout.resampling) == ((0.5, 0.5, 0.5), "bilinear")
+    assert (layout.mean, layout.resampling, layout.crop) == ((0.5, 0.5, 0.5), "bilinear", True)
     assert layout.std[0] == pytest.approx(0.26862954)
-    assert "cuts the middle out of pictures" in caplog.text
+    file.write_text(json.dumps({"do_center_crop": False}))
+    assert not backbone(ua.load_model(base)).layout.crop
     file.rename(base / "held.json")
     (base / "processor_config.json").write_text(json.dumps({"image_processor": {"image_std": [0.1, 0.2, 0.3]}}))
     assert backbone(ua.load_model(base)).layout.std == (0.1, 0.2, 0.3)

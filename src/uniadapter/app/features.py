@@ -90,6 +90,7 @@ def image_features(
         first_given(stated.mean, layout.mean),
         first_given(stated.std, layout.std),
         first_given(stated.resampling, layout.resampling),
+        first_given(stated.crop, layout.crop),
     )
     batch, parts = max(1, _BATCH // length), []
     with inference(model, adapter):

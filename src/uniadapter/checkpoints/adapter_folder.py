@@ -135,6 +135,7 @@ def _complete(settings: InferenceSettings, model: PreTrainedModel, extra: dict[s
         "mean": layout.mean,
         "std": layout.std,
         "resampling": layout.resampling,
+        "crop": layout.crop,
         **{key: extra[key] for key in ("frames", "answers") if key in extra},
         **settings.to_dict(),
     }

@@ -205,7 +205,8 @@ def visual_loader(
     batches = OrderedBatches(len(split.visuals), batch_size, rank=rank, world=world)
     frames = config.eval_frames or config.frames
     check_frames(frames, "data.eval_frames" if config.eval_frames else "data.frames")
-    transform = EvaluationTransform(size, normalisation.mean, normalisation.std, normalisation.resampling)
+    shown = normalisation
+    transform = EvaluationTransform(size, shown.mean, shown.std, shown.resampling, shown.crop)
     visuals = EvaluationVisuals(split, transform, frames, config.blank)
     workers = _bounded(config.workers, len(batches))
     return VisualLoader(_loader(visuals, batches, _collate, workers, pin_memory), split=split)

@@ -48,6 +48,7 @@ class Layout:
         mean: of each channel, subtracted from pixels in [0, 1].
         std: of each channel; pixels are divided by it after the subtraction.
         resampling: Pillow's name of the filter that pictures are resized with.
+        crop: whether the middle square of a picture is shown, rather than the whole picture squeezed to a square.
         padding: whether texts are padded to the longest of a batch, or all to `positions` ("max_length").
         contrast: the contrastive loss that the family was pre-trained with.
         fuses: whether it has a fused encoder and a matching head.
@@ -75,6 +76,7 @@ class Layout:
     decodes: bool = False
     packs: bool = False
     features: int = 1
+    crop: bool = False
 
 
 class Backbone(ABC):

@@ -47,6 +47,7 @@ class InferenceSettings:
         mean: of each channel, subtracted from pixels in [0, 1].
         std: of each channel; pixels are divided by it after the subtraction.
         resampling: Pillow's name of the filter that pictures are resized with.
+        crop: the middle square of a picture is shown, rather than the whole picture squeezed to a square.
         frames: number of frames taken of a video.
         max_tokens: most tokens of a text; longer ones are truncated.
         max_words: most words of a text, applied before `max_tokens`.
@@ -64,6 +65,7 @@ class InferenceSettings:
     mean: tuple[Level, Level, Level] | None = None
     std: tuple[Spread, Spread, Spread] | None = None
     resampling: Resampling | None = None
+    crop: bool | None = None
     frames: Annotated[int, Field(ge=1, le=1024)] | None = None
     max_tokens: Annotated[int, Field(ge=2, le=8192)] | None = None
     max_words: Annotated[int, Field(ge=1)] | None = None
@@ -85,6 +87,7 @@ class InferenceSettings:
         mean: tuple[float, float, float] | None = None,
         std: tuple[float, float, float] | None = None,
         resampling: Resampling | None = None,
+        crop: bool | None = None,
     ) -> InferenceSettings:
         """The settings that a run trains with.
 
@@ -95,6 +98,7 @@ class InferenceSettings:
             mean: of each channel, subtracted from pixels.
             std: of each channel; pixels are divided by it.
             resampling: Pillow's name of the filter that pictures are resized with.
+            crop: the middle square of a picture is shown, rather than the whole picture squeezed to a square.
         """
         values = {name: _value(config, name) for name in _FIELDS}
         return cls(
@@ -102,6 +106,7 @@ class InferenceSettings:
             mean=mean,
             std=std,
             resampling=resampling,
+            crop=crop,
             answers=tuple(answers) or None,
         )
 

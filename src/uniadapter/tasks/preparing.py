@@ -120,6 +120,7 @@ def normalisation(prepared: Prepared) -> Normalisation:
         first_given(stated.mean, layout.mean),
         first_given(stated.std, layout.std),
         first_given(stated.resampling, layout.resampling),
+        first_given(stated.crop, layout.crop),
     )
 
 

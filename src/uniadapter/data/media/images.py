@@ -34,11 +34,13 @@ class Normalisation:
         mean: of each channel, subtracted from pixels in [0, 1].
         std: of each channel, divided by afterwards.
         resampling: filter of the resizing, by Pillow's name.
+        crop: it was trained on the middle square of pictures, rather than on whole ones squeezed to a square.
     """
 
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
     resampling: str = "bicubic"
+    crop: bool = False
 
 
 CLIP = Normalisation()
@@ -112,19 +114,21 @@ def to_tensor(picture: Image.Image, mean: Sequence[float] = MEAN, std: Sequence[
 
 @dataclass(frozen=True)
 class EvaluationTransform:
-    """The whole picture, squeezed to a square.
+    """The whole picture, squeezed to a square, or its middle square.
 
     Args:
         size: side of the square in pixels.
         mean: of each channel.
         std: of each channel.
         resampling: name of Pillow's filter.
+        crop: resize the shorter side and cut the middle out, as CLIP's own processor does.
     """
 
     size: int
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
     resampling: str = "bicubic"
+    crop: bool = False
 
     @property
     def at_least(self) -> int:
@@ -133,7 +137,13 @@ class EvaluationTransform:
 
     def __call__(self, picture: Image.Image) -> Tensor:
         """RGB to float32 [3, size, size], normalised."""
-        shown = picture.resize((self.size, self.size), Image.Resampling[self.resampling.upper()])
+        sides = (self.size, self.size)
+        if self.crop:
+            shorter = min(picture.size)
+            sides = tuple(self.size * side // shorter for side in picture.size)  # type: ignore[assignment]
+        shown = picture.resize(sides, Image.Resampling[self.resampling.upper()])
+        left, top = ((side - self.size) // 2 for side in sides)
+        shown = shown.crop((left, top, left + self.size, top + self.size)) if self.crop else shown
         return to_tensor(shown, self.mean, self.std)
 
 

@@ -30,6 +30,7 @@ class CLIPBackbone(DualBackbone):
     layer = AdaptedCLIPLayer
     contrast: ClassVar[Contrast] = "softmax"
     mean = (0.48145466, 0.4578275, 0.40821073)
+    crop = True
     std = (0.26862954, 0.26130258, 0.27577711)
     heads: ClassVar[dict[str, str]] = {"visual_projection": "visual_projection", "text_projection": "text_projection"}
     scalars: ClassVar[dict[str, str]] = {"logit_scale": "logit_scale"}

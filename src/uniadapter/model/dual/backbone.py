@@ -30,6 +30,7 @@ class DualBackbone(Backbone):
         padding: of texts, see `Layout`.
         mean: of pixels, where the base says nothing else.
         std: likewise.
+        crop: whether it was trained on the middle of pictures, where the base says nothing else.
     """
 
     family: ClassVar[str]
@@ -39,6 +40,7 @@ class DualBackbone(Backbone):
     frame_temperature = FRAME_TEMPERATURE
     mean: ClassVar[tuple[float, float, float]]
     std: ClassVar[tuple[float, float, float]]
+    crop: ClassVar[bool] = False
 
     @property
     def vision(self) -> Any:
@@ -75,6 +77,7 @@ class DualBackbone(Backbone):
             mean=tuple(getattr(config, "image_mean", self.mean)),
             std=tuple(getattr(config, "image_std", self.std)),
             resampling=getattr(config, "image_resampling", "bicubic"),
+            crop=bool(getattr(config, "image_crop", self.crop)),
             padding=self.padding,
             contrast=self.contrast,
         )

@@ -71,13 +71,15 @@ class DualLoader(BaseLoader):
     def read_config(self, folder: Path) -> PreTrainedConfig:
         """The config, checked; pixel statistics and filter of the preprocessor's file are put into it."""
         config = super().read_config(folder)
-        _, shown = _pictures(folder)
+        shown = _pictures(folder)
         if shown.image_mean is not None:
             config.image_mean = shown.image_mean
         if shown.image_std is not None:
             config.image_std = shown.image_std
         if shown.resample is not None:
             config.image_resampling = _RESAMPLING[shown.resample]
+        if shown.do_center_crop is not None:
+            config.image_crop = shown.do_center_crop
         return config
 
     def check_config(self, config: PreTrainedConfig, file: Path) -> None:
@@ -101,13 +103,6 @@ class DualLoader(BaseLoader):
         if vision.image_size < vision.patch_size:
             raise CheckpointError(f"{file}: pictures of {vision.image_size} px are smaller than their patches")
 
-    def warnings(self, folder: Path) -> list[str]:
-        """That pictures are resized whole, where the base's own processor cuts their middle out."""
-        file, shown = _pictures(folder)
-        if shown.do_center_crop:
-            return [f"{file}: cuts the middle out of pictures that are not square; here they are resized whole"]
-        return []
-
     def tokenizer(self, path: Path, base: str) -> PreTrainedTokenizerBase:
         """The tokenizer of a folder, checked against the model and made to read as the model was trained."""
         tokenizer = super().tokenizer(path, base)
@@ -130,8 +125,8 @@ class DualLoader(BaseLoader):
         return ""
 
 
-def _pictures(folder: Path) -> tuple[Path, PictureValues]:
-    """What the folder's preprocessor says, and the file that says it."""
+def _pictures(folder: Path) -> PictureValues:
+    """What the folder's preprocessor says."""
     file = folder / "preprocessor_config.json"
     try:
         if not file.is_file():  # newer folders have it within the processor's
@@ -140,7 +135,7 @@ def _pictures(folder: Path) -> tuple[Path, PictureValues]:
             values = values.get("image_processor", {}) if isinstance(values, dict) else values
         else:
             values = read_json(file)
-        return file, checked(values, PictureValues, str(file))
+        return checked(values, PictureValues, str(file))
     except SchemaError as error:
         raise CheckpointError(str(error)) from error
     except OSError as error:
