@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,10 +16,11 @@ from transformers.models.clip import modeling_clip
 from transformers.models.siglip import modeling_siglip
 
 from tiny import randomise
-from uniadapter.checkpoints.adapters import add_adapter
+from uniadapter.checkpoints.adapters import add_adapter, load_adapter
 from uniadapter.config import AdapterConfig, ConfigError
 from uniadapter.model.adapter_set import AdapterSet
 from uniadapter.model.backbone import backbone
+from uniadapter.model.counting import count_parameters
 from uniadapter.model.encoding import contrast_of, encode_text, encode_visual, loss_scalars
 from uniadapter.model.sets import active_adapter, adapter_set, disable_adapter, remove_adapter, select_adapter
 from uniadapter.objectives.pretrained import pretrained_contrast
@@ -338,3 +340,49 @@ def test_other_picture_sizes_interpolate_positions_as_transformers_does(family: 
             found.encode_visual(frames)
     with pytest.raises(ValueError, match="frame_chunk must be at least 1"):
         found.encode_visual(pixels(), -1)
+
+
+# What is counted, and what is saved with the base
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_parameters_are_counted_with_and_without_token_embeddings(family: str) -> None:
+    model = BUILDERS[family]()
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    built = add_adapter(model, CONFIG)
+    counts = count_parameters(model)
+    assert counts.total == whole
+    assert counts.embeddings == 40 * 32
+    assert counts.trainable == sum(parameter.numel() for parameter in built.parameters())
+    assert counts.adapter == built.adapter_parameters()
+    assert counts.trainable - counts.adapter == {"clip": 2 * 16 * 32 + 1, "siglip": 33 * 32 + 2}[family]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_base_is_saved_alone_and_the_adapters_beside_it(family: str, tmp_path: Path) -> None:
+    model = BUILDERS[family]()
+    with torch.no_grad():
+        bare = outputs(family, model)
+        moved(add_adapter(model, CONFIG))
+        changed = outputs(family, model)
+        model.save_pretrained(tmp_path)
+        again = type(model).from_pretrained(tmp_path).eval()
+        assert differ(outputs(family, again), bare) == 0
+        load_adapter(again, tmp_path / "uniadapters" / "default")
+        assert differ(outputs(family, again), changed) == 0
+
+
+def test_unequal_widths_may_share_a_factor() -> None:
+    """`adapter.factor`: each tower has a projection of its own to the width of a factor that both have."""
+    sizes = {"width": 48, "text_width": 32}
+    model = BUILDERS["clip"](**sizes)
+    with torch.no_grad():
+        bare = outputs("clip", model)
+        built = add_adapter(model, AdapterConfig(bottleneck=4, factor=3))
+        assert differ(outputs("clip", model), bare) == 0
+    moved(built)
+    assert len(built.factors) == 2
+    shared = {name for name, _ in built.named_parameters() if name.startswith("factors")}
+    assert len(shared) == 4, "a matrix and a bias a layer, each once"
+    sum(one.square().sum() for one in features("clip", model)).backward()  # type: ignore[union-attr]
+    assert all(p.grad.abs().max() > 0 for name, p in built.named_parameters() if not name.startswith("scalars"))  # type: ignore[union-attr]

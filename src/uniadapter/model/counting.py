@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
+from uniadapter.model.backbone import backbone
 from uniadapter.model.store import OWNER, bare
 
 
@@ -68,7 +69,9 @@ def count_parameters(model: PreTrainedModel) -> ParameterCounts:
     sets = owner.values() if isinstance(owner, nn.ModuleDict) else ()
     heads = {id(p) for s in sets for part in (s.heads, s.scalars) for p in part.parameters()}  # type: ignore[union-attr]
     parameters = list(model.parameters())
-    tokens = [m.weight for m in model.modules() if isinstance(m, nn.Embedding) and m.padding_idx is not None]
+    words = backbone(model).layout.vocabulary
+    embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    tokens = [one.weight for one in embeddings if one.padding_idx is not None or one.num_embeddings == words]
     unique_tokens = {id(w): w for w in tokens}
     return ParameterCounts(
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
