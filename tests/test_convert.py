@@ -298,5 +298,5 @@ def test_a_read_only_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_a_name_with_half_of_a_surrogate_pair_is_refused(tmp_path: Path) -> None:
     torch.save({"model": {"vision_proj.bias\ud83d": torch.zeros(2)}}, tmp_path / "odd.pth")
-    with pytest.raises(CheckpointError, match=r"odd\.pth: the name .*ud83d' is no text"):
+    with pytest.raises(CheckpointError, match=r"odd\.pth: the name .*ud83d' is not valid text"):
         read_pth(tmp_path / "odd.pth")

@@ -42,7 +42,7 @@ def test_a_folder_trains_and_is_measured_from_elsewhere(
     assert main(["train", "run.yaml"]) == 0
     log = (run / "train.log").read_text()
     assert "train: 8 pictures, 16 captions" in log
-    assert "8 of 16 captions are longer than 12 tokens and lose their end" in log
+    assert "8 of 16 captions are longer than 12 tokens and are truncated" in log
     row = {one["method"]: one for one in json.loads((run / "metrics.json").read_text())["rows"]}["uniadapter"]
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")

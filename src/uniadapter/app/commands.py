@@ -218,7 +218,7 @@ def run_conversion(
         say(f"not used: {len(unused) - _MOST_LISTED} more")
     say(f"{len(unused)} tensors of {file} were not used")
     if missing:
-        say(f"{output} has no tokenizer yet, and cannot be trained or asked without one: {missing}")
+        say(f"{output} has no tokenizer yet, and cannot be used without one: {missing}")
 
 
 def run_prediction(

@@ -69,22 +69,22 @@ DEMOS = {
         "embedded questions about scenes",
         "scenes",
         {"uniadapter": "vqa", "full_fine_tuning": "vqa_full", "question_only": "vqa"},
-        "Questions about scenes of 3-D emoji, for a base that was taught to answer about drawn ones; before: "
-        "zero-shot, after: UniAdapter. Question only: the same, trained and asked with a blank picture.",
+        "Questions about scenes of 3-D emoji, for a base that was trained to answer questions about drawn ones; "
+        "before: zero-shot, after: UniAdapter. Question only: the same, trained and evaluated with a blank picture.",
     ),
     "videoqa": Demo(
         "embedded questions about clips",
         "clips",
         {"uniadapter": "videoqa", "full_fine_tuning": "videoqa_full", "question_only": "videoqa"},
-        "Questions about what follows what in clips, for a base that was taught to answer about pictures; before: "
-        "zero-shot, after: UniAdapter. Question only: the same, trained and asked with blank frames.",
+        "Questions about what follows what in clips, for a base that was trained to answer questions about pictures; "
+        "before: zero-shot, after: UniAdapter. Question only: the same, trained and evaluated with blank frames.",
     ),
     "easy_vqa": Demo(
         "easy-VQA",
         "",
         {"uniadapter": "easy_vqa", "full_fine_tuning": "easy_vqa_full", "question_only": "easy_vqa"},
         "easy-VQA: questions that others made about single shapes; before: zero-shot, after: UniAdapter. "
-        "Question only: the same, trained and asked with a blank picture.",
+        "Question only: the same, trained and evaluated with a blank picture.",
     ),
     "caption": Demo(
         "embedded captions of scenes",

@@ -154,7 +154,7 @@ def clean_texts(texts: list[str], clean: Callable[[str, int], str], words: int, 
     whole = [clean(text, sys.maxsize).split() for text in texts]
     cut = sum(len(text) > words for text in whole)
     if cut:
-        logger.warning("%d of %d %s are longer than %d words and lose their end", cut, len(texts), noun, words)
+        logger.warning("%d of %d %s are longer than %d words and are truncated", cut, len(texts), noun, words)
     return [" ".join(text[:words]) for text in whole]
 
 

@@ -196,7 +196,7 @@ def _add_entry_options(parser: Parser, known: dict[str, Setting], arguments: lis
 
 def _read_file(file: Path) -> dict[str, Any]:
     if file.stat().st_size > LARGEST:
-        raise UsageError(f"{file}: {file.stat().st_size:,} bytes are no config")
+        raise UsageError(f"{file}: {file.stat().st_size:,} bytes are too many for a config")
     loaded = read_yaml(file)
     if not isinstance(loaded, dict):
         raise UsageError(f"{file}: not a config, its top level has no keys")

@@ -222,7 +222,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         if not tensor.isfinite().all():
             raise CheckpointError(
                 shortened(
-                    f"{file}: {name} holds a number that is NaN or infinite; save the adapter again, or train it anew"
+                    f"{file}: {name} holds a number that is NaN or infinite; save the adapter again, or train it again"
                 )
             )
     return state

@@ -30,7 +30,7 @@ def locate_base(base: str) -> Path:
     if "://" in base:
         name = base.split("huggingface.co/")[-1].strip("/") if "huggingface.co/" in base else ""
         advice = f"give the hub id {name}" if _HUB_ID.match(name) else "download it and give the file or folder"
-        raise CheckpointError(f"{base[:200]}: a base is not an address: {advice}")
+        raise CheckpointError(f"{base[:200]}: a base is not a URL: {advice}")
     try:
         path = Path(base).expanduser()
         if path.exists():
@@ -76,8 +76,8 @@ def _fetched(base: str) -> Path:
             if any(folder.glob(weights)):
                 break
     except Exception as error:  # of the network, the hub or its cache
-        reason = "the hub was not in reach, and its cache has no such model" if not reachable else str(error)
-        raise CheckpointError(f"{base}: no such folder, and not fetched from the hub ({reason})") from error
+        reason = "the hub cannot be reached, and its cache has no such model" if not reachable else str(error)
+        raise CheckpointError(f"{base}: no such folder, and not downloaded from the hub ({reason})") from error
     return _folder(folder)
 
 

@@ -117,7 +117,7 @@ def check_files(config: RunConfig) -> None:
     named |= {f"annotations.{split}": file for split, file in data.annotations.items()}
     for name, file in named.items():
         if file is not None and "://" not in file and not file.startswith("embedded:") and not os.path.exists(file):
-            raise ConfigError(f"data.{name} is {file}: there is nothing of that name")
+            raise ConfigError(f"data.{name} is {file}: no such file or folder")
 
 
 def training_warnings(config: RunConfig, rows: int, steps: int) -> list[str]:

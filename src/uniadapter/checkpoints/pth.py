@@ -150,9 +150,9 @@ class _Watched(io.BufferedIOBase):
 def _check_tensor(path: Path, key: object, tensor: Tensor) -> None:
     """Raise for names and tensor types that no state dict of a BLIP has, before anything is copied."""
     if not isinstance(key, str):
-        raise CheckpointError(f"{path}: one of its tensors is filed under a {type(key).__name__}, not under a name")
+        raise CheckpointError(f"{path}: one of its tensors has a {type(key).__name__} as its key, not a name")
     if key != key.encode(errors="replace").decode():  # an unpaired surrogate, which cannot be written as UTF-8
-        raise CheckpointError(f"{path}: the name {shortened(ascii(key), 80)} is no text; re-save the weights")
+        raise CheckpointError(f"{path}: the name {shortened(ascii(key), 80)} is not valid text; re-save the weights")
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
         kind = "quantised" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")
         raise CheckpointError(f"{path}: {key} is a {kind} tensor; re-save the weights as plain (dense) floats")

@@ -39,7 +39,7 @@ class UniAdapter(nn.Module):
             on LN_cross over a random up-projection: zeros *under* a LayerNorm would get gradients 1/sqrt(eps),
             about 300 times, too large. "released" zeroes the text up-projection alone, as the authors' code does.
         factor: a linear layer from f to r that is shared with adapters of another width: W_down = W_factor W_own. Not
-            in the paper; for towers of different widths. The `AdapterSet` owns it, it is not registered here.
+            in the paper; for encoders of different widths. The `AdapterSet` owns it, it is not registered here.
     """
 
     def __init__(

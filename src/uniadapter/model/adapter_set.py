@@ -242,7 +242,7 @@ class AdapterSet(nn.Module):
             spans.append(("vision ", 0, shape.vision_layers, vision))
             spans.append(("text ", 0, shape.text_layers, (["queries"] if shape.queries and config.text else []) + text))
             if not shape.shares_width:
-                apart = "share a factor of their down-projections" if self.factors else "have down-projections apart"
+                apart = "share a factor of their down-projections" if self.factors else "have separate down-projections"
                 lines.append(f"widths differ (vision {shape.vision_width}, text {shape.text_width}), so they {apart}")
         else:
             both = min(shape.vision_layers, shape.text_layers)

@@ -20,8 +20,8 @@ def frame_weights(text_feature: Tensor, frames: Tensor, temperature: float = FRA
 
     Args:
         text_feature: unit features [P, e] of the texts alone.
-        frames: unit frame features [P, T, e] of the videos they meet; of several a frame, [P, T, q, e], the most
-            similar counts.
+        frames: unit frame features [P, T, e] of the videos in the pairs; of several for a frame, [P, T, q, e], the
+            most similar one counts.
         temperature: of the softmax, 4 as released.
 
     Returns:

@@ -90,14 +90,14 @@ def warn_of_truncation(
         )  # fmt: skip
     if cut:
         logger.warning(
-            "%d of %d %s are longer than %d tokens and lose their end: raise max_tokens", cut, len(texts), noun, longest
+            "%d of %d %s are longer than %d tokens and are truncated: raise max_tokens", cut, len(texts), noun, longest
         )
     return cut
 
 
 def _check(longest: int) -> None:
     if longest < 3:
-        raise ValueError(f"max_tokens is {longest}: it must be at least 3, for a text and the tokens around it")
+        raise ValueError(f"max_tokens is {longest}: it must be at least 3, for a text and the special tokens around it")
 
 
 def with_prompt(prompt: str, text: str) -> str:

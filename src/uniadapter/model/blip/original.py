@@ -151,9 +151,9 @@ def infer_config(state: dict[str, Tensor], vision_heads: int = 0, text_heads: in
     text_mlp, _ = _read_off(state, f"{text}.encoder.layer.0.intermediate.dense.weight", 2)
     side = math.isqrt(positions - 1)
     if patch != patch_wide or side * side + 1 != positions or side == 0:
-        raise CheckpointError(f"patches of {patch} x {patch_wide} and {positions} positions make no square picture")
+        raise CheckpointError(f"patches of {patch} x {patch_wide} and {positions} positions do not form a square")
     if words < 3:
-        raise CheckpointError(f"it has {words} words: BLIP adds [DEC] and [ENC] behind those of BERT")
+        raise CheckpointError(f"it has {words} words: BLIP adds [DEC] and [ENC] to those of BERT")
     has_projection = "vision_proj.weight" in state
     projection = _read_off(state, "vision_proj.weight", 2)[0] if has_projection else 256
     end = 102 if words == BERT_WORDS + 2 else 3  # if the vocabulary is not BERT's, the tokenizer tells it later

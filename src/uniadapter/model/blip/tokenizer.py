@@ -79,7 +79,7 @@ def _bert(config: BlipConfig | None, folder: Path, name: str) -> PreTrainedToken
                 return BertTokenizer.from_pretrained(name_there, local_files_only=local)
             except Exception as error:  # of the cache, the network or the hub
                 logger.debug("%s: %s", name_there, error)
-    raise CheckpointError(f"{name}: has no tokenizer, and the hub is not in reach: {WHERE_TO_GET_IT} ({folder})")
+    raise CheckpointError(f"{name}: has no tokenizer, and the hub cannot be reached: {WHERE_TO_GET_IT} ({folder})")
 
 
 def _add_special(tokenizer: PreTrainedTokenizerBase, config: BlipConfig | None, padding: int) -> None:
