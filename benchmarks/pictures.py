@@ -59,10 +59,10 @@ def main() -> None:
     training, evaluation = TrainTransform(SIDE), EvaluationTransform(SIDE)
 
     def trained(file: Path, draft: bool) -> Tensor:
-        return training(load_picture(file, at_least=training.at_least if draft else 0), random.Random(0))
+        return training(load_picture(file, min_side=training.min_side if draft else 0), random.Random(0))
 
     def evaluated(file: Path, draft: bool) -> Tensor:
-        return evaluation(load_picture(file, at_least=evaluation.at_least if draft else 0))
+        return evaluation(load_picture(file, min_side=evaluation.min_side if draft else 0))
 
     rows = []
     with tempfile.TemporaryDirectory() as folder:

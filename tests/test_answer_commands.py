@@ -188,7 +188,7 @@ def test_questions_of_one_picture_train_together(
     assert "together: 3\n" in (tmp_path / "run/config.yaml").read_text()
     capsys.readouterr()
     assert main(["train", str(run), "--task", "retrieval"]) == 2
-    error = "error: data.together is 3: retrieval's batches want different visuals; leave it at 1"
+    error = "error: data.together is 3: a retrieval batch needs distinct visuals; leave it at 1"
     assert capsys.readouterr().err.strip().splitlines()[-1] == error
     assert main(["train", str(run), "--data.together", "0"]) == 2
     assert "data.together is 0: it must be at least 1" in capsys.readouterr().err

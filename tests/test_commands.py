@@ -177,7 +177,7 @@ def test_help_explains_every_field(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    for phrase in ("width between down- and up-projection", "momentum features kept", "reranked by the matching head"):
+    for phrase in ("width between down- and up-projection", "momentum features kept", "the matching head reranks"):
         assert phrase in text
 
 

@@ -52,7 +52,7 @@ def test_a_folder_trains_and_is_measured_from_elsewhere(
     csv = ["--data.test", str(tmp_path / "own.csv"), "--data.root", str(tmp_path / "pics"), "--output", "csv"]
     assert main(["evaluate", str(run / "config.yaml"), *csv, "--data.fields", "{image: photo, caption: said}"]) == 0
     log = Path("csv/evaluate.log").read_text()
-    assert "test: 8 pictures, 16 captions; 8 captions stand there twice for the same picture" in log
+    assert "test: 8 pictures, 16 captions; 8 repeated captions of the same picture" in log
 
 
 def test_names_that_are_not_known_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

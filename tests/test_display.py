@@ -17,7 +17,7 @@ from uniadapter.app import display
 from uniadapter.app.cli import main
 from uniadapter.app.display import TrainingBar, clock, logged_to, say, set_up_logging
 from uniadapter.errors import ConfigError
-from uniadapter.training import trainer
+from uniadapter.training import progress
 from uniadapter.training.trainer import ProgressEvent, Trainer
 
 TICK = ProgressEvent(1200, 12000, 3, {"loss": 1.234, "itc": 0.987, "itm": 0.247}, 1e-5, 1234.0, 3723.0)
@@ -114,12 +114,12 @@ def test_slow_steps_are_told_of_and_time_left_is_this_process_s(
 ) -> None:
     """Lines by time as well as by steps, the history by steps alone; after resuming, the speed is that of now."""
     run = write_run(tmp_path, base, karpathy(tmp_path, "flickr30k"), train={"epochs": 3, "log_every": 1000})
-    monkeypatch.setattr(trainer, "SILENCE", 0.0)
+    monkeypatch.setattr(progress, "MAX_SILENT_SECONDS", 0.0)
     step, stops, began = Trainer._step, [2], []
 
     def stopping(self: Trainer, *args: object) -> object:
         found = step(self, *args)  # type: ignore[arg-type]
-        began.append(self.taken_up[0])
+        began.append(self.progress.session_start[0])
         self._stop = self.step in stops
         return found
 

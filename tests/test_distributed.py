@@ -29,16 +29,16 @@ def test_one_process_needs_no_group() -> None:
     assert distributed.gather_list(["a", "b"]) == ["a", "b"]
     assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
     distributed.barrier()
-    whole = distributed.share(3)
+    whole = distributed.gather_row_counts(3)
     assert (whole.total, whole.first_row, whole.weight) == (3, 0, 1.0)
 
 
 def test_share_weighs_means_by_their_rows() -> None:
     """The mean over processes of the weighted means is the mean over all rows."""
-    parts = [distributed.Share((3, 1, 0), rank) for rank in range(3)]
+    parts = [distributed.RowCounts((3, 1, 0), rank) for rank in range(3)]
     assert [part.first_row for part in parts] == [0, 3, 4]
     assert [part.weight for part in parts] == [9 / 4, 3 / 4, 0]
-    assert distributed.Share((0, 0), 1).weight == 0
+    assert distributed.RowCounts((0, 0), 1).weight == 0
 
 
 class Towers(nn.Module):
@@ -61,7 +61,7 @@ def gradients(model: nn.Module, first: int, count: int) -> list[Tensor]:
     inputs = torch.randn(5, 2, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     visual, text = model(inputs[first : first + count])
     ids = IDS[first : first + count]
-    share = distributed.share(count)
+    share = distributed.gather_row_counts(count)
     all_visual, all_text = (distributed.gather_rows(one, with_grad=True) for one in (visual, text))
     gallery_ids = distributed.gather_rows(ids)
     assert torch.equal(gallery_ids, IDS)

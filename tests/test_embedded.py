@@ -24,9 +24,9 @@ from transformers import (
 from uniadapter.app.parsing import read_config
 from uniadapter.app.runs import evaluate_split, load_split
 from uniadapter.checkpoints.loading import load_model
-from uniadapter.embedded import scenes as embedded
-from uniadapter.embedded.folders import STAMP
-from uniadapter.files.assets import asset, shipped
+from uniadapter.embedded import emoji_scenes as embedded
+from uniadapter.embedded.cached_folders import STAMP
+from uniadapter.files.assets import asset, package_path
 from uniadapter.tasks.preparing import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -271,14 +271,14 @@ def test_questions_are_read_by_an_encoder_of_their_own() -> None:
 def test_the_backbone_answers_about_the_style_it_was_taught_in(rendered: Path) -> None:
     """More right than the most frequent answer of each type, on scenes in a style that it has never seen."""
     files = {split: str(rendered / f"vqa_{split}.json") for split in ("train", "val")}
-    config = read_config(shipped("configs") / "vqa.yaml")
+    config = read_config(package_path("configs") / "vqa.yaml")
     config = replace(config, data=replace(config.data, **files), model=replace(config.model, method="none"))
     scores = evaluate_split(prepare(config), load_split(config, "val"), config).scores
     assert scores["by_answer_type"]["how many"] > scores["majority_by_answer_type"]["how many"] + 5
 
 
 def test_all_assets_stay_below_25_megabytes() -> None:
-    assert sum(p.stat().st_size for p in shipped("assets").rglob("*") if p.is_file()) < 25e6
+    assert sum(p.stat().st_size for p in package_path("assets").rglob("*") if p.is_file()) < 25e6
 
 
 def test_assets_stay_small() -> None:

@@ -14,27 +14,27 @@ import pytest
 
 from uniadapter.config import ConfigError
 from uniadapter.data.media.video import load_clip
-from uniadapter.embedded import clips, resolve
+from uniadapter.embedded import emoji_clips, resolve_embedded
 from uniadapter.files.assets import asset
 
 ROOT = Path(__file__).resolve().parents[1]
-SPLITS = clips.SPLITS
+SPLITS = emoji_clips.SPLITS
 FRAMES = 24
 
 
 @pytest.fixture(scope="module")
 def lists() -> dict[str, list[dict[str, Any]]]:
-    return {split: clips.read_sequences(split) for split in SPLITS}
+    return {split: emoji_clips.read_sequences(split) for split in SPLITS}
 
 
 @pytest.fixture(scope="module")
 def animations() -> dict[str, dict[str, Any]]:
-    return clips.read_animations()
+    return emoji_clips.read_animations()
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return clips.prepare_clips(tmp_path_factory.mktemp("clips"))
+    return emoji_clips.prepare_clips(tmp_path_factory.mktemp("clips"))
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_a_joined_clip_decodes_to_the_frames_of_its_parts(
         assert np.array_equal(decoded(path), np.concatenate(parts)), row["id"]
         with av.open(str(path)) as container:
             seconds = container.streams.video[0].duration * container.streams.video[0].time_base
-        assert abs(float(seconds) - clips.SECONDS * len(parts)) < 0.2
+        assert abs(float(seconds) - emoji_clips.SECONDS * len(parts)) < 0.2
 
 
 def test_our_reader_takes_the_middles_of_the_parts(written: Path, lists: dict[str, list[dict[str, Any]]]) -> None:
@@ -150,4 +150,4 @@ def test_the_lists_that_are_written(
 def test_a_name_that_is_not_there_says_what_is(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNIADAPTER_CACHE", str(tmp_path))
     with pytest.raises(ConfigError, match="there is no"):
-        resolve(name)
+        resolve_embedded(name)

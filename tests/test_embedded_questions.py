@@ -19,9 +19,9 @@ from uniadapter.app.parsing import read_config
 from uniadapter.config import ConfigError, DataConfig
 from uniadapter.data.loaders import train_loader, visual_loader
 from uniadapter.data.questions import load_questions
-from uniadapter.embedded import clips, easy_vqa, scenes
+from uniadapter.embedded import easy_vqa, emoji_clips, emoji_scenes
 from uniadapter.embedded.questions import Question, balanced, clip_questions, question_rows, read_kinds, scene_questions
-from uniadapter.files.assets import shipped
+from uniadapter.files.assets import package_path
 
 NUMBERS = {"two": 2, "three": 3, "four": 4}
 HASHES = {
@@ -34,7 +34,7 @@ HASHES = {
     "clips/test": "7ee4424c275b81a5",
     "clips/test_novel": "f9ec20a3971eddda",
 }
-SPLITS = scenes.SPLITS
+SPLITS = emoji_scenes.SPLITS
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,10 @@ def kinds() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def asked(kinds: dict[str, str]) -> dict[str, list[Question]]:
-    of_scenes = {f"scenes/{s}": scene_questions(scenes.read_specifications(s), kinds, f"scenes/{s}") for s in SPLITS}
-    of_clips = {f"clips/{s}": clip_questions(clips.read_sequences(s), kinds, f"clips/{s}") for s in SPLITS}
+    of_scenes = {
+        f"scenes/{s}": scene_questions(emoji_scenes.read_specifications(s), kinds, f"scenes/{s}") for s in SPLITS
+    }
+    of_clips = {f"clips/{s}": clip_questions(emoji_clips.read_sequences(s), kinds, f"clips/{s}") for s in SPLITS}
     return of_scenes | of_clips
 
 
@@ -105,13 +107,13 @@ def of_clip(text: str, shown: list[str]) -> str:
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_every_answer_is_true(split: str, asked: dict[str, list[Question]], kinds: dict[str, str]) -> None:
-    specified = {scene["id"]: scene["objects"] for scene in scenes.read_specifications(split)}
+    specified = {scene["id"]: scene["objects"] for scene in emoji_scenes.read_specifications(split)}
     for one in asked[f"scenes/{split}"]:
-        objects = [(kinds.get(code, ""), x, y) for code, x, y, _ in specified[one.about]]
+        objects = [(kinds.get(code, ""), x, y) for code, x, y, _ in specified[one.visual_id]]
         assert of_scene(one.text, objects) == one.answer, one
-    followed = {clip["id"]: clip["parts"] for clip in clips.read_sequences(split)}
+    followed = {clip["id"]: clip["parts"] for clip in emoji_clips.read_sequences(split)}
     for one in asked[f"clips/{split}"]:
-        assert of_clip(one.text, [kinds.get(code, "") for code in followed[one.about]]) == one.answer, one
+        assert of_clip(one.text, [kinds.get(code, "") for code in followed[one.visual_id]]) == one.answer, one
 
 
 @pytest.mark.parametrize("name", ["scenes/train", "scenes/test", "clips/train", "clips/test"])
@@ -139,7 +141,7 @@ def test_balancing_leaves_no_answer_alone(kinds: dict[str, str]) -> None:
     rows = [Question(str(n), "q", "yes" if n % 5 else "no", "k", "g") for n in range(20)]
     kept = balanced(rows, random.Random(0))
     assert Counter(one.answer for one in kept) == {"yes": 4, "no": 4}
-    assert [int(one.about) for one in kept] == sorted(int(one.about) for one in kept)
+    assert [int(one.visual_id) for one in kept] == sorted(int(one.visual_id) for one in kept)
     assert balanced([row for row in rows if row.answer == "yes"], random.Random(0)) == []
 
 
@@ -163,7 +165,8 @@ def test_a_blank_picture_stands_for_every_picture(tmp_path: Path) -> None:
 def test_methods_differ_in_what_they_train_and_how_fast_alone(task: str) -> None:
     """Same data, order, steps and augmentation: a fair comparison."""
     one, other = (
-        read_config(shipped("configs") / f"{DEMOS[task].configs[m]}.yaml") for m in ("uniadapter", "full_fine_tuning")
+        read_config(package_path("configs") / f"{DEMOS[task].configs[m]}.yaml")
+        for m in ("uniadapter", "full_fine_tuning")
     )
     assert one.model.method == "uniadapter"
     assert other.model.method == "full"

@@ -115,7 +115,7 @@ def test_a_run_is_evaluated_from_another_folder(
     assert rows(measured)[0]["text_to_image"] == rows(folder / "metrics.json")[1]["text_to_image"]
     assert not list((tmp_path / "elsewhere").iterdir())
     kept = read_config(folder / "config.yaml")
-    assert kept == kept.located()
+    assert kept == kept.with_absolute_paths()
 
 
 def test_blank_pictures_are_named_in_the_row(trained: Path, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_blank_pictures_are_named_in_the_row(trained: Path, tmp_path: Path) -> N
 
 def test_runs_of_one_process_have_their_own_precision() -> None:
     from uniadapter.config import TrainConfig
-    from uniadapter.training.optimisation import make_accelerator
+    from uniadapter.training.optimizer import make_accelerator
 
     for precision in ("no", "bf16", "no"):
         assert make_accelerator(TrainConfig(precision=precision)).mixed_precision == precision  # type: ignore[arg-type]

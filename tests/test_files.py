@@ -12,12 +12,12 @@ import pytest
 
 from uniadapter.files.writing import (
     WriteError,
+    atomic_file,
+    atomic_folder,
     clear_leftovers,
     file_hash,
     write_bytes,
     write_text,
-    written_atomically,
-    written_into,
 )
 
 
@@ -25,7 +25,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     file = write_text(tmp_path / "deep" / "a.txt", "old")
 
     def half() -> None:
-        with written_atomically(file) as temporary:
+        with atomic_file(file) as temporary:
             temporary.write_text("new, half")
             raise ValueError("half-way")
 
@@ -93,14 +93,14 @@ def test_a_folder_is_filled_and_nothing_else_in_it_touched(tmp_path: Path) -> No
     (tmp_path / "model/notes").mkdir(parents=True)
     (tmp_path / "model/notes/mine.txt").write_text("mine")
     (tmp_path / "model/config.json").write_text("old")
-    with written_into(tmp_path / "model") as folder:
+    with atomic_folder(tmp_path / "model") as folder:
         (folder / "config.json").write_text("new")
         (folder / "parts").mkdir()
         (folder / "parts/weights.bin").write_bytes(b"x" * 100)
     found = {str(file.relative_to(tmp_path / "model")) for file in (tmp_path / "model").rglob("*") if file.is_file()}
     assert found == {"notes/mine.txt", "config.json", "parts/weights.bin"}
     assert (tmp_path / "model/config.json").read_text() == "new"
-    with pytest.raises(WriteError, match="a file of that name"), written_into(tmp_path / "model/config.json"):
+    with pytest.raises(WriteError, match="a file of that name"), atomic_folder(tmp_path / "model/config.json"):
         pytest.fail("nothing can be written there")
 
 
@@ -108,7 +108,7 @@ def test_a_folder_that_is_not_filled_to_the_end_stays_as_it_was(tmp_path: Path) 
     (tmp_path / "config.json").write_text("old")
 
     def fail(error: Exception) -> None:
-        with written_into(tmp_path) as folder:
+        with atomic_folder(tmp_path) as folder:
             (folder / "config.json").write_text("new")
             raise error
 
@@ -131,7 +131,7 @@ def test_folders_that_a_killed_process_left_are_cleared(tmp_path: Path) -> None:
 def test_a_writer_that_makes_its_file_private_does_not_decide(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
-        with written_atomically(tmp_path / "a") as temporary:
+        with atomic_file(tmp_path / "a") as temporary:
             temporary.write_bytes(b"1")
             temporary.chmod(0o600)
     finally:

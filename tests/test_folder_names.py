@@ -19,7 +19,7 @@ from uniadapter.checkpoints.folder_names import CONFIG_NAME, LEGACY_CONFIG_NAME
 from uniadapter.config import AdapterConfig, RunConfig
 from uniadapter.errors import CheckpointError
 from uniadapter.model.settings import InferenceSettings
-from uniadapter.training.run_folder import clear_replaced, results_in
+from uniadapter.training.run_folder import existing_results, remove_replaced_weights
 
 PEFT = '{"peft_type": "LORA", "base_model_name_or_path": "nobody/nothing"}'
 
@@ -66,7 +66,7 @@ def test_a_folder_under_the_former_name_is_found_and_loads_everywhere(tmp_path: 
             ua.from_pretrained(source)
     with pytest.raises(CheckpointError, match="an adapter, not a base"):
         locate_base(str(old))
-    assert results_in(old.parent) == [f"adapter/{LEGACY_CONFIG_NAME}"]
+    assert existing_results(old.parent) == [f"adapter/{LEGACY_CONFIG_NAME}"]
     # An evaluation's figures follow from what the files hold, not from a name.
     assert (
         evaluation_identity(RunConfig(), new, "test")["adapter"]
@@ -75,7 +75,7 @@ def test_a_folder_under_the_former_name_is_found_and_loads_everywhere(tmp_path: 
     (old / LEGACY_CONFIG_NAME).write_text("{")
     with pytest.raises(CheckpointError, match=f"{LEGACY_CONFIG_NAME}: not JSON"):
         read_adapter_config(old)
-    clear_replaced(old.parent, "model")
+    remove_replaced_weights(old.parent, "model")
     assert not old.exists()
 
 
@@ -114,7 +114,7 @@ def test_a_config_of_others_beside_ours_is_not_read_and_not_touched(tmp_path: Pa
         with pytest.raises(CheckpointError, match="adapter of PEFT, whose weights have the same name"):
             saved(folder)
         assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-        clear_replaced(folder.parent, "model")  # a run that trains the whole model now
+        remove_replaced_weights(folder.parent, "model")  # a run that trains the whole model now
         assert sorted(os.listdir(folder)) == ["README.md", LEGACY_CONFIG_NAME, "adapter_model.safetensors"]
     else:
         saved(folder)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from uniadapter.app.cli import main
-from uniadapter.embedded import resolve
-from uniadapter.embedded.folders import STAMP, cache_folder, prepare_folder
+from uniadapter.embedded import resolve_embedded
+from uniadapter.embedded.cached_folders import STAMP, cache_folder, prepare_folder
 from uniadapter.errors import ConfigError
 from uniadapter.files.writing import WriteError
 
@@ -102,7 +102,7 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.delenv("UNIADAPTER_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     with pytest.raises(ConfigError, match="UNIADAPTER_CACHE"):
-        resolve("embedded:scenes/test")
+        resolve_embedded("embedded:scenes/test")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "uniadapter"
     monkeypatch.setenv("UNIADAPTER_CACHE", str(tmp_path / "mine"))

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 import uniadapter as ua
 from squares import save_pictures
-from uniadapter.data.media.inputs import as_clips, as_texts, clip_length
+from uniadapter.data.media.user_inputs import as_clips, as_texts, clip_length
 
 Base = tuple[PreTrainedModel, Any]
 
@@ -169,7 +169,7 @@ def test_nothing_gives_nothing(base: Base, files: dict[str, Path]) -> None:
         (lambda m, t, f: ua.text_features(m, t, {"a": 1}), r"texts is"),
         (lambda m, t, f: ua.text_features(m, t, ["a", None]), r"texts\[1\] is None"),
         (lambda m, t, f: ua.text_features(m, t, [["a"]]), r"texts\[0\] is \['a'\] \(list\)"),
-        (lambda m, t, f: ua.text_features(m, t, "a \ud83d box"), r"texts\[0\] holds half of a surrogate"),
+        (lambda m, t, f: ua.text_features(m, t, "a \ud83d box"), r"texts\[0\] has a lone surrogate"),
         (lambda m, t, f: ua.text_features(m, t, "a", max_tokens=-1), r"max_tokens is -1"),
         (lambda m, t, f: ua.text_features(m, t, "a", max_tokens=10**6), r"max_tokens is 1000000: the model takes"),
         (lambda m, t, f: ua.pair_scores(m, t, f, ["a", 3.5]), r"texts\[1\] is 3.5"),
@@ -192,7 +192,7 @@ def test_nothing_gives_nothing(base: Base, files: dict[str, Path]) -> None:
         (lambda m, t, f: ua.image_features(m, f, frames=2.5), r"frames is 2.5"),
         (lambda m, t, f: ua.image_features(m, f, image_size=-1), r"image_size is -1"),
         (lambda m, t, f: ua.image_features(m, f, image_size=8), r"image_size is 8: the base's patches"),
-        (lambda m, t, f: ua.image_features(m, "https://x.org/a.png"), r"is an address"),
+        (lambda m, t, f: ua.image_features(m, "https://x.org/a.png"), r"is a URL"),
         (lambda m, t, f: ua.image_features(m, np.zeros((5, 6, 7))), r"its channels"),
         (lambda m, t, f: ua.image_features(m, np.zeros((5, 0))), r"empty array"),
         (lambda m, t, f: ua.image_features(m, torch.randn(3, 8, 8) * 2), r"encode_visual"),

@@ -13,7 +13,7 @@ from uniadapter.app.cli import main
 from uniadapter.app.parsing import read_config
 from uniadapter.checkpoints.compatibility import BaseSizes, check_fits, remaining_embedded_splits, training_warnings
 from uniadapter.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-from uniadapter.files.assets import shipped
+from uniadapter.files.assets import package_path
 from uniadapter.model.families import families
 
 OWN = {"pictures": "retrieval", "videos": "retrieval", "questions": "vqa", "captions": "caption"}
@@ -37,7 +37,7 @@ def test_eight_pictures_train_for_many_steps(
 ) -> None:
     """README's command, on the base that needs no download; fewer steps than the config's, to be quick."""
     monkeypatch.setitem(sys.modules, "pycocoevalcap", None)  # type: ignore[arg-type]  # captions do without
-    planned = read_config(shipped("configs") / f"{name}.yaml")
+    planned = read_config(package_path("configs") / f"{name}.yaml")
     assert planned.task == OWN[name]
     assert min(planned.train.epochs, planned.train.max_steps) >= 300  # with eight rows an epoch is a step
     assert planned.data.val is None

@@ -154,7 +154,7 @@ def test_a_file_cut_anywhere_is_read_or_refused(tmp_path: Path) -> None:
         (["demo", "scense"], "did you mean scenes?"),
         (["ask", "x.png", "what?", "--frames", "0"], "--frames"),
         (["ask", "x.png"], "questions"),
-        (["ask", "https://x.y/z.png", "what?"], "is an address: download it"),
+        (["ask", "https://x.y/z.png", "what?"], "is a URL: download it"),
         (["train", "--data.captions", "/no/file.json"], "data.captions is /no/file.json"),
         (["train", "--data.annotations", "{val: /no/file.json}"], "data.annotations.val is /no/file.json"),
         (["train", "--data.root", "/no/folder"], "data.root is /no/folder"),

@@ -10,7 +10,7 @@ from PIL import Image
 
 import uniadapter as ua
 from squares import save_pictures
-from uniadapter.data.media.records import DataError
+from uniadapter.data.layouts.records import DataError
 
 
 @pytest.fixture(scope="module")

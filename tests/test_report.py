@@ -18,10 +18,10 @@ from rich.console import Console
 
 from uniadapter import report
 from uniadapter.files.writing import WriteError
-from uniadapter.report.pictures import Thumbnails
 from uniadapter.report.plots import PALETTE, _smoothed, colour_index
-from uniadapter.report.queries import tally
-from uniadapter.report.tables import NOTHING, percent_text, size_text
+from uniadapter.report.query_cards import rank_changes
+from uniadapter.report.tables import NO_VALUE, percent_text, size_text
+from uniadapter.report.thumbnails import Thumbnails
 
 SCORES = {"r@1": 40.0, "r@5": 70.5, "r@10": 80.25, "median_rank": 2.0, "mean_rank": 7.125}
 
@@ -139,7 +139,7 @@ def test_a_number_that_is_not_finite_becomes_null(tmp_path: Path) -> None:
     metrics["rows"][1]["text_to_image"]["r@1"] = float("nan")
     path = report.write_metrics(tmp_path / "metrics.json", metrics)
     assert json.loads(path.read_text())["rows"][1]["text_to_image"]["r@1"] is None
-    assert NOTHING in report.markdown_table(report.read_metrics(path))
+    assert NO_VALUE in report.markdown_table(report.read_metrics(path))
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_rows_of_several_test_sets_are_compared_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "text"), [(0, NOTHING), (12, "12 B"), (912344, "912 kB"), (9.4e6, "9.40 MB"), (2e9, "2.00 GB")]
+    ("size", "text"), [(0, NO_VALUE), (12, "12 B"), (912344, "912 kB"), (9.4e6, "9.40 MB"), (2e9, "2.00 GB")]
 )
 def test_sizes(size: float, text: str) -> None:
     assert size_text(size) == text
@@ -412,4 +412,4 @@ def test_a_video_file_and_a_folder_of_frames_are_strips(tmp_path: Path) -> None:
 def test_tally_counts_up_same_and_down() -> None:
     ranks = [(3, 1), (1, 1), (1, 4), (2, 1)]
     examples = [report.QueryExample("q", rank_before=before, rank_after=after) for before, after in ranks]
-    assert tally(examples) == "The right picture moved up in 2, stayed in 1 and moved down in 1."
+    assert rank_changes(examples) == "The right picture moved up in 2, stayed in 1 and moved down in 1."

@@ -18,9 +18,9 @@ from uniadapter import report
 from uniadapter.data.questions import QuestionSplit
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.answering import Prediction
-from uniadapter.report.examples import KEPT, MENDED, WRONG, _chosen, examples_of
+from uniadapter.report.examples import CORRECTED, STAYED_RIGHT, WRONG, _chosen, examples_of
 from uniadapter.report.plots import panel_svg, quantities
-from uniadapter.report.texts import TextExample
+from uniadapter.report.text_cards import TextExample
 
 
 def written(folder: Path, metrics: dict[str, Any], *examples: Any, **more: Any) -> str:
@@ -94,7 +94,7 @@ def test_the_title_names_what_was_trained_without_a_test_split(tmp_path: Path) -
 
 def test_what_is_shown_to_no_eye_is_told_in_words(tmp_path: Path) -> None:
     content = picture(tmp_path / "x.png").read_bytes()
-    items = [report.RankedItem(content, correct=True, words="a red square")]
+    items = [report.RankedItem(content, correct=True, caption="a red square")]
     cards = [
         report.QueryExample("something red", items, items, 1, 1),
         report.QueryExample("red?", items[:0], [report.RankedItem(tmp_path / "x.png")]),
@@ -104,10 +104,10 @@ def test_what_is_shown_to_no_eye_is_told_in_words(tmp_path: Path) -> None:
         "what was asked for: something red", *["place 1, the right one: a red square"] * 2, "place 1: x",
     ]  # fmt: skip
     said = [TextExample(content, "what colour?", ["red"], [], [("red", None)])]
-    assert Page(written(tmp_path, sample(), *said)).images[0]["alt"] == "what is asked about: what colour?"
+    assert Page(written(tmp_path, sample(), *said)).images[0]["alt"] == "picture of the question: what colour?"
     said = [TextExample(content, "", ["a red thing", "red"], [], [("red", None)])]
     alt = Page(written(tmp_path, sample(), *said)).images[0]["alt"]
-    assert alt == "what people described as: a red thing · red"
+    assert alt == "picture with the caption: a red thing · red"
 
 
 def test_every_cell_is_labelled_for_narrow_screens(tmp_path: Path) -> None:
@@ -152,9 +152,9 @@ def test_full_fine_tuning_is_not_compared_with_a_base_without_embeddings(tmp_pat
 @pytest.mark.parametrize(
     ("ranks", "firsts"),
     [
-        ([(2, 3), (5, 1), (1, 1), (4, 2), (1, 7), (1, 1)], {2: KEPT, 1: MENDED, 0: WRONG}),
+        ([(2, 3), (5, 1), (1, 1), (4, 2), (1, 7), (1, 1)], {2: STAYED_RIGHT, 1: CORRECTED, 0: WRONG}),
         ([(2, 2), (3, 3)], {0: WRONG}),
-        ([(1, 1)] * 3, {0: KEPT}),
+        ([(1, 1)] * 3, {0: STAYED_RIGHT}),
         ([], {}),
     ],
 )
@@ -170,19 +170,19 @@ def test_first_cards_are_a_success_one_mended_and_a_failure(
 def test_a_dozen_are_shown_spread_over_the_test_set() -> None:
     rows = _chosen(1000, lambda row: (False, row == 999))
     assert len(rows) == 12
-    assert rows[999] == MENDED
+    assert rows[999] == CORRECTED
     assert max(row for row in rows if row != 999) > 700
     assert list(_chosen(1000, None)) == list(range(0, 996, 83))
 
 
 def test_the_page_says_how_the_cards_were_chosen(tmp_path: Path) -> None:
-    cards = [report.QueryExample(f"q{n}", chosen=why) for n, why in enumerate((KEPT, MENDED, WRONG, ""))]
+    cards = [report.QueryExample(f"q{n}", reason=why) for n, why in enumerate((STAYED_RIGHT, CORRECTED, WRONG, ""))]
     text = written(tmp_path, sample(), *cards)
     assert (
-        "The first cards show the first right before and after, the first put right by training and the first wrong "
-        "after training of the test set; the others are evenly spread over it, whatever came of them." in text
+        "The first cards show the first right before and after, the first corrected by training and the first wrong "
+        "after training of the test set; the others are evenly spaced, regardless of their result." in text
     )
-    assert text.index(MENDED) < text.index("q1")
+    assert text.index(CORRECTED) < text.index("q1")
     assert '<p class="chosen">' not in written(tmp_path, sample(), *cards[3:])
 
 
@@ -199,14 +199,14 @@ def test_examples_of_questions_and_captions(tmp_path: Path) -> None:
     before = Found([Prediction(text) for text in ("blue", "blue", "red", "blue")])
     after = Found([Prediction(text) for text in ("blue", "Red", "red", "blue")])
     shown = examples_of(split, before, after)  # type: ignore[arg-type]
-    assert [(one.image, one.chosen) for one in shown] == [  # type: ignore[union-attr]
-        (files[2], KEPT), (files[1], MENDED), (files[0], WRONG), (files[3], ""),
+    assert [(one.image, one.reason) for one in shown] == [  # type: ignore[union-attr]
+        (files[2], STAYED_RIGHT), (files[1], CORRECTED), (files[0], WRONG), (files[3], ""),
     ]  # fmt: skip
     split.answers = [{}] * 4  # nobody says what is right
-    assert [one.chosen for one in examples_of(split, before, after)] == [""] * 4  # type: ignore[arg-type]
+    assert [one.reason for one in examples_of(split, before, after)] == [""] * 4  # type: ignore[arg-type]
     captions = RetrievalSplit("test", **base)
     said = Found(["a"] * 4)
-    assert [one.chosen for one in examples_of(captions, said, said)] == [""] * 4  # type: ignore[arg-type]
+    assert [one.reason for one in examples_of(captions, said, said)] == [""] * 4  # type: ignore[arg-type]
 
 
 def test_examples_of_queries_say_what_people_said(tmp_path: Path) -> None:
@@ -226,8 +226,8 @@ def test_examples_of_queries_say_what_people_said(tmp_path: Path) -> None:
         for ranks in ((1, 2, 2), (1, 1, 2))
     ]
     shown = examples_of(split, *results)  # type: ignore[arg-type]
-    assert [(one.query, one.chosen) for one in shown] == [("one", KEPT), ("two", MENDED), ("three", WRONG)]  # type: ignore[union-attr]
-    assert [item.words for item in shown[0].after] == ["one", "two", "three"]  # type: ignore[union-attr]
+    assert [(one.query, one.reason) for one in shown] == [("one", STAYED_RIGHT), ("two", CORRECTED), ("three", WRONG)]  # type: ignore[union-attr]
+    assert [item.caption for item in shown[0].after] == ["one", "two", "three"]  # type: ignore[union-attr]
 
 
 def test_what_a_test_set_lacks_stands_above_its_figures(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_what_a_test_set_lacks_stands_above_its_figures(tmp_path: Path) -> None:
     lost = {"count": 1, "over": over, "faults": {"broken picture": 1}, "names": [f"<{n}>.png" for n in range(10)]}
     metrics["skipped"] = {"test": lost, "novel": "of another form"}
     text = written(tmp_path, metrics)
-    assert f"test: the figures are over {over}. Left out: 1 broken picture: &lt;0&gt;.png," in text
+    assert f"test: the scores are over {over}. Left out: 1 broken picture: &lt;0&gt;.png," in text
     assert "and 2 more." in text
     assert "of another form" not in text
     console = Console(width=100, file=io.StringIO())

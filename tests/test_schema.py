@@ -10,7 +10,8 @@ import pytest
 from pydantic import Field
 
 from uniadapter.files.messages import MAX_MESSAGE
-from uniadapter.files.schema import SchemaError, checked, read_json, read_yaml
+from uniadapter.files.schema import SchemaError, read_json, validated
+from uniadapter.files.yaml_files import read_yaml
 
 
 @dataclass
@@ -26,7 +27,7 @@ class Outer:
 
 
 def test_right_content_is_an_instance() -> None:
-    assert checked({"count": 2, "inner": {"rate": 1}}, Outer, "x.json") == Outer(2, "a", Inner(1.0))
+    assert validated({"count": 2, "inner": {"rate": 1}}, Outer, "x.json") == Outer(2, "a", Inner(1.0))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_right_content_is_an_instance() -> None:
 )
 def test_wrong_content_is_one_short_line_that_names_file_and_key(values: Any, names: str) -> None:
     with pytest.raises(SchemaError) as caught:
-        checked(values, Outer, "x.json")
+        validated(values, Outer, "x.json")
     message = str(caught.value)
     assert message.startswith("x.json: ")
     assert names in message
@@ -93,11 +94,11 @@ def test_good_files_are_read(tmp_path: Path) -> None:
     [
         ({"count": 2, "name": "\ud83d"}, "name is"),
         ({"count": 2, "inner": {"rate": "\udcff"}}, "inner.rate is"),
-        ({"count": 2, "\ud83d": 1}, "half of a surrogate pair"),
+        ({"count": 2, "\ud83d": 1}, "a lone surrogate"),
         ({"count": 2, "name": ["a", "b\ud83d"]}, "name.1 is"),
     ],
 )
-def test_half_of_a_surrogate_pair_is_named_by_its_place(values: dict[str, object], place: str) -> None:
-    with pytest.raises(SchemaError, match="half of a surrogate pair is no text") as caught:
-        checked(values, Outer, "x.json")
+def test_a_lone_surrogate_is_named_by_its_place(values: dict[str, object], place: str) -> None:
+    with pytest.raises(SchemaError, match="a lone surrogate is not valid text") as caught:
+        validated(values, Outer, "x.json")
     assert place in str(caught.value)

@@ -79,7 +79,7 @@ def test_a_figure_says_what_it_is_over(
     assert f", over {over} " in printed
     for shown in (printed, report.markdown_table(metrics)):
         assert f"scores are over {over}; the rest could not be read" in shown
-    assert f"test: the figures are over {over}. Left out: 1 " in page(tmp_path, metrics)
+    assert f"test: the scores are over {over}. Left out: 1 " in page(tmp_path, metrics)
 
 
 def page(folder: Path, metrics: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from squares import COLOURS, captions, save_base, save_pictures
 from tiny import tiny_model
 from uniadapter.config import RunConfig
 from uniadapter.config.training import ObjectiveConfig
-from uniadapter.data.in_memory import split_of
+from uniadapter.data.in_memory import make_split
 
 SMALL = ua.AdapterConfig(bottleneck=4, key_value=4)
 
@@ -80,10 +80,10 @@ def kinds(folder: Path) -> dict[str, Any]:
 
 def test_every_form_of_data_is_one_split(tmp_path: Path) -> None:
     for name, data in kinds(tmp_path).items():
-        split = split_of(data, "retrieval", RunConfig().data)
+        split = make_split(data, "retrieval", RunConfig().data)
         assert split.texts == [text for _, text in pictures()], name
         assert (len(split.visuals), split.text_visual) == (8, list(range(8))), name
-        assert split_of(split, "retrieval", RunConfig().data) is split
+        assert make_split(split, "retrieval", RunConfig().data) is split
 
 
 def test_training_leaves_a_history_and_an_adapter_that_loads(base: str, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_questions_of_a_dataset_do_not_decode_its_pictures() -> None:
     decoded: list[int] = []
     rows = questions()
     table = Table({name: [row[name] for row in rows] for name in rows[0]}, decoded)
-    split = split_of(table, "vqa", RunConfig(task="vqa").data)
+    split = make_split(table, "vqa", RunConfig(task="vqa").data)
     assert split.texts == ["what square?"] * 8
     assert len(decoded) <= 2
 

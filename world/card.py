@@ -28,7 +28,7 @@ emoji in other styles, one or several on a canvas, and never saw the 3-D style o
 says where one thing is from another.
 
 The pictures are not stored. `sprites.webp` holds one 64-pixel cell an emoji, a line of
-`<split>.jsonl` says what is drawn where, and `uniadapter.embedded.scenes.prepare_scenes` renders them on
+`<split>.jsonl` says what is drawn where, and `uniadapter.embedded.emoji_scenes.prepare_scenes` renders them on
 first use. Everything is written by `python -m world.compose` from a seed (0).
 
 | split | scenes | captions | with 2 / 3 / 4 emoji | with a twin | concepts |

@@ -20,7 +20,7 @@ Video of 96 x 96 pixels: single animated emoji in the 3-D style, and clips of tw
 video task that the embedded backbone, which was pre-trained on pictures in other styles, is adapted to.
 
 `single/` holds every animation once, as an H.264 file of {frames} frames at {rate} frames a second on a background of its
-own. A line of `<split>.jsonl` says which follow which, and `uniadapter.embedded.clips.prepare_clips` puts their packets
+own. A line of `<split>.jsonl` says which follow which, and `uniadapter.embedded.emoji_clips.prepare_clips` puts their packets
 behind one another on first use: real encoded clips, nothing encoded anew. Everything is written by
 `python -m world.clips` from a seed (0).
 

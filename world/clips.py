@@ -18,7 +18,7 @@ import av
 import numpy as np
 from PIL import Image, ImageSequence
 
-from uniadapter.embedded.scenes import SIZE, gradient
+from uniadapter.embedded.emoji_scenes import SIZE, gradient
 from world import sources
 from world.compose import SPLIT_OF, background, scene_names
 from world.concepts import Concept, in_scenes, plain_hexcode

@@ -2,7 +2,7 @@
 
 Every scene is a specification (which emoji, where, how large, on what) with captions that are true
 of it and of no other scene of its split; the pictures are rendered from one atlas on first use by
-``uniadapter.embedded.scenes``.
+``uniadapter.embedded.emoji_scenes``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a user can mend: each of these reaches the command line as one line and exit status 2."""
+"""Errors that a user can fix; the command line prints each as one line and exits with status 2."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from typing import Literal
 from uniadapter.files.messages import MAX_MESSAGE, shortened
 from uniadapter.files.schema import SchemaError
 
-OnError = Literal["raise", "skip"]  # what becomes of data that cannot be used
+OnError = Literal["raise", "skip"]  # what to do with data that cannot be used
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be used: says which, why, and what to do."""
+    """An invalid setting; the message says which one, why, and what to do."""
 
 
 class DataError(ValueError):
-    """Data that cannot be used; one line of at most 300 characters that says what is wrong, where, and what to do.
+    """Data that cannot be used; the message is one line of at most 300 characters: what is wrong, where, what to do.
 
     Args:
         message: the line.
-        kind: a few words that the same fault of another record shares; skipped records are counted by it.
+        kind: category of the error in a few words; skipped records are counted by it.
     """
 
     def __init__(self, message: str, kind: str = "unusable data") -> None:
-        # Half a surrogate pair, from a file or its name, could not be printed.
+        # A lone surrogate, from a file or its name, could not be printed.
         line = " ".join(message.encode("utf-8", "backslashreplace").decode().split())
-        # What is too long is a name or what the user wrote, in the middle; at the end stands what to do.
+        # Long names and quoted values are in the middle of a message; its end says what to do and must be kept.
         super().__init__(line if len(line) <= MAX_MESSAGE else f"{line[:220]} … {line[223 - MAX_MESSAGE :]}")
         self.kind = kind
 
 
 class CheckpointError(ValueError):
-    """A file of weights that cannot be used: says which, why, and what to do, in one line of at most 300 characters."""
+    """A weights file that cannot be used; the message is one line of at most 300 characters: which, why, what to do."""
 
     def __init__(self, message: str) -> None:
         line = "".join(c if c.isprintable() else "?" for c in " ".join(message[:2000].split()))
@@ -41,20 +41,20 @@ class CheckpointError(ValueError):
 
 
 class UsageError(ValueError):
-    """A command line that cannot be understood."""
+    """An invalid command line."""
 
 
 class NotFinite(FloatingPointError, ValueError):
-    """A value computed from the weights is NaN or infinite: training has diverged, or the weights are broken."""
+    """A value computed from the weights is NaN or infinite: training diverged, or the weights are corrupt."""
 
 
 class Interrupted(Exception):
     """The run was stopped by a signal.
 
     Args:
-        folder: where it can be taken up; None if nothing was saved.
+        folder: the run folder to resume from; None if nothing was saved.
         step: optimiser steps done; None outside training.
-        signum: the signal.
+        signum: number of the signal.
     """
 
     def __init__(self, folder: Path | None, step: int | None = None, signum: int = signal.SIGINT) -> None:
@@ -65,39 +65,48 @@ class Interrupted(Exception):
 
     @property
     def exit_code(self) -> int:
-        """128 and the signal's number, as shells have it."""
+        """128 plus the signal's number, the convention of shells."""
         return 128 + self.signum
 
 
-def lost_worker(error: BaseException) -> str | None:
-    """What became of a process that loads data, in one line, where that is what torch says; else None."""
-    # Torch raises it wherever the main process happens to be: what was under way then may have failed for it.
-    met: BaseException | None = error
-    while met is not None and not (isinstance(met, RuntimeError) and str(met).startswith("DataLoader worker")):
-        met = met.__cause__ or met.__context__
-    if met is None:
+def worker_failure(error: BaseException) -> str | None:
+    """The message for a DataLoader worker that died, if `error` or one of its causes reports one; else None."""
+    # Torch raises it from a signal handler, at any point of the main process, so another error may wrap it.
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, RuntimeError) and str(cause).startswith("DataLoader worker")):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
         return None
-    text = str(met)
+    text = str(cause)
     how = "exited unexpectedly" if "unexpectedly" in text else shortened(text.partition(") ")[2].partition(".")[0], 60)
-    return lost_worker_line(how, "the shared memory, /dev/shm, is too small" if "Bus error" in text else None)
+    return worker_failure_message(how, "the shared memory, /dev/shm, is too small" if "Bus error" in text else None)
 
 
-def lost_worker_line(how: str, why: str | None = None) -> str:
-    """The line about a process that loads data and has ended."""
+def worker_failure_message(how: str, why: str | None = None) -> str:
+    """The message for a DataLoader worker that died: how it ended, and why if that is known."""
     advice = "set data.workers lower (0 loads in the main process)"
     return f"a process that loads data {how}; {why or 'most likely the memory was full'}: {advice}"
 
 
-MENDABLE = (ConfigError, DataError, CheckpointError, UsageError, SchemaError, FloatingPointError, OSError, ImportError)
+USER_ERRORS = (
+    ConfigError,
+    DataError,
+    CheckpointError,
+    UsageError,
+    SchemaError,
+    FloatingPointError,
+    OSError,
+    ImportError,
+)
 
 
-def mendable(error: Exception) -> str | None:
-    """What a user can mend, in one line of at most 300 characters; None for a mistake of ours."""
-    if (lost := lost_worker(error)) is not None:
+def user_message(error: Exception) -> str | None:
+    """The line to show for an error that a user can fix, at most 300 characters; None for a bug of this package."""
+    if (lost := worker_failure(error)) is not None:
         return lost
     if isinstance(error, OSError) and error.strerror and error.filename:
         return shortened(f"{shortened(str(error.filename), 200)}: {error.strerror}")
-    if isinstance(error, MENDABLE):
+    if isinstance(error, USER_ERRORS):
         return shortened(str(error) or type(error).__name__)
     out = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if out or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):

@@ -19,9 +19,9 @@ from data_pictures import picture
 from uniadapter.app.parsing import UsageError, parse_run
 from uniadapter.config import ConfigError, DataConfig
 from uniadapter.data.captions import load_retrieval
-from uniadapter.data.layouts import sources
-from uniadapter.data.layouts.registry import TABLE, detect_layout
-from uniadapter.data.media.records import DataError
+from uniadapter.data.layouts import annotation_file
+from uniadapter.data.layouts.records import DataError
+from uniadapter.data.layouts.registry import REGISTRY, detect_layout
 from uniadapter.data.questions import QuestionSplit, load_questions
 from uniadapter.data.splits import RetrievalSplit
 
@@ -143,7 +143,7 @@ def test_karpathy_holds_every_split(write: Write, pictures: Path, folder: str | 
         found = captions(file, split)
         assert found.visual_ids == ids
         assert len(found.texts) == 2 * len(ids)
-        assert f"{4 - len(ids)} pictures of other splits left aside" in found.summary()
+        assert f"{4 - len(ids)} pictures of other splits ignored" in found.summary()
     assert found.origins == [f"{file}.images[2].caption[0]"]
     flat = [{**{"filepath": folder}, **image} for image in karpathy(folder)["images"]]  # as Hugging Face has it
     rows = [{k: v for k, v in row.items() if v is not None} for row in flat]
@@ -161,10 +161,10 @@ def test_pictures_are_found_in_the_folder_that_the_split_names(write: Write, tmp
     file = write("captions_val2017.json", coco)
     assert captions(file, "test").visuals == [tmp_path / "val2017/001.jpg"]
     coco["annotations"].append({"image_id": 9, "caption": "y"})
-    with pytest.raises(DataError, match=r"annotations\[1\]: its image_id is not among"):
+    with pytest.raises(DataError, match=r"annotations\[1\]: its image_id is not in"):
         captions(write("captions_val2017.json", coco), "test")
     boxes = {**coco, "annotations": [{"image_id": 8, "bbox": [0, 0, 1, 1]}]}
-    with pytest.raises(DataError, match=r"official file of COCO, but its annotations have no caption"):
+    with pytest.raises(DataError, match=r"official COCO file, but its annotations have no caption"):
         captions(write("instances_val2017.json", boxes))
 
 
@@ -205,7 +205,7 @@ def test_folders(write: Write, tmp_path: Path) -> None:
     write("hf/metadata.jsonl", '{"file_name": "../pics/a.jpg", "text": "x"}')
     with pytest.raises(DataError, match="outside the data folder"):
         captions(tmp_path / "hf")
-    for name, message in (("dataset_info.json", "is a dataset of Hugging Face's"), ("0.tar", "has tar shards")):
+    for name, message in (("dataset_info.json", "is a Hugging Face dataset"), ("0.tar", "has tar shards")):
         write(f"odd-{name}/{name}", "{}")
         with pytest.raises(DataError, match=message):
             captions(tmp_path / f"odd-{name}")
@@ -242,7 +242,7 @@ def test_flickr8k(write: Write, tmp_path: Path) -> None:
 
 def test_a_layout_that_the_file_is_not_of(write: Write, pictures: Path) -> None:
     file = write("a.json", ROWS)
-    for layout in TABLE:
+    for layout in REGISTRY:
         if layout.rows is not None and layout.name != "pairs":
             with pytest.raises(DataError, match=re.escape(f"is not {layout.what}, as data.layout says: it looks")):
                 captions(file, layout=layout.name)
@@ -257,7 +257,7 @@ def test_a_layout_that_the_file_is_not_of(write: Write, pictures: Path) -> None:
 def test_fields_on_the_command_line() -> None:
     config, _ = parse_run("train", ["--data.fields", "{image: photo, caption: said}"], lambda parser: None)
     assert config.data.fields == {"image": "photo", "caption": "said"}
-    with pytest.raises(UsageError, match=r"'imge' is no field of ours; did you mean image\?"):
+    with pytest.raises(UsageError, match=r"'imge' is not a known field; did you mean image\?"):
         parse_run("train", ["--data.fields", "{imge: photo}"], lambda parser: None)
 
 
@@ -347,7 +347,7 @@ def test_answers_under_every_name(write: Write, pictures: Path, rows: Any, expec
         ({"answers": [{"text_": "x"}]}, "field 'answers' is of type NoneType"),
         ({"answers": {"a": 1}}, "field 'answers'"),
         ({"answer": {}, "answers": [[]]}, "field 'answer'"),
-        ({"label": 3}, "field 'label' is a number: it should be the answer's text"),
+        ({"label": 3}, "field 'label' is a number: it should be the answer itself"),
         ({"label": {"ids": [3], "weights": [1.0]}}, "field 'label' should be an object of answer to weight"),
         ({"label": {"ids": ["a", "b"], "weights": [1.0]}}, "differ in length"),
         ({"label": {"a": -1}}, "is not between 0 and"),
@@ -355,8 +355,8 @@ def test_answers_under_every_name(write: Write, pictures: Path, rows: Any, expec
         ({"answer": "x", "question_id": [1]}, "field 'question_id' is of type list"),
         ({"answer": "x", "question_id": True}, "field 'question_id' is of type bool"),
         ({"answer": "x", "answer_type": {}}, "field 'answer_type' is of type dict"),
-        ({"answer": "\ud83d"}, "the answer has half of a surrogate pair"),
-        ({"answer": "x", "question": "what is \ud83d"}, "the question has half of a surrogate pair"),
+        ({"answer": "\ud83d"}, "the answer has a lone surrogate"),
+        ({"answer": "x", "question": "what is \ud83d"}, "the question has a lone surrogate"),
         ({"answer": "x", "question": ["what"]}, "field 'question' is of type list"),
         ({"answer": "x", "image_id": 1.5}, "field 'image_id' is of type float"),
     ],
@@ -392,7 +392,7 @@ def test_official_files_that_lack_or_are_the_answers(write: Write, pictures: Pat
     with pytest.raises(DataError, match=r"has no answer: set data\.annotations: \{train: FILE\}"):
         questions(write("q.json", {"data_subtype": "train2014", "questions": rows}))
     notes = {"annotations": [{"question_id": 10, "image_id": 1, "answers": [{"answer": "x"}]}]}
-    with pytest.raises(DataError, match=r"is an official file of answers: name it as data\.annotations"):
+    with pytest.raises(DataError, match=r"is an official annotation file \(answers\): set data\.annotations"):
         questions(write("a.json", notes))
 
 
@@ -409,7 +409,7 @@ def test_pictures_are_found_by_id(write: Write, tmp_path: Path, number: str | in
     rows = [{"image_id": number, "question": "What?", "direct_answers": ["x"], "split": "train"}]
     assert questions(write("a.json", rows)).visuals == [tmp_path / name]
     (tmp_path / name).unlink()
-    with pytest.raises(DataError, match=r"a\.json\[0\]: picture .* and the like: set"):
+    with pytest.raises(DataError, match=r"a\.json\[0\]: picture .* and similar paths: set"):
         questions(tmp_path / "a.json")
 
 
@@ -422,7 +422,7 @@ def test_conversations_are_questions_and_replies(write: Write, pictures: Path) -
     assert split.answers == [{"a box": 1.0}, {"yes": 1.0}]
     found = captions(file)
     assert found.texts == ["a box"]
-    assert "1 further turns of conversations left aside" in found.summary()
+    assert "1 further turns of conversations ignored" in found.summary()
     for broken in ([], [3], [{"from": "human", "value": "x"}], [{"from": "gpt", "value": 3}], "x"):
         with pytest.raises(DataError, match=r"llava\.json\[0\]"):
             captions(write("llava.json", [{"image": "000.jpg", "conversations": broken}]))
@@ -434,23 +434,23 @@ def test_fields_are_mapped(write: Write, pictures: Path) -> None:
         captions(file)
     assert captions(file, fields={"image": "photo", "caption": "said"}).texts == ["a red box"]
     assert captions(file, fields={"image": "photo"}).texts == ["no"]
-    with pytest.raises(DataError, match=r"no field 'nope' .* data\.fields says that it is the caption"):
+    with pytest.raises(DataError, match=r"no field 'nope' .* data\.fields names it as the caption"):
         captions(file, fields={"image": "photo", "caption": "nope"})
     asked = write("q.json", [{"image": "000.jpg", "asked": "What?", "said": ["x"], "answers": ["no"]}])
     assert questions(asked, fields={"question": "asked", "answer": "said"}).answers == [{"x": 1.0}]
-    with pytest.raises(ConfigError, match=r"data\.fields: 'imge' is no field of ours; did you mean image\?"):
+    with pytest.raises(ConfigError, match=r"data\.fields: 'imge' is not a known field; did you mean image\?"):
         DataConfig(fields={"imge": "photo"})
 
 
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("cc3m.tsv", "a red box\thttps://example.com/000.jpg\n", "is an address, not a file: download it first"),
-        ("laion.jsonl", '{"url": "http://x/y", "caption": "z"}\n', "has the address of a picture, not a file"),
+        ("cc3m.tsv", "a red box\thttps://example.com/000.jpg\n", "is a URL, not a file: download it first"),
+        ("laion.jsonl", '{"url": "http://x/y", "caption": "z"}\n', "has the URL of a picture, not a file"),
         ("a.csv", "image,image,caption\n000.jpg,1,x\n", "two columns are called 'image': rename one"),
         ("a.csv", "1,000.jpg,a dog\n", "its first line should name the columns: image,caption"),
         ("a.json", {"val": ROWS, "test": ROWS}, "has val, test, no split train"),
-        ("a.json", [{"conversations": [{"from": "gpt", "value": "x"}]}], "a conversation without a picture"),
+        ("a.json", [{"conversations": [{"from": "gpt", "value": "x"}]}], "the conversation has no picture"),
         ("00001.tar", None, "is a tar archive (a shard of img2dataset or WebDataset): unpack it, and name the folder"),
         ("a.xlsx", b"PK\x03\x04rest", "is a zip archive or an Excel sheet"),
         ("a.csv", "image,caption\n".encode("utf-16"), "is text in UTF-16: save it in UTF-8"),
@@ -458,7 +458,7 @@ def test_fields_are_mapped(write: Write, pictures: Path) -> None:
         ("a.json.gz", gzip.compress(b'[{"image": "000.jpg"')[:-9], "cannot be read"),
         ("a.json", '{"a": ' * 100_000, "is not JSON (it nests too deep)"),
         ("a.jsonl", "[" * 100_000, "is not JSON"),
-        ("a.csv", 'image,caption\n000.jpg,x\n001.jpg,"y\n002.jpg,z\n', "a quote is opened that is never closed"),
+        ("a.csv", 'image,caption\n000.jpg,x\n001.jpg,"y\n002.jpg,z\n', "a quote is opened but never closed"),
         ("a.json", {f"v{n}": {"duration": n} for n in range(9000)}, "(read as an object of id to record)"),
         ("a.json", {f"field {n} " + "x" * 99: n for n in range(9000)}, "(it has 9,000 fields, field 0 xxxxxxxxxxxxx"),
         ("a.json", [{"imagge": "000.jpg", "captoin": "x"}], "set data.fields to {image: imagge, caption: captoin}"),
@@ -482,9 +482,9 @@ def test_errors_name_the_layout_and_the_remedy(
 
 def test_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DataError, match="is no regular file"):
+    with pytest.raises(DataError, match="is not a regular file"):
         captions(tmp_path / "pipe")
-    with pytest.raises(DataError, match=r"annotation file https://x/a\.json is an address: download it"):
+    with pytest.raises(DataError, match=r"annotation file https://x/a\.json is a URL: download it"):
         load_retrieval("https://x/a.json", DataConfig(), "train")
     with pytest.raises(DataError, match="does not exist") as error:
         captions(tmp_path / ("x" * 100_000))
@@ -492,8 +492,8 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 
 
 def test_what_unpacks_to_gigabytes_is_not_unpacked(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_MOST", 1 << 20)
-    monkeypatch.setattr(sources, "_LONGEST", 1 << 20)
+    monkeypatch.setattr(annotation_file, "_MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(annotation_file, "_MAX_LINE_BYTES", 1 << 20)
     blank = b" " * (1 << 22)
     with pytest.raises(DataError, match="it holds more than 0 MB"):
         captions(write("a.json.gz", gzip.compress(b"[" + blank)))
@@ -519,8 +519,8 @@ def test_ids_of_every_kind(write: Write, pictures: Path) -> None:
     rows = [{"image": "000.jpg", "question": "q", "answer": "a", "question_id": 3.0}] * 2
     split = questions(write("q.json", rows))
     assert split.question_ids == [3, 3]
-    assert "1 question ids that stand there more than once" in split.summary()
-    assert "1 questions stand there twice for the same picture" in split.summary()
+    assert "1 repeated question ids" in split.summary()
+    assert "1 repeated questions of the same picture" in split.summary()
     for wrong in (True, [1], {}, 1.5):
         with pytest.raises(DataError, match="field 'image_id' is of type"):
             captions(write("b.json", [{"image": "000.jpg", "caption": "x", "image_id": wrong}]))
@@ -535,7 +535,7 @@ def test_numbers_and_windows_paths_are_said_and_read(write: Write, tmp_path: Pat
     split = questions(write("q.json", rows))
     assert split.visuals == [tmp_path / "sub/a.jpg"]
     assert captions(write("c.json", [{"image": "sub/a", "caption": "x"}])).visuals == split.visuals
-    assert "1 answers that are numbers or true or false read as texts" in split.summary()
+    assert "1 numbers, true and false read as answers" in split.summary()
 
 
 def test_home_is_unfolded(write: Write, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -553,10 +553,10 @@ def test_parquet(write: Write, pictures: Path) -> None:
     found = captions(file)
     assert (pairs(found), found.visual_ids) == (TWO, [1, 2])
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(DataError, match="is no whole Parquet file"):
+    with pytest.raises(DataError, match="is not a complete Parquet file"):
         captions(file)
     parquet.write_table(arrow.table({"image": [{"bytes": b"x", "path": "a"}], "text": ["y"]}), file)
-    with pytest.raises(DataError, match=r"has its pictures inside \(column 'image'\)"):
+    with pytest.raises(DataError, match=r"contains the pictures themselves \(column 'image'\)"):
         captions(file)
 
 
@@ -568,6 +568,6 @@ def test_parquet_names_its_extra(write: Write, monkeypatch: pytest.MonkeyPatch) 
 
 def test_every_layout_is_in_the_documentation(write: Write) -> None:
     page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
-    for layout in TABLE:
+    for layout in REGISTRY:
         assert f"| `{layout.name}` |" in page, layout.name
     assert detect_layout(write("dataset_coco.json", karpathy())) == "karpathy"

@@ -93,11 +93,11 @@ def test_videos_with_a_matrix(tmp_path: Path, name: str, count: int) -> None:
         for _ in range(3):
             out.mux(stream.encode(av.VideoFrame.from_ndarray(smooth, format="rgb24")))
         out.mux(stream.encode(None))
-    for at_least in (0, 24):
-        plain = load_clip(file, "x", count, at_least=at_least)
+    for min_side in (0, 24):
+        plain = load_clip(file, "x", count, min_side=min_side)
         content = bytearray(file.read_bytes())
         begin = content.index(b"tkhd") + 4 + 40  # version 0
         content[begin : begin + 36] = struct.pack(">9i", *matrix(*turns))
         (tmp_path / "turned.mp4").write_bytes(content)
-        for before, after in zip(plain, load_clip(tmp_path / "turned.mp4", "x", count, at_least=at_least), strict=True):
+        for before, after in zip(plain, load_clip(tmp_path / "turned.mp4", "x", count, min_side=min_side), strict=True):
             assert (np.asarray(after) == by_definition(np.asarray(before), *turns)).all()

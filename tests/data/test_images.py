@@ -15,6 +15,7 @@ from data_pictures import gradient, picture
 from PIL import Image, ImageOps
 from transformers import BlipImageProcessorPil
 
+from uniadapter.data.layouts.records import DataError
 from uniadapter.data.media import picture_files
 from uniadapter.data.media.images import (
     MEAN,
@@ -25,7 +26,6 @@ from uniadapter.data.media.images import (
     load_picture,
     to_tensor,
 )
-from uniadapter.data.media.records import DataError
 
 Write = Callable[[str, Any], Path]
 
@@ -64,9 +64,9 @@ def test_orientation_is_obeyed(tmp_path: Path, orientation: int) -> None:
 def test_large_jpeg_is_decoded_small_but_never_below_what_is_needed(write: Write) -> None:
     file = write("large.jpg", gradient(640, 480))
     assert load_picture(file).size == (640, 480)
-    assert load_picture(file, at_least=64).size == (160, 120)
-    assert load_picture(file, at_least=300).size == (640, 480)
-    full, fast = load_picture(file), load_picture(file, at_least=128)
+    assert load_picture(file, min_side=64).size == (160, 120)
+    assert load_picture(file, min_side=300).size == (640, 480)
+    full, fast = load_picture(file), load_picture(file, min_side=128)
     transform = EvaluationTransform(64)
     assert (transform(full) - transform(fast)).abs().max() < 0.1
 
@@ -91,16 +91,16 @@ def encoded(suffix: str) -> bytes:
 )
 def test_corrupt_pictures_are_named(write: Write, name: str, content: bytes) -> None:
     file = write(name, content)
-    for at_least in (0, 1):
+    for min_side in (0, 1):
         with pytest.raises(DataError) as error:
-            load_picture(file, "train.json[4]", at_least)
+            load_picture(file, "train.json[4]", min_side)
         assert str(error.value).startswith(f"train.json[4]: picture {file} cannot be read (")
         assert error.value.kind == "corrupt picture"
         assert "\n" not in str(error.value)
 
 
 def test_a_bomb_is_an_error(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picture_files, "MOST_PIXELS", 500)
+    monkeypatch.setattr(picture_files, "MAX_PIXELS", 500)
     file = write("bomb.png", picture(0, 100, 100))
     with pytest.raises(
         DataError, match=r"is 100 x 100 pixels, more than 500 in all: .* UNIADAPTER_MOST_PIXELS"
@@ -187,7 +187,7 @@ def test_whole_area_without_chance_is_the_evaluation() -> None:
 
 
 def test_the_area_of_a_crop_has_limits() -> None:
-    assert TrainTransform(64, (0.2, 1.0)).at_least == 166  # 64 / sqrt(0.2 * 3/4)
+    assert TrainTransform(64, (0.2, 1.0)).min_side == 166  # 64 / sqrt(0.2 * 3/4)
     for scale in ((0.0, 1.0), (0.9, 0.5), (0.5, 1.5)):
         with pytest.raises(DataError, match=r"data\.scale"):
             TrainTransform(64, scale)

@@ -15,9 +15,16 @@ from PIL import Image
 
 from uniadapter.config import DataConfig
 from uniadapter.data.captions import load_retrieval
+from uniadapter.data.layouts.records import DataError
+from uniadapter.data.media.file_kinds import (
+    PICTURE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    explain_unreadable,
+    file_kind,
+    has_video_suffix,
+    is_video,
+)
 from uniadapter.data.media.images import load_picture
-from uniadapter.data.media.kinds import PICTURE_SUFFIXES, VIDEO_SUFFIXES, foreign, has_video_suffix, is_video, kind_of
-from uniadapter.data.media.records import DataError
 from uniadapter.data.media.video import load_frames, looks_like_video
 
 Write = Callable[[str, Any], Path]
@@ -53,7 +60,7 @@ def film(tmp_path: Path) -> Callable[[str], Path]:
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_a_video_is_read_as_one_whatever_it_is_called(film: Callable[[str], Path], name: str) -> None:
     file = film(name)
-    assert kind_of(file) == "video"
+    assert file_kind(file) == "video"
     assert looks_like_video(file)
     assert is_video(file) == (name != "a.jpg")
     assert not has_video_suffix("a.jpg")
@@ -95,8 +102,8 @@ FOUND = {
     "all.png": (b"PK\x03\x04....", "it is a ZIP archive", "unpack it"),
     "a.png": (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS", "git lfs pull"),
     "none.png": (b"", "it is empty, 0 bytes", "replace it"),
-    "noise.png": (b"\x07" * 99, "no format of pictures that is known", "replace it"),
-    "packed.png": (gzip.compress(b"x" * 99), "no format of pictures that is known", "replace it"),
+    "noise.png": (b"\x07" * 99, "not a known picture format", "replace it"),
+    "packed.png": (gzip.compress(b"x" * 99), "not a known picture format", "replace it"),
 }
 
 
@@ -112,7 +119,7 @@ def test_what_is_no_picture_is_called_what_it_is(write: Write, name: str) -> Non
 
 
 def test_avif_without_its_decoder() -> None:
-    assert foreign(b"\x00\x00\x00\x24ftypavif")[0] == "it is AVIF, which this Pillow lacks"
+    assert explain_unreadable(b"\x00\x00\x00\x24ftypavif")[0] == "it is AVIF, which this Pillow lacks"
 
 
 def test_a_plugin_is_used_where_there_is_one(tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,10 +18,10 @@ from PIL import Image
 
 from uniadapter.config import DataConfig
 from uniadapter.data.captions import load_retrieval
-from uniadapter.data.media import libav, limits, video
+from uniadapter.data.layouts.records import DataError
+from uniadapter.data.media import limits, pyav_reader, video
 from uniadapter.data.media.images import load_picture
-from uniadapter.data.media.limits import MOST_FRAMES, check_frames
-from uniadapter.data.media.records import DataError
+from uniadapter.data.media.limits import MAX_FRAMES, check_frames
 from uniadapter.data.media.video import load_clip, load_frames, looks_like_video
 
 Write = Callable[[str, Any], Path]
@@ -56,13 +56,13 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 @pytest.mark.parametrize("count", [1, 4])
-@pytest.mark.parametrize("at_least", [0, 64])
+@pytest.mark.parametrize("min_side", [0, 64])
 def test_a_claimed_size_is_refused_before_anything_is_decoded(
-    write: Write, name: str, count: int, at_least: int
+    write: Write, name: str, count: int, min_side: int
 ) -> None:
     file = write(name, BOMBS[name])
     with pytest.raises(DataError, match=r"pixels.*(save it smaller, or set UNIADAPTER_MOST|cut it into)") as error:
-        load_frames(file, "a.json[1]", count, at_least)
+        load_frames(file, "a.json[1]", count, min_side)
     assert error.value.kind in ("picture too large", "video too large")
     assert str(error.value).startswith("a.json[1]: ")
     assert len(str(error.value)) <= 300
@@ -111,13 +111,13 @@ def test_a_photograph_of_any_size_is_read_at_a_reduced_scale(
 ) -> None:
     """As decoded it counts: JPEGs of 200 million pixels come from telephones."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
-    monkeypatch.setattr("uniadapter.data.media.picture_files.MOST_PIXELS", 20_000)
+    monkeypatch.setattr("uniadapter.data.media.picture_files.MAX_PIXELS", 20_000)
     file = write("phone.jpg", gradient(640, 480))
-    assert load_picture(file, at_least=64).size == (160, 120)
+    assert load_picture(file, min_side=64).size == (160, 120)
     assert not recwarn.list
-    monkeypatch.setattr("uniadapter.data.media.picture_files.ENOUGH", 64)
+    monkeypatch.setattr("uniadapter.data.media.picture_files.REDUCED_SIDE", 64)
     assert load_picture(file).size == (160, 120)
-    monkeypatch.setattr("uniadapter.data.media.picture_files.ENOUGH", 400)
+    monkeypatch.setattr("uniadapter.data.media.picture_files.REDUCED_SIDE", 400)
     with pytest.raises(DataError, match="is 640 x 480 pixels"):
         load_picture(file)
 
@@ -125,8 +125,8 @@ def test_a_photograph_of_any_size_is_read_at_a_reduced_scale(
 def test_a_clip_in_full_size_is_bounded_as_a_whole(
     tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(libav, "MOST_CLIP_PIXELS", 20_000)
-    monkeypatch.setattr(video, "MOST_CLIP_PIXELS", 20_000)
+    monkeypatch.setattr(pyav_reader, "MAX_CLIP_PIXELS", 20_000)
+    monkeypatch.setattr(video, "MAX_CLIP_PIXELS", 20_000)
     shades = [gradient(160, 120), gradient(160, 120).rotate(180)]
     for name in ("a.gif", "a.png", "a.webp"):
         shades[0].save(tmp_path / name, save_all=True, append_images=shades[1:], duration=40)
@@ -136,14 +136,14 @@ def test_a_clip_in_full_size_is_bounded_as_a_whole(
     assert load_clip(tmp_path / "f", "x", 4)[0].size == (80, 60)
 
 
-@pytest.mark.parametrize("count", [-1, 0, MOST_FRAMES + 1, 100_000, 10**12])
+@pytest.mark.parametrize("count", [-1, 0, MAX_FRAMES + 1, 100_000, 10**12])
 def test_numbers_of_frames_that_no_clip_has(write: Write, count: int) -> None:
     file = write("a.png", picture(1))
     for call in (load_clip, load_frames):
         with pytest.raises(
             ValueError, match=rf"frames is {count}: a clip has at least 1 frame and at most 1024"
         ) as error:
-            call(file, "", count, at_least=0)
+            call(file, "", count, min_side=0)
         assert not isinstance(error.value, DataError)  # which would be skipped
     with pytest.raises(ValueError, match="eval_frames is 0"):
         check_frames(0, "eval_frames")
@@ -154,7 +154,7 @@ def test_a_file_of_gigabytes_is_not_read_into_memory(tmp_path: Path, write: Writ
     moving = [picture(n) for n in range(3)]
     moving[0].save(webp, save_all=True, append_images=moving[1:], duration=40)
     for file in (webp, write("a.png", picture(1))):
-        os.truncate(file, 2 * limits.MOST_BYTES)
+        os.truncate(file, 2 * limits.MAX_BYTES)
         with pytest.raises(DataError, match="has 1073741824 bytes, more than the 536870912"):
             load_frames(file, "", 2, 0)
 
@@ -188,7 +188,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, count: in
         assert not looks_like_video(tmp_path / name) or (tmp_path / name).is_dir()
         for call in (load_frames, load_clip):
             with pytest.raises(DataError) as error:
-                call(tmp_path / name, "a.json[3]", count, at_least=0)
+                call(tmp_path / name, "a.json[3]", count, min_side=0)
             wanted = "a folder without pictures" if name == "folder.png" and "video" in str(error.value) else reason
             assert wanted in str(error.value)
             assert len(str(error.value)) <= 300

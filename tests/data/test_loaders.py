@@ -20,24 +20,24 @@ from data_pictures import picture
 
 from uniadapter.config import ConfigError, DataConfig
 from uniadapter.data import samples
-from uniadapter.data.batches import Batch, EpochBatches, OrderedBatches
+from uniadapter.data.batches import Batch, EpochBatchSampler, SequentialBatchSampler
 from uniadapter.data.captions import load_retrieval
-from uniadapter.data.loaders import TrainLoader, _bounded, train_loader, visual_loader
+from uniadapter.data.layouts.records import DataError
+from uniadapter.data.loaders import TrainLoader, _worker_count, train_loader, visual_loader
 from uniadapter.data.media.images import EvaluationTransform, Normalisation, TrainTransform, load_picture
-from uniadapter.data.media.records import DataError
 from uniadapter.data.splits import RetrievalSplit
-from uniadapter.errors import mendable
+from uniadapter.errors import user_message
 
 Write = Callable[[str, Any], Path]
 
 
-def indices(batches: EpochBatches) -> list[list[int]]:
+def indices(batches: EpochBatchSampler) -> list[list[int]]:
     return [[row for load in batch for row in load.group[load.start : load.stop]] for batch in batches]
 
 
 @pytest.mark.parametrize("count, size", [(10, 4), (12, 4), (13, 4), (3, 8), (100, 7)])
 def test_an_epoch_covers_every_sample_once(count: int, size: int) -> None:
-    batches = EpochBatches(count, size, seed=1)
+    batches = EpochBatchSampler(count, size, seed=1)
     found = indices(batches)
     assert sorted(chain.from_iterable(found)) == list(range(count))
     assert len(found) == len(batches) == batches.batches_per_epoch == -(-count // size)
@@ -48,8 +48,8 @@ def test_an_epoch_covers_every_sample_once(count: int, size: int) -> None:
     "count, size, world", [(12, 4, 2), (13, 5, 2), (14, 6, 3), (20, 7, 3), (13, 4, 2), (14, 4, 3), (5, 4, 3)]
 )
 def test_processes_together_are_one_process(count: int, size: int, world: int) -> None:
-    one = indices(EpochBatches(count, size, seed=3, epoch=2))
-    shares = [indices(EpochBatches(count, size, seed=3, epoch=2, rank=rank, world=world)) for rank in range(world)]
+    one = indices(EpochBatchSampler(count, size, seed=3, epoch=2))
+    shares = [indices(EpochBatchSampler(count, size, seed=3, epoch=2, rank=rank, world=world)) for rank in range(world)]
     together = [list(chain.from_iterable(parts)) for parts in zip(*shares, strict=True)]
     joined = 0 < count % size < world  # the rest is too small to share, so it goes with the batch before it
     assert together == ([*one[:-2], one[-2] + one[-1]] if joined else one)
@@ -61,19 +61,19 @@ def test_processes_together_are_one_process(count: int, size: int, world: int) -
 
 
 def test_resuming_is_skipping_and_epochs_differ() -> None:
-    batches = EpochBatches(20, 3, seed=0, epoch=1)
+    batches = EpochBatchSampler(20, 3, seed=0, epoch=1)
     whole = list(batches)
     batches.set_epoch(1, start_batch=4)
     assert list(batches) == whole[4:]
     assert len(batches) == 3
-    assert list(EpochBatches(20, 3, seed=0, epoch=1, start_batch=4)) == whole[4:]
+    assert list(EpochBatchSampler(20, 3, seed=0, epoch=1, start_batch=4)) == whole[4:]
     batches.set_epoch(1, start_batch=7)
     assert list(batches) == []
     assert len(batches) == 0
     batches.set_epoch(2)
     assert [load.epoch for batch in batches for load in batch] == [2] * 20
     assert indices(batches) != [[load.group[0] for load in batch] for batch in whole]
-    assert indices(EpochBatches(20, 3, seed=9, epoch=2)) != indices(batches)
+    assert indices(EpochBatchSampler(20, 3, seed=9, epoch=2)) != indices(batches)
 
 
 def test_impossible_shares_are_refused() -> None:
@@ -83,17 +83,17 @@ def test_impossible_shares_are_refused() -> None:
         {"count": 8, "batch_size": 4, "world": 2, "rank": 2},
     ):
         with pytest.raises(ConfigError):
-            EpochBatches(seed=0, **arguments)
+            EpochBatchSampler(seed=0, **arguments)
     with pytest.raises(ConfigError):
-        OrderedBatches(3, 0)
+        SequentialBatchSampler(3, 0)
 
 
 def test_ordered_batches() -> None:
-    assert list(OrderedBatches(5, 2)) == [[0, 1], [2, 3], [4]]
-    shares = [list(OrderedBatches(7, 2, rank=rank, world=3)) for rank in range(3)]
+    assert list(SequentialBatchSampler(5, 2)) == [[0, 1], [2, 3], [4]]
+    shares = [list(SequentialBatchSampler(7, 2, rank=rank, world=3)) for rank in range(3)]
     assert shares == [[[0, 1]], [[2, 3]], [[4, 5], [6]]]
-    assert list(OrderedBatches(1, 2, rank=0, world=2)) == []
-    assert len(OrderedBatches(1, 2, rank=0, world=2)) == 0
+    assert list(SequentialBatchSampler(1, 2, rank=0, world=2)) == []
+    assert len(SequentialBatchSampler(1, 2, rank=0, world=2)) == 0
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_workers_do_not_change_what_is_drawn_in_any_epoch(split: RetrievalSplit)
         assert all(same(a, b) for a, b in zip(ours, theirs, strict=True))
         assert not any(same(a, b) for a in ours for b in previous) or (epoch, start) == (1, 2)
         previous = ours
-    assert helped._loader.num_workers == _bounded(2, 3)
+    assert helped._loader.num_workers == _worker_count(2, 3)
 
 
 def test_workers_can_be_started_afresh(split: RetrievalSplit) -> None:
@@ -272,10 +272,10 @@ def test_a_killed_worker_is_one_line_and_no_hang(
 def test_a_worker_lost_in_the_middle_of_a_step_is_one_line_too() -> None:
     """Torch's signal handler raises wherever the main process stands."""
     lost = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
-    assert "set data.workers lower" in (mendable(lost) or "")
+    assert "set data.workers lower" in (user_message(lost) or "")
     small = RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that ...")
-    assert "/dev/shm" in (mendable(small) or "")
-    assert mendable(RuntimeError("something else")) is None
+    assert "/dev/shm" in (user_message(small) or "")
+    assert user_message(RuntimeError("something else")) is None
 
 
 @pytest.mark.parametrize("frames, eval_frames", [(-1, 0), (0, 0), (1, 100_000), (100_000, 0)])
@@ -302,7 +302,7 @@ def test_clips_of_few_frames_are_counted_once_a_split(
         for _ in range(2):
             list(visual_loader(split, DataConfig(frames=4, workers=workers), size=16, batch_size=2))
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert said == ["test: 2 of 4 videos have fewer frames than are taken, so frames come twice: see data.frames"]
+    assert said == ["test: 2 of 4 videos have fewer frames than data.frames, so frames are repeated"]
     caplog.clear()
     training = load_retrieval(write("own.json", rows), DataConfig(), "train")
     batches = train_loader(training, DataConfig(frames=8, workers=0), size=16, batch_size=2, seed=0)

@@ -14,8 +14,8 @@ from data_pictures import picture
 
 from uniadapter.config import DataConfig
 from uniadapter.data.captions import load_retrieval
+from uniadapter.data.layouts.records import DataError
 from uniadapter.data.layouts.vqa_files import read_results, read_vqa_annotations, read_vqa_questions
-from uniadapter.data.media.records import DataError
 from uniadapter.data.questions import load_questions, read_answer_list
 
 Write = Callable[[str, Any], Path]

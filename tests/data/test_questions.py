@@ -11,8 +11,8 @@ import pytest
 from data_pictures import picture
 
 from uniadapter.config import DataConfig
-from uniadapter.data.media.records import DataError
-from uniadapter.data.questions import frequent_answers, load_questions, read_answer_list, weighed
+from uniadapter.data.layouts.records import DataError
+from uniadapter.data.questions import answer_weights, frequent_answers, load_questions, read_answer_list
 
 Write = Callable[[str, Any], Path]
 TEN = ["red"] * 6 + ["dark red"] * 3 + ["Blue"]
@@ -150,8 +150,8 @@ def test_lists_of_answers(content: object, expected: list[str], tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [([], "empty list"), (["yes", " "], r"answer_list\.json\[1\]: an answer is an empty text"), ([1], "list of texts"),
-     ("yes", "list of texts")],
+    [([], "empty list"), (["yes", " "], r"answer_list\.json\[1\]: an answer is empty"), ([1], "list of strings"),
+     ("yes", "list of strings")],
 )  # fmt: skip
 def test_lists_of_answers_that_are_none(content: object, message: str, tmp_path: Path) -> None:
     file = tmp_path / "answer_list.json"
@@ -161,5 +161,5 @@ def test_lists_of_answers_that_are_none(content: object, message: str, tmp_path:
 
 
 def test_weights_are_shares() -> None:
-    assert weighed(["Yes", "yes", "no", " YES "]) == {"yes": 0.75, "no": 0.25}
-    assert weighed(()) == {}
+    assert answer_weights(["Yes", "yes", "no", " YES "]) == {"yes": 0.75, "no": 0.25}
+    assert answer_weights(()) == {}

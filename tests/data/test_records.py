@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from uniadapter.data.layouts import sources
+from uniadapter.data.layouts import annotation_file
+from uniadapter.data.layouts.records import DataError, ErrorPolicy, Record
 from uniadapter.data.layouts.registry import read_records
-from uniadapter.data.media.files import resolve_visual
-from uniadapter.data.media.records import DataError, ErrorPolicy, Record
+from uniadapter.data.media.paths import resolve_visual
 
 Write = Callable[[str, Any], Path]
 
@@ -78,13 +78,13 @@ def test_csv_with_quotes_and_byte_order_mark(write: Write) -> None:
     ],
 )
 def test_unusable_files(write: Write, on_error: Any, name: str, content: Any, message: str) -> None:
-    file, problems = write(name, content), ErrorPolicy(on_error)
+    file, policy = write(name, content), ErrorPolicy(on_error)
     if on_error == "skip" and "dataset, " not in message and isinstance(content, dict):
-        assert list(read_records(file, problems)) == []
-        assert problems.skipped == {"missing field": 1}
+        assert list(read_records(file, policy)) == []
+        assert policy.skipped == {"missing field": 1}
         return
     with pytest.raises(DataError) as error:
-        list(read_records(file, problems))
+        list(read_records(file, policy))
     assert message in str(error.value)
     assert str(file) in str(error.value)
     assert "\n" not in str(error.value)
@@ -118,9 +118,9 @@ def test_bad_records_are_named_or_skipped_and_counted(write: Write, row: Any, ki
         read(file)
     assert str(error.value).startswith(f"{file}{message}")
     assert "\n" not in str(error.value)
-    problems = ErrorPolicy("skip")
-    assert len(list(read_records(file, problems))) == 2
-    assert problems.skipped == {kind: 1}
+    policy = ErrorPolicy("skip")
+    assert len(list(read_records(file, policy))) == 2
+    assert policy.skipped == {kind: 1}
 
 
 @pytest.mark.parametrize(
@@ -138,9 +138,9 @@ def test_bad_lines(write: Write, name: str, content: Any, kind: str, message: st
     with pytest.raises(DataError) as error:
         read(file)
     assert str(error.value).startswith(f"{file}{message}")
-    problems = ErrorPolicy("skip")
-    assert len(list(read_records(file, problems))) == 1
-    assert problems.skipped == {kind: 1}
+    policy = ErrorPolicy("skip")
+    assert len(list(read_records(file, policy))) == 1
+    assert policy.skipped == {kind: 1}
 
 
 def test_records_stream_before_the_error(write: Write) -> None:
@@ -167,10 +167,10 @@ def test_a_small_file_takes_little_memory(tmp_path: Path, monkeypatch: pytest.Mo
     file.write_text('[{"image": "a.png", "caption": "a"}]')
     tracemalloc.start()
     try:
-        assert sources.read_json(file) == [{"image": "a.png", "caption": "a"}]
+        assert annotation_file.read_json(file) == [{"image": "a.png", "caption": "a"}]
         assert tracemalloc.get_traced_memory()[1] < 1 << 24
     finally:
         tracemalloc.stop()
-    monkeypatch.setattr(sources, "_MOST", 10)
+    monkeypatch.setattr(annotation_file, "_MAX_BYTES", 10)
     with pytest.raises(DataError, match=r"rows\.json is not JSON \(it holds more than"):
-        sources.read_json(file)
+        annotation_file.read_json(file)

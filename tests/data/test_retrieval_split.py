@@ -12,8 +12,8 @@ from data_pictures import picture
 
 from uniadapter.config import DataConfig
 from uniadapter.data.captions import from_dataset, load_retrieval
+from uniadapter.data.layouts.records import DataError
 from uniadapter.data.media.images import load_picture
-from uniadapter.data.media.records import DataError
 from uniadapter.data.splits import RetrievalSplit
 
 Write = Callable[[str, Any], Path]
@@ -120,7 +120,7 @@ def test_broken_pictures_leave_a_gallery_but_not_the_training_rows(write: Write)
 
 
 def test_nothing_usable_is_an_error_even_when_skipping(write: Write) -> None:
-    with pytest.raises(DataError, match="not one usable picture or video with a caption"):
+    with pytest.raises(DataError, match="no usable picture or video with a caption"):
         load_retrieval(write("a.json", []), SKIP, "train")
     file = write("b.json", [{"image": "none.png", "caption": "x"}])
     with pytest.raises(DataError, match="left out: 1 missing picture"):
@@ -145,7 +145,7 @@ def test_a_sequence_of_mappings(write: Write) -> None:
         from_dataset(rows, "img", name="own")
     with pytest.raises(DataError, match=r"^own\[0\] is of type list: it should be a mapping"):
         from_dataset([["img"]], name="own")  # type: ignore[list-item]
-    with pytest.raises(DataError, match=r"^own\[0\]: column 'img' should hold a text"):
+    with pytest.raises(DataError, match=r"^own\[0\]: column 'img' should hold a string"):
         from_dataset(rows, "img", "img", name="own")
 
 

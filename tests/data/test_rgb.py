@@ -138,6 +138,6 @@ def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch, mode: str) -> No
     assert (of(picture) == whole).all()
     monkeypatch.setattr(rgb, "_LARGE", 1000)
     assert (of(picture) == whole).all()  # sides of 2,048 it has not
-    small = to_rgb(picture, at_least=10)
+    small = to_rgb(picture, min_side=10)
     assert small.size == (17, 13)
     assert small.tobytes() == Image.fromarray(whole).reduce(3).tobytes()

@@ -14,21 +14,23 @@ from data_pictures import picture
 from torch import Tensor
 
 from uniadapter.config import ConfigError, DataConfig, RunConfig
-from uniadapter.data.batches import Batch, EpochBatches, Load, share
+from uniadapter.data.batches import Batch, EpochBatchSampler, LoadRequest, shard_bounds
 from uniadapter.data.captions import load_retrieval
 from uniadapter.data.loaders import TrainLoader, train_loader
 from uniadapter.data.splits import RetrievalSplit
-from uniadapter.processes.random_draws import permutation
+from uniadapter.processes.seeds import permutation
 
 OWNERS = [n % 7 if n % 3 else 7 + n % 2 for n in range(53)]  # nine visuals of two to nine samples, all mixed
 Write = Callable[[str, Any], Path]
 
 
-def loads(**settings: Any) -> list[list[Load]]:
-    return list(EpochBatches(53, **{"batch_size": 10, "seed": 3, "owners": OWNERS, "together": 4, **settings}))
+def loads(**settings: Any) -> list[list[LoadRequest]]:
+    return list(
+        EpochBatchSampler(53, **{"batch_size": 10, "seed": 3, "sample_visuals": OWNERS, "together": 4, **settings})
+    )
 
 
-def rows(batches: list[list[Load]]) -> list[list[int]]:
+def rows(batches: list[list[LoadRequest]]) -> list[list[int]]:
     return [[row for load in batch for row in load.group[load.start : load.stop]] for batch in batches]
 
 
@@ -40,9 +42,9 @@ def test_one_at_a_time_is_the_permutation_of_all_samples(owners: list[int] | Non
         expected = []
         for begin in range(0, 53, 10):
             indices = order[begin : begin + 10]
-            low, high = share(len(indices), rank, world)
-            expected.append([Load(epoch, (index,), 0, 1) for index in indices[low:high]])
-        assert loads(together=1, owners=owners, epoch=epoch, rank=rank, world=world) == expected
+            low, high = shard_bounds(len(indices), rank, world)
+            expected.append([LoadRequest(epoch, (index,), 0, 1) for index in indices[low:high]])
+        assert loads(together=1, sample_visuals=owners, epoch=epoch, rank=rank, world=world) == expected
 
 
 def test_groups_are_of_one_visual_and_cover_every_sample_once() -> None:
@@ -65,7 +67,7 @@ def test_groups_are_of_one_visual_and_cover_every_sample_once() -> None:
 
 def test_groups_stand_anywhere() -> None:
     owners = [n // 5 for n in range(500)] + [100 + n for n in range(100)]  # groups of four, of one, and visuals of one
-    batches = EpochBatches(600, 600, seed=0, owners=owners, together=4)
+    batches = EpochBatchSampler(600, 600, seed=0, sample_visuals=owners, together=4)
     places: list[list[float]] = [[], [], []]
     neighbours = 0
     for epoch in range(20):
@@ -210,7 +212,7 @@ def test_too_few_readable_samples_are_repeated(write: Write) -> None:
 
 
 def test_what_cannot_go_together_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^data.together is 4: retrieval's batches want different visuals"):
+    with pytest.raises(ConfigError, match=r"^data.together is 4: a retrieval batch needs distinct visuals"):
         RunConfig(data=DataConfig(together=4))
     RunConfig(task="vqa", data=DataConfig(together=4))
     RunConfig(task="caption", data=DataConfig(together=4))

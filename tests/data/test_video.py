@@ -18,11 +18,18 @@ from av.stream import Disposition
 from data_pictures import gradient, picture
 from PIL import Image
 
-from uniadapter.data.media import clips, libav
-from uniadapter.data.media.kinds import has_video_suffix
-from uniadapter.data.media.records import DataError
-from uniadapter.data.media.timeline import Entry, draw_positions, places, shown_at, spans, wanted_times
-from uniadapter.data.media.video import frame_places, load_clip, looks_like_video
+from uniadapter.data.layouts.records import DataError
+from uniadapter.data.media import pyav_reader, video_decoding
+from uniadapter.data.media.file_kinds import has_video_suffix
+from uniadapter.data.media.frame_times import (
+    PacketInfo,
+    frame_indices,
+    frame_indices_by_time,
+    frame_timestamps,
+    sample_positions,
+    spans,
+)
+from uniadapter.data.media.video import load_clip, looks_like_video, sample_frame_indices
 
 Write = Callable[[str, Any], Path]
 BITS = 8
@@ -104,55 +111,57 @@ def every_frame(file: Path) -> list[Image.Image]:
 
 
 def test_places_are_middles_of_equal_segments() -> None:
-    assert frame_places(80, 8, None) == [5, 15, 25, 35, 45, 55, 65, 75]
-    assert frame_places(8, 8, None) == list(range(8))
-    assert frame_places(3, 8, None) == [0, 0, 0, 1, 1, 2, 2, 2]
-    assert frame_places(1, 4, None) == [0, 0, 0, 0]
-    assert frame_places(5, 1, None) == [2]
+    assert sample_frame_indices(80, 8, None) == [5, 15, 25, 35, 45, 55, 65, 75]
+    assert sample_frame_indices(8, 8, None) == list(range(8))
+    assert sample_frame_indices(3, 8, None) == [0, 0, 0, 1, 1, 2, 2, 2]
+    assert sample_frame_indices(1, 4, None) == [0, 0, 0, 0]
+    assert sample_frame_indices(5, 1, None) == [2]
 
 
 def test_random_places_are_uniform_in_their_segments() -> None:
-    drawn = [frame_places(10, 4, random.Random(seed)) for seed in range(2000)]
+    drawn = [sample_frame_indices(10, 4, random.Random(seed)) for seed in range(2000)]
     assert all(places == sorted(places) for places in drawn)
     first = [places[0] for places in drawn]  # of [0, 2.5): frame 2 half as often as 0 and 1
     shares = [first.count(number) / len(first) for number in range(3)]
     assert set(first) == {0, 1, 2}
     assert np.allclose(shares, [0.4, 0.4, 0.2], atol=0.04)
     assert {places[-1] for places in drawn} == {7, 8, 9}
-    assert frame_places(10, 4, random.Random(5)) == drawn[5]
+    assert sample_frame_indices(10, 4, random.Random(5)) == drawn[5]
 
 
 def test_nonsense_counts_are_the_callers_fault() -> None:
     for total, count in ((0, 8), (8, 0)):
         with pytest.raises(ValueError, match="frame"):
-            frame_places(total, count, None)
+            sample_frame_indices(total, count, None)
 
 
 @pytest.mark.parametrize("total", [1, 5, 16, 57, 250])
 def test_time_and_number_agree_on_a_constant_rate(total: int) -> None:
     for rng in (None, random.Random(total)):
-        positions = draw_positions(8, rng)
-        assert shown_at([7 + 512 * n for n in range(total)], 7 + 512 * total, positions) == places(total, positions)
+        positions = sample_positions(8, rng)
+        assert frame_indices_by_time([7 + 512 * n for n in range(total)], 7 + 512 * total, positions) == frame_indices(
+            total, positions
+        )
 
 
-def entries(stamps: Sequence[int | None], keys: Sequence[int] = (0,), duration: int = 1) -> list[Entry]:
-    return [Entry(pts, duration, number in keys, True) for number, pts in enumerate(stamps)]
+def entries(stamps: Sequence[int | None], keys: Sequence[int] = (0,), duration: int = 1) -> list[PacketInfo]:
+    return [PacketInfo(pts, duration, number in keys, True) for number, pts in enumerate(stamps)]
 
 
 def test_broken_timestamps_are_not_trusted() -> None:
-    positions = draw_positions(2, None)
-    assert wanted_times(entries([0, 1, 2, 3]), positions, 25) == [1, 3]
-    assert wanted_times(entries([0, 1, None, 3]), positions, 25) is None
-    assert wanted_times(entries([0, 1, 1, 3]), positions, 25) is None
-    assert wanted_times(entries([0, 1, 2, 25 * 3600]), positions, 25) is None  # an hour for one picture
-    assert wanted_times(entries([*range(100, 200), *range(100)]), positions, 25) is None  # starts anew
-    assert wanted_times(entries([0, 1, 2, 3], duration=10**9), positions, 25) == [1, 3]
-    assert wanted_times([], positions, 25) is None
+    positions = sample_positions(2, None)
+    assert frame_timestamps(entries([0, 1, 2, 3]), positions, 25) == [1, 3]
+    assert frame_timestamps(entries([0, 1, None, 3]), positions, 25) is None
+    assert frame_timestamps(entries([0, 1, 1, 3]), positions, 25) is None
+    assert frame_timestamps(entries([0, 1, 2, 25 * 3600]), positions, 25) is None  # an hour for one picture
+    assert frame_timestamps(entries([*range(100, 200), *range(100)]), positions, 25) is None  # starts anew
+    assert frame_timestamps(entries([0, 1, 2, 3], duration=10**9), positions, 25) == [1, 3]
+    assert frame_timestamps([], positions, 25) is None
 
 
 def test_hidden_packets_are_decoded_but_not_taken() -> None:
-    packets = [Entry(-2, 1, True, False), Entry(-1, 1, False, False), *entries([0, 1, 2, 3], keys=())]
-    wanted = wanted_times(packets, draw_positions(4, None), 25)
+    packets = [PacketInfo(-2, 1, True, False), PacketInfo(-1, 1, False, False), *entries([0, 1, 2, 3], keys=())]
+    wanted = frame_timestamps(packets, sample_positions(4, None), 25)
     assert wanted == [0, 1, 2, 3]
     assert [(span.first, span.last) for span in spans(packets, wanted, True)] == [(0, 5)]
 
@@ -164,7 +173,7 @@ def test_spans_start_at_the_keyframe_that_the_frame_needs() -> None:
     assert [(span.first, span.last) for span in spans(packets, [5], True)] == [(0, 6)]
     assert [(span.first, span.last) for span in spans(packets, [1, 7], True)] == [(0, 2), (4, 7)]
     merged = spans(packets, [6, 4], True)
-    assert [(span.first, span.last, span.wanted) for span in merged] == [(0, 5, (4, 6))]
+    assert [(span.first, span.last, span.timestamps) for span in merged] == [(0, 5, (4, 6))]
     assert spans(packets, [7], False)[0].first == 0
 
 
@@ -199,7 +208,7 @@ def test_frames_of_containers(tmp_path: Path, name: str, how: dict[str, Any]) ->
     for seed in (None, 1, 2):
         rng, again = (None, None) if seed is None else (random.Random(seed), random.Random(seed))
         clip = load_clip(file, "x", 8, rng)
-        expected = frame_places(40, 8, again)
+        expected = sample_frame_indices(40, 8, again)
         assert [(frame.mode, frame.size) for frame in clip] == [("RGB", (64, 48))] * 8
         assert max(abs(got - want) for got, want in zip(numbers(clip), expected, strict=True)) <= (name[0] == "v")
         assert all(frame.tobytes() == plain[number_of(frame)].tobytes() for frame in clip)
@@ -208,9 +217,9 @@ def test_frames_of_containers(tmp_path: Path, name: str, how: dict[str, Any]) ->
 def test_only_what_is_needed_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = movie(tmp_path / "a.mp4", 200, gop=10, options={**X264, "bf": "0", "sc_threshold": "0"})
     fed = []
-    decode = libav.Reader.decode
+    decode = pyav_reader.Reader.decode
     monkeypatch.setattr(
-        libav.Reader, "decode", lambda self, packet, *how: fed.append(packet) or decode(self, packet, *how)
+        pyav_reader.Reader, "decode", lambda self, packet, *how: fed.append(packet) or decode(self, packet, *how)
     )
     assert numbers(load_clip(file, "x", 4)) == [25, 75, 125, 175]
     assert len(fed) == 4 * 6
@@ -222,9 +231,9 @@ def test_seeking_takes_the_same_frames(tmp_path: Path, monkeypatch: pytest.Monke
     file = movie(tmp_path / name, 100, gop=15, **how)
     held = [load_clip(file, "x", 8, seed and random.Random(seed)) for seed in (None, 1, 2, 3)]
     seeks = []
-    seek = libav.Reader.seek
-    monkeypatch.setattr(libav.Reader, "seek", lambda self, ticks: seeks.append(ticks) or seek(self, ticks))
-    monkeypatch.setattr(libav, "HELD_BYTES", 0)
+    seek = pyav_reader.Reader.seek
+    monkeypatch.setattr(pyav_reader.Reader, "seek", lambda self, ticks: seeks.append(ticks) or seek(self, ticks))
+    monkeypatch.setattr(pyav_reader, "MAX_HELD_BYTES", 0)
     for seed, clip in zip((None, 1, 2, 3), held, strict=True):
         sought = load_clip(file, "x", 8, seed and random.Random(seed))
         assert numbers(sought) == numbers(clip)
@@ -235,30 +244,32 @@ def test_seeking_takes_the_same_frames(tmp_path: Path, monkeypatch: pytest.Monke
 def test_large_files_that_cannot_be_sought_in_are_read_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = [movie(tmp_path / "a.264", container="h264"), movie(tmp_path / "a.gif", codec="gif", pixels="rgb8")]
     held = [numbers(load_clip(file, "x", 8)) for file in files]
-    monkeypatch.setattr(libav, "HELD_BYTES", 0)
-    assert [numbers(load_clip(file, "x", 8)) for file in files] == held == [frame_places(60, 8, None)] * 2
+    monkeypatch.setattr(pyav_reader, "MAX_HELD_BYTES", 0)
+    assert [numbers(load_clip(file, "x", 8)) for file in files] == held == [sample_frame_indices(60, 8, None)] * 2
 
 
 def test_variable_rate_is_sampled_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Ten frames in the first second, then one that stays for seven.
     stamps = [*range(0, 10), 10, 80]
     file = encode(tmp_path / "a.mp4", [numbered(n) for n in range(12)], stamps=stamps, rate=10, options={"bf": "0"})
-    expected = [4 if position < 1 else 10 for position in draw_positions(8, None)]
+    expected = [4 if position < 1 else 10 for position in sample_positions(8, None)]
     with av.open(str(file)) as container:
         end = container.streams.video[0].duration * float(container.streams.video[0].time_base)
     assert end == pytest.approx(8.1)
     assert numbers(load_clip(file, "x", 8))[1:] == expected[1:]
     assert numbers(load_clip(file, "x", 81)) == [*range(10), *[10] * 70, 11]
-    monkeypatch.setattr(libav, "HELD_BYTES", 0)
+    monkeypatch.setattr(pyav_reader, "MAX_HELD_BYTES", 0)
     assert numbers(load_clip(file, "x", 81)) == [*range(10), *[10] * 70, 11]
 
 
 def test_without_timestamps_frames_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = movie(tmp_path / "a.mp4", 37)
     by_time = numbers(load_clip(file, "x", 8))
-    entry = libav.entry
-    monkeypatch.setattr(clips, "entry", lambda packet: Entry(None, 0, entry(packet).key, True))
-    assert numbers(load_clip(file, "x", 8)) == frame_places(37, 8, None) == by_time
+    entry = pyav_reader.packet_info
+    monkeypatch.setattr(
+        video_decoding, "packet_info", lambda packet: PacketInfo(None, 0, entry(packet).is_keyframe, True)
+    )
+    assert numbers(load_clip(file, "x", 8)) == sample_frame_indices(37, 8, None) == by_time
 
 
 def test_a_few_frames_are_repeated(tmp_path: Path) -> None:
@@ -366,12 +377,12 @@ def test_an_empty_folder_says_so(tmp_path: Path) -> None:
 def test_content_counts_and_not_the_name(tmp_path: Path, write: Write) -> None:
     film = movie(tmp_path / "a.mp4", 16).rename(tmp_path / "film.jpg")
     assert looks_like_video(film)
-    assert numbers(load_clip(film, "x", 8)) == frame_places(16, 8, None)
+    assert numbers(load_clip(film, "x", 8)) == sample_frame_indices(16, 8, None)
     still = write("still.png", gradient(40, 20)).rename(tmp_path / "still.mp4")
     assert not looks_like_video(still)
     assert [frame.tobytes() for frame in load_clip(still, "x", 2)] == [gradient(40, 20).tobytes()] * 2
     odd = movie(tmp_path / "b.mkv", 16).rename(tmp_path / "a: b%20c?.mp4")
-    assert numbers(load_clip(odd, "x", 8)) == frame_places(16, 8, None)
+    assert numbers(load_clip(odd, "x", 8)) == sample_frame_indices(16, 8, None)
     assert looks_like_video(tmp_path / "absent.MP4")
     assert not looks_like_video(tmp_path / "absent.jpg")
     assert looks_like_video(write("cut.mp4", b"\x00" * 100))
@@ -392,31 +403,31 @@ def test_playlists_open_nothing(tmp_path: Path, write: Write) -> None:
 def test_a_huge_frame_is_scaled_down_as_it_is_decoded(tmp_path: Path) -> None:
     wide = [np.asarray(gradient(16000, 128)), np.asarray(gradient(16000, 128))]
     file = encode(tmp_path / "wide.mp4", wide, codec="mjpeg", pixels="yuvj420p")
-    clip = load_clip(file, "x", 2, at_least=32)
+    clip = load_clip(file, "x", 2, min_side=32)
     assert [frame.size for frame in clip] == [(4000, 32)] * 2
     expected = np.asarray(gradient(4000, 32), float)
     assert np.abs(np.asarray(clip[0], float) - expected)[1:-1, 8:-8].mean() < 4
-    assert load_clip(file, "x", 1, at_least=500)[0].size == (16000, 128)
+    assert load_clip(file, "x", 1, min_side=500)[0].size == (16000, 128)
 
 
 def test_shrinking_keeps_the_shape() -> None:
-    assert libav.shrunk(1920, 1080, 448) == (796, 448)
-    assert libav.shrunk(1080, 1920, 448) == (448, 796)
-    assert libav.shrunk(320, 240, 448) == (320, 240)
-    assert libav.shrunk(320, 240, 0) == (320, 240)
+    assert pyav_reader.reduced_size(1920, 1080, 448) == (796, 448)
+    assert pyav_reader.reduced_size(1080, 1920, 448) == (448, 796)
+    assert pyav_reader.reduced_size(320, 240, 448) == (320, 240)
+    assert pyav_reader.reduced_size(320, 240, 0) == (320, 240)
 
 
 def test_large_frames_of_a_folder_and_a_webp_are_reduced(tmp_path: Path, write: Write) -> None:
     write("f/1.png", gradient(640, 480))
-    assert load_clip(tmp_path / "f", "x", 1, at_least=100)[0].size == (160, 120)
+    assert load_clip(tmp_path / "f", "x", 1, min_side=100)[0].size == (160, 120)
     big = [gradient(640, 480), gradient(640, 480).rotate(180)]
     big[0].save(tmp_path / "a.webp", save_all=True, append_images=big[1:], duration=40)
-    assert load_clip(tmp_path / "a.webp", "x", 2, at_least=100)[1].size == (160, 120)
+    assert load_clip(tmp_path / "a.webp", "x", 2, min_side=100)[1].size == (160, 120)
 
 
 def test_too_many_pixels_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = movie(tmp_path / "a.mp4", 4)
-    monkeypatch.setattr(libav, "MOST_FRAME_PIXELS", 1000)
+    monkeypatch.setattr(pyav_reader, "MAX_FRAME_PIXELS", 1000)
     with pytest.raises(DataError, match=r"is 64 x 48 pixels, more than 1000 .* UNIADAPTER_MOST_PIXELS") as error:
         load_clip(file, "x", 2)
     assert error.value.kind == "video too large"
@@ -549,7 +560,7 @@ def test_flipped_bits_never_surface_as_anything_else(tmp_path: Path, name: str) 
             broken[rng.randrange(len(broken) // 20, len(broken))] ^= 1 << rng.randrange(8)
         source.write_bytes(broken)
         try:
-            clip = load_clip(source, "x", 8, at_least=16)
+            clip = load_clip(source, "x", 8, min_side=16)
         except DataError as error:
             kinds.add(error.kind)
             continue
@@ -583,22 +594,22 @@ def test_a_file_that_claims_ten_hours_is_read_at_once(tmp_path: Path) -> None:
         content[at : at + 4] = (0x7FFFFFFF).to_bytes(4, "big")
     (tmp_path / "claims.mp4").write_bytes(content)
     start = time.perf_counter()
-    assert numbers(load_clip(tmp_path / "claims.mp4", "x", 8)) == frame_places(50, 8, None)
+    assert numbers(load_clip(tmp_path / "claims.mp4", "x", 8)) == sample_frame_indices(50, 8, None)
     far = movie(tmp_path / "far.mkv", 51, stamps=[*range(50), 25 * 36000])
-    assert numbers(load_clip(far, "x", 8)) == frame_places(51, 8, None)
+    assert numbers(load_clip(far, "x", 8)) == sample_frame_indices(51, 8, None)
     assert time.perf_counter() - start < 2
 
 
 def test_large_files_that_claim_ten_hours_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libav, "HELD_BYTES", 0)
+    monkeypatch.setattr(pyav_reader, "MAX_HELD_BYTES", 0)
     far = movie(tmp_path / "far.mkv", 51, stamps=[*range(50), 25 * 36000])
-    assert numbers(load_clip(far, "x", 8)) == frame_places(51, 8, None)
+    assert numbers(load_clip(far, "x", 8)) == sample_frame_indices(51, 8, None)
 
 
-@pytest.mark.parametrize("limit", ["PROCESSOR_SECONDS", "WALL_SECONDS", "MOST_DECODED", "MOST_PACKETS"])
+@pytest.mark.parametrize("limit", ["PROCESSOR_SECONDS", "WALL_SECONDS", "MAX_DECODED_PACKETS", "MAX_PACKETS"])
 def test_what_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     file = movie(tmp_path / "a.mp4", 60)
-    monkeypatch.setattr(libav, limit, 0)
+    monkeypatch.setattr(pyav_reader, limit, 0)
     error = failure(file)
     assert error.kind == "too long to decode"
     assert "encode it smaller" in str(error)
@@ -619,10 +630,10 @@ def test_nothing_is_printed_and_files_are_closed(tmp_path: Path, capfd: pytest.C
 
 def test_no_threads_are_started(tmp_path: Path) -> None:
     file = movie(tmp_path / "a.mp4", 30)
-    reader = libav.Reader(file)
+    reader = pyav_reader.Reader(file)
     assert reader._decoder.thread_count == 1
     reader.close()
     load_clip(file, "x", 8)
     before = psutil.Process().num_threads()
-    load_clip(file, "x", 8, at_least=16)
+    load_clip(file, "x", 8, min_side=16)
     assert psutil.Process().num_threads() == before

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from uniadapter.app.parsing import UsageError, config_path, parse_run, read_config
-from uniadapter.config import ConfigError, DataConfig, Layout
+from uniadapter.config import ConfigError, DataConfig, LayoutName
 from uniadapter.data.captions import from_dataset, load_retrieval
 from uniadapter.data.layouts.msrvtt import training_split
+from uniadapter.data.layouts.records import DataError, ErrorPolicy
 from uniadapter.data.layouts.registry import LAYOUTS, detect_layout, read_records
-from uniadapter.data.media.files import find_visual
-from uniadapter.data.media.kinds import VIDEO_SUFFIXES
-from uniadapter.data.media.records import DataError, ErrorPolicy
+from uniadapter.data.media.file_kinds import VIDEO_SUFFIXES
+from uniadapter.data.media.paths import find_visual
 from uniadapter.data.splits import RetrievalSplit
 
 Write = Callable[[str, Any], Path]
@@ -274,7 +274,7 @@ def test_two_videos_are_never_one_file(write: Write, place: Callable[..., None])
     place("a.mp4")
     rows = [{"video": "a.mp4", "caption": "x"}, {"video": "a.mov", "caption": "y"}]
     file = write("own.json", rows)
-    assert refused(file, "would stand for both").kind == "file of two videos"
+    assert refused(file, "would be used for both").kind == "file of two videos"
     assert load(file, on_error="skip").skipped == {"file of two videos": 1}
 
 
@@ -296,7 +296,7 @@ SENTENCE = {"video_id": "video1", "caption": "x"}
         (
             [SENTENCE, {"video_id": "video99", "caption": "y"}],
             "unknown video_id",
-            "[1]: video_id 'video99' is not among",
+            "[1]: video_id 'video99' is not in",
         ),
         ([SENTENCE, {"video_id": "video1"}], "missing field", "[1]: no field 'caption' (it has video_id)"),
         ([{"caption": "y"}, SENTENCE], "missing field", "[0]: no field 'video_id' (it has caption)"),
@@ -344,7 +344,7 @@ def test_files_that_cannot_be_used(write: Write, place: Callable[..., None], on_
     refused(file, f"{own} has no lists 'videos' and 'sentences'", captions=str(own), on_error=on_error)
     empty = write("empty.csv", "video_id\n")
     refused(empty, f"{empty} lists no video: check the file", captions=str(captions), on_error=on_error)
-    message = f"{captions} holds the captions of every split: name it as data.captions"
+    message = f"{captions} holds the captions of all splits: set data.captions to it"
     refused(captions, message, captions=str(captions), on_error=on_error)
     write("train_list.txt", " \n\n")
     refused(write("train_data.json", DIDEMO), "train_list.txt lists no video", on_error=on_error)
@@ -371,7 +371,7 @@ def test_layouts_by_name(write: Write, place: Callable[..., None]) -> None:
         load(file, layout="lmdb")
     with pytest.raises(DataError, match=unknown):
         list(read_records(file, ErrorPolicy(), "lmdb"))
-    assert set(get_args(Layout)) == {"auto", *LAYOUTS}
+    assert set(get_args(LayoutName)) == {"auto", *LAYOUTS}
     refused(file, f"{file}[0]: no field 'clip_name' (it has video, caption)", layout="alpro")
     with pytest.raises(UsageError) as error:
         parse_run("train", ["--data.layout", "lmdb"], lambda parser: None)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from uniadapter.data.media.records import DataError
+from uniadapter.data.layouts.records import DataError
 from uniadapter.evaluation import captioning
 from uniadapter.evaluation.captioning import caption_scores, tokenize_ptb, tokenize_simple
 

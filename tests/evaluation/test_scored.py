@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from uniadapter.data.questions import QuestionSplit, weighed
+from uniadapter.data.questions import QuestionSplit, answer_weights
 from uniadapter.evaluation.answering import Prediction
 from uniadapter.tasks.answering import score_answers
 
@@ -13,7 +13,7 @@ def split_of(*annotators: tuple[str, ...]) -> QuestionSplit:
     count = len(annotators)
     return QuestionSplit(
         "test", texts=["what is it"] * count, text_visual=[0] * count, question_ids=list(range(count)),
-        answers=[weighed(own) for own in annotators], annotators=list(annotators), kinds=[""] * count,
+        answers=[answer_weights(own) for own in annotators], annotators=list(annotators), kinds=[""] * count,
         question_types=[""] * count,
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from uniadapter.data.layouts.records import DataError
 from uniadapter.data.layouts.vqa_files import (
     Annotation,
     Question,
@@ -19,7 +20,6 @@ from uniadapter.data.layouts.vqa_files import (
     read_vqa_questions,
     write_results,
 )
-from uniadapter.data.media.records import DataError
 from uniadapter.evaluation.answer_text import CONTRACTIONS, normalise_answer
 from uniadapter.evaluation.vqa import exact_match, question_accuracy, vqa_accuracy
 
@@ -296,12 +296,12 @@ def test_official_files_are_read_in_order(tmp_path: Path) -> None:
         ({"annotations": [QUESTION]}, r"annotations\[0\]: no field 'answers' \(it has image_id, question, question_id"),
         ({"annotations": [{**OFFICIAL, "question_id": "5"}]}, "'question_id' is of type str: .* whole number"),
         ({"annotations": [{**OFFICIAL, "question_id": True}]}, "'question_id' is of type bool"),
-        ({"annotations": [{**OFFICIAL, "answer_type": None}]}, "'answer_type' is of type NoneType: .* a text"),
+        ({"annotations": [{**OFFICIAL, "answer_type": None}]}, "'answer_type' is of type NoneType: .* a string"),
         ({"annotations": [{**OFFICIAL, "answers": "down"}]}, "'answers' is of type str: .* a list"),
         ({"annotations": [{**OFFICIAL, "answers": []}]}, r"annotations\[0\]: the list of answers is empty"),
         ({"annotations": [{**OFFICIAL, "answers": ["down"]}]}, r"annotations\[0\]\.answers\[0\] is of type str"),
         ({"annotations": [{**OFFICIAL, "answers": [{"answer": 2}]}]}, r"answers\[0\]: field 'answer' is of type int"),
-        ({"annotations": [OFFICIAL, OFFICIAL]}, r"annotations\[1\]: question 262148000 stands in the file already"),
+        ({"annotations": [OFFICIAL, OFFICIAL]}, r"annotations\[1\]: question 262148000 is repeated"),
     ],
 )
 def test_annotation_files_that_are_wrong(tmp_path: Path, content: Any, message: str) -> None:
@@ -352,9 +352,9 @@ def test_results_that_cannot_be_written_leave_the_old_ones(tmp_path: Path, monke
     "content, message",
     [
         ({"1": "x"}, "should be a list of records"),
-        ([{"question_id": 1, "answer": "x"}] * 2, r"file\.json\[1\]: question 1 stands in the file already"),
+        ([{"question_id": 1, "answer": "x"}] * 2, r"file\.json\[1\]: question 1 is repeated"),
         ([{"question_id": 1}], r"file\.json\[0\]: no field 'answer' \(it has question_id\)"),
-        ([{"question_id": 1, "answer": 2}], "'answer' is of type int: it should be a text"),
+        ([{"question_id": 1, "answer": 2}], "'answer' is of type int: it should be a string"),
     ],
 )
 def test_result_files_that_are_wrong(tmp_path: Path, content: Any, message: str) -> None:

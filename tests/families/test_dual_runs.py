@@ -17,7 +17,7 @@ import uniadapter as ua
 from squares import COLOURS, captions, karpathy
 from test_video_commands import films
 from uniadapter.app.cli import main
-from uniadapter.embedded.scenes import read_specifications
+from uniadapter.embedded.emoji_scenes import read_specifications
 from uniadapter.errors import CheckpointError
 
 FAMILIES = ("clip", "siglip")

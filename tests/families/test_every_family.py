@@ -15,7 +15,7 @@ from scene_bases import BUILDERS, save_scene_base
 
 import uniadapter as ua
 from uniadapter.app.cli import main
-from uniadapter.embedded import resolve
+from uniadapter.embedded import resolve_embedded
 from uniadapter.model.families import families
 
 FAMILIES = [name for name in families() if name in BUILDERS]
@@ -28,7 +28,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("scenes")
     files = {}
     for split in ("train", "test"):
-        source = Path(resolve(f"embedded:scenes/{split}"))
+        source = Path(resolve_embedded(f"embedded:scenes/{split}"))
         rows = json.loads(source.read_text())[: 4 * SCENES]
         lines, seen = [], set()
         for row in rows:

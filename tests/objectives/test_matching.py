@@ -17,7 +17,7 @@ from uniadapter.objectives.matching import (
     matching_pairs,
     negative_uniforms,
 )
-from uniadapter.processes import random_draws as draws
+from uniadapter.processes import seeds as draws
 
 PARITY = Path(os.environ.get("UNIADAPTER_PARITY", Path(__file__).parents[1] / "parity"))
 CASES = sorted(PARITY.glob("retrieval_*.safetensors"))

@@ -18,7 +18,7 @@ from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
 from uniadapter.objectives.sigmoid import sigmoid_loss
 from uniadapter.objectives.softmax import softmax_loss
-from uniadapter.processes.distributed import barrier, gather_rows, share
+from uniadapter.processes.distributed import barrier, gather_row_counts, gather_rows
 
 IDS = torch.tensor([4, 1, 4, 2, 3])
 SPLITS = ((3, 2), (5, 0), (1, 4))
@@ -128,7 +128,7 @@ class Towers(nn.Module):
         """Both losses of this process's rows [n, 2, 4], weighed by them."""
         visual = F.normalize(self.visual(inputs[:, 0]), dim=-1)
         text = F.normalize(self.text(inputs[:, 1]), dim=-1)
-        all_ids, rows = gather_rows(ids), share(len(ids))
+        all_ids, rows = gather_rows(ids), gather_row_counts(len(ids))
         visuals, texts = gather_rows(visual, True), gather_rows(text, True)
         to_visual, scale = text @ visuals.T, self.scale.exp()
         pairs = sigmoid_loss(to_visual, ids, all_ids, scale, self.bias)

@@ -17,7 +17,7 @@ from squares import save_base
 from uniadapter.config import RunConfig
 from uniadapter.errors import Interrupted
 from uniadapter.tasks.retrieval import RetrievalLoss
-from uniadapter.training.history import ProgressEvent
+from uniadapter.training.progress import ProgressEvent
 from uniadapter.training.trainer import Trainer
 
 
@@ -47,11 +47,11 @@ def test_momentum_and_queue_move_once_a_step(tmp_path: Path, config: RunConfig) 
         before.append(momentum(trainer))
         trainers.append(trainer)
 
-    def on_tick(tick: ProgressEvent) -> None:
+    def on_progress(tick: ProgressEvent) -> None:
         after.append(momentum(trainers[0]))  # while it is there: it goes with the end of training
 
     one = changed(config, batch_size=2, accumulate=4, max_steps=1)
-    trainer = train(one, tmp_path, ready=ready, on_tick=on_tick)
+    trainer = train(one, tmp_path, ready=ready, on_progress=on_progress)
     assert trainer.batch == 4
     moved = [(value - before[0][name]).mean() for name, value in after[0].items()]
     assert torch.stack(moved).mean() == pytest.approx(0.005, rel=1e-3)

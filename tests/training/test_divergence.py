@@ -15,7 +15,7 @@ from uniadapter.app.cli import main
 from uniadapter.app.runs import write_config
 from uniadapter.config import RunConfig
 from uniadapter.tasks.retrieval import RetrievalLoss
-from uniadapter.training.divergence import DIVERGED, Diverged, first_unusable
+from uniadapter.training.divergence import DIVERGED, Diverged, first_nonfinite
 from uniadapter.training.trainer import CHECKPOINT, Trainer
 
 
@@ -46,7 +46,7 @@ def test_bad_weights_are_never_saved(tmp_path: Path, config: RunConfig, value: f
         train(config, tmp_path, ready=lambda trainer: poison(trainer, value, 3))
     state = torch.load(tmp_path / CHECKPOINT)
     assert state["place"]["step"] == 2
-    assert first_unusable(state["trainable"]) is None
+    assert first_nonfinite(state["trainable"]) is None
 
 
 @pytest.mark.parametrize("objective", ["itc", "itm", "gradient"])
@@ -95,6 +95,6 @@ def test_whoever_sees_it_first(
 def test_the_checkpoint_before_goes_once_a_step_was_made(tmp_path: Path, config: RunConfig) -> None:
     seen: list[bool] = []
     before = tmp_path / f".{CHECKPOINT}.before"
-    train(changed(config, max_steps=3), tmp_path, on_tick=lambda tick: seen.append(before.exists()))
+    train(changed(config, max_steps=3), tmp_path, on_progress=lambda tick: seen.append(before.exists()))
     assert seen == [False, False, False]
     assert not before.exists()

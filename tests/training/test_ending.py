@@ -62,14 +62,14 @@ def test_after_the_last_step_come_tick_checkpoint_and_validation(
     monkeypatch.setattr(CheckpointFile, "write", spy)
     trainer = train(
         changed(config, **settings), tmp_path, ready=trainers.append, validate=validate,
-        on_tick=lambda tick: events.append(("tick", tick.step)),
+        on_progress=lambda tick: events.append(("tick", tick.step)),
     )  # fmt: skip
     assert [step for kind, step in events if kind == "validated"] == validated
     assert [step for kind, step in events if kind == "saved"] == saved
     last = trainer.step
     assert events[-3:] == [("tick", last), ("saved", last), ("validated", last)]
     assert all(events[events.index(("validated", step)) - 1] == ("saved", step) for step in validated)
-    assert trainer.kept == {"which": "last", "step": last, "validation": 0.0}
+    assert trainer.weights_info == {"which": "last", "step": last, "validation": 0.0}
 
 
 def test_the_best_by_validation_is_kept_the_earlier_of_equals(tmp_path: Path, config: RunConfig) -> None:
@@ -83,7 +83,7 @@ def test_the_best_by_validation_is_kept_the_earlier_of_equals(tmp_path: Path, co
 
     best = changed(config, epochs=4, evaluate_every=1, keep="best")
     trainer = train(best, tmp_path, ready=trainers.append, validate=validate)
-    assert trainer.kept == {"which": "best", "step": 8, "validation": 3.0}
+    assert trainer.weights_info == {"which": "best", "step": 8, "validation": 3.0}
     kept = {name: p.detach() for name, p in trainer.loss.named_parameters() if p.requires_grad}
     assert_same(kept, after[1])
     assert any(not torch.equal(value, after[3][name]) for name, value in kept.items())
@@ -104,11 +104,11 @@ def test_the_best_survives_a_resume_and_validation_is_not_read_twice(tmp_path: P
         train(best, tmp_path / "parts", validate=validate)
     parts = train(best, tmp_path / "parts", resume=True, validate=validate)
     assert calls == [1, 2, 2, 3]
-    assert parts.kept == whole.kept == {"which": "best", "step": 4, "validation": 5.0}
+    assert parts.weights_info == whole.weights_info == {"which": "best", "step": 4, "validation": 5.0}
     assert_same(weights(parts), weights(whole))
     again = train(best, tmp_path / "parts", resume=True, validate=validate)  # all is done: nothing is done again
     assert calls == [1, 2, 2, 3]
-    assert again.kept == whole.kept
+    assert again.weights_info == whole.weights_info
     assert_same(weights(again), weights(whole))
 
 
@@ -169,7 +169,7 @@ def test_why_a_checkpoint_could_not_be_written_is_the_systems_own_word(tmp_path:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
         with pytest.raises(
-            CheckpointError, match=r"could not be written \(File too large\); the last one is untouched"
+            CheckpointError, match=r"could not be written \(File too large\); the last one is unchanged"
         ):
             write_checkpoint(file, {"weights": torch.zeros(1_000_000)})
     finally:

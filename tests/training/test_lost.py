@@ -16,8 +16,9 @@ from training_runs import make_config, train
 
 from squares import save_base
 from uniadapter.app.runs import write_config
-from uniadapter.errors import DataError, mendable
-from uniadapter.training.history import HISTORY, ProgressEvent
+from uniadapter.errors import DataError, user_message
+from uniadapter.training.history import HISTORY
+from uniadapter.training.progress import ProgressEvent
 from uniadapter.training.trainer import CHECKPOINT
 
 
@@ -27,14 +28,14 @@ def lose_a_loading_process(folder: Path) -> None:
     config = replace(config, data=replace(config.data, workers=1))
     loaders: list[torch.utils.data.DataLoader[object]] = []
 
-    def on_tick(tick: ProgressEvent) -> None:
+    def on_progress(tick: ProgressEvent) -> None:
         if tick.step == 2:
             os.kill(loaders[0]._iterator._workers[0].pid, signal.SIGKILL)  # type: ignore[union-attr]
 
     try:
-        train(config, folder / "run", ready=lambda t: loaders.append(t.loader._loader), on_tick=on_tick)
+        train(config, folder / "run", ready=lambda t: loaders.append(t.loader._loader), on_progress=on_progress)
     except (DataError, RuntimeError) as error:  # torch's own where it comes in the middle of a step
-        print(mendable(error))  # noqa: T201
+        print(user_message(error))  # noqa: T201
 
 
 def test_a_killed_loading_process_is_one_line(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from training_runs import assert_same, changed, make_config, save_dropping_base,
 from squares import save_base
 from uniadapter.config import AdapterConfig, RunConfig
 from uniadapter.errors import CheckpointError, Interrupted
-from uniadapter.training.history import ProgressEvent
-from uniadapter.training.resuming import MAY_DIFFER, flat
+from uniadapter.training.progress import ProgressEvent
+from uniadapter.training.resume import MAY_DIFFER, flatten_config
 from uniadapter.training.trainer import CHECKPOINT
 
 
@@ -34,12 +34,12 @@ def stopped(tmp_path_factory: pytest.TempPathFactory, config: RunConfig) -> Path
 
 
 def stop_at(step: int, config: RunConfig, folder: Path, resume: bool = False) -> Path:
-    def on_tick(tick: ProgressEvent) -> None:
+    def on_progress(tick: ProgressEvent) -> None:
         if tick.step == step:
             os.kill(os.getpid(), signal.SIGHUP)
 
     with pytest.raises(Interrupted):
-        train(config, folder, resume, on_tick=on_tick)
+        train(config, folder, resume, on_progress=on_progress)
     return folder
 
 
@@ -80,12 +80,12 @@ def test_history_and_seconds_cover_the_whole_run_once(tmp_path: Path, config: Ru
     every = changed(config, log_every=4, save_every=3)
     folder = tmp_path / "parts"
 
-    def on_tick(tick: ProgressEvent) -> None:
+    def on_progress(tick: ProgressEvent) -> None:
         if tick.step == 8:
             raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
-        train(every, folder, on_tick=on_tick)
+        train(every, folder, on_progress=on_progress)
     assert torch.load(folder / CHECKPOINT)["place"]["step"] == 6
     with (folder / "history.jsonl").open("a") as file:
         file.write('{"step": 9, "lo')  # cut short
@@ -174,7 +174,7 @@ def test_what_may_differ_may(tmp_path: Path, stopped: Path, config: RunConfig) -
         evaluate=replace(config.evaluate, k=3, batch_size=2),
     )
     assert_same(weights(train(other, copied(stopped, tmp_path / "run"), resume=True)), weights(whole))
-    assert set(MAY_DIFFER) <= set(flat(config))
+    assert set(MAY_DIFFER) <= set(flatten_config(config))
 
 
 @pytest.mark.parametrize("kind", ["cut", "flipped", "empty", "text", "pickle", "part", "place", "nan", "shape", "gone"])

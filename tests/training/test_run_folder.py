@@ -19,14 +19,14 @@ from uniadapter.app import demo
 from uniadapter.app.cli import main
 from uniadapter.app.runs import write_config
 from uniadapter.errors import ConfigError
-from uniadapter.training.run_folder import LOCK, RESULTS, check_unused, locked
+from uniadapter.training.run_folder import LOCK, RESULTS, check_unused, locked_folder
 
 # It has a child, as a run has that loads pictures in processes, which lives on for a while when it is killed.
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from uniadapter.training.run_folder import locked
-with locked(Path(sys.argv[1])):
+from uniadapter.training.run_folder import locked_folder
+with locked_folder(Path(sys.argv[1])):
     if not os.fork():  # the child says so, once it has let go of what it inherited
         print("held", flush=True)
     time.sleep(20)
@@ -48,7 +48,7 @@ def test_a_folder_that_another_process_holds_is_refused_until_that_is_killed(tmp
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(ConfigError, match=f"process {holder.pid} on .* is writing there"), locked(tmp_path):
+        with pytest.raises(ConfigError, match=f"process {holder.pid} on .* is writing there"), locked_folder(tmp_path):
             pass
     finally:
         holder.send_signal(signal.SIGKILL)
@@ -59,19 +59,19 @@ def test_a_folder_that_another_process_holds_is_refused_until_that_is_killed(tmp
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / f".adapter_model.safetensors.{holder.pid}.tmp").write_text("half")
     (tmp_path / "thesis.tmp").write_text("mine")
-    with locked(tmp_path):
+    with locked_folder(tmp_path):
         assert f"process {os.getpid()} " in (tmp_path / LOCK).read_text()
         assert not list(tmp_path.rglob(".*.tmp"))
     assert (tmp_path / "thesis.tmp").read_text() == "mine"
     assert not (tmp_path / LOCK).exists()
-    with locked(tmp_path):
+    with locked_folder(tmp_path):
         pass
 
 
 def test_two_runs_in_one_folder_are_one_line(
     tmp_path: Path, run_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with locked(tmp_path / "run"):
+    with locked_folder(tmp_path / "run"):
         assert main(["train", str(run_file), "--output", str(tmp_path / "run")]) == 2
         assert main(["demo", "--output", str(tmp_path / "run")]) == 2
     errors = capsys.readouterr().err.splitlines()
@@ -128,7 +128,7 @@ def test_overwriting_replaces_old_results_only_by_new_ones(
     assert main([*train, "--overwrite"]) == 0
     assert not (out / "model").exists()
     assert main([*train, "--overwrite", "--resume"]) == 2
-    assert "give one of them" in capsys.readouterr().err
+    assert "give only one of them" in capsys.readouterr().err
 
 
 def test_a_file_in_the_folders_place_and_nothing_to_resume(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from uniadapter.app.cli import main
 from uniadapter.app.runs import write_config
 from uniadapter.config import RunConfig
 from uniadapter.errors import Interrupted
-from uniadapter.training.stopping import SIGNALS, Stopping, interruptible
+from uniadapter.training.stopping import SIGNALS, GracefulStop, raising_interrupted
 from uniadapter.training.trainer import CHECKPOINT, ProgressEvent
 
 
@@ -30,16 +30,16 @@ def test_a_signal_saves_and_stops(
 ) -> None:
     file = tmp_path / "run.yaml"
     write_config(config, file)
-    from uniadapter.training.history import Records
+    from uniadapter.training.history import StepLog
 
-    append = Records.append
+    append = StepLog.append
 
-    def spy(self: Records, record: dict[str, object]) -> None:
+    def spy(self: StepLog, record: dict[str, object]) -> None:
         append(self, record)
         if record["step"] == 2:
             os.kill(os.getpid(), signum)
 
-    monkeypatch.setattr(Records, "append", spy)
+    monkeypatch.setattr(StepLog, "append", spy)
     out = tmp_path / "a folder"
     with pytest.raises(SystemExit) as stop:
         main(["train", str(file), "--output", str(out)])
@@ -53,21 +53,21 @@ def test_a_signal_saves_and_stops(
 
 
 def test_without_a_folder_it_does_not_say_saved(config: RunConfig) -> None:
-    def on_tick(tick: ProgressEvent) -> None:
+    def on_progress(tick: ProgressEvent) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted, match="stopped at step 1; nothing was saved"):
-        train(changed(config, epochs=1), on_tick=on_tick)
+        train(changed(config, epochs=1), on_progress=on_progress)
 
 
 def test_the_echo_of_a_signal_is_no_second_one(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("uniadapter.training.stopping.time.monotonic", lambda: now[0])
-    with Stopping() as stopping:
+    with GracefulStop() as stopping:
         os.kill(os.getpid(), signal.SIGINT)
         now[0] += 0.3
         os.kill(os.getpid(), signal.SIGINT)
-        assert stopping.wanted == signal.SIGINT
+        assert stopping.signum == signal.SIGINT
         now[0] += 2
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
@@ -77,9 +77,9 @@ def test_an_ignored_signal_stays_ignored() -> None:
     """As under `nohup`."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with Stopping() as stopping:
+        with GracefulStop() as stopping:
             os.kill(os.getpid(), signal.SIGHUP)
-            assert not stopping.wanted
+            assert not stopping.signum
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -94,12 +94,12 @@ def test_while_validation_runs_all_is_saved_and_it_stops_at_once(tmp_path: Path,
         return 0.0
 
     told = f"stopped; everything is saved in {tmp_path}"
-    with pytest.raises(Interrupted, match=told) as stop, interruptible(tmp_path, tmp_path / CHECKPOINT):
+    with pytest.raises(Interrupted, match=told) as stop, raising_interrupted(tmp_path, tmp_path / CHECKPOINT):
         train(changed(config, epochs=2, evaluate_every=1), tmp_path, validate=validate)
     assert stop.value.exit_code == 143
     assert not finished
 
 
 def test_before_anything_is_trained_nothing_was_saved(tmp_path: Path) -> None:
-    with pytest.raises(Interrupted, match="nothing was saved"), interruptible(tmp_path, tmp_path / CHECKPOINT):
+    with pytest.raises(Interrupted, match="nothing was saved"), raising_interrupted(tmp_path, tmp_path / CHECKPOINT):
         os.kill(os.getpid(), signal.SIGTERM)

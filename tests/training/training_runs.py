@@ -15,7 +15,7 @@ from squares import karpathy, save_tokenizer
 from tiny import tiny_config
 from uniadapter.app.runs import load_split, train_split
 from uniadapter.config import RunConfig
-from uniadapter.files.schema import checked
+from uniadapter.files.schema import validated
 from uniadapter.tasks.preparing import prepare
 from uniadapter.training.trainer import Trainer
 
@@ -34,7 +34,7 @@ def save_dropping_base(folder: Path, dropout: float = 0.1) -> Path:
 def make_config(folder: Path, base: Path, **train: Any) -> RunConfig:
     """A run over `folder`'s pictures; 16 captions in batches of 5 are 4 steps an epoch."""
     files = karpathy(folder, "tiny")
-    return checked(
+    return validated(
         {
             "output": str(folder / "run"),
             "model": {"base": str(base), "adapter": {"bottleneck": 4, "key_value": 2}},

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from uniadapter.app.memory import keep_freed_memory
-from uniadapter.files.writing import written_atomically
+from uniadapter.files.writing import atomic_file
 from world.fusing.stage1 import write
 
 LOG = logging.getLogger("stage")
@@ -142,7 +142,7 @@ def restore(model: nn.Module, state: dict[str, Tensor]) -> None:
 def export(model: nn.Module, file: Path) -> None:
     """What was trained, in float16, without the optimisers."""
     state = {name: value.half().contiguous().clone() for name, value in learnt(model).items()}
-    with written_atomically(file) as temporary:
+    with atomic_file(file) as temporary:
         save_file(state, temporary)
 
 
@@ -151,7 +151,7 @@ def save(out: Path, model: nn.Module, optimisers: list[torch.optim.Optimizer], s
     state = {
         "model": learnt(model), "optimisers": [o.state_dict() for o in optimisers], "step": step, "cpu_seconds": spent,
     }  # fmt: skip
-    with written_atomically(out / "checkpoint.pt") as temporary:
+    with atomic_file(out / "checkpoint.pt") as temporary:
         torch.save(state, temporary)
     export(model, out / f"step{step}.safetensors")
 

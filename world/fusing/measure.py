@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from uniadapter.files.writing import written_atomically
+from uniadapter.files.writing import atomic_file
 from world.fusing.bank import COUNTS, Bank, encoded, layout, read_vision, still_painter
 from world.fusing.canvas import Placed
 from world.fusing.captions import ABOVE, REVERSED, Captioner, Style
@@ -224,7 +224,7 @@ def main() -> None:
     found = {style: measure(subject, style, args.canvases, args.twins) for style in (HELD_OUT, NEW)}
     text = json.dumps({"canvases": args.canvases, "twin scenes": args.twins, "styles": found}, indent=1) + "\n"
     if args.out:
-        with written_atomically(args.out) as temporary:
+        with atomic_file(args.out) as temporary:
             temporary.write_text(text)
     LOG.info("%s", text)
 

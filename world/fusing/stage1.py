@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from uniadapter.app.memory import keep_freed_memory
-from uniadapter.files.writing import written_atomically
+from uniadapter.files.writing import atomic_file
 from world.fusing.canvas import Canvases, Painter, arrange, grounds
 from world.fusing.concepts import read_concepts
 from world.fusing.sources import HELD_OUT, NEW, PRETRAINED
@@ -206,7 +206,7 @@ def export(model: nn.Module, heads: nn.Module, file: Path) -> None:
     """What the next stage begins with: the encoder and the heads in float16, without the optimisers."""
     parts = {"vision": model, "heads": heads}
     state = {f"{part}.{k}": v.half().contiguous() for part, m in parts.items() for k, v in m.state_dict().items()}
-    with written_atomically(file) as temporary:
+    with atomic_file(file) as temporary:
         save_file(state, temporary)
 
 
@@ -216,7 +216,7 @@ def save(file: Path, model: nn.Module, heads: nn.Module, optimisers: Any, step: 
         "vision": model.state_dict(), "heads": heads.state_dict(), "optimisers": [o.state_dict() for o in optimisers],
         "step": step, "cpu_seconds": spent, "args": {k: str(v) for k, v in args.items()},
     }  # fmt: skip
-    with written_atomically(file) as temporary:
+    with atomic_file(file) as temporary:
         torch.save(state, temporary)
 
 

@@ -88,7 +88,7 @@ def path_option(text: str) -> str:
     from uniadapter.config.checks import as_path
 
     if re.match(r"[a-z]+://", text):
-        raise argparse.ArgumentTypeError(f"{shortened(text, 80)} is an address: download it, and name the file")
+        raise argparse.ArgumentTypeError(f"{shortened(text, 80)} is a URL: download it, and name the file")
     try:
         return as_path(text)
     except ValueError as error:

@@ -12,9 +12,9 @@ from pathlib import Path
 from uniadapter.app.arguments import Parser, int_between, path_option
 from uniadapter.app.parsing import parse_run
 from uniadapter.checkpoints.compatibility import check_files, check_fits_folder, check_split
-from uniadapter.errors import Interrupted, UsageError, mendable
-from uniadapter.files.messages import names_like, shortened
-from uniadapter.files.writing import usable_folder
+from uniadapter.errors import Interrupted, UsageError, user_message
+from uniadapter.files.messages import shortened, suggestion
+from uniadapter.files.writing import check_output_folder
 from uniadapter.version import __version__
 
 USAGE = """usage: uniadapter COMMAND …
@@ -53,7 +53,7 @@ def train(arguments: list[str]) -> None:
 
     given = [one for one in arguments if one not in ("--resume", "--overwrite")]  # `parse_run` consumes them
     config, chosen = parse_run("train", arguments, options)
-    usable_folder(config.output)
+    check_output_folder(config.output)
     check_fits_folder(config)
     check_files(config)
     check_split(config, "train")
@@ -82,7 +82,7 @@ def evaluate(arguments: list[str]) -> None:
         parser.add_argument("--split", default="test", help="train, val, test or a further test set (default: test)")
 
     config, chosen = parse_run("evaluate", arguments, options)
-    usable_folder(config.output)
+    check_output_folder(config.output)
     check_fits_folder(config)
     check_split(config, chosen.split)
     _set_up()
@@ -108,7 +108,7 @@ def convert(arguments: list[str]) -> None:
         "--tokenizer", type=path_option, help="its folder or vocab.txt; without it what lies beside the file"
     )
     chosen = parser.parse_args(arguments)
-    usable_folder(chosen.output)
+    check_output_folder(chosen.output)
     counts = {"vision_heads": chosen.vision_heads, "text_heads": chosen.text_heads}
     _set_up()
     from uniadapter.app.commands import run_conversion
@@ -161,7 +161,7 @@ def demo(arguments: list[str]) -> None:
     parser.add_argument("--seed", type=int_between(0, 2**63 - 1), default=0, help="of every random draw")
     chosen = parser.parse_args(arguments)
     output = chosen.output or ("runs/demo" if chosen.task == "scenes" else f"runs/demo-{chosen.task}")
-    usable_folder(output)
+    check_output_folder(output)
     _set_up()
     from uniadapter.app.demo import run_demo
 
@@ -210,7 +210,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if arguments[0] not in COMMANDS:
             name = shortened(arguments[0], 60)
-            raise UsageError(f"there is no command {name!r}{names_like(name, COMMANDS)}")
+            raise UsageError(f"there is no command {name!r}{suggestion(name, COMMANDS)}")
         COMMANDS[arguments[0]](arguments[1:])
         _shut_down()
     except BrokenPipeError:  # the reader of the output has exited, `head` for example
@@ -223,7 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write("stopped\n")
         return 130
     except Exception as error:
-        line = mendable(error)
+        line = user_message(error)
         if line is None:
             raise  # a bug, whose report needs the traceback
         sys.stderr.write(f"error: {line}\n")
@@ -242,6 +242,6 @@ def _set_up() -> None:
 
 def _shut_down() -> None:
     if "torch" in sys.modules:
-        from uniadapter.processes.distributed import leave
+        from uniadapter.processes.distributed import destroy_process_group
 
-        leave()
+        destroy_process_group()

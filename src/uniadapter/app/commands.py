@@ -43,11 +43,11 @@ from uniadapter.evaluation.answering import Prediction
 from uniadapter.files.messages import shortened
 from uniadapter.model.blip.converting import convert_adapter, convert_blip
 from uniadapter.model.settings import first_given
-from uniadapter.processes.distributed import first_decides, losing_peers
+from uniadapter.processes.distributed import check_on_rank0, reporting_lost_peers
 from uniadapter.report.examples import examples_of
 from uniadapter.tasks.preparing import Prepared, prepare
-from uniadapter.training.run_folder import clear_replaced, own_folder
-from uniadapter.training.stopping import interruptible
+from uniadapter.training.run_folder import exclusive_run_folder, remove_replaced_weights
+from uniadapter.training.stopping import raising_interrupted
 from uniadapter.training.trainer import CHECKPOINT, make_accelerator
 
 logger = logging.getLogger(__name__)
@@ -74,9 +74,9 @@ def run_training(config: RunConfig, resume: bool = False, overwrite: bool = Fals
     if config.train.keep == "best" and not config.data.val:
         raise ConfigError("train.keep is best, which the validation split decides: set data.val, or train.keep last")
     folder = Path(config.output)
-    with losing_peers(), ExitStack() as held, interruptible(folder, folder / CHECKPOINT):
+    with reporting_lost_peers(), ExitStack() as held, raising_interrupted(folder, folder / CHECKPOINT):
         accelerator = make_accelerator(config.train)
-        first_decides(lambda: held.enter_context(own_folder(folder, resume, overwrite)))
+        check_on_rank0(lambda: held.enter_context(exclusive_run_folder(folder, resume, overwrite)))
         if accelerator.is_main_process:
             held.enter_context(logged_to(folder))
         else:  # only rank 0 logs and writes
@@ -117,13 +117,13 @@ def _train_and_measure(
     started -= trainer.seconds_before
     size = save_result(prepared, config, folder) if accelerator.is_main_process else 0
     if size and overwrite:
-        clear_replaced(folder, MODEL if prepared.adapter is None else ADAPTER)
+        remove_replaced_weights(folder, MODEL if prepared.adapter is None else ADAPTER)
     metrics: dict[str, Any] = {"task": config.task, "seed": config.train.seed, "base": config.model.base,
-               "splits": summaries(train, *tests.values()), **skipped(*tests.values()), "kept": trainer.kept,
+               "splits": summaries(train, *tests.values()), **skipped(*tests.values()), "kept": trainer.weights_info,
                "rows": []}  # fmt: skip
     examples: list[report.QueryExample | report.TextExample] = []
     name = config.model.method_name
-    logger.info("saved to %s (%.2f MB), the weights after step %d", folder, size / 1e6, trainer.kept["step"])
+    logger.info("saved to %s (%.2f MB), the weights after step %d", folder, size / 1e6, trainer.weights_info["step"])
     if tests:
         with pair_bar("reranking") as progress:
             after = measure(prepared, config, tests, name, started, size, trainer.history, progress)

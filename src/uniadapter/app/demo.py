@@ -25,11 +25,11 @@ from uniadapter.app.runs import (
 from uniadapter.config import RunConfig
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.captioning import require_scorer
-from uniadapter.files.assets import shipped
+from uniadapter.files.assets import package_path
 from uniadapter.report.examples import examples_of
 from uniadapter.report.metrics import read_metrics
 from uniadapter.tasks.preparing import prepare
-from uniadapter.training.run_folder import own_folder, results_in
+from uniadapter.training.run_folder import exclusive_run_folder, existing_results
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ DEMOS = {
 
 def demo_config(task: str, method: str, seed: int) -> RunConfig:
     """The config of a method on an embedded task."""
-    config = read_config(shipped("configs") / f"{DEMOS[task].configs[method]}.yaml")
+    config = read_config(package_path("configs") / f"{DEMOS[task].configs[method]}.yaml")
     data = replace(resolve_data(config.data), blank=method == "question_only")
     return replace(config, data=data, train=replace(config.train, seed=seed))
 
@@ -110,7 +110,7 @@ def run_method(
     prepared = prepare(config)
     say(f"{method}: {prepared.counts}")
     with TrainingBar(method) as bar:
-        trainer = train_split(prepared, train, config, None, on_tick=bar)
+        trainer = train_split(prepared, train, config, None, on_progress=bar)
     size = save_result(prepared, config, folder) if folder is not None else 0
     with pair_bar(f"{method}: measuring") as progress:
         return measure(prepared, config, tests, method, started, size, trainer.history, progress)
@@ -118,7 +118,7 @@ def run_method(
 
 def holds_demo(folder: Path) -> bool:
     """Whether a folder contains the results of a demo, perhaps of an interrupted one, and no other run."""
-    found = results_in(folder)
+    found = existing_results(folder)
     if not found or {"checkpoint.pt", "history.jsonl"} & set(found) or not (folder / "config.yaml").is_file():
         return False
     if "metrics.json" not in found:
@@ -147,7 +147,7 @@ def run_demo(task: str, folder: Path, seed: int = 0) -> dict[str, Any]:
     if task == "caption":
         require_scorer()  # fail before training, not after it
     again = holds_demo(folder)
-    with own_folder(folder, overwrite=again), logged_to(folder):
+    with exclusive_run_folder(folder, overwrite=again), logged_to(folder):
         if again:
             logger.info("%s holds an earlier demo, which this one replaces", folder)
         demo = DEMOS[task]

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColu
 from rich.table import Column
 from rich.text import Text
 
-from uniadapter.errors import mendable
+from uniadapter.errors import user_message
 
 if TYPE_CHECKING:
     from uniadapter.evaluation.rerank import Progress as PairProgress
@@ -86,7 +86,7 @@ def logged_to(folder: Path, name: str = LOG) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        line = mendable(error)
+        line = user_message(error)
         raised = None if line else (type(error), error, error.__traceback__)
         handler.handle(logging.LogRecord(__name__, logging.ERROR, "", 0, line or str(error), None, raised))
         raise

@@ -13,7 +13,7 @@ from typing import Any
 
 from uniadapter.checkpoints.folder_names import CONFIG_NAME, WEIGHTS_NAME, config_file
 from uniadapter.config import RunConfig
-from uniadapter.embedded import resolve
+from uniadapter.embedded import resolve_embedded
 from uniadapter.files.schema import SchemaError, read_json
 from uniadapter.files.writing import file_hash
 from uniadapter.training.run_folder import LOCK, RESULTS
@@ -80,7 +80,7 @@ def evaluation_identity(
         else:
             values.pop(section)
     named = config.data.extra_tests.get(which) or getattr(config.data, which, None)
-    values |= {"split": which, "annotations": _content(resolve(named)) if named else None}
+    values |= {"split": which, "annotations": _content(resolve_embedded(named)) if named else None}
     if adapter is not None:
         files = [_content(file) for file in (adapter / WEIGHTS_NAME, config_file(adapter) or adapter / CONFIG_NAME)]
         relevant = [key for key in stated or () if _affects_figures(*key.split(".", 1))]

@@ -18,12 +18,12 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.data.media.images import EvaluationTransform
-from uniadapter.data.media.inputs import Pictures, as_clips, as_texts, clip_length
+from uniadapter.data.media.user_inputs import Pictures, as_clips, as_texts, clip_length
 from uniadapter.data.text import clean_caption
 from uniadapter.evaluation.mode import evaluation_mode
 from uniadapter.evaluation.retrieval import encode_texts
 from uniadapter.files.messages import shortened
-from uniadapter.files.schema import whole_number
+from uniadapter.files.schema import as_int
 from uniadapter.model.backbone import backbone, require_task
 from uniadapter.model.encoding import encode_visual, match
 from uniadapter.model.features import Texts, Visuals
@@ -59,7 +59,7 @@ def image_features(
         model: a task model of any family, with or without adapters.
         images: one, or a list, of files, Pillow images, arrays or tensors; each is resized to a square. Files may be
             videos, and a list (or an array of four dimensions) within the list is a video by its frames. See
-            `uniadapter.data.media.inputs` and `uniadapter.data.media.pixels` for shapes and ranges.
+            `uniadapter.data.media.user_inputs` and `uniadapter.data.media.arrays` for shapes and ranges.
         frames: number of frames of a video, the middles of as many equal segments; a picture among videos is repeated.
             None takes all frames of a video given as frames, and for files the adapter's number, or 1.
         image_size: side in pixels of the square; None takes the adapter's, or the base's.
@@ -81,7 +81,7 @@ def image_features(
     """
     clips = as_clips(images)
     layout = backbone(model).layout
-    if image_size is not None and whole_number("image_size", image_size, 1) < layout.patch_size:
+    if image_size is not None and as_int("image_size", image_size, 1) < layout.patch_size:
         raise ValueError(f"image_size is {image_size}: the base's patches are {layout.patch_size} pixels wide")
     stated = active_settings(model, adapter)
     length = clip_length(clips, frames, first_given(stated.frames, 1))
@@ -136,7 +136,7 @@ def text_features(
     positions = backbone(model).layout.positions
     max_tokens = first_given(max_tokens, stated.max_tokens, min(MAX_TOKENS, positions))
     cleaned = clean_texts(as_texts(texts), clean_caption, first_given(stated.max_words, _CAPTION_WORDS), "texts")
-    if whole_number("max_tokens", max_tokens, 3) > positions:
+    if as_int("max_tokens", max_tokens, 3) > positions:
         raise ValueError(f"max_tokens is {max_tokens}: the model takes {positions}")
     with inference(model, adapter):
         return encode_texts(model, tokenizer, cleaned, max_tokens, 4 * _BATCH)

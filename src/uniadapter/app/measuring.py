@@ -24,14 +24,14 @@ from uniadapter.data.layouts.vqa_files import write_results
 from uniadapter.data.questions import QuestionSplit
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.files.writing import write_text
-from uniadapter.processes.distributed import losing_peers
+from uniadapter.processes.distributed import reporting_lost_peers
 from uniadapter.tasks import Result
 from uniadapter.tasks.answering import evalai_results
 from uniadapter.tasks.preparing import prepare
 from uniadapter.training.trainer import make_accelerator
 
 
-@losing_peers()
+@reporting_lost_peers()
 def run_evaluation(
     config: RunConfig, adapter: Path | None = None, which: str = "test", stated: Collection[str] | None = None
 ) -> dict[str, Any]:

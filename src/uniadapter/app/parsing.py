@@ -13,9 +13,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from uniadapter.app.arguments import Parser, documented
 from uniadapter.config import RunConfig
 from uniadapter.errors import UsageError
-from uniadapter.files.assets import shipped
-from uniadapter.files.messages import names_like, shortened
-from uniadapter.files.schema import SchemaError, checked, parse_yaml, read_yaml, write_yaml
+from uniadapter.files.assets import package_path
+from uniadapter.files.messages import shortened, suggestion
+from uniadapter.files.schema import SchemaError, validated
+from uniadapter.files.yaml_files import parse_yaml, read_yaml, write_yaml
 
 LARGEST = 100_000  # most bytes of a config file
 
@@ -93,10 +94,10 @@ def config_path(name: str) -> Path:
             raise UsageError(f"{shortened(name, 120)} is a folder: name the file, {path / 'config.yaml'} say")
     except (OSError, ValueError):  # too long a name, say
         pass
-    names = sorted(file.stem for file in shipped("configs").glob("*.yaml"))
+    names = sorted(file.stem for file in package_path("configs").glob("*.yaml"))
     if name in names:
-        return shipped("configs") / f"{name}.yaml"
-    advice = names_like(name.removesuffix(".yaml"), names)
+        return package_path("configs") / f"{name}.yaml"
+    advice = suggestion(name.removesuffix(".yaml"), names)
     raise UsageError(f"{shortened(name, 60)}: no such file, and no config of that name comes with the package{advice}")
 
 
@@ -132,11 +133,11 @@ def parse_run(command: str, arguments: list[str], extra: Callable[[Parser], None
             if key == "config":
                 file = config_path(text)
                 loaded = _read_file(file)
-                checked(loaded, RunConfig, str(file))  # validated separately, so that an error names the file
+                validated(loaded, RunConfig, str(file))  # validated separately, so that an error names the file
                 _merge(values, "", loaded, known)
             else:
                 _merge(values, key, known[key].read(text), known)
-        config = checked(values, RunConfig, "")
+        config = validated(values, RunConfig, "")
     except SchemaError as error:
         raise UsageError(str(error)) from None
     if chosen.print_config:
@@ -153,7 +154,7 @@ def read_config(file: Path | str) -> RunConfig:
         UsageError: as for `parse_run`.
     """
     try:
-        return checked(_read_file(Path(file)), RunConfig, str(file))
+        return validated(_read_file(Path(file)), RunConfig, str(file))
     except SchemaError as error:
         raise UsageError(str(error)) from None
 

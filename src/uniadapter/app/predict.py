@@ -8,8 +8,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.app.features import MAX_TOKENS, clean_texts, image_features, inference
 from uniadapter.config import EvaluateConfig, ModelConfig
-from uniadapter.data.media.inputs import Picture, Pictures, as_texts
-from uniadapter.data.media.records import DataError
+from uniadapter.data.layouts.records import DataError
+from uniadapter.data.media.user_inputs import Picture, Pictures, as_texts
 from uniadapter.data.text import clean_question
 from uniadapter.evaluation.answering import AnswerList, Prediction, answer_questions
 from uniadapter.model.backbone import require_task

@@ -19,18 +19,18 @@ from uniadapter.checkpoints.loading import quiet_transformers
 from uniadapter.config import SPLITS, ConfigError, DataConfig, RunConfig
 from uniadapter.data.loaders import train_loader
 from uniadapter.data.splits import RetrievalSplit
-from uniadapter.embedded import resolve
-from uniadapter.errors import CheckpointError, DataError, lost_worker
+from uniadapter.embedded import resolve_embedded
+from uniadapter.errors import CheckpointError, DataError, worker_failure
 from uniadapter.evaluation.rerank import Progress
-from uniadapter.files.schema import write_yaml
-from uniadapter.files.writing import WriteError, write_text, written_into
+from uniadapter.files.writing import WriteError, atomic_folder, write_text
+from uniadapter.files.yaml_files import write_yaml
 from uniadapter.model.counting import ParameterCounts
 from uniadapter.model.sets import adapter_set, disable_adapter
 from uniadapter.model.settings import InferenceSettings
 from uniadapter.tasks import Result, task_for
 from uniadapter.tasks.preparing import Prepared, image_size, normalisation
 from uniadapter.training.divergence import Diverged
-from uniadapter.training.resuming import made_with
+from uniadapter.training.resume import run_fingerprint
 from uniadapter.training.trainer import ProgressEvent, Trainer, make_accelerator
 
 logger = logging.getLogger(__name__)
@@ -43,9 +43,9 @@ def resolve_data(config: DataConfig) -> DataConfig:
     """The config with `embedded:TASK/SPLIT` replaced by files, which are created if necessary."""
 
     def file(name: str | None) -> str | None:
-        return name and resolve(name)
+        return name and resolve_embedded(name)
 
-    extra = {key: resolve(value) for key, value in config.extra_tests.items()}
+    extra = {key: resolve_embedded(value) for key, value in config.extra_tests.items()}
     return replace(config, train=file(config.train), val=file(config.val), test=file(config.test), extra_tests=extra)
 
 
@@ -71,7 +71,7 @@ def evaluate_split(
 ) -> Result:
     """Evaluate a model on a split; `progress` is called with the number of items done and of all."""
     result = task_for(config).evaluate(prepared, split, config, progress)
-    return replace(result, headline=f"{result.headline}, over {split.over}") if split.lost else result
+    return replace(result, headline=f"{result.headline}, over {split.coverage_text}") if split.lost else result
 
 
 def train_split(
@@ -80,7 +80,7 @@ def train_split(
     config: RunConfig,
     folder: Path | None = None,
     resume: bool = False,
-    on_tick: Callable[[ProgressEvent], None] | None = None,
+    on_progress: Callable[[ProgressEvent], None] | None = None,
     on_epoch: Callable[[int], None] | None = None,
     accelerator: Accelerator | None = None,
     validate: Callable[[int], float] | None = None,
@@ -95,7 +95,7 @@ def train_split(
         config: of the run.
         folder: for checkpoints; None writes none.
         resume: continue from the checkpoint in `folder`.
-        on_tick: called with a `ProgressEvent` every `train.log_every` steps.
+        on_progress: called with a `ProgressEvent` every `train.log_every` steps.
         on_epoch: called after each epoch and after the last step, with the number of epochs done or begun.
         accelerator: to use; None makes one by the config.
         validate: evaluates after an epoch, given its index, and returns the main metric, 0 to 100.
@@ -111,7 +111,7 @@ def train_split(
     """
     accelerator = accelerator or make_accelerator(config.train)
     prepared.model.to(accelerator.device)
-    made = made_with(config, split, prepared.model) if folder is not None else {}
+    made = run_fingerprint(config, split, prepared.model) if folder is not None else {}
     task = task_for(config).training_loss(prepared, split, config)
     loader = train_loader(
         split,
@@ -125,7 +125,7 @@ def train_split(
         normalisation=normalisation(prepared),
     )
     trainer = Trainer(
-        task, loader, config.train, folder, accelerator, on_tick, on_epoch, validate, made, started, on_first_write
+        task, loader, config.train, folder, accelerator, on_progress, on_epoch, validate, made, started, on_first_write
     )
     if accelerator.is_main_process:
         for line in training_warnings(config, len(split.texts), trainer.steps):
@@ -133,11 +133,11 @@ def train_split(
     try:
         trainer.train(resume)
     except Diverged as error:
-        if folder is not None and error.seen:
+        if folder is not None and error.samples:
             raise error.with_file(error.write(folder, split)) from error
         raise
     except (RuntimeError, OSError, CheckpointError) as error:
-        if (lost := lost_worker(error)) is not None:
+        if (lost := worker_failure(error)) is not None:
             raise DataError(lost, "lost worker") from None
         raise
     finally:
@@ -183,7 +183,7 @@ def save_result(prepared: Prepared, config: RunConfig, folder: Path) -> int:
         return 0
     setattr(prepared.model.config, METHOD_KEY, config.model.method_name)  # so that a loaded model tells its method
     try:
-        with written_into(folder / MODEL) as temporary, quiet_transformers():
+        with atomic_folder(folder / MODEL) as temporary, quiet_transformers():
             prepared.model.save_pretrained(temporary, max_shard_size="1TB")  # no shards, which might be left over
             prepared.tokenizer.save_pretrained(temporary)
     except (WriteError, SafetensorError) as error:
@@ -309,4 +309,4 @@ def test_splits(config: RunConfig) -> dict[str, RetrievalSplit]:
 
 def write_config(config: RunConfig, file: Path) -> None:
     """Write a config as YAML, with absolute paths, for `train` and `evaluate` to read."""
-    write_text(file, write_yaml(config.located().to_dict()))
+    write_text(file, write_yaml(config.with_absolute_paths().to_dict()))

@@ -18,13 +18,13 @@ from uniadapter.app.runs import ADAPTER, evaluate_split, save_result, train_spli
 from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.checkpoints.loading import load_model, load_tokenizer
 from uniadapter.config import AdapterConfig, ConfigError, RunConfig
-from uniadapter.data.in_memory import Data, split_of
+from uniadapter.data.in_memory import Data, make_split
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.model.backbone import adopt, task_of
 from uniadapter.model.counting import count_parameters
 from uniadapter.model.sets import active_adapter, adapter_names, select_adapter
 from uniadapter.tasks.preparing import Prepared
-from uniadapter.training.run_folder import own_folder
+from uniadapter.training.run_folder import exclusive_run_folder
 from uniadapter.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -119,8 +119,8 @@ def train(
     in_memory = config is None and not isinstance(dataset, (str, os.PathLike))
     if in_memory:  # worker processes would each hold a copy
         run = replace(run, data=replace(run.data, workers=0))
-    rows = split_of(dataset, run.task, run.data)
-    val = None if validation is None else split_of(validation, run.task, run.data, "val")
+    rows = make_split(dataset, run.task, run.data)
+    val = None if validation is None else make_split(validation, run.task, run.data, "val")
     name = _adapter(loaded, adapter, run)
     folder = None if output is None else Path(output).expanduser()
     if folder is not None:
@@ -129,12 +129,12 @@ def train(
     started = time.perf_counter()
     with ExitStack() as held, active_adapter(loaded, name):
         if folder is not None:
-            held.enter_context(own_folder(folder, False, overwrite))
+            held.enter_context(exclusive_run_folder(folder, False, overwrite))
         prepared = Prepared(loaded, tokens, name, count_parameters(loaded))
         trainer = _train_and_save(prepared, rows, val, run, folder)
     return Trained(
         loaded, tokens, trainer.history, None if folder is None else folder / ADAPTER, trainer.step,
-        trainer.kept.get("validation"), time.perf_counter() - started,
+        trainer.weights_info.get("validation"), time.perf_counter() - started,
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from uniadapter.checkpoints.folder_names import CONFIG_NAME, WEIGHTS_NAME, confi
 from uniadapter.config import AdapterConfig
 from uniadapter.errors import CheckpointError
 from uniadapter.files.messages import shortened
-from uniadapter.files.schema import SchemaError, checked, read_json
+from uniadapter.files.schema import SchemaError, read_json, validated
 from uniadapter.model.families import families
 from uniadapter.model.identity import BaseIdentity
 from uniadapter.model.settings import NO_SETTINGS, InferenceSettings
@@ -165,7 +165,7 @@ def resolve_config(folder: Path, in_weights: dict[str, Any] | None) -> AdapterFi
 def _checked_config(values: dict[str, Any], file: Path) -> StoredConfig:
     """The config, validated; raises `CheckpointError`."""
     try:
-        return checked(values, StoredConfig, str(file))
+        return validated(values, StoredConfig, str(file))
     except SchemaError as error:
         raise CheckpointError(shortened(f"{error}; not a config of this package")) from error
 
@@ -191,7 +191,7 @@ def _from_stored(stored: StoredConfig, file: Path) -> AdapterFile:
     if settings is None:  # version 0.1.0 kept two of them in `extra`
         try:
             found = {key: stored.extra[key] for key in ("frames", "answers") if key in stored.extra}
-            settings = checked(found, InferenceSettings, f"{file}: extra")
+            settings = validated(found, InferenceSettings, f"{file}: extra")
         except SchemaError as error:
             raise CheckpointError(str(error)) from error
     return AdapterFile(

@@ -40,8 +40,8 @@ from uniadapter.checkpoints.folder_names import (
 )
 from uniadapter.errors import CheckpointError
 from uniadapter.files.messages import shortened
-from uniadapter.files.schema import checked
-from uniadapter.files.writing import clear_leftovers, written_atomically
+from uniadapter.files.schema import validated
+from uniadapter.files.writing import atomic_file, clear_leftovers
 from uniadapter.model.adapter_set import file_name
 from uniadapter.model.backbone import backbone
 from uniadapter.model.identity import base_hash, foreign_parameter, identity_of
@@ -139,7 +139,7 @@ def _complete(settings: InferenceSettings, model: PreTrainedModel, extra: dict[s
         **{key: extra[key] for key in ("frames", "answers") if key in extra},
         **settings.to_dict(),
     }
-    return checked(stated, InferenceSettings, "settings")
+    return validated(stated, InferenceSettings, "settings")
 
 
 def write_adapter(folder: Path, described: AdapterFile, state: dict[str, Tensor]) -> None:
@@ -166,7 +166,7 @@ def write_adapter(folder: Path, described: AdapterFile, state: dict[str, Tensor]
         **({"base_model_identity": vars(described.identity)} if described.identity else {}),
         **({"extra": described.extra} if described.extra else {}),
     }
-    checked(values, StoredConfig, f"{folder / CONFIG_NAME}")  # an invalid config fails now, not when it is read
+    validated(values, StoredConfig, f"{folder / CONFIG_NAME}")  # an invalid config fails now, not when it is read
     values["write_id"] = _write_id(values, state)
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder}: is a file; an adapter is written into a folder, so name another path")
@@ -179,9 +179,9 @@ def write_adapter(folder: Path, described: AdapterFile, state: dict[str, Tensor]
         # All three are written before the first is moved into place, and the weights are moved first: the innermost
         # block ends first.
         with (
-            nullcontext() if keep_card else written_atomically(folder / CARD_NAME) as card,
-            written_atomically(folder / CONFIG_NAME) as config,
-            written_atomically(folder / WEIGHTS_NAME) as weights,
+            nullcontext() if keep_card else atomic_file(folder / CARD_NAME) as card,
+            atomic_file(folder / CONFIG_NAME) as config,
+            atomic_file(folder / WEIGHTS_NAME) as weights,
         ):
             save_file(state, weights, metadata={METADATA: json.dumps(values)})  # one key: the order of several varies
             config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ from uniadapter.checkpoints.bases import CONFIG
 from uniadapter.config import SPLITS, RunConfig
 from uniadapter.errors import ConfigError
 from uniadapter.files.assets import asset
-from uniadapter.files.messages import names_like
+from uniadapter.files.messages import suggestion
 from uniadapter.files.schema import SchemaError, read_json
 from uniadapter.model.families import Family, families, family_of
 
@@ -105,7 +105,7 @@ def check_split(config: RunConfig, which: str) -> None:
     """Raise `ConfigError` for a split that does not exist or has no file in the config."""
     known = [*SPLITS, *config.data.extra_tests]
     if which not in known:
-        raise ConfigError(f"there is no split {which[:60]!r}{names_like(which, known)}")
+        raise ConfigError(f"there is no split {which[:60]!r}{suggestion(which, known)}")
     if which in SPLITS and getattr(config.data, which) is None:
         raise ConfigError(f"data.{which} is not set: name an annotation file in the config or with --data.{which}")
 

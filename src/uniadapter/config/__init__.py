@@ -1,7 +1,6 @@
-"""Every setting of the project as plain dataclasses: what is saved beside the weights, and what a run is told.
+"""All settings as dataclasses: those of a run, and those saved beside an adapter's weights.
 
-A YAML file maps one to one onto `RunConfig`; a key that no field knows is an error, never ignored, and no value is
-taken that is not in the range that stands with its field.
+A YAML file maps one to one onto `RunConfig`. Unknown keys and values outside a field's range are errors.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from uniadapter.config.checks import File, check, require
-from uniadapter.config.data import SPLITS, DataConfig, Layout
+from uniadapter.config.data import SPLITS, DataConfig, LayoutName
 from uniadapter.config.evaluation import EvaluateConfig
 from uniadapter.config.model import AdapterConfig, Init, Method, ModelConfig
 from uniadapter.config.training import ObjectiveConfig, Precision, TrainConfig
@@ -24,7 +23,7 @@ __all__ = [
     "DataConfig",
     "EvaluateConfig",
     "Init",
-    "Layout",
+    "LayoutName",
     "Method",
     "ModelConfig",
     "ObjectiveConfig",
@@ -40,10 +39,10 @@ class RunConfig:
     """One run: `uniadapter train CONFIG` reads exactly these keys from its YAML file.
 
     Args:
-        task: what is trained and measured: "retrieval", "vqa" (questions about pictures or videos) or "caption".
-        output: folder of the run.
-        model: what is adapted, and how.
-        data: the pictures and captions.
+        task: "retrieval", "vqa" (questions about pictures or videos) or "caption".
+        output: the run folder.
+        model: the base model and its adapters.
+        data: the annotation files, and how pictures and videos are loaded.
         objective: the training loss.
         train: the optimisation.
         evaluate: the evaluation protocol.
@@ -59,29 +58,29 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check(self, "")
-        apart = self.task != "retrieval" or self.data.together == 1
         together = self.data.together
-        require(apart, f"data.together is {together}: retrieval's batches want different visuals; leave it at 1")
+        distinct = self.task != "retrieval" or together == 1
+        require(distinct, f"data.together is {together}: a retrieval batch needs distinct visuals; leave it at 1")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as its YAML file holds them."""
+        """Plain values, as in its YAML file."""
         values = asdict(self)
         values["data"]["scale"] = list(self.data.scale)
         return values
 
-    def located(self) -> RunConfig:
-        """The same with every path from the root, so that it means the same in any working directory."""
+    def with_absolute_paths(self) -> RunConfig:
+        """A copy with absolute paths, which is valid in any working directory."""
         data = self.data
         names = ("train", "val", "test", "captions", "answer_list", "root")
-        files: dict[str, Any] = {name: _from_root(getattr(data, name)) for name in names}
+        files: dict[str, Any] = {name: _absolute(getattr(data, name)) for name in names}
         for name in ("extra_tests", "annotations"):
-            files[name] = {key: _from_root(value) for key, value in getattr(data, name).items()}
+            files[name] = {key: _absolute(value) for key, value in getattr(data, name).items()}
         base = os.path.abspath(self.model.base) if os.path.exists(self.model.base) else self.model.base
         base = self.model.base if self.model.base == "embedded" else base
-        located = {"model": replace(self.model, base=base), "data": replace(data, **files)}
-        return replace(self, output=os.path.abspath(self.output), **located)  # type: ignore[arg-type]
+        changed = {"model": replace(self.model, base=base), "data": replace(data, **files)}
+        return replace(self, output=os.path.abspath(self.output), **changed)  # type: ignore[arg-type]
 
 
-def _from_root(name: str | None) -> str | None:
-    """A file's path from the root; what comes with the package, or from the net, stays as it is."""
+def _absolute(name: str | None) -> str | None:
+    """An absolute path; names of embedded data and URLs are returned unchanged."""
     return name if name is None or name.startswith("embedded:") or "://" in name else os.path.abspath(name)

@@ -1,4 +1,4 @@
-"""Values checked wherever a config is made, from Python as from a file: ranges stand in the fields' annotations."""
+"""Validation of config dataclasses, whether created in Python or from a file; annotations hold the ranges."""
 
 from __future__ import annotations
 
@@ -11,28 +11,32 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from uniadapter.errors import ConfigError
 from uniadapter.files.messages import shortened
-from uniadapter.files.schema import first_fault
+from uniadapter.files.schema import first_error
 
 
 def as_path(name: str) -> str:
-    """A path with one's home in the place of `~`; ValueError for what no path can hold."""
+    """A path with `~` expanded.
+
+    Raises:
+        ValueError: it has a null byte.
+    """
     if "\0" in name:
         raise ValueError("no path has a null byte")
     return os.path.expanduser(name)
 
 
-def _plain(value: Any) -> Any:
-    """A `Path` as text and numpy's scalars as numbers, as Python's callers have them; all else as it is."""
+def _to_plain(value: Any) -> Any:
+    """`Path` objects as strings and numpy's scalars as numbers; other values unchanged."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: _to_plain(inner) for key, inner in value.items()}
     scalar = type(value).__module__ == "numpy" and getattr(value, "shape", None) == ()
     return value.item() if scalar else value
 
 
 def _writable(name: str) -> str:
-    name.encode()  # half an emoji raises UnicodeEncodeError, which is a ValueError
+    name.encode()  # a lone surrogate raises UnicodeEncodeError, which is a ValueError
     return name
 
 
@@ -43,37 +47,37 @@ def _as_tuple(values: Any) -> Any:
 Text: TypeAlias = Annotated[str, Field(max_length=2000), AfterValidator(_writable)]
 File: TypeAlias = Annotated[
     str, Field(min_length=1, max_length=4000), AfterValidator(_writable), AfterValidator(as_path)
-]  # `~` is one's home
+]  # `~` is expanded
 Part: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 Interval: TypeAlias = Annotated[tuple[Part, Part], BeforeValidator(_as_tuple)]
 Count: TypeAlias = Annotated[int, Field(ge=0, le=100_000_000)]
 
 
 def check(config: Any, where: str) -> None:
-    """Check every field of a config against its annotation, and put in the values as they are understood.
+    """Validate every field of a config against its annotation, and store the converted values.
 
-    A whole number does for a fraction, a list for a tuple, a `Path` for a text, numpy's scalars for numbers; nothing
-    else is converted: true is no number, "1" is none either, and NaN and infinity are refused.
+    Integers are accepted for floats, lists for tuples, `Path` objects for strings and numpy's scalars for numbers.
+    Nothing else is converted: `True` and "1" are not numbers, and NaN and infinity are rejected.
 
     Args:
-        config: an instance of one of the config dataclasses, as its `__post_init__` finds it.
-        where: what its keys start with in an error: "train".
+        config: an instance of one of the config dataclasses, in its `__post_init__`.
+        where: prefix of its keys in errors: "train".
 
     Raises:
-        ConfigError: names the first field that is wrong, and what it may be.
+        ConfigError: names the first invalid field and its allowed values.
     """
     kind: Any = type(config)
-    values = {one.name: _plain(getattr(config, one.name)) for one in fields(kind)}
+    values = {one.name: _to_plain(getattr(config, one.name)) for one in fields(kind)}
     try:
         found = _fields_of(kind).model_validate(values)
     except ValidationError as error:
-        raise ConfigError(shortened(first_fault(error, kind, where))) from None
+        raise ConfigError(shortened(first_error(error, kind, where))) from None
     for name in values:
         setattr(config, name, getattr(found, name))
 
 
 def require(right: bool, message: str) -> None:
-    """Raise `ConfigError` with a message, in one short line, unless something holds."""
+    """Raise `ConfigError` with a message, shortened to one line, unless `right` is true."""
     if not right:
         raise ConfigError(shortened(message))
 
@@ -81,7 +85,7 @@ def require(right: bool, message: str) -> None:
 @cache
 def _fields_of(kind: Any) -> type[BaseModel]:
     hints = get_type_hints(kind, include_extras=True)
-    # Under other names where pydantic keeps one for itself; `protected_namespaces` lets "model" be one of ours.
+    # Empty `protected_namespaces` allow a field called "model", which pydantic reserves otherwise.
     rules = ConfigDict(strict=True, allow_inf_nan=False, protected_namespaces=(), arbitrary_types_allowed=False)
     wanted: dict[str, Any] = {one.name: (hints[one.name], ...) for one in fields(kind)}
     return create_model(f"{kind.__name__}Fields", __config__=rules, **wanted)

@@ -1,4 +1,4 @@
-"""Where the data are, and what is done to them."""
+"""Settings of the data: annotation files, layouts, frames and augmentation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uniadapter.config.checks import Count, File, Interval, check, require
 from uniadapter.errors import OnError
 from uniadapter.files.messages import did_you_mean
 
-Layout = Literal[
+LayoutName = Literal[
     "auto", "pairs", "alpro", "msrvtt", "didemo", "names", "lsmdc", "coco", "karpathy", "token", "results",
     "conversations", "genome", "keyed", "wrapped", "columns", "folder",
 ]  # fmt: skip
@@ -24,41 +24,39 @@ SPLITS = ("train", "val", "test")
 
 @dataclass
 class DataConfig:
-    """Where the pictures or videos and the captions are, and what is done to them.
+    """The annotation files, and how pictures and videos are loaded and augmented.
 
     Args:
         train: annotation file of the training split, in one of the layouts below, or `embedded:TASK/SPLIT` for
-            one that comes with this package.
+            one that ships with this package.
         val: annotation file of the validation split.
         test: annotation file of the test split; read once, by the final evaluation.
-        extra_tests: further test sets, name to annotation file; each becomes rows with that `test_set`.
-        captions: file of the captions, where an annotation file only lists videos (`MSRVTT_data.json` beside
+        extra_tests: further test sets, name to annotation file; `metrics.json` has rows with that `test_set` for each.
+        captions: file of the captions, where an annotation file only lists videos (`MSRVTT_data.json` for
             `MSRVTT_train.9k.csv`).
-        annotations: official files of VQA's answers, split to file, where `train`, `val` and `test` are official files
-            of questions.
-        answer_list: file of the answers that are ranked; null takes those of the training split.
-        answer_count: of these, as many of the most frequent; 0 takes all.
+        annotations: official VQA annotation files (the answers), split to file, where `train`, `val` and `test` are
+            official question files.
+        answer_list: file of the candidate answers that are ranked; null takes those of the training split.
+        answer_count: number of candidate answers, the most frequent ones; 0 takes all.
         layout: of the annotation files. "pairs": rows of `image` or `video` and `caption`, a text or a list of texts
-            (Karpathy JSON, LAVIS, UMT, VindLU, one's own JSONL or CSV); "alpro": lines of `clip_name` and `caption`
+            (Karpathy JSON, LAVIS, UMT, VindLU, your own JSONL or CSV); "alpro": lines of `clip_name` and `caption`
             (ALPRO, BLIP); "msrvtt": lists of `video_id`, with `sentence` or `captions`; "didemo": the sentences about
-            a video are joined into one text. "auto" tells by the first row; docs/data.md has the others.
-        fields: names of your files' fields where they are not known, ours to yours: `{image: photo, caption: said}`.
-            Ours are image, video, caption, image_id, video_id, question, question_id, answer, answer_type and split.
-        root: folder that relative paths of pictures and videos start from; null means the annotation file's own
-            folder.
-        frames: frames of a video, in training and, unless `eval_frames` says another number, in evaluation; pictures
-            have 1.
-        eval_frames: frames of a video in evaluation; 0 means as many as in training.
-        scale: area range of RandomResizedCrop.
-        flip: horizontal flips; never for captions that speak of left and right.
-        augment: the published RandAugment (N = 2, M = 5).
-        blank: show a blank picture in the place of every picture and frame, in training and evaluation: the baseline
-            that answers by the question alone.
-        max_words: captions are cut to this many words; how many were is said in the log.
+            a video are joined into one text. "auto" detects it from the first row; docs/data.md lists the others.
+        fields: your files' field names, where they are not recognised, as expected name to your name:
+            `{image: photo, caption: comment}`. The expected names are image, video, caption, image_id, video_id,
+            question, question_id, answer, answer_type and split.
+        root: folder to which paths of pictures and videos are relative; null means the annotation file's folder.
+        frames: frames per video (T), in training and, unless `eval_frames` is set, in evaluation; a picture is 1 frame.
+        eval_frames: frames per video in evaluation; 0 means as many as in training.
+        scale: area range of RandomResizedCrop, as shares of the picture.
+        flip: random horizontal flips; turn it off for captions that mention left and right.
+        augment: RandAugment as published (N = 2, M = 5).
+        blank: replace every picture and frame by a blank one, in training and evaluation: the question-only baseline.
+        max_words: captions are truncated to this many words; the log says how many were.
         on_error: "raise" stops at a record that cannot be read, "skip" leaves it out and counts it.
-        workers: processes that load pictures or videos; 0 loads in the main process.
-        together: samples of one visual that stand in a batch behind one another, for which it is loaded, augmented and
-            encoded once (questions and captions; 1 mixes all samples).
+        workers: DataLoader worker processes; 0 loads in the main process.
+        together: consecutive samples of a batch that share a visual, which is loaded, augmented and encoded once for
+            them (questions and captions only); 1 shuffles all samples.
     """
 
     train: File | None = None
@@ -69,7 +67,7 @@ class DataConfig:
     annotations: dict[str, File] = field(default_factory=dict)
     answer_list: File | None = None
     answer_count: Count = 0
-    layout: Layout = "auto"
+    layout: LayoutName = "auto"
     fields: dict[str, FieldName] = field(default_factory=dict)
     root: File | None = None
     frames: Annotated[int, Field(ge=1, le=1024)] = 1
@@ -93,11 +91,11 @@ class DataConfig:
             )
             plain = 0 < len(name) <= 60 and name.isprintable() and not set(name) & set("/\\:")
             require(
-                plain, f"data.extra_tests: {name[:60]!r} is no name for a test set: up to 60 letters, digits, - and _"
+                plain, f"data.extra_tests: {name[:60]!r} is not a valid name: use up to 60 letters, digits, - and _"
             )
         for name in self.fields:
             advice = did_you_mean(name, FIELDS) or f"; there is {', '.join(FIELDS)}"
-            require(name in FIELDS, f"data.fields: {name[:60]!r} is no field of ours{advice}")
+            require(name in FIELDS, f"data.fields: {name[:60]!r} is not a known field{advice}")
         known = [*SPLITS, *self.extra_tests]
         for name in self.annotations:
             advice = did_you_mean(name, known) or f"; there is {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""The evaluation protocol."""
+"""Settings of the evaluation protocol."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class EvaluateConfig:
     """The evaluation protocol.
 
     Args:
-        k: candidates per query that are reranked by the matching head, clipped to the gallery; 0 reranks none.
+        k: candidates per query that the matching head reranks, at most the gallery; 0 turns reranking off.
         beta: score = matching logit + beta * contrastive similarity (0 released, 1 in BLIP's video evaluation).
         dual_softmax: replace similarities by the product of their softmax over the gallery and over all queries of
-            the test set. Transductive: a query's result then depends on the other queries, so such rows are marked.
-        answers: answers to questions are chosen from a list ("rank"), of which the k whose first token is likeliest are
-            scored in full, or written ("generate").
-        beams: of the search, where texts are written.
-        longest: tokens of a written caption with its prompt, at most (20 in BLIP).
-        shortest: the same, at least (5 in BLIP).
-        batch_size: pictures or texts encoded at once.
-        block: pairs fused at once; 0 takes what the device has room for.
-        features: where visual tokens are kept for reranking: "memory", "disk" (a file in the temporary
-            folder) or "auto", which takes the disk where they would fill more than half of the free memory.
-        features_bf16: keep them in bfloat16, half the size; scores then differ in the third digit.
+            the test set. Transductive: a query's result depends on the other queries; `metrics.json` marks such rows.
+        answers: "rank" chooses from a list, scoring in full the k answers with the likeliest first token; "generate"
+            decodes freely.
+        beams: beam width of generated captions and answers.
+        longest: maximum tokens of a generated caption, its prompt included (20 in BLIP).
+        shortest: minimum tokens of the same (5 in BLIP).
+        batch_size: pictures or texts per forward pass.
+        block: text-visual pairs fused per forward pass; 0 chooses by the free memory of the device.
+        features: where visual tokens are cached for reranking: "memory", "disk" (a file in the temporary folder) or
+            "auto": on disk if they would fill more than half of the free memory.
+        features_bf16: cache them in bfloat16, half the size; scores then differ in the third digit.
         precision: as in training.
     """
 

@@ -1,4 +1,4 @@
-"""What is adapted, and the adapters' shape."""
+"""Settings of the base model and of the adapters."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class AdapterConfig:
     Args:
         bottleneck: r, the width between down- and up-projection (128 or 512 in the paper).
         scale: s, the factor on every adapter's output (0.1 in the paper and the released code).
-        init: "identity" starts at exactly the base model; "released" draws as the authors' code does,
-            where only the text up-projection is zero.
+        init: "identity" starts at exactly the base model; "released" initialises as the authors' code does: only the
+            text up-projection is zero.
         vision: adapters in the visual encoder.
-        text: adapters after the feed-forward of the text encoder (the fused passes' query residual); in a Q-Former
-            also those of its queries.
-        cross: adapters on the cross-attention's output, sharing the text up-projection.
+        text: adapters after the text encoder's feed-forward (the query residual where text is fused with a visual); in
+            a Q-Former also after its queries' feed-forward.
+        cross: adapters on the cross-attention's output; they reuse the text up-projection.
         key_value: width of the low-rank adapters on the keys and values of every cross-attention layer
             (64 in the released configs); 0 leaves them out.
         frame_aware: parameter-free frame-aware attention (paper, video).
@@ -36,8 +36,8 @@ class AdapterConfig:
         decoder: "shared" lets an answer decoder use the encoder's adapters (as released), "separate" gives it
             its own.
         heads: train a copy of the task's heads (projections, matching head) with the adapters.
-        factor: where vision and text differ in width, width of a factor of their down-projections that they share;
-            0 keeps these apart. Not the paper's, whose base has one width.
+        factor: where vision and text differ in width, rank of a factor that their two down-projections share; 0 shares
+            nothing. Not in the paper, whose base has one width.
     """
 
     bottleneck: Annotated[int, Field(ge=1, le=16384)] = 128
@@ -59,12 +59,16 @@ class AdapterConfig:
         require(some, "adapter: vision, text, cross and key_value are all off, so nothing would be adapted")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as written to `uniadapter_config.json`."""
+        """Plain values, as in `uniadapter_config.json`."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AdapterConfig:
-        """The config from plain values; an unknown key raises `ConfigError`."""
+        """The config from plain values.
+
+        Raises:
+            ConfigError: a key is unknown or a value invalid.
+        """
         require(isinstance(values, dict), f"adapter settings are {values!r}: they must be an object of keys and values")
         known = [one.name for one in fields(cls)]
         for name in values:
@@ -75,19 +79,19 @@ class AdapterConfig:
 
 @dataclass
 class ModelConfig:
-    """What is adapted, and how.
+    """The base model, and how it is adapted.
 
     Args:
-        base: hub id, folder of transformers files, one of BLIP's `.pth` files, or `embedded`, the small BLIP
-            that comes with this package.
+        base: hub id, folder of transformers files, one of BLIP's `.pth` files, or `embedded`, the small BLIP that ships
+            with this package.
         method: "uniadapter" trains adapters on a frozen base, "full" trains every weight, "none" trains nothing
             (zero-shot).
         adapter: the adapters' shape.
-        image_size: side of the square pictures in pixels; null takes the base model's.
-        max_tokens: texts are padded or cut to at most this many tokens.
-        prompt: what the caption decoder starts with.
-        checkpoint_vision: recompute the visual layers in the backward pass instead of keeping their activations.
-        frame_chunk: frames that go through the visual encoder at once; 0 means all.
+        image_size: side of the square input pictures in pixels; null takes the base model's.
+        max_tokens: texts are padded or truncated to at most this many tokens.
+        prompt: beginning of every caption, given to the decoder.
+        checkpoint_vision: gradient checkpointing of the visual layers: less memory, more computation.
+        frame_chunk: frames per forward pass of the visual encoder; 0 means all.
     """
 
     base: File = "embedded"

@@ -1,4 +1,4 @@
-"""The training loss and the optimisation."""
+"""Settings of the training loss and of the optimiser."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class ObjectiveConfig:
     """The training loss: ITC + ITM, each switchable.
 
     Args:
-        contrastive: image-text contrastive loss.
-        loss: which: "momentum" is BLIP's, with momentum features, queue and soft targets; "softmax" is CLIP's over the
-            batches of all processes; "sigmoid" is SigLIP's over the same; "auto" is that which the base's family was
-            pre-trained with. `queue_size`, `momentum`, `alpha`, `temperature` and `train_temperature` are the first's
-            alone: the others go on from the base's own scale, and train it.
-        matching: image-text matching loss with hard negatives.
+        contrastive: image-text contrastive loss (ITC).
+        loss: kind of contrastive loss. "momentum" is BLIP's, with momentum features, queue and soft targets; "softmax"
+            is CLIP's over the batches of all processes; "sigmoid" is SigLIP's over the same; "auto" is the one that the
+            base's family was pre-trained with. `queue_size`, `momentum`, `alpha`, `temperature` and `train_temperature`
+            apply to "momentum" only; the other two start from the base's logit scale and train it.
+        matching: image-text matching loss (ITM) with hard negatives.
         queue_size: momentum features kept from earlier batches; 0 keeps none.
-        momentum: decay of the momentum set (0.995 released); 0 turns the momentum encoder off, and the batch's
-            own features are the gallery.
+        momentum: decay of the momentum adapters (0.995 released); 0 turns the momentum encoder off, and the features of
+            the batch are the gallery.
         alpha: weight of the momentum encoder's soft targets, ramped up over the first epoch.
         temperature: of the contrastive softmax (0.07).
-        train_temperature: let the temperature learn; it is then counted and saved.
-        negatives: where hard negatives come from: this process's batch, or the batches of all processes.
+        train_temperature: train the temperature, which is then counted and saved.
+        negatives: where hard negatives come from: "batch", this process's, or "all", those of all processes.
     """
 
     contrastive: bool = True
@@ -54,26 +54,25 @@ class ObjectiveConfig:
 
 @dataclass
 class TrainConfig:
-    """The optimisation.
+    """The optimiser, its schedule, and when to save, evaluate and log.
 
     Args:
         epochs: passes over the training set.
-        max_steps: stop after this many optimiser steps; 0 means after the epochs.
-        batch_size: pairs a step, over all processes.
+        max_steps: stop after this many optimiser steps; 0 means no limit but the epochs.
+        batch_size: samples per batch, over all processes.
         lr: peak learning rate.
         weight_decay: AdamW's, not applied to biases and norms.
         warmup_steps: steps of linear warm-up.
         schedule: "epoch_cosine" (released: constant within an epoch), "cosine" per step, "linear" or "constant".
-        min_lr: the schedule's end.
-        grad_clip: largest gradient norm; 0 does not clip.
-        accumulate: batches whose gradients are added up before a step.
-        precision: "no" is float32; "bf16" and "fp16" are autocast. Where evaluation has the same, the frozen base's
-            matrices are kept in it: half the memory, nothing to convert, the same outputs.
-        seed: of every random draw.
+        min_lr: learning rate at the end of the schedule.
+        grad_clip: maximum gradient norm; 0 does not clip.
+        accumulate: gradient accumulation: batches per optimiser step.
+        precision: "no" is float32; "bf16" and "fp16" are autocast. If evaluation uses the same, the frozen base's
+            matrices are stored in it: half the memory, no conversions, the same outputs.
+        seed: of all random streams.
         save_every: steps between checkpoints; 0 saves at the end of each epoch.
         evaluate_every: epochs between evaluations on the validation split; 0 evaluates only at the end.
-        keep: the weights that the run ends with: those after the "last" step, or those that were "best" on the
-            validation split.
+        keep: which weights are saved at the end: those after the "last" step, or the "best" on the validation split.
         log_every: steps between log lines.
         compile_vision: run the visual encoder through torch.compile.
     """
@@ -99,4 +98,4 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check(self, "train")
         falling = self.min_lr <= self.lr
-        require(falling, f"train.min_lr is {self.min_lr}, more than train.lr, {self.lr}: the rate falls to it")
+        require(falling, f"train.min_lr is {self.min_lr}, more than train.lr, {self.lr}: it must be at most that")

@@ -1,9 +1,10 @@
-"""Data: annotation files to splits, splits to batches."""
+"""Data loading: annotation files to splits, splits to batches."""
 
-from uniadapter.data.batches import Batch, EpochBatches, Load, OrderedBatches, share
+from uniadapter.data.batches import Batch, EpochBatchSampler, LoadRequest, SequentialBatchSampler, shard_bounds
 from uniadapter.data.captions import from_dataset, load_retrieval
+from uniadapter.data.layouts.annotation_file import read_rows
+from uniadapter.data.layouts.records import DataError, ErrorPolicy, Record
 from uniadapter.data.layouts.registry import LAYOUTS, detect_layout, read_records
-from uniadapter.data.layouts.sources import read_rows
 from uniadapter.data.loaders import TrainLoader, VisualLoader, train_loader, visual_loader
 from uniadapter.data.media.images import (
     DatasetPicture,
@@ -12,7 +13,6 @@ from uniadapter.data.media.images import (
     load_picture,
     to_tensor,
 )
-from uniadapter.data.media.records import DataError, ErrorPolicy, Record
 from uniadapter.data.media.video import load_clip, load_frames
 from uniadapter.data.samples import EvaluationVisuals, TrainRows
 from uniadapter.data.splits import RetrievalSplit
@@ -23,14 +23,14 @@ __all__ = [
     "Batch",
     "DataError",
     "DatasetPicture",
-    "EpochBatches",
+    "EpochBatchSampler",
     "ErrorPolicy",
     "EvaluationTransform",
     "EvaluationVisuals",
-    "Load",
-    "OrderedBatches",
+    "LoadRequest",
     "Record",
     "RetrievalSplit",
+    "SequentialBatchSampler",
     "TrainLoader",
     "TrainRows",
     "TrainTransform",
@@ -45,7 +45,7 @@ __all__ = [
     "load_retrieval",
     "read_records",
     "read_rows",
-    "share",
+    "shard_bounds",
     "to_tensor",
     "train_loader",
     "visual_loader",

@@ -1,4 +1,4 @@
-"""Retrieval splits: visuals, captions and which belong together, from a file or a dataset in memory."""
+"""Loading of retrieval and captioning splits, from a file or from a Hugging Face dataset."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from PIL import Image
 
 from uniadapter.config import DataConfig
-from uniadapter.data.building import SplitBuilder, data_root, finish_split
+from uniadapter.data.layouts.records import DataError, ErrorPolicy, Record, id_field
 from uniadapter.data.layouts.registry import read_records
+from uniadapter.data.media.file_kinds import has_video_suffix
 from uniadapter.data.media.images import DatasetPicture, Rows
-from uniadapter.data.media.kinds import has_video_suffix
-from uniadapter.data.media.records import DataError, ErrorPolicy, Record, id_field
+from uniadapter.data.split_builder import SplitBuilder, data_root, finish_split
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.data.text import clean_caption
 
@@ -22,29 +22,28 @@ def load_retrieval(path: str | Path, config: DataConfig, name: str, check: bool 
     """Read a split from an annotation file.
 
     Args:
-        path: a file in any of the layouts of `layouts.py` (COCO, Flickr30K, MSR-VTT, DiDeMo and others as they
-            circulate), JSONL, CSV or Parquet of `image, caption` or `video, caption`, or a folder of pictures.
+        path: a file in one of the layouts of `layouts/registry.py` (those of COCO, Flickr30K, MSR-VTT, DiDeMo and
+            others), JSONL, CSV or Parquet of `image, caption` or `video, caption`, or a folder of pictures.
         config: `root`, `layout`, `captions`, `fields`, `max_words`, `on_error` and `workers` are used.
         name: of the split.
-        check: decode every visual now; those that fail are errors or left out, by `on_error`. None means:
-            only where broken pictures are to be skipped and the split is not "train", since an evaluation
-            must know its gallery beforehand, and training replaces such a visual when it meets it. Of a video
-            one frame is decoded.
+        check: decode every visual now (of a video one frame); those that fail raise or are dropped, by `on_error`.
+            None checks if `on_error` is "skip" and the split is not "train": evaluation must know its gallery
+            beforehand, while training replaces an unreadable visual when it meets it.
 
     Raises:
         DataError: the file cannot be read or nothing in it is usable; with `on_error="raise"` also at the
             first record that cannot be used.
     """
-    problems = ErrorPolicy(config.on_error)
+    policy = ErrorPolicy(config.on_error)
     root = data_root(path, config)
-    split = RetrievalSplit(name, skipped=problems.skipped)
-    builder = SplitBuilder(split, problems, clean_caption, config.max_words, "caption")
-    for record in read_records(path, problems, config.layout, config.captions, split=name, fields=config.fields):
+    split = RetrievalSplit(name, skipped=policy.skipped)
+    builder = SplitBuilder(split, policy, clean_caption, config.max_words, "caption")
+    for record in read_records(path, policy, config.layout, config.captions, split=name, fields=config.fields):
         builder.add_file(record, root)
     builder.describe(Path(path).name)
     if check is None:
         check = config.on_error == "skip" and name != "train"
-    return finish_split(split, problems, str(path), check, config.workers)
+    return finish_split(split, policy, str(path), check, config.workers)
 
 
 def from_dataset(
@@ -57,16 +56,15 @@ def from_dataset(
     name: str = "dataset",
     check: bool | None = None,
 ) -> RetrievalSplit:
-    """Take a split from a Hugging Face dataset, or any sequence of mappings.
+    """Make a split from a Hugging Face dataset, or any sequence of mappings.
 
     Args:
         dataset: its rows hold a picture (Pillow image, path, or `{"bytes": ..., "path": ...}`) and a caption
-            or a list of captions. Pictures are not kept in memory but read from the dataset when they are
-            needed.
-        image_column: the picture's column.
-        caption_column: the caption's column.
-        id_column: column of an id that rows of one picture share; without it rows share a picture only where
-            they have the same path.
+            or a list of captions. Pictures are read from the dataset when needed, not kept in memory.
+        image_column: column of the picture.
+        caption_column: column of the caption.
+        id_column: column of an id that rows of the same picture share; without it, rows share a picture only if they
+            have the same path.
         config: as for `load_retrieval`; `root` defaults to the working directory.
         name: of the split.
         check: as for `load_retrieval`.
@@ -75,18 +73,18 @@ def from_dataset(
         DataError: as `load_retrieval`.
     """
     config = config or DataConfig()
-    problems = ErrorPolicy(config.on_error)
-    split = RetrievalSplit(name, skipped=problems.skipped)
-    builder = SplitBuilder(split, problems, clean_caption, config.max_words, "caption")
+    policy = ErrorPolicy(config.on_error)
+    split = RetrievalSplit(name, skipped=policy.skipped)
+    builder = SplitBuilder(split, policy, clean_caption, config.max_words, "caption")
     columns = (image_column, caption_column) + ((id_column,) if id_column else ())
-    for row, (image, caption, *ids) in _columns(dataset, columns, name, problems):
+    for row, (image, caption, *ids) in _columns(dataset, columns, name, policy):
         origin = f"{name}[{row}]"
         try:
             ids = [id_field(origin, str(id_column), one) for one in ids]
         except DataError as error:
-            problems.report(error)
+            policy.report(error)
             continue
-        for one in _captions(caption, caption_column, origin, problems):
+        for one in _captions(caption, caption_column, origin, policy):
             if isinstance(image, (str, Path)):
                 noun = "video" if has_video_suffix(image) else "picture"
                 record = Record(str(image), one, ids[0] if ids else str(image), origin, noun)
@@ -97,24 +95,24 @@ def from_dataset(
     builder.describe()
     if check is None:
         check = config.on_error == "skip" and name != "train"
-    return finish_split(split, problems, name, check, config.workers)
+    return finish_split(split, policy, name, check, config.workers)
 
 
 def _columns(
-    dataset: Rows, names: tuple[str, ...], where: str, problems: ErrorPolicy
+    dataset: Rows, names: tuple[str, ...], where: str, policy: ErrorPolicy
 ) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    """Row numbers and the values of these columns, without decoding the pictures of a Hugging Face dataset."""
+    """Row indices and the values of these columns; the pictures of a Hugging Face dataset are not decoded."""
     known = getattr(dataset, "column_names", None)
     if known is None:
         for row in range(len(dataset)):
             values = dataset[row]
             if not isinstance(values, Mapping):
                 message = f"{where}[{row}] is of type {type(values).__name__}: it should be a mapping of columns"
-                problems.report(DataError(message, "not an object"))
+                policy.report(DataError(message, "not an object"))
                 continue
             absent = [name for name in names if values.get(name) is None]
             if absent:
-                problems.report(_no_column(f"{where}[{row}]", absent[0], list(values)))
+                policy.report(_no_column(f"{where}[{row}]", absent[0], list(values)))
             else:
                 yield row, tuple(values[name] for name in names)
         return
@@ -122,18 +120,18 @@ def _columns(
         if name not in known:
             raise _no_column(where, name, known)
     lazy = len(dataset) > 0 and isinstance(dataset[0][names[0]], (Image.Image, dict))
-    table: Any = dataset  # such a dataset gives a column for its name
+    table: Any = dataset  # indexing by a name gives a column
     images = [None] * len(dataset) if lazy else table[names[0]]
     yield from enumerate(zip(images, *(table[name] for name in names[1:]), strict=True))
 
 
-def _captions(value: object, column: str, origin: str, problems: ErrorPolicy) -> list[str]:
-    """The texts of one row; what is none is reported."""
+def _captions(value: object, column: str, origin: str, policy: ErrorPolicy) -> list[str]:
+    """The captions of one row; values that are not strings are reported."""
     found = list(value) if isinstance(value, (list, tuple)) else [value]
     texts = [one for one in found if isinstance(one, str)]
     if not texts or len(texts) < len(found):
-        message = f"{origin}: column {column!r} should hold a text, or a list of texts: pass another caption_column"
-        problems.report(DataError(message, "unusable caption"))
+        message = f"{origin}: column {column!r} should hold a string, or a list of strings: pass another caption_column"
+        policy.report(DataError(message, "unusable caption"))
     return texts
 
 

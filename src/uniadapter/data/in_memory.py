@@ -1,4 +1,4 @@
-"""Splits from what stands in memory: Hugging Face datasets, and lists of rows, in any of the names that circulate."""
+"""Splits from data in memory: Hugging Face datasets and lists of rows, with any recognised column names."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from uniadapter.config import DataConfig
-from uniadapter.data.building import SplitBuilder, finish_split
 from uniadapter.data.captions import from_dataset, load_retrieval
-from uniadapter.data.layouts.answers import answers_of
-from uniadapter.data.layouts.fields import names_of
-from uniadapter.data.media.files import has_video_suffix
+from uniadapter.data.layouts.answers import parse_answers
+from uniadapter.data.layouts.field_names import match_fields
+from uniadapter.data.layouts.records import DataError, ErrorPolicy, Record
+from uniadapter.data.media.arrays import from_array
 from uniadapter.data.media.images import DatasetPicture, Rows
-from uniadapter.data.media.pixels import from_array
-from uniadapter.data.media.records import DataError, ErrorPolicy, Record
-from uniadapter.data.questions import QuestionSplit, load_questions, weighed
+from uniadapter.data.media.paths import has_video_suffix
+from uniadapter.data.questions import QuestionSplit, answer_weights, load_questions
+from uniadapter.data.split_builder import SplitBuilder, finish_split
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.data.text import clean_question
 
@@ -24,21 +24,21 @@ Data = str | os.PathLike[str] | RetrievalSplit | Rows | Sequence[Any] | Mapping[
 _VISUALS = ("image", "video")
 
 
-def split_of(data: Data, task: str, config: DataConfig, name: str = "train") -> RetrievalSplit:
-    """A split from whatever holds one.
+def make_split(data: Data, task: str, config: DataConfig, name: str = "train") -> RetrievalSplit:
+    """A split from a file, a folder, a dataset or a list.
 
     Args:
         data: an annotation file or a folder of pictures with their texts; a Hugging Face `Dataset`, or a `DatasetDict`
             with a split of this name; a sequence of mappings (`image` and `caption`, or `image`, `question` and
-            `answer`, or other names of these that circulate, or those of `config.fields`) or of tuples (picture,
+            `answer`, their aliases in `layouts/field_names.py`, or the names in `config.fields`) or of tuples (picture,
             caption) or (picture, question, answer). A picture is a Pillow image, an array, a tensor or a file name.
         task: "retrieval", "vqa" or "caption".
         config: as for `load_retrieval`.
         name: of the split.
 
     Raises:
-        DataError: nothing in it is usable, or with `on_error="raise"` a row is not.
-        TypeError: it is nothing of this kind.
+        DataError: no row is usable, or with `on_error="raise"` one row is not.
+        TypeError: `data` is of another type.
     """
     if isinstance(data, RetrievalSplit):
         return data
@@ -52,21 +52,21 @@ def split_of(data: Data, task: str, config: DataConfig, name: str = "train") -> 
         given = data[name]
     if not hasattr(given, "__len__") or not hasattr(given, "__getitem__"):
         raise TypeError(
-            f"a {type(given).__name__} is no dataset to train on: pass a file, a folder, a list of rows, or a dataset "
-            "with a length"
+            f"cannot train on a {type(given).__name__}: pass a file, a folder, a list of rows, or a dataset with a "
+            "length"
         )
     if not len(given):
         raise DataError("the dataset is empty: there is nothing to train on", "empty split")
-    rows: Rows = given if hasattr(given, "column_names") else _Named(given, task)
-    names = _columns_of(rows, task, config)
+    rows: Rows = given if hasattr(given, "column_names") else _MappedRows(given, task)
+    names = _match_columns(rows, task, config)
     if task == "vqa":
-        return _questions(rows, names, config, name)
+        return _question_split(rows, names, config, name)
     visual = names.get("image") or names["video"]
     return from_dataset(rows, visual, names["caption"], config=config, name=name)
 
 
-class _Named:
-    """Rows of a sequence as mappings, arrays among their values as Pillow images, each made when it is asked for."""
+class _MappedRows:
+    """A sequence whose rows are converted to mappings, and arrays to Pillow images, on access."""
 
     def __init__(self, rows: Any, task: str) -> None:
         self.rows = rows
@@ -92,10 +92,10 @@ def _picture(value: Any, name: str) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def _columns_of(rows: Rows, task: str, config: DataConfig) -> dict[str, str]:
-    """Our names of the columns to the dataset's."""
+def _match_columns(rows: Rows, task: str, config: DataConfig) -> dict[str, str]:
+    """Expected column names to the dataset's."""
     first = rows[0]
-    found = names_of(first, config.fields)
+    found = match_fields(first, config.fields)
     needed = ("question",) if task == "vqa" else ("caption",)
     lacking = [name for name in needed if name not in found]
     if not set(found) & set(_VISUALS):
@@ -103,47 +103,47 @@ def _columns_of(rows: Rows, task: str, config: DataConfig) -> dict[str, str]:
     if lacking:
         wanted = " and ".join(map(repr, lacking))
         raise DataError(
-            f"the dataset has no column {wanted} (it has {', '.join(map(str, first))}): rename them, or say by "
-            "data.fields which they are",
+            f"the dataset has no column {wanted} (it has {', '.join(map(str, first))}): rename them, or map them with "
+            "data.fields",
             "missing field",
         )
     return found
 
 
-def _questions(rows: Rows, names: Mapping[str, str], config: DataConfig, name: str) -> QuestionSplit:
-    problems = ErrorPolicy(config.on_error)
-    split = QuestionSplit(name, skipped=problems.skipped)
-    builder = SplitBuilder(split, problems, clean_question, config.max_words, "question")
+def _question_split(rows: Rows, names: Mapping[str, str], config: DataConfig, name: str) -> QuestionSplit:
+    policy = ErrorPolicy(config.on_error)
+    split = QuestionSplit(name, skipped=policy.skipped)
+    builder = SplitBuilder(split, policy, clean_question, config.max_words, "question")
     visual = names.get("image") or names["video"]
-    # The pictures of a Hugging Face dataset are not decoded for their questions.
+    # Drop the picture column of a Hugging Face dataset, so that reading the questions does not decode pictures.
     lazy = hasattr(rows, "remove_columns") and not isinstance(rows[0][visual], str)
     texts: Any = rows.remove_columns(visual) if lazy else rows  # type: ignore[attr-defined]
     for number in range(len(rows)):
         origin = f"{name}[{number}]"
         row = texts[number]
-        row = {**row, **{ours: row.get(theirs) for ours, theirs in names.items()}}
+        row = {**row, **{expected: row.get(actual) for expected, actual in names.items()}}
         try:
-            answers = answers_of(origin, row, problems)
+            answers = parse_answers(origin, row, policy)
             if not answers:
                 raise DataError(f"{origin}: the question has no answer: give it one", "question without an answer")
             if not isinstance(row["question"], str):
-                raise DataError(f"{origin}: the question is no text", "unusable question")
+                raise DataError(f"{origin}: the question is not a string", "unusable question")
         except DataError as error:
-            problems.report(error)
+            policy.report(error)
             continue
         before = len(split.texts)
-        _add(builder, rows, number, row.get(visual), visual, row["question"], origin, config)
+        _add_text(builder, rows, number, row.get(visual), visual, row["question"], origin, config)
         if len(split.texts) > before:
             split.question_ids.append(before)
-            split.answers.append(weighed(answers))
+            split.answers.append(answer_weights(answers))
             split.annotators.append(answers)
             split.kinds.append("")
             split.question_types.append("")
     builder.describe()
-    return finish_split(split, problems, name, config.on_error == "skip" and name != "train", config.workers)
+    return finish_split(split, policy, name, config.on_error == "skip" and name != "train", config.workers)
 
 
-def _add(
+def _add_text(
     builder: SplitBuilder,
     rows: Rows,
     number: int,
@@ -153,7 +153,7 @@ def _add(
     origin: str,
     config: DataConfig,
 ) -> None:
-    """Add a text of a picture that is a file, or stands in the dataset."""
+    """Add a text of a picture, which is a file name or a value in the dataset."""
     if isinstance(picture, str):
         noun = "video" if has_video_suffix(picture) else "picture"
         builder.add_file(Record(picture, text, picture, origin, noun), Path(config.root or ""))

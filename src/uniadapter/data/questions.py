@@ -1,4 +1,4 @@
-"""Splits of questions about pictures or videos, with their answers, and lists of the answers to choose from."""
+"""Splits for question answering, and lists of candidate answers."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from pathlib import Path
 from typing import ClassVar
 
 from uniadapter.config import DataConfig
-from uniadapter.data.asking import read_questions
-from uniadapter.data.building import SplitBuilder, data_root, finish_split
-from uniadapter.data.layouts.sources import read_json
-from uniadapter.data.media.records import DataError, ErrorPolicy, is_whole
+from uniadapter.data.layouts.annotation_file import read_json
+from uniadapter.data.layouts.records import DataError, ErrorPolicy, is_valid_unicode
+from uniadapter.data.question_files import read_questions
+from uniadapter.data.split_builder import SplitBuilder, data_root, finish_split
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.data.text import clean_question
 
 
 @dataclass
 class QuestionSplit(RetrievalSplit):
-    """Questions of one split; `texts` are the cleaned questions, `text_visual` what each is about.
+    """Questions of one split; `texts` are the cleaned questions, `text_visual` the index of each one's visual.
 
     Args:
-        question_ids: the file's id of each question; without one, its number in the file.
-        answers: for each question its distinct answers, lower case, with their weights (1 in all, of Visual Genome
-            less); empty where the file has none.
-        annotators: for each question every answer as typed, one an annotator; official accuracy needs them.
-        kinds: for each question its answer type, "" where the file says none.
-        question_types: for each question its first words as the official files have them, "" elsewhere.
+        question_ids: the file's id of each question; its index if the file has none.
+        answers: for each question its distinct answers, lower case, with weights (their sum is 1, for Visual Genome
+            0.2); empty if the file has none.
+        annotators: for each question all answers as typed, one per annotator; official VQA accuracy needs them.
+        kinds: for each question its answer type; "" if unknown.
+        question_types: for each question its first words, from official files; "" elsewhere.
     """
 
     question_ids: list[str | int] = field(default_factory=list)
@@ -39,7 +39,7 @@ class QuestionSplit(RetrievalSplit):
     text_noun: ClassVar[str] = "questions"
 
     def keep_texts(self, kept: Sequence[int]) -> None:
-        """Leave out all questions but these."""
+        """Drop all questions but these; indices in order."""
         super().keep_texts(kept)
         for name in ("question_ids", "answers", "annotators", "kinds", "question_types"):
             values = getattr(self, name)
@@ -50,57 +50,62 @@ def load_questions(path: str | Path, config: DataConfig, name: str, answered: bo
     """Read a split of questions.
 
     Args:
-        path: in any of the layouts that `asking.py` lists, or a folder of pictures.
+        path: an annotation file in one of the layouts of `question_files.py`, or a folder of pictures.
         config: `root`, `annotations`, `layout`, `fields`, `max_words`, `on_error` and `workers` are used.
         name: of the split.
-        answered: every question must have an answer; None means: those of "train" must.
+        answered: whether every question must have an answer; None requires it for "train" only.
 
     Raises:
         DataError: the file cannot be read or nothing in it is usable; with `on_error="raise"` also at the first record
             that cannot be used.
     """
-    problems = ErrorPolicy(config.on_error)
+    policy = ErrorPolicy(config.on_error)
     root = data_root(path, config)
-    split = QuestionSplit(name, skipped=problems.skipped)
-    builder = SplitBuilder(split, problems, clean_question, config.max_words, "question")
+    split = QuestionSplit(name, skipped=policy.skipped)
+    builder = SplitBuilder(split, policy, clean_question, config.max_words, "question")
     needed = name == "train" if answered is None else answered
-    asking = read_questions(
-        path, problems, config.annotations.get(name), layout=config.layout, split=name, fields=config.fields
+    records = read_questions(
+        path, policy, config.annotations.get(name), layout=config.layout, split=name, fields=config.fields
     )
     numbers: set[str | int] = set()
-    for asked in asking:
-        if needed and not asked.annotators:
+    for record in records:
+        if needed and not record.answers:
             remedy = "give it one, or remove the record"
-            if asked.official:
-                remedy = f"set data.annotations: {{{name}: FILE}} to the official file of its answers"
-            message = f"{asked.record.origin}: the question has no answer: {remedy}"
-            problems.report(DataError(message, "question without an answer"))
+            if record.official:
+                remedy = f"set data.annotations: {{{name}: FILE}} to the official annotation file"
+            message = f"{record.visual.origin}: the question has no answer: {remedy}"
+            policy.report(DataError(message, "question without an answer"))
             continue
         before = len(split.texts)
-        builder.add_file(asked.record, root)
+        builder.add_file(record.visual, root)
         if len(split.texts) > before:
-            if asked.question_id in numbers:
-                problems.changed["question ids that stand there more than once"] += 1
-            elif asked.question_id is not None:
-                numbers.add(asked.question_id)
-            split.question_ids.append(before if asked.question_id is None else asked.question_id)
-            split.answers.append(weighed(asked.annotators, asked.weight))
-            split.annotators.append(asked.annotators)
-            split.kinds.append(asked.kind)
-            split.question_types.append(asked.question_type)
+            if record.question_id in numbers:
+                policy.changed["repeated question ids"] += 1
+            elif record.question_id is not None:
+                numbers.add(record.question_id)
+            split.question_ids.append(before if record.question_id is None else record.question_id)
+            split.answers.append(answer_weights(record.answers, record.weight))
+            split.annotators.append(record.answers)
+            split.kinds.append(record.kind)
+            split.question_types.append(record.question_type)
     builder.describe(Path(path).name)
     check = config.on_error == "skip" and name != "train"
-    return finish_split(split, problems, str(path), check, config.workers)
+    return finish_split(split, policy, str(path), check, config.workers)
 
 
-def weighed(annotators: Sequence[str], weight: float = 1.0) -> dict[str, float]:
-    """Distinct answers, lower case, each with its share of the annotators."""
-    counts = Counter(" ".join(text.lower().split()) for text in annotators)
-    return {text: weight * count / len(annotators) for text, count in counts.items()}
+def answer_weights(answers: Sequence[str], weight: float = 1.0) -> dict[str, float]:
+    """Distinct answers, lower case, each with `weight` times its share of all answers."""
+    counts = Counter(" ".join(text.lower().split()) for text in answers)
+    return {text: weight * count / len(answers) for text, count in counts.items()}
 
 
 def frequent_answers(split: QuestionSplit, count: int = 0) -> list[str]:
-    """A list of answers from a training split: the most frequent, ties in the order in which they come; 0 takes all."""
+    """The candidate answers of a training split, most frequent first, ties in file order.
+
+    Args:
+        split: its answers' weights are summed.
+        count: how many to take; 0 takes all.
+    """
     votes: Counter[str] = Counter()
     for answers in split.answers:
         votes.update(answers)
@@ -108,30 +113,31 @@ def frequent_answers(split: QuestionSplit, count: int = 0) -> list[str]:
 
 
 def read_answer_list(path: str | Path) -> list[str]:
-    """A file of answers: a JSON list of texts, or an object of answer to number (ALPRO's `train_ans2label.json`).
+    """Read a file of candidate answers: a JSON list, or an object of answer to number (ALPRO's `train_ans2label.json`).
 
-    Repeats are left out.
+    Returns:
+        The answers in lower case, without repeats, in the order of the list or of the numbers.
 
     Raises:
-        DataError: the file is missing, of another form or empty, or an answer is an empty text.
+        DataError: the file is missing, empty or in another format, or an answer is empty.
     """
     content = read_json(Path(path))
     if isinstance(content, Mapping):
         numbers = content
         if not all(isinstance(number, (int, float)) for number in numbers.values()):
             raise DataError(
-                f"{path} should be an object of answer to number, or a list of texts", "not a list of answers"
+                f"{path} should be an object of answer to number, or a list of strings", "not a list of answers"
             )
         content = sorted(content, key=lambda text: (numbers[text], text))
     if not isinstance(content, list) or not all(isinstance(text, str) for text in content):
-        raise DataError(f"{path} should be a list of texts, or an object of answer to number", "not a list of answers")
+        raise DataError(
+            f"{path} should be a list of strings, or an object of answer to number", "not a list of answers"
+        )
     if not content:
         raise DataError(f"{path} is an empty list of answers: fill it, or leave data.answer_list out", "no answers")
     for index, text in enumerate(content):
         if not text.strip():
-            raise DataError(f"{path}[{index}]: an answer is an empty text: remove it", "empty answer")
-        if not is_whole(text):
-            raise DataError(
-                f"{path}[{index}]: an answer has half of a surrogate pair: write it in full", "broken answer"
-            )
+            raise DataError(f"{path}[{index}]: an answer is empty: remove it", "empty answer")
+        if not is_valid_unicode(text):
+            raise DataError(f"{path}[{index}]: an answer has a lone surrogate: write it in full", "broken answer")
     return list(dict.fromkeys(" ".join(text.lower().split()) for text in content))

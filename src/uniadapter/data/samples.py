@@ -1,4 +1,4 @@
-"""A picture or the frames of a video with the captions that go with it, and the faults met on the way."""
+"""Datasets that load a picture or the frames of a video with its captions, inside DataLoader workers."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from uniadapter.data.batches import Load
+from uniadapter.data.batches import LoadRequest
+from uniadapter.data.layouts.records import DataError
 from uniadapter.data.media.images import EvaluationTransform, TrainTransform
-from uniadapter.data.media.records import DataError
 from uniadapter.data.media.video import load_frames
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.errors import OnError
-from uniadapter.processes.random_draws import AUGMENT, FRAMES, rng
+from uniadapter.processes.seeds import AUGMENT, FRAMES, derive_rng
 
-# So many unreadable visuals in a row are a lost disk rather than a few broken files.
-_TRIES = 64
+# So many unreadable visuals in a row suggest a lost disk rather than a few broken files.
+_MAX_UNREADABLE = 64
 
 
 @dataclass
@@ -27,33 +27,33 @@ class LoadedVisual:
     """One loaded visual and its samples.
 
     Args:
-        pixels: float32 [T, 3, H, W]; None if it could not be had.
-        visual: its index.
-        rows: index of each sample.
-        captions: cleaned text of each; empty where only visuals were asked for.
-        faults: visuals that failed on the way to this one.
-        short: it is a video with fewer frames than were wanted.
+        pixels: float32 [T, 3, H, W]; None if it could not be loaded.
+        visual: its index in the split.
+        rows: indices of its samples.
+        captions: their cleaned texts; empty if only visuals are loaded.
+        errors: of visuals that this one replaces.
+        short: it is a video with fewer frames than requested.
     """
 
     pixels: Tensor | None
     visual: int
     rows: list[int]
     captions: list[str] = field(default_factory=list)
-    faults: list[DataError] = field(default_factory=list)
+    errors: list[DataError] = field(default_factory=list)
     short: bool = False
 
 
 class TrainRows(Dataset[list[LoadedVisual]]):
-    """Training samples: captions with their visual, augmented as a function of (seed, epoch, first of the group).
+    """Training samples: captions with their visual, augmented by a function of (seed, epoch, first of the group).
 
     Args:
         split: the visuals and captions.
-        transform: RGB to pixels; all frames of a video are given the same draws.
-        seed: of the augmentation and of a video's moments.
-        on_error: "skip" puts the next readable samples in the place of a group whose visual cannot be read, as many
-            as it has, each with its visual as if it stood alone; where there are too few, they are repeated.
-        frames: of a video.
-        blank: hide what is to be seen.
+        transform: RGB to pixels; all frames of a video get the same augmentation.
+        seed: of augmentation and frame sampling.
+        on_error: "skip" replaces the samples of an unreadable visual by as many readable samples that follow it, each
+            with its own visual; if there are too few, they are repeated.
+        frames: per video.
+        blank: replace all frames by blank ones.
     """
 
     def __init__(
@@ -72,56 +72,56 @@ class TrainRows(Dataset[list[LoadedVisual]]):
         """Number of captions."""
         return len(self.split.texts)
 
-    def __getitem__(self, load: Load) -> list[LoadedVisual]:
-        """The samples of a load: one visual, or those that take the place of one that cannot be read."""
-        faults: dict[int, DataError] = {}
+    def __getitem__(self, load: LoadRequest) -> list[LoadedVisual]:
+        """The samples of a request: one visual, or the replacements of one that cannot be read."""
+        errors: dict[int, DataError] = {}
         lead, wanted = load.group[0], slice(load.start, load.stop)
-        shown = self._shown(load.epoch, lead, load.group[wanted], faults)
-        if shown is not None:
-            return [shown]
-        # Of the whole group, so that both sides of one that was cut agree which of them is whose.
-        found = self._next(load.epoch, lead, len(load.group), faults) if self.on_error == "skip" else []
+        loaded = self._load(load.epoch, lead, load.group[wanted], errors)
+        if loaded is not None:
+            return [loaded]
+        # Replace the whole group, so that both batches of a group that was split agree on the replacements.
+        found = self._next(load.epoch, lead, len(load.group), errors) if self.on_error == "skip" else []
         if not found:
-            return [LoadedVisual(None, -1, [], faults=list(faults.values()))]
+            return [LoadedVisual(None, -1, [], errors=list(errors.values()))]
         every = [found[place % len(found)] for place in range(len(load.group))][wanted]
-        return [replace(every[0], faults=list(faults.values())), *every[1:]]
+        return [replace(every[0], errors=list(errors.values())), *every[1:]]
 
-    def _next(self, epoch: int, row: int, count: int, faults: dict[int, DataError]) -> list[LoadedVisual]:
-        """The readable samples that follow a row, round the end, up to `count`."""
+    def _next(self, epoch: int, row: int, count: int, errors: dict[int, DataError]) -> list[LoadedVisual]:
+        """Up to `count` readable samples that follow a row, starting over at the end of the split."""
         found: list[LoadedVisual] = []
         for step in range(1, len(self)):
-            if len(found) == count or len(faults) == _TRIES:
+            if len(found) == count or len(errors) == _MAX_UNREADABLE:
                 break
             after = (row + step) % len(self)
-            shown = self._shown(epoch, after, (after,), faults)
-            if shown is not None:
-                found.append(shown)
+            loaded = self._load(epoch, after, (after,), errors)
+            if loaded is not None:
+                found.append(loaded)
         return found
 
-    def _shown(self, epoch: int, lead: int, rows: Sequence[int], faults: dict[int, DataError]) -> LoadedVisual | None:
-        """The visual of these samples, drawn for `lead`; None with its fault noted if it cannot be read."""
+    def _load(self, epoch: int, lead: int, rows: Sequence[int], errors: dict[int, DataError]) -> LoadedVisual | None:
+        """The visual of these samples, with the augmentation of sample `lead`; None if it cannot be read."""
         split, visual = self.split, self.split.text_visual[lead]
-        if visual in faults:
+        if visual in errors:
             return None
         try:
-            draw = rng(self.seed, FRAMES, epoch, lead)
-            clip = load_frames(split.visuals[visual], split.origins[visual], self.frames, self.transform.at_least, draw)
-            pixels = torch.stack([self.transform(f, rng(self.seed, AUGMENT, epoch, lead)) for f in clip])
+            rng = derive_rng(self.seed, FRAMES, epoch, lead)
+            clip = load_frames(split.visuals[visual], split.origins[visual], self.frames, self.transform.min_side, rng)
+            pixels = torch.stack([self.transform(f, derive_rng(self.seed, AUGMENT, epoch, lead)) for f in clip])
         except DataError as error:
-            faults[visual] = error
+            errors[visual] = error
             return None
-        pixels = _hidden(pixels) if self.blank else pixels
-        return LoadedVisual(pixels, visual, list(rows), [split.texts[row] for row in rows], short=_is_short(clip))
+        pixels = _blank_like(pixels) if self.blank else pixels
+        return LoadedVisual(pixels, visual, list(rows), [split.texts[row] for row in rows], short=_repeats_frames(clip))
 
 
 class EvaluationVisuals(Dataset[LoadedVisual]):
-    """The visuals of a split, once each, in order.
+    """The visuals of a split, each once, in order.
 
     Args:
         split: the visuals.
         transform: RGB to pixels.
-        frames: of a video.
-        blank: hide what is to be seen.
+        frames: per video.
+        blank: replace all frames by blank ones.
     """
 
     def __init__(
@@ -137,19 +137,19 @@ class EvaluationVisuals(Dataset[LoadedVisual]):
         """One visual."""
         try:
             clip = load_frames(
-                self.split.visuals[index], self.split.origins[index], self.frames, self.transform.at_least
+                self.split.visuals[index], self.split.origins[index], self.frames, self.transform.min_side
             )
         except DataError as error:
-            return LoadedVisual(None, index, [index], faults=[error])
+            return LoadedVisual(None, index, [index], errors=[error])
         pixels = torch.stack([self.transform(frame) for frame in clip])
-        return LoadedVisual(_hidden(pixels) if self.blank else pixels, index, [index], short=_is_short(clip))
+        return LoadedVisual(_blank_like(pixels) if self.blank else pixels, index, [index], short=_repeats_frames(clip))
 
 
-def _is_short(clip: Sequence[Image.Image]) -> bool:
-    """Whether frames of a clip come twice; a picture, or a clip of one frame, stands still."""
+def _repeats_frames(clip: Sequence[Image.Image]) -> bool:
+    """Whether a clip repeats some of its frames; false for a picture, which repeats its only one."""
     return 1 < len({id(frame) for frame in clip}) < len(clip)
 
 
-def _hidden(pixels: Tensor) -> Tensor:
-    """As many frames of the mean colour, which normalisation has made zero."""
+def _blank_like(pixels: Tensor) -> Tensor:
+    """Frames of the mean colour, which is zero after normalisation."""
     return torch.zeros_like(pixels)

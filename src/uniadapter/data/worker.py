@@ -1,8 +1,7 @@
-"""A process that loads data, from within: one thread of arithmetic, and no end but by its parent.
+"""Set-up of DataLoader workers: one thread, and signals handled by the main process only.
 
-Who ends a run often signals all of its processes at once: a terminal by Ctrl-C, a scheduler, a container's or a
-service's manager, `kill -- -GROUP`. The run then stops by itself once all is saved, for which it still needs the data
-that its loading processes were asked for.
+Ctrl-C, schedulers and container managers signal all processes of a run at once. The main process then finishes its step
+and saves a checkpoint, for which the workers must stay alive.
 """
 
 from __future__ import annotations
@@ -14,11 +13,14 @@ import threading
 import torch
 
 
-def begin(worker: int) -> None:
-    """Set up the loading process that this is called in (`DataLoader(worker_init_fn=…)`).
+def init_worker(worker: int) -> None:
+    """Set up a worker process, as `DataLoader(worker_init_fn=…)`.
 
-    Ctrl-C and the end of a terminal mean the parent. So does SIGTERM, unless it comes from the parent itself: torch
-    ends with it what does not end when told so. A process whose parent is gone ends by torch's own watch.
+    SIGINT and SIGHUP are ignored. SIGTERM is ignored unless it comes from the parent, since torch sends it to workers
+    that do not end otherwise. If the parent dies, torch's watchdog ends the worker.
+
+    Args:
+        worker: number of the worker, unused.
     """
     torch.set_num_threads(1)
     for name in ("SIGINT", "SIGHUP"):
@@ -26,11 +28,11 @@ def begin(worker: int) -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_exit_on_parents_sigterm, args=(os.getppid(),), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    """Wait for a SIGTERM of the parent's, and end at once, even in the middle of decoding."""
+def _exit_on_parents_sigterm(parent: int) -> None:
+    """Wait for a SIGTERM from the parent, and exit immediately, even while a video is decoded."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)

@@ -1,15 +1,15 @@
-"""The tasks that come with the package, made ready on first use: `embedded:TASK/SPLIT` in a config."""
+"""Small datasets that ship with the package, `embedded:TASK/SPLIT` in a config; generated on first use."""
 
 from __future__ import annotations
 
 from uniadapter.config import ConfigError
-from uniadapter.embedded.clips import prepare_clips
+from uniadapter.embedded.cached_folders import cache_folder
 from uniadapter.embedded.easy_vqa import prepare_easy_vqa
-from uniadapter.embedded.folders import cache_folder
-from uniadapter.embedded.scenes import prepare_scenes
+from uniadapter.embedded.emoji_clips import prepare_clips
+from uniadapter.embedded.emoji_scenes import prepare_scenes
 
 PREFIX = "embedded:"
-# Name to what writes the folder, and what its files' names begin with.
+# Name to the function that writes the folder, and the prefix of its annotation files.
 TASKS = {
     "scenes": (prepare_scenes, ""),
     "vqa": (prepare_scenes, "vqa_"),
@@ -19,12 +19,12 @@ TASKS = {
 }
 
 
-def resolve(name: str) -> str:
-    """The annotation file of `embedded:TASK/SPLIT`, made on first use; any other name as it is.
+def resolve_embedded(name: str) -> str:
+    """The annotation file of `embedded:TASK/SPLIT`, generated on first use; other names are returned unchanged.
 
     Raises:
         ConfigError: there is no such task or split.
-        WriteError: the folder cannot be written.
+        WriteError: the cache folder cannot be written.
     """
     if not name.startswith(PREFIX):
         return name
@@ -32,11 +32,11 @@ def resolve(name: str) -> str:
     if task not in TASKS:
         have = ", ".join(f"{PREFIX}{known}/SPLIT" for known in TASKS)
         raise ConfigError(f"data: there is no embedded task {task!r} (in {name!r}); there is {have}")
-    write, beginning = TASKS[task]
+    write, prefix = TASKS[task]
     folder = write(cache_folder())
-    file = folder / f"{beginning}{split}.json"
+    file = folder / f"{prefix}{split}.json"
     if not file.is_file():
         names = sorted(p.stem for p in folder.glob("*.json"))
-        have = ", ".join(n.removeprefix(beginning) for n in names if n.startswith("vqa_") == bool(beginning))
+        have = ", ".join(n.removeprefix(prefix) for n in names if n.startswith("vqa_") == bool(prefix))
         raise ConfigError(f"data: there is no split {split!r} of the embedded {task}; there is {have}")
     return str(file)

@@ -1,7 +1,7 @@
-"""easy-VQA, questions about single shapes that others made: read from its package, which an extra installs.
+"""easy-VQA, a public dataset of questions about single shapes, from its Python package (the extra `easy-vqa`).
 
-Victor Zhou, github.com/vzhou842/easy-VQA (MIT): 4,000 and 1,000 pictures of 64 pixels, 38,575 and 9,673 questions. It
-has no validation split, so the last tenth of its training pictures is kept for that.
+Victor Zhou, github.com/vzhou842/easy-VQA (MIT): 4,000 training and 1,000 test pictures of 64 x 64 pixels, 38,575 and
+9,673 questions. It has no validation split, so the last tenth of the training pictures is used for it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from uniadapter.config import ConfigError
-from uniadapter.embedded.folders import fingerprint, prepare_folder
+from uniadapter.embedded.cached_folders import fingerprint, prepare_folder
 
-VALIDATION_FROM = 3600  # of the training pictures, by their number
-VERSION = "1"  # part of the stamp
+VALIDATION_FROM = 3600  # id of the first validation picture
+VERSION = "1"  # part of the fingerprint: raise it when the annotations change
 
 
 def package_data() -> Path:
-    """Folder of the package's files.
+    """The data folder of the `easy_vqa` package.
 
     Raises:
         ConfigError: it is not installed.
@@ -32,7 +32,7 @@ def package_data() -> Path:
 
 
 def answer_type(answer: str) -> str:
-    """Of what kind an answer is."""
+    """The answer type: "yes/no", "shape" or "color"."""
     if answer in ("yes", "no"):
         return "yes/no"
     return "shape" if answer in ("circle", "rectangle", "triangle") else "color"
@@ -48,7 +48,7 @@ def _rows(source: Path, part: str) -> list[dict[str, Any]]:
 
 
 def prepare_easy_vqa(root: Path) -> Path:
-    """Write `train.json`, `val.json`, `test.json` and `images/` into `root/easy_vqa` unless they are there.
+    """Write `train.json`, `val.json`, `test.json` and `images/` into `root/easy_vqa` unless it is up to date.
 
     Raises:
         ConfigError: the package is not installed.

@@ -1,8 +1,7 @@
-"""Questions about the embedded scenes and clips, made from what was drawn: what is there, how many, where, when.
+"""Generated questions about the embedded scenes and clips: presence, number, position and order of emoji.
 
-They are balanced, so that who cannot see stays near the most frequent answer: among questions that look alike without
-the picture, no answer is given more often than the median one. What an emoji shows is told by its kind (a face, a
-vehicle), from the groups of emojibase-data.
+They are balanced against guessing without the picture: within a group of questions that look alike, no answer is more
+frequent than the median answer. Emoji are named by their kind ("face", "vehicle"), from the groups of emojibase-data.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from uniadapter.embedded import wordings as words
+from uniadapter.embedded import question_templates as words
 from uniadapter.files.assets import asset
 
-APART = 16  # pixels between two centres, from which one is said to be left of or above the other
+MIN_DISTANCE = 16  # pixels between two centres, for one to count as left of or above the other
 
 
 @dataclass(frozen=True)
@@ -26,14 +25,14 @@ class Question:
     """A question about one visual.
 
     Args:
-        about: id of the scene or clip.
+        visual_id: id of the scene or clip.
         text: the question.
-        answer: the one right answer.
-        kind: its type, by which results are split.
-        group: questions of one group look alike to who cannot see; answers are balanced within it.
+        answer: the correct answer.
+        kind: question type, by which results are reported.
+        group: questions that look alike without the picture; answers are balanced within a group.
     """
 
-    about: str
+    visual_id: str
     text: str
     answer: str
     kind: str
@@ -41,56 +40,68 @@ class Question:
 
 
 def read_kinds() -> dict[str, str]:
-    """Hexcode to the kind of thing that it shows; what has no kind is absent, and nothing is asked of it."""
+    """Hexcode to the kind of the emoji; emoji without a kind are absent, and no question is about them."""
     return json.loads((asset("scenes") / "kinds.json").read_text(encoding="utf-8"))
 
 
 def scene_questions(scenes: Iterable[dict[str, Any]], kinds: dict[str, str], seed: str) -> list[Question]:
-    """Questions about scenes (of `read_specifications`), the same for the same seed on every machine."""
+    """Questions about scenes.
+
+    Args:
+        scenes: from `emoji_scenes.read_specifications`.
+        kinds: from `read_kinds`.
+        seed: the same seed gives the same questions on every machine.
+    """
     rng = random.Random(seed)
     found: list[Question] = []
     for scene in scenes:
-        about, shown = scene["id"], [kinds.get(code, "") for code, *_ in scene["objects"]]
-        found.append(_asked(about, words.COUNT, words.NUMBERS[len(shown)], "how many", rng))
-        found += _presence(about, shown, kinds, words.ANY, words.MISSING, rng)
-        found += _sides(about, scene["objects"], shown, rng)
-        found += _relation(about, scene["objects"], shown, rng)
+        visual_id, shown = scene["id"], [kinds.get(code, "") for code, *_ in scene["objects"]]
+        found.append(_question(visual_id, words.COUNT, words.NUMBERS[len(shown)], "how many", rng))
+        found += _presence(visual_id, shown, kinds, words.ANY, words.MISSING, rng)
+        found += _sides(visual_id, scene["objects"], shown, rng)
+        found += _relation(visual_id, scene["objects"], shown, rng)
     return balanced(found, rng)
 
 
 def clip_questions(clips: Iterable[dict[str, Any]], kinds: dict[str, str], seed: str) -> list[Question]:
-    """Questions about composed clips (of `read_sequences`), the same for the same seed on every machine."""
+    """Questions about composed clips.
+
+    Args:
+        clips: from `emoji_clips.read_sequences`.
+        kinds: from `read_kinds`.
+        seed: the same seed gives the same questions on every machine.
+    """
     rng = random.Random(seed)
     found: list[Question] = []
     for clip in clips:
-        about, shown = clip["id"], [kinds.get(code, "") for code in clip["parts"]]
-        found.append(_asked(about, words.PARTS, words.NUMBERS[len(shown)], "how many", rng))
-        found += _presence(about, shown, kinds, words.APPEARS, (), rng)
+        visual_id, shown = clip["id"], [kinds.get(code, "") for code in clip["parts"]]
+        found.append(_question(visual_id, words.PARTS, words.NUMBERS[len(shown)], "how many", rng))
+        found += _presence(visual_id, shown, kinds, words.APPEARS, (), rng)
         found += [
-            _asked(about, wording, shown[place], "first or last", rng, group=f"end {place}")
+            _question(visual_id, wording, shown[place], "first or last", rng, group=f"end {place}")
             for wording, place in ((words.FIRST, 0), (words.LAST, -1))
             if shown[place]
         ]
         found += [
-            _asked(about, words.NEXT, after, "after", rng, k=before)
+            _question(visual_id, words.NEXT, after, "after", rng, k=before)
             for before, after in itertools.pairwise(shown)
             if shown.count(before) == 1 and before and after
         ]
-        found += _before(about, shown, rng)
+        found += _before(visual_id, shown, rng)
     return balanced(found, rng)
 
 
-def _asked(
-    about: str, wordings: Sequence[str], answer: str, kind: str, rng: random.Random, group: str = "", **fill: str
+def _question(
+    visual_id: str, wordings: Sequence[str], answer: str, kind: str, rng: random.Random, group: str = "", **fill: str
 ) -> Question:
-    return Question(about, rng.choice(wordings).format(**fill), answer, kind, group or kind)
+    return Question(visual_id, rng.choice(wordings).format(**fill), answer, kind, group or kind)
 
 
 def _presence(
-    about: str, shown: list[str], kinds: dict[str, str], present: Sequence[str], missing: Sequence[str],
+    visual_id: str, shown: list[str], kinds: dict[str, str], present: Sequence[str], missing: Sequence[str],
     rng: random.Random,
 ) -> Iterator[Question]:  # fmt: skip
-    """One question about a kind that is there, and one about a kind that is not."""
+    """One question about a kind that is present, and one about a kind that is absent."""
     absent = sorted(set(kinds.values()) - set(shown))
     for pool, there in ((sorted(set(shown) - {""}), True), (absent, False)):
         if pool:
@@ -98,26 +109,26 @@ def _presence(
             denied = bool(missing) and rng.random() < 0.3
             answer = "yes" if there != denied else "no"
             wordings = missing if denied else present
-            yield _asked(about, wordings, answer, "is there", rng, group=f"is there {kind} {denied}", k=kind)
+            yield _question(visual_id, wordings, answer, "is there", rng, group=f"is there {kind} {denied}", k=kind)
 
 
-def _sides(about: str, objects: list[list[Any]], shown: list[str], rng: random.Random) -> Iterator[Question]:
-    """What is furthest left, right, up and down, wherever that is clear."""
+def _sides(visual_id: str, objects: list[list[Any]], shown: list[str], rng: random.Random) -> Iterator[Question]:
+    """Which kind is furthest left, right, up and down, where that is unambiguous."""
     for side, axis, sign in (("left", 1, 1), ("right", 1, -1), ("top", 2, 1), ("bottom", 2, -1)):
         order = sorted(range(len(objects)), key=lambda row: sign * objects[row][axis])
         first, second = order[0], order[1]
-        if shown[first] and abs(objects[first][axis] - objects[second][axis]) >= APART:
+        if shown[first] and abs(objects[first][axis] - objects[second][axis]) >= MIN_DISTANCE:
             where = rng.choice(words.SIDES[side])
-            yield _asked(about, words.SIDE, shown[first], "what is where", rng, w=where)
+            yield _question(visual_id, words.SIDE, shown[first], "what is where", rng, w=where)
 
 
-def _relation(about: str, objects: list[list[Any]], shown: list[str], rng: random.Random) -> Iterator[Question]:
-    """Whether one thing is on some side of another; as often as not it is on the other side."""
+def _relation(visual_id: str, objects: list[list[Any]], shown: list[str], rng: random.Random) -> Iterator[Question]:
+    """Whether one emoji is on a side of another; the true side is asked with probability 1/2."""
     single = [row for row, kind in enumerate(shown) if kind and shown.count(kind) == 1]
     if len(single) < 2:
         return
     one, other = rng.sample(single, 2)
-    clear = [axis for axis in (1, 2) if abs(objects[one][axis] - objects[other][axis]) >= APART]
+    clear = [axis for axis in (1, 2) if abs(objects[one][axis] - objects[other][axis]) >= MIN_DISTANCE]
     if not clear:
         return
     axis = rng.choice(clear)
@@ -125,22 +136,22 @@ def _relation(about: str, objects: list[list[Any]], shown: list[str], rng: rando
     smaller = objects[one][axis] < objects[other][axis]
     answer = "yes" if smaller == (side in ("left", "top")) else "no"
     where = rng.choice(words.RELATIONS[side])
-    yield _asked(about, words.RELATED, answer, "left of", rng, a=shown[one], b=shown[other], w=where)
+    yield _question(visual_id, words.RELATED, answer, "left of", rng, a=shown[one], b=shown[other], w=where)
 
 
-def _before(about: str, shown: list[str], rng: random.Random) -> Iterator[Question]:
-    """Whether one thing comes before another, each named first as often as not."""
+def _before(visual_id: str, shown: list[str], rng: random.Random) -> Iterator[Question]:
+    """Whether one emoji comes before another, in random order."""
     single = [place for place, kind in enumerate(shown) if kind and shown.count(kind) == 1]
     if len(single) >= 2:
         one, other = rng.sample(single, 2)
         answer = "yes" if one < other else "no"
-        yield _asked(about, words.BEFORE, answer, "before", rng, a=shown[one], b=shown[other])
+        yield _question(visual_id, words.BEFORE, answer, "before", rng, a=shown[one], b=shown[other])
 
 
 def balanced(questions: list[Question], rng: random.Random) -> list[Question]:
-    """Leave questions out, at random, until no answer of a group is more frequent than its median answer was.
+    """Drop random questions until no answer of a group is more frequent than the group's median answer.
 
-    A group with one answer alone is left out: who cannot see would know it.
+    Groups with only one answer are dropped, since it could be guessed without the picture.
     """
     groups: dict[str, dict[str, list[int]]] = {}
     for row, question in enumerate(questions):
@@ -155,9 +166,15 @@ def balanced(questions: list[Question], rng: random.Random) -> list[Question]:
 
 
 def question_rows(questions: Sequence[Question], visual: str, path: str) -> list[dict[str, Any]]:
-    """Rows of an annotation file; `path` holds `{}` for the id."""
+    """Rows of an annotation file.
+
+    Args:
+        questions: to write.
+        visual: field of the path: "image" or "video".
+        path: with `{}` for the id.
+    """
     return [
-        {visual: path.format(one.about), "question": one.text, "answer": one.answer, "question_id": number,
+        {visual: path.format(one.visual_id), "question": one.text, "answer": one.answer, "question_id": number,
          "answer_type": one.kind}
         for number, one in enumerate(questions)
     ]  # fmt: skip

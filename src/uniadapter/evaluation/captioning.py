@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from uniadapter.data.media.records import DataError
+from uniadapter.data.layouts.records import DataError
 
 logger = logging.getLogger(__name__)
 

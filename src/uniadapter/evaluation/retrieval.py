@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.config import EvaluateConfig, ModelConfig
-from uniadapter.data.batches import Batch, share
+from uniadapter.data.batches import Batch, shard_bounds
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.mode import evaluation_mode
 from uniadapter.evaluation.recall import dual_softmax, ranks, rerank_order, reranked_ranks, retrieval_metrics
@@ -103,7 +103,7 @@ def evaluate_retrieval(
     Returns:
         Metrics, ranks and the best visuals of each text.
     """
-    mine = share(len(split.visuals), rank(), world_size()) if distributed else (0, len(split.visuals))
+    mine = shard_bounds(len(split.visuals), rank(), world_size()) if distributed else (0, len(split.visuals))
     with (
         evaluation_mode(model, autocast),
         encoded_visuals(model, batches, mine[1] - mine[0], config, settings.frame_chunk) as visuals,

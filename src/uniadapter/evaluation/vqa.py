@@ -12,8 +12,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from uniadapter.data.layouts.records import DataError
 from uniadapter.data.layouts.vqa_files import Annotation
-from uniadapter.data.media.records import DataError
 from uniadapter.evaluation.answer_text import normalise_answer, strip_answer
 
 _ENOUGH = 3  # number of agreeing annotators for full accuracy

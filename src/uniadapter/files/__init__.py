@@ -1,1 +1,1 @@
-"""Files and their content: written all or nothing, checked before use."""
+"""Reading and writing of files: atomic writes, validation of JSON and YAML, error messages."""

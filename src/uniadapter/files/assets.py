@@ -1,12 +1,15 @@
-"""Where the files that come with the package are, in an installed wheel and in a checkout."""
+"""Paths of the files that ship with the package, in an installed wheel and in a checkout."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 
-def shipped(name: str) -> Path:
-    """The folder or file `name` ("configs", "assets/backbone") that comes with the package.
+def package_path(name: str) -> Path:
+    """The path of a folder or file that ships with the package.
+
+    Args:
+        name: "configs" or "assets/backbone", for example.
 
     Raises:
         FileNotFoundError: the package was installed without it.
@@ -22,5 +25,5 @@ def shipped(name: str) -> Path:
 
 
 def asset(name: str) -> Path:
-    """A file or folder below `assets`."""
-    return shipped("assets") / name
+    """The path of a file or folder below `assets`."""
+    return package_path("assets") / name

@@ -1,8 +1,8 @@
-"""Content of files checked against the dataclass it should be, before anything else looks at it.
+"""Reading of JSON with a limit on depth, and validation of plain values against dataclasses.
 
-JSON and YAML that parse may still be of any shape: lists for objects, floats for integers, null for a text, a
-document of ten thousand levels, an alias that unfolds to gigabytes. Everything read from a file goes through
-`read_json` or `read_yaml` and, where the project says what it should hold, through `checked`.
+A file that parses may still hold anything: a list for an object, a float for an integer, null for a string, thousands
+of levels of nesting, an alias that expands to gigabytes. All files are read by `read_json` or `yaml_files.read_yaml`;
+where their content has a fixed schema, it is then checked by `validated`.
 """
 
 from __future__ import annotations
@@ -11,38 +11,41 @@ import functools
 import json
 import math
 import operator
-import re
 import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
-import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from uniadapter.files.messages import did_you_mean, shortened
 
 T = TypeVar("T")
 
-MAX_LEVELS = 100  # of nesting: no file of ours has ten
-MAX_NODES = 1_000_000  # of a YAML document once its aliases are unfolded
+MAX_LEVELS = 100  # of nesting; this package's own files have fewer than ten
+MAX_NODES = 1_000_000  # values of a YAML document once its aliases are expanded
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class SchemaError(ValueError):
-    """Content that is not what it should be: one line of at most 300 characters, naming the place."""
+    """Invalid content of a file; the message is one line of at most 300 characters that names the key."""
 
     def __init__(self, message: str) -> None:
         super().__init__(shortened(message))
 
 
-def whole_number(name: str, value: object, least: int | None = None) -> int:
-    """A whole number of any kind, numpy's and torch's too, that a Python call was given.
+def as_int(name: str, value: object, least: int | None = None) -> int:
+    """An argument as a Python int; numpy's and torch's integers are accepted.
+
+    Args:
+        name: of the argument, for errors.
+        value: what was passed.
+        least: the smallest allowed number; None allows any.
 
     Raises:
-        TypeError: it is none; names it.
+        TypeError: it is not an integer.
         ValueError: it is less than `least`.
     """
     try:
@@ -61,12 +64,12 @@ def read_json(file: Path | str) -> Any:
     """The content of a JSON file in UTF-8, with or without a byte order mark.
 
     Raises:
-        SchemaError: it is not JSON, has half a surrogate pair, or nests too deep.
+        SchemaError: it is not JSON, or nests too deep.
         OSError: it cannot be read.
     """
     try:
         content = json.loads(Path(file).read_text(encoding="utf-8-sig"))
-        _check_shape(content)
+        check_shape(content)
     except RecursionError:
         raise SchemaError(f"{file}: nests deeper than {MAX_LEVELS} levels") from None
     except ValueError as error:  # UnicodeDecodeError is one too
@@ -74,90 +77,13 @@ def read_json(file: Path | str) -> Any:
     return content
 
 
-def read_yaml(file: Path | str) -> Any:
-    """The content of a YAML file in UTF-8; see `parse_yaml`.
-
-    Raises:
-        SchemaError: as there.
-        OSError: it cannot be read.
-    """
-    try:
-        text = Path(file).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SchemaError(f"{file}: not YAML ({error})") from None
-    return parse_yaml(text, str(file))
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """The content of a YAML text, of plain values only, by YAML 1.2's rules: 1e-5 is a number, and "no" is a text.
-
-    Raises:
-        SchemaError: it is not YAML, says a key twice, nests too deep, or unfolds to more than a million values.
-    """
-    try:
-        content = yaml.load(text, Loader=_Loader)
-        _check_shape(content, MAX_NODES)
-    except RecursionError:
-        raise SchemaError(f"{where}: nests deeper than {MAX_LEVELS} levels") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise SchemaError(f"{where}: not YAML ({error})") from None
-    except (MemoryError, OverflowError) as error:
-        raise SchemaError(f"{where}: holds a value that cannot be represented ({error})") from None
-    return content
-
-
-def write_yaml(content: Any) -> str:
-    """Plain values as YAML that `parse_yaml`, and YAML 1.1, read back as the same."""
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's plain values: no dates, no base 60, no yes and no, no merging of keys; a key stands once."""
-
-    # The reader's time grows with the square of the levels, so that it must not come to the end of ten thousand.
-    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
-        """Raise for brackets in too many brackets."""
-        if self.flow_level >= MAX_LEVELS:
-            raise RecursionError
-        super().fetch_flow_collection_start(TokenClass)
-
-    def add_indent(self, column: int) -> bool:
-        """Raise for blocks in too many blocks."""
-        if len(self.indents) > MAX_LEVELS:
-            raise RecursionError
-        return super().add_indent(column)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Raise for a key that stands twice, where YAML's reader would keep the last."""
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} stands twice", key.start_mark
-                )
-            seen.add(getattr(key, "value", None) if isinstance(key, yaml.ScalarNode) else id(key))
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {}
-for _kind, _pattern, _starts in (
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?\d+", list("-+0123456789")),
-    ("float", r"[-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
-     list("-+.0123456789")),
-):  # fmt: skip
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), _starts)
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value)))
-
-
-def checked(values: object, kind: type[T], where: str) -> T:
-    """Plain values as a dataclass (or any type that pydantic knows), strictly: no coercion, no unknown key.
+def validated(values: object, kind: type[T], where: str) -> T:
+    """Validate plain values as a dataclass (or any type that pydantic knows): no coercion, no unknown key.
 
     Args:
-        values: as a file or a caller gave them.
-        kind: what they should be; ranges stand in its annotations (`Annotated[int, Field(ge=1)]`).
-        where: what is being read, for the error: "adapter/uniadapter_config.json", say; "" for a command line.
+        values: from a file or a caller.
+        kind: the expected type; its annotations give the ranges (`Annotated[int, Field(ge=1)]`).
+        where: the source, for errors: "adapter/uniadapter_config.json"; "" for a command line.
 
     Returns:
         An instance of `kind`.
@@ -167,38 +93,38 @@ def checked(values: object, kind: type[T], where: str) -> T:
     """
     start = f"{where}: " if where else ""
     try:
-        # In JSON's mode strictness is of the kind meant here: an object for a dataclass, a list for a tuple, but no
-        # text for a number; in Python's own it would ask for instances.
-        return cast(T, _adapter_of(cast(Any, kind)).validate_json(json.dumps(values)))
+        # Pydantic's strict JSON mode takes an object for a dataclass and a list for a tuple, but no string for a
+        # number. Its strict Python mode would require instances.
+        return cast(T, _type_adapter(cast(Any, kind)).validate_json(json.dumps(values)))
     except (TypeError, RecursionError) as error:
         raise SchemaError(f"{start}holds a value that JSON cannot hold ({error})") from None
     except ValidationError as error:
-        raise SchemaError(f"{start}{_half_a_pair(values) or first_fault(error, kind)}") from None
+        raise SchemaError(f"{start}{_lone_surrogate(values) or first_error(error, kind)}") from None
 
 
-def _half_a_pair(values: object, key: str = "") -> str:
-    """Where a text holds half of a surrogate pair, which JSON can escape but no encoding knows; "" if none does."""
+def _lone_surrogate(values: object, key: str = "") -> str:
+    """The key of a string with a lone surrogate, which JSON can escape but UTF-8 cannot encode; "" if there is none."""
     if isinstance(values, str):
         try:
             values.encode()
         except UnicodeEncodeError:
-            return f"{shortened(key, 80) or 'its content'} is {_shown(values)}: half of a surrogate pair is no text"
+            return f"{shortened(key, 80) or 'its content'} is {_shown(values)}: a lone surrogate is not valid text"
     items: Iterable[tuple[object, object]] = ()
     if isinstance(values, dict):
         items = [*((name, name) for name in values), *values.items()]
     elif isinstance(values, list):
         items = enumerate(values)
-    found = (_half_a_pair(value, f"{key}.{name}" if key else str(name)) for name, value in items)
+    found = (_lone_surrogate(value, f"{key}.{name}" if key else str(name)) for name, value in items)
     return next((where for where in found if where), "")
 
 
-def first_fault(error: ValidationError, kind: Any = None, within: str = "") -> str:
-    """The first thing that is wrong, in words: "train.epochs is 0: it must be at least 1".
+def first_error(error: ValidationError, kind: Any = None, within: str = "") -> str:
+    """The first validation error as text: "train.epochs is 0: it must be at least 1".
 
     Args:
         error: pydantic's.
-        kind: the dataclass that was wanted; an unknown key is then answered by the most similar known one.
-        within: what the keys start with: "train".
+        kind: the expected dataclass, from which a similar key is suggested for an unknown one.
+        within: prefix of the keys: "train".
     """
     faults = error.errors(include_url=False)
     fault = faults[0]
@@ -214,10 +140,10 @@ def first_fault(error: ValidationError, kind: Any = None, within: str = "") -> s
     if sort == "value_error":  # of a dataclass's own check, which names its keys itself, or of a single value's
         said = fault["msg"].removeprefix("Value error, ")
         return f"{said}{more}" if is_dataclass(_kind_at(kind, fault["loc"])) else f"{key} is {given}: {said}{more}"
-    return f"{key} is {given}: {_wanted(sort, fault)}{more}"
+    return f"{key} is {given}: {_expectation(sort, fault)}{more}"
 
 
-_WANTED = {
+_EXPECTED = {
     "greater_than_equal": "at least {ge}",
     "greater_than": "more than {gt}",
     "less_than_equal": "at most {le}",
@@ -228,8 +154,8 @@ _WANTED = {
     "int_parsing_size": "a whole number of fewer digits",
     "float_type": "a number",
     "bool_type": "true or false",
-    "string_type": "a text",
-    "string_unicode": "a text of whole characters",
+    "string_type": "a string",
+    "string_unicode": "a string of valid characters",
     "list_type": "a list",
     "dict_type": "an object of keys and values",
     "dataclass_type": "an object of keys and values",
@@ -241,25 +167,25 @@ _WANTED = {
 }
 
 
-def _wanted(sort: str, fault: Any) -> str:
-    """What a value must be, in words."""
+def _expectation(sort: str, fault: Any) -> str:
+    """What a value must be, as text."""
     context = {key: f"{value:g}" if isinstance(value, float) else value for key, value in fault.get("ctx", {}).items()}
     if sort == "literal_error":
         choices = str(context["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
         return f"it must be one of {', '.join(choices)}{did_you_mean(str(fault['input']), choices)}"
-    if sort in _WANTED:
-        return f"it must be {_WANTED[sort].format(**context)}"
+    if sort in _EXPECTED:
+        return f"it must be {_EXPECTED[sort].format(**context)}"
     return f"{fault['msg'][:1].lower()}{fault['msg'][1:]}"
 
 
 def _shown(value: object) -> str:
-    """A value as it stands in a file, cut to what is read."""
+    """A value as written in a file, shortened."""
     names: dict[object, str] = {None: "null", True: "true", False: "false"}
     return names[value] if value is None or isinstance(value, bool) else shortened(repr(value), 60)
 
 
 def _kind_at(kind: Any, place: Sequence[Any]) -> Any:
-    """The type of the field that a path of keys leads to; None where it leads nowhere that is known."""
+    """The type of the field at a path of keys; None if there is no such field."""
     for part in place:
         if not is_dataclass(kind):
             return None
@@ -268,21 +194,26 @@ def _kind_at(kind: Any, place: Sequence[Any]) -> Any:
 
 
 def _keys(kind: Any, place: Sequence[Any]) -> list[str]:
-    """The names of the fields of the dataclass that a path of keys leads to."""
+    """The field names of the dataclass at a path of keys."""
     found = _kind_at(kind, place)
     return [one.name for one in fields(found)] if is_dataclass(found) else []
 
 
 @functools.cache
-def _adapter_of(kind: Any) -> TypeAdapter[Any]:
+def _type_adapter(kind: Any) -> TypeAdapter[Any]:
     if hasattr(kind, "__dataclass_fields__") and not hasattr(kind, "__pydantic_config__"):
-        kind.__pydantic_config__ = _STRICT  # how pydantic is told of a plain dataclass
+        kind.__pydantic_config__ = _STRICT  # pydantic's way to configure a standard dataclass
         return TypeAdapter(kind)
     return TypeAdapter(kind, config=None if hasattr(kind, "__pydantic_config__") else _STRICT)
 
 
-def _check_shape(content: object, most: float = math.inf) -> None:
-    """Raise for what nests too deep or holds more values than `most`, aliases unfolded; without recursing."""
+def check_shape(content: object, most: float = math.inf) -> None:
+    """Check the depth and size of a file's content, with aliases expanded.
+
+    Raises:
+        RecursionError: it nests deeper than `MAX_LEVELS`.
+        ValueError: it holds more than `most` values.
+    """
     waiting: list[tuple[object, int]] = [(content, 1)]
     nodes = 0
     while waiting:

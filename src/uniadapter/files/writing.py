@@ -1,7 +1,6 @@
-"""Files written all or nothing: the one way in which this package writes what a user may already have.
+"""Atomic writes: at any moment a path holds either the complete old file or the complete new one.
 
-At any moment either the old or the whole new file stands there. What a killed process left half-written carries that
-process's number in its name, and is cleared away by the next one that writes into the folder (`clear_leftovers`).
+Temporary files carry the writer's process id in their name; `clear_leftovers` removes those of killed processes.
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ _LEFTOVER = re.compile(r"^\..+\.(\d+)\.tmp$")
 
 
 class WriteError(OSError):
-    """A file could not be written; what stood there before still does. One line that names it and says why."""
+    """A file could not be written; an existing one is unchanged. One line with the path and the reason."""
 
 
 @contextmanager
-def written_atomically(path: Path | str) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well, and vanishes otherwise.
+def atomic_file(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path that replaces `path` when the block succeeds, and is deleted otherwise.
 
-    The folder is made where it is missing. The file reaches the disk before it is renamed, gets the mode that the
-    umask gives (or keeps that of the file it replaces), and a symbolic link is written through, not replaced.
+    A missing folder is created. The file is synced to disk before it is renamed. It keeps the mode of the file that it
+    replaces; a new one gets the umask's. The target of a symbolic link is replaced, not the link.
 
     Args:
         path: the file to write.
 
     Yields:
-        The path to write to, in the same folder; not yet there.
+        The path to write to, in the same folder; it does not exist yet.
 
     Raises:
         WriteError: it cannot be written: a full disk, a read-only folder, a folder of that name.
@@ -43,14 +42,14 @@ def written_atomically(path: Path | str) -> Iterator[Path]:
         target = Path(os.path.realpath(path)) if path.is_symlink() else path
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
-            raise IsADirectoryError(None, "a folder of that name stands there")
+            raise IsADirectoryError(None, "a folder of that name exists")
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        temporary.touch()  # a writer may make it private (safetensors does), so the umask's mode is asked of the system
+        temporary.touch()  # to learn the umask's mode, since some writers (safetensors) create private files
         mode = (target if target.exists() else temporary).stat().st_mode & 0o7777
         temporary.unlink()
         yield temporary
         with temporary.open("rb+") as file:
-            os.fsync(file.fileno())  # a full disk may show only here
+            os.fsync(file.fileno())  # a full disk may be reported only here
         temporary.chmod(mode)
         os.replace(temporary, target)
         _sync_folder(target.parent)
@@ -60,18 +59,18 @@ def written_atomically(path: Path | str) -> Iterator[Path]:
         raise WriteError(f"{path}: could not be written ({_reason(error)}); nothing there was changed") from error
     finally:
         if temporary is not None:
-            with suppress(OSError):  # most often it has taken its place
+            with suppress(OSError):  # after a success it has been renamed
                 temporary.unlink()
 
 
 @contextmanager
-def written_into(folder: Path | str) -> Iterator[Path]:
-    """A temporary folder whose files move into `folder` when the block ends well; whatever else stands there stays.
+def atomic_folder(folder: Path | str) -> Iterator[Path]:
+    """Yield a temporary folder whose files move into `folder` when the block succeeds; other files there stay.
 
-    Each file is replaced whole, the largest first; a failure before that leaves everything as it was.
+    Each file is replaced atomically, the largest first; a failure before that changes nothing.
 
     Args:
-        folder: made where it is missing; a symbolic link to a folder is written through.
+        folder: created if missing; may be a symbolic link to a folder.
 
     Yields:
         The folder to fill.
@@ -83,12 +82,12 @@ def written_into(folder: Path | str) -> Iterator[Path]:
     temporary = folder / f".files.{os.getpid()}.tmp"
     try:
         if folder.exists() and not folder.is_dir():
-            raise NotADirectoryError(None, "a file of that name stands there")
+            raise NotADirectoryError(None, "a file of that name exists")
         temporary.mkdir(parents=True, exist_ok=True)
         yield temporary
         files = [file for file in temporary.rglob("*") if file.is_file()]
         for file in sorted(files, key=lambda file: -file.stat().st_size):
-            with written_atomically(folder / file.relative_to(temporary)) as target:
+            with atomic_file(folder / file.relative_to(temporary)) as target:
                 os.replace(file, target)
     except WriteError:
         raise
@@ -99,19 +98,19 @@ def written_into(folder: Path | str) -> Iterator[Path]:
 
 
 def write_bytes(path: Path | str, content: bytes) -> Path:
-    """Write a file, all or nothing; see `written_atomically`."""
-    with written_atomically(path) as temporary, temporary.open("wb") as file:
+    """Write a file atomically; see `atomic_file`."""
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
         file.write(content)
     return Path(path)
 
 
 def write_text(path: Path | str, content: str) -> Path:
-    """Write a text in UTF-8, all or nothing; see `written_atomically`."""
+    """Write a text in UTF-8 atomically; see `atomic_file`."""
     return write_bytes(path, content.encode())
 
 
 def clear_leftovers(folder: Path | str) -> list[Path]:
-    """Remove what killed processes left half-written in a folder (not below it); returns what was removed."""
+    """Remove the temporary files that killed processes left in a folder (not below it); returns their paths."""
     removed = []
     with suppress(OSError):
         for file in Path(folder).iterdir():
@@ -123,13 +122,11 @@ def clear_leftovers(folder: Path | str) -> list[Path]:
     return removed
 
 
-def usable_folder(path: Path | str) -> Path:
-    """Return the folder that results will go to, known now, before hours of work, to be one that can be written.
-
-    It is not made yet.
+def check_output_folder(path: Path | str) -> Path:
+    """Check, before hours of work, that a folder for results can be written; it is not created yet.
 
     Raises:
-        WriteError: something that is no folder stands there or above, or it cannot be written.
+        WriteError: it or one of its parents is a file, or is read-only.
     """
     path = Path(path)
     try:
@@ -142,7 +139,7 @@ def usable_folder(path: Path | str) -> Path:
                 raise WriteError(f"{path}: cannot be the folder of results, {place} is a file; name another")
     except WriteError:
         raise
-    except (OSError, ValueError) as error:  # too long a name, a null byte
+    except (OSError, ValueError) as error:  # the name is too long or has a null byte
         reason = _reason(error) if isinstance(error, OSError) else error
         raise WriteError(f"{str(path)[:200]}: cannot be the folder of results ({reason})") from None
     return path
@@ -164,13 +161,13 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except (OSError, OverflowError):  # somebody else's process, say
+    except (OSError, OverflowError):  # another user's process, for example
         return True
     return True
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the renaming itself last through a power cut, where the system can."""
+    """Sync the folder, so that the rename itself survives a power failure, where the system supports it."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

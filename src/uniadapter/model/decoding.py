@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.config import ConfigError
-from uniadapter.files.schema import whole_number
+from uniadapter.files.schema import as_int
 from uniadapter.model.backbone import decoding
 from uniadapter.model.features import AnswerTree, Context, Visuals
 from uniadapter.model.tokens import TokenBatch, prompt_length, tokenize
@@ -127,7 +127,7 @@ def check_lengths(
     """
     given = prompt_length(tokenizer, prompt)
     for name, value, low in (("beams", beams, 1), ("longest", longest, 1), ("shortest", shortest, 0)):
-        if whole_number(name, value) < low:
+        if as_int(name, value) < low:
             raise ConfigError(f"{name} is {value}: it must be at least {low}")
     if longest > positions:
         raise ConfigError(f"longest is {longest}: the decoder takes {positions} tokens")

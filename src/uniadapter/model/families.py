@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from uniadapter.files.messages import names_like
+from uniadapter.files.messages import suggestion
 
 # What a family may support, in the order of the table, with the column titles.
 CAPABILITIES = {
@@ -100,7 +100,7 @@ def family_of(model_type: object) -> Family:
     known = {kind: family for family in families().values() for kind in family.model_types}
     if isinstance(model_type, str) and model_type in known:
         return known[model_type]
-    raise LookupError(f"no family of models has the type {str(model_type)[:40]!r}{names_like(str(model_type), known)}")
+    raise LookupError(f"no family of models has the type {str(model_type)[:40]!r}{suggestion(str(model_type), known)}")
 
 
 def support_matrix() -> str:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from uniadapter.errors import NotFinite
-from uniadapter.processes import random_draws as draws
+from uniadapter.processes import seeds as draws
 
 NONE = -1  # drawn if every column has the row's own id
 

@@ -1,1 +1,1 @@
-"""Several processes that compute as one would: rows gathered in rank order, draws that no rank changes."""
+"""Distributed training that gives the same result as one process: gathering of rows, random seeds."""

@@ -1,9 +1,9 @@
-"""Rows from every process in rank order; on one process, or without a process group, everything is a no-op.
+"""Collective operations over all processes; on one process, or without a process group, each is a no-op.
 
-A loss over a global gallery is exact under DistributedDataParallel when each process takes the mean over its
-own rows, weighs it by `Share.weight` and gathers with `gather_rows(..., with_grad=True)`: the backward pass
-then sums what every process's loss says about a row, and DDP's averaging over processes gives the gradient of
-the one mean over all rows.
+A contrastive loss over the batches of all processes has exact gradients under DistributedDataParallel if each process
+takes the mean over its own rows, multiplies it by `RowCounts.weight` and gathers features with
+`gather_rows(..., with_grad=True)`: the backward pass then sums the gradients of a row over the losses of all processes,
+and DDP's average over processes is the gradient of the mean over all rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from uniadapter.errors import lost_worker
+from uniadapter.errors import worker_failure
 
 T = TypeVar("T")
 
@@ -27,62 +27,65 @@ _LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|tim
 
 
 class PeerLost(ConnectionError):
-    """Another process of the run has ended, so that this one cannot go on."""
+    """Another process of the run has ended, so this one cannot continue."""
 
 
 def world_size() -> int:
-    """How many processes take part; 1 without a process group."""
+    """Number of processes; 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Return the number of this process; 0 without a process group."""
+    """Rank of this process; 0 without a process group."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes files and logs."""
+    """Whether this is rank 0, the only process that writes files and logs."""
     return rank() == 0
 
 
 def barrier() -> None:
-    """Wait for every process; returns at once on one."""
+    """Wait for all processes."""
     if world_size() > 1:
         dist.barrier()
 
 
-def leave() -> None:
-    """Leave the process group, if there is one; its threads would abort a process that ends while they run."""
+def destroy_process_group() -> None:
+    """Destroy the process group, if there is one; its threads abort a process that exits while they still run."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
 
 @contextmanager
-def losing_peers() -> Iterator[None]:
-    """Within the block a connection that breaks because another process ended is said as that, in one line.
+def reporting_lost_peers() -> Iterator[None]:
+    """Turn torch's connection errors inside the block, caused by a process that ended, into one clear line.
 
     Raises:
-        PeerLost: it broke.
+        PeerLost: the connection to another process is lost.
     """
     try:
         yield
     except RuntimeError as error:
-        count = max(world_size(), int(os.environ.get("WORLD_SIZE", 1)))  # also while the processes are still meeting
-        if count == 1 or lost_worker(error) or not _LOST.search(str(error)):
+        count = max(world_size(), int(os.environ.get("WORLD_SIZE", 1)))  # the group may not be initialised yet
+        if count == 1 or worker_failure(error) or not _LOST.search(str(error)):
             raise
-        told = re.sub(r"^\[\S+\] ", "", str(error).strip())  # without the place in torch's source
-        reason = told.splitlines()[0].split(". ")[0].strip()[:80]
+        message = re.sub(r"^\[\S+\] ", "", str(error).strip())  # without the position in torch's source
+        reason = message.splitlines()[0].split(". ")[0].strip()[:80]
         raise PeerLost(
-            f"process {rank()} of {count} lost the others, of which one has ended ({reason}); what was saved last is "
-            "whole: go on with train --resume, or evaluate again"
+            f"process {rank()} of {count} lost the others, of which one has ended ({reason}); the last checkpoint is "
+            "complete: continue with train --resume, or evaluate again"
         ) from error
 
 
-def first_decides(check: Callable[[], object]) -> None:
-    """Let the first process check something; where it raises, all end, and the first one says why.
+def check_on_rank0(check: Callable[[], object]) -> None:
+    """Run a check on rank 0; if it raises there, every process ends and only rank 0 reports the error.
+
+    Args:
+        check: called without arguments, on rank 0 alone.
 
     Raises:
-        SystemExit: with status 2, on the others.
+        SystemExit: with status 2, on the other processes.
     """
     failed: list[Exception] = []
     if is_main():
@@ -97,12 +100,12 @@ def first_decides(check: Callable[[], object]) -> None:
 
 
 @dataclass(frozen=True)
-class Share:
-    """How many rows each process holds, and this process's place among them.
+class RowCounts:
+    """Number of rows that each process holds.
 
     Args:
         counts: rows of each process, in rank order.
-        rank: this process's number.
+        rank: of this process.
     """
 
     counts: tuple[int, ...]
@@ -115,36 +118,36 @@ class Share:
 
     @property
     def first_row(self) -> int:
-        """Where this process's rows start among the gathered ones."""
+        """Index of this process's first row among the gathered rows."""
         return sum(self.counts[: self.rank])
 
     @property
     def weight(self) -> float:
-        """Factor on this process's mean loss, so that the mean over processes is the mean over all rows."""
+        """Factor for this process's mean loss: the mean over processes is then the mean over all rows."""
         return len(self.counts) * self.counts[self.rank] / self.total if self.total else 0.0
 
 
-def share(count: int, device: torch.device | str = "cpu") -> Share:
-    """Tell every process how many rows this one holds.
+def gather_row_counts(count: int, device: torch.device | str = "cpu") -> RowCounts:
+    """Exchange the number of rows of each process.
 
     Args:
-        count: this process's rows; 0 is allowed.
-        device: one that the process group can talk over (the GPU for NCCL).
+        count: rows of this process; 0 is allowed.
+        device: a device that the process group's backend supports (the GPU for NCCL).
     """
     if world_size() == 1:
-        return Share((count,), 0)
+        return RowCounts((count,), 0)
     mine = torch.tensor([count], dtype=torch.int64, device=device)
     every = [torch.empty_like(mine) for _ in range(world_size())]
     dist.all_gather(every, mine)
-    return Share(tuple(int(one) for one in torch.cat(every).tolist()), rank())
+    return RowCounts(tuple(int(one) for one in torch.cat(every).tolist()), rank())
 
 
 def gather_rows(tensor: Tensor, with_grad: bool = False) -> Tensor:
-    """Concatenate every process's rows, in rank order.
+    """Concatenate the rows of all processes, in rank order.
 
     Args:
-        tensor: [rows, ...]; the number of rows may differ between processes, everything behind it may not.
-        with_grad: keep the gradient to every process's rows. All processes must then run the backward pass
+        tensor: [rows, ...]; the number of rows may differ between processes, the other dimensions may not.
+        with_grad: keep the gradient to the rows of all processes. Every process must then run the backward pass
             through the result, or the others wait forever. Otherwise the result is detached.
 
     Returns:
@@ -152,14 +155,14 @@ def gather_rows(tensor: Tensor, with_grad: bool = False) -> Tensor:
     """
     if world_size() == 1:
         return tensor if with_grad else tensor.detach()
-    sizes = share(tensor.shape[0], tensor.device)
+    sizes = gather_row_counts(tensor.shape[0], tensor.device)
     if with_grad and torch.is_grad_enabled():
         return _GatherRows.apply(tensor, sizes)  # type: ignore[no-any-return, no-untyped-call]
     return _gather(tensor.detach(), sizes)
 
 
 def gather_list(values: Sequence[T]) -> list[T]:
-    """Concatenate every process's values (strings, numbers: whatever pickles), in rank order."""
+    """Concatenate the values of all processes (any picklable objects), in rank order."""
     if world_size() == 1:
         return list(values)
     every: list[Any] = [None] * world_size()
@@ -167,12 +170,12 @@ def gather_list(values: Sequence[T]) -> list[T]:
     return [value for part in every for value in part]
 
 
-def greatest(values: Sequence[float], device: torch.device | str = "cpu") -> list[float]:
-    """For each value the greatest that any process has.
+def max_over_processes(values: Sequence[float], device: torch.device | str = "cpu") -> list[float]:
+    """Elementwise maximum over all processes (an all-reduce).
 
     Args:
-        values: as many on every process.
-        device: one that the process group can talk over.
+        values: of the same length on every process.
+        device: a device that the process group's backend supports.
     """
     if world_size() == 1:
         return list(values)
@@ -181,8 +184,8 @@ def greatest(values: Sequence[float], device: torch.device | str = "cpu") -> lis
     return [float(value) for value in tensor.tolist()]
 
 
-def _gather(tensor: Tensor, sizes: Share) -> Tensor:
-    """All processes' rows of a detached tensor: padded to the longest for all_gather."""
+def _gather(tensor: Tensor, sizes: RowCounts) -> Tensor:
+    """The rows of all processes, padded to the largest count because all_gather wants equal shapes."""
     longest = max(sizes.counts)
     padded = tensor.new_zeros((longest, *tensor.shape[1:]))
     padded[: tensor.shape[0]] = tensor
@@ -192,10 +195,10 @@ def _gather(tensor: Tensor, sizes: Share) -> Tensor:
 
 
 class _GatherRows(torch.autograd.Function):
-    """`_gather` whose backward pass adds up what every process says about this one's rows."""
+    """`_gather` whose backward pass sums the gradients of this process's rows over all processes."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, sizes: Share) -> Tensor:
+    def forward(ctx: Any, tensor: Tensor, sizes: RowCounts) -> Tensor:
         ctx.sizes = sizes
         return _gather(tensor.detach(), sizes)
 

@@ -1,4 +1,4 @@
-"""A run's numbers and pictures for people: `metrics.json`, tables, curves and one self-contained page."""
+"""Reports of a run: `metrics.json`, tables, curves and a self-contained HTML page."""
 
 from uniadapter.report.metrics import (
     Metrics,
@@ -11,9 +11,9 @@ from uniadapter.report.metrics import (
 )
 from uniadapter.report.page import write_report
 from uniadapter.report.plots import curves
-from uniadapter.report.queries import QueryExample, RankedItem
+from uniadapter.report.query_cards import QueryExample, RankedItem
 from uniadapter.report.tables import markdown_table, table
-from uniadapter.report.texts import TextExample
+from uniadapter.report.text_cards import TextExample
 
 __all__ = [
     "Metrics",

@@ -1,4 +1,4 @@
-"""A dozen queries, questions or captions of a test split for a run's page, before and after."""
+"""Selection of a dozen test examples for a run's page, with results before and after training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from uniadapter import report
-from uniadapter.data.media.images import Source, load_picture
+from uniadapter.data.media.images import VisualSource, load_picture
 from uniadapter.data.questions import QuestionSplit
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.answering import Prediction
@@ -15,15 +15,20 @@ from uniadapter.evaluation.retrieval import RetrievalResult
 from uniadapter.tasks import Result
 
 COUNT = 12
-KEPT, MENDED, WRONG = "right before and after", "put right by training", "wrong after training"
+STAYED_RIGHT, CORRECTED, WRONG = "right before and after", "corrected by training", "wrong after training"
 
-Right = Callable[[int], tuple[bool, bool]]  # of a row: before, after
+Right = Callable[[int], tuple[bool, bool]]  # row to whether it is right (before, after) training
 
 
 def examples_of(split: RetrievalSplit, before: Result, after: Result) -> list[report.QueryExample | report.TextExample]:
-    """The split's first success, first one put right by training and first failure; the rest evenly spread over it.
+    """Examples of a split: the first one that stayed right, was corrected, and is wrong; the others evenly spaced.
 
-    The three say in `chosen` what they are. Captions have no right and wrong, so they are only spread.
+    The first three have a `reason`. Captions are not right or wrong, so all of them are evenly spaced.
+
+    Args:
+        split: the test split.
+        before: results before training.
+        after: results after training.
     """
     if isinstance(split, QuestionSplit):
 
@@ -43,7 +48,7 @@ def examples_of(split: RetrievalSplit, before: Result, after: Result) -> list[re
     owned = split.visual_texts()
     return [
         report.TextExample(
-            _shown(split.visuals[visual]), "", [split.texts[text] for text in owned[visual]],
+            _visual(split.visuals[visual]), "", [split.texts[text] for text in owned[visual]],
             [(before.detail[visual], None)], [(after.detail[visual], None)],
         )
         for visual in _chosen(len(split.visuals), None)
@@ -51,9 +56,9 @@ def examples_of(split: RetrievalSplit, before: Result, after: Result) -> list[re
 
 
 def _chosen(total: int, right: Right | None) -> dict[int, str]:
-    """Rows to show, with why the first of them are."""
+    """Rows to show, each with the reason for its selection, "" for the evenly spaced ones."""
     rows: dict[int, str] = {}
-    for why, wanted in ((KEPT, (True, True)), (MENDED, (False, True)), (WRONG, (None, False))):
+    for why, wanted in ((STAYED_RIGHT, (True, True)), (CORRECTED, (False, True)), (WRONG, (None, False))):
         for row in range(total if right else 0):
             before, after = right(row)  # type: ignore[misc]
             if after == wanted[1] and wanted[0] in (None, before):
@@ -63,8 +68,8 @@ def _chosen(total: int, right: Right | None) -> dict[int, str]:
     return {**rows, **dict.fromkeys(spread[: COUNT - len(rows)], "")}
 
 
-def _shown(source: Source) -> Path | bytes:
-    """A visual for the page: its file, or the bytes of a dataset's picture."""
+def _visual(source: VisualSource) -> Path | bytes:
+    """A visual's file, or the PNG bytes of a dataset's picture."""
     if isinstance(source, Path):
         return source
     buffer = io.BytesIO()
@@ -74,7 +79,7 @@ def _shown(source: Source) -> Path | bytes:
 
 def _question(split: QuestionSplit, row: int, before: Prediction, after: Prediction, why: str) -> report.TextExample:
     return report.TextExample(
-        _shown(split.visuals[split.text_visual[row]]), split.texts[row], list(split.answers[row]),
+        _visual(split.visuals[split.text_visual[row]]), split.texts[row], list(split.answers[row]),
         before.ranked or [(before.answer, None)], after.ranked or [(after.answer, None)], why,
     )  # fmt: skip
 
@@ -88,26 +93,26 @@ def _query(
         after=_ranked(split, text, after),
         rank_before=int(before.text_ranks[text]),
         rank_after=int(after.text_ranks[text]),
-        right=_shown(split.visuals[split.text_visual[text]]),
-        chosen=why,
+        right=_visual(split.visuals[split.text_visual[text]]),
+        reason=why,
     )
 
 
 def _ranked(split: RetrievalSplit, text: int, result: RetrievalResult) -> list[report.RankedItem]:
-    """The top five, with the weight of each frame where there are several and they are weighed."""
+    """The top five visuals, with frame weights for videos."""
     order, weights = result.text_order[text, :5].tolist(), result.frame_weights[text]
     moving, owner = weights.shape[-1] > 1, split.text_visual[text]
     return [
         report.RankedItem(
-            _shown(split.visuals[i]),
+            _visual(split.visuals[i]),
             correct=i == owner,
             frame_weights=weight.tolist() if moving else (),
-            words=_said(split, i),
+            caption=_first_caption(split, i),
         )
         for i, weight in zip(order, weights, strict=False)
     ]
 
 
-def _said(split: RetrievalSplit, visual: int) -> str:
-    """The first thing that people said of a visual."""
+def _first_caption(split: RetrievalSplit, visual: int) -> str:
+    """The first caption of a visual."""
     return next((text for text, owner in zip(split.texts, split.text_visual, strict=True) if owner == visual), "")

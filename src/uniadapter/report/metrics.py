@@ -1,4 +1,4 @@
-"""`metrics.json` and `history.jsonl`: their form as dataclasses, read with checks and written all or nothing."""
+"""`metrics.json` and `history.jsonl`: their schema as dataclasses, validated reading and atomic writing."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from typing import Any, Union
 
 from uniadapter.files.writing import write_text
 
-Scores = dict[str, Any]  # "r@1", "r@5", "r@10", "median_rank", "mean_rank" and their "…_itc" twins
+Scores = dict[str, Any]  # "r@1", "r@5", "r@10", "median_rank", "mean_rank"; with suffix "_itc" without reranking
 
 DIRECTIONS = ("text_to_image", "image_to_text", "text_to_video", "video_to_text")
 
 
 class ReportError(OSError):
-    """A run's file that cannot be read, or is of another form: says which, why, and what to do."""
+    """A file of a run that is missing or invalid; the message says which, why, and what to do."""
 
 
 @dataclass
 class Row:
-    """What one method reached on one test set.
+    """The result of one method on one test set.
 
     Args:
-        method: "zero_shot", "uniadapter", "full_fine_tuning", "question_only".
-        trainable_parameters: every parameter with gradients.
-        trainable_percent: the same in percent of the task model without adapters.
+        method: "zero_shot", "uniadapter", "full_fine_tuning" or "question_only".
+        trainable_parameters: number of parameters with gradients.
+        trainable_percent: the same in percent of the task model's parameters without adapters.
         adapter_percent: the same without heads.
-        checkpoint_bytes: size of the weights that were saved; 0 if none were.
+        checkpoint_bytes: size of the saved weights; 0 if none were saved.
         seconds: training and final evaluation.
-        setting: names a variant of the method.
-        test_set: names one of several test sets.
-        text_to_image: scores of text queries, 0 to 100 and ranks from 1.
+        setting: name of a variant of the method.
+        test_set: name of the test set, if there are several.
+        text_to_image: scores of text queries: recall from 0 to 100, ranks from 1.
         image_to_text: scores of picture queries.
         text_to_video: scores of text queries on videos.
         video_to_text: scores of video queries.
-        more: further values, kept as they are ("accuracy", "cider", "bleu@4" among them).
+        more: further values, such as "accuracy", "cider" and "bleu@4".
     """
 
     method: str
@@ -55,20 +55,20 @@ class Row:
     more: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """As in the file: what is None is left out, `more` is at the top level."""
+        """The object in the file: without fields that are None, and with the values of `more` at its top level."""
         named = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "more"}
         return {**{key: value for key, value in named.items() if value is not None}, **self.more}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "a row") -> Row:
-        """Check and take up a row of the file.
+        """Validate a row of the file.
 
         Args:
-            values: as `to_dict` gives them.
-            where: named in errors.
+            values: as from `to_dict`.
+            where: position of the row, for errors.
 
         Raises:
-            ReportError: a value is missing or of the wrong kind.
+            ReportError: a value is missing or of the wrong type.
         """
         if not isinstance(values.get("method"), str):
             raise ReportError(f"{where} has no method: expected a name such as uniadapter")
@@ -91,10 +91,10 @@ class Metrics:
     """A run's `metrics.json`.
 
     Args:
-        task: "retrieval", say.
-        seed: of every random draw.
-        rows: one a method, setting and test set.
-        more: further top-level values, kept as they are (base, device, versions, hash of the split …).
+        task: "retrieval", "vqa" or "caption".
+        seed: of all random streams.
+        rows: one per method, setting and test set.
+        more: further top-level values (base, device, versions, hash of the split, …).
     """
 
     task: str
@@ -103,15 +103,15 @@ class Metrics:
     more: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """As in the file."""
+        """The object in the file."""
         return {"task": self.task, "seed": self.seed, **self.more, "rows": [row.to_dict() for row in self.rows]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "metrics") -> Metrics:
-        """Check and take up the content of a file; errors start with `where`.
+        """Validate the content of a file; errors start with `where`.
 
         Raises:
-            ReportError: a value is missing or of the wrong kind.
+            ReportError: a value is missing or of the wrong type.
         """
         for key, kind, name in (("task", str, "a name"), ("seed", int, "a whole number"), ("rows", list, "a list")):
             if not isinstance(values.get(key), kind):
@@ -126,7 +126,7 @@ class Metrics:
 
     @classmethod
     def of(cls, metrics: MetricsLike) -> Metrics:
-        """The same, whether it comes as a dataclass or as plain values."""
+        """`metrics` as a `Metrics`; plain values are validated."""
         return metrics if isinstance(metrics, Metrics) else cls.from_dict(metrics)
 
 
@@ -134,32 +134,32 @@ MetricsLike = Union[Metrics, Mapping[str, Any]]  # noqa: UP007  (evaluated at ru
 
 
 def write_metrics(path: Path | str, metrics: MetricsLike) -> Path:
-    """Check and write `metrics.json`, all or nothing.
+    """Validate and write `metrics.json`, atomically.
 
     Args:
-        path: the file; its folder is made.
-        metrics: a number that is not finite becomes null, since JSON has none.
+        path: the file; its folder is created.
+        metrics: numbers that are not finite become null, since JSON cannot hold them.
 
     Raises:
-        ReportError: the form is wrong.
-        WriteError: the file cannot be written; the old one is untouched.
+        ReportError: `metrics` is invalid.
+        WriteError: the file cannot be written; the old one is unchanged.
     """
     text = json.dumps(_finite(Metrics.of(metrics).to_dict()), indent=2, ensure_ascii=False, allow_nan=False)
     return write_text(path, f"{text}\n")
 
 
 def read_metrics(path: Path | str) -> Metrics:
-    """Read and check `metrics.json`.
+    """Read and validate `metrics.json`.
 
     Raises:
-        ReportError: it is missing, not JSON, or not of the form; one line that names the file and the value.
+        ReportError: it is missing, not JSON or invalid; one line that names the file and the value.
     """
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ReportError(f"{path}: cannot be read ({error.strerror or error}): is it a run's folder?") from error
     except ValueError as error:
-        raise ReportError(f"{path}: not JSON ({error}): run the evaluation again to write it anew") from error
+        raise ReportError(f"{path}: not JSON ({error}): run the evaluation again to rewrite it") from error
     if not isinstance(values, dict):
         raise ReportError(f"{path}: expected an object with task, seed and rows")
     return Metrics.from_dict(values, str(path))
@@ -170,10 +170,13 @@ def read_history(path: Path | str, method: str = "uniadapter") -> dict[str, list
 
     Args:
         path: the file.
-        method: of the lines that name none.
+        method: for lines without one.
 
     Returns:
-        Method to its logged steps, in order; empty if there is no file. A line cut short by a crash is left out.
+        Method to its logged steps, in order; empty if there is no file. A line truncated by a crash is skipped.
+
+    Raises:
+        ReportError: the file cannot be read.
     """
     history: dict[str, list[dict[str, Any]]] = {}
     try:

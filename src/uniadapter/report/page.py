@@ -1,4 +1,4 @@
-"""`report.html`: one page that holds everything it shows, needs no network and no script, and reads well on paper."""
+"""`report.html`: a self-contained page without scripts or network access, suitable for printing."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 from uniadapter.files.writing import write_text
 from uniadapter.report.metrics import Metrics, MetricsLike, read_history
-from uniadapter.report.pictures import Thumbnails
 from uniadapter.report.plots import History, colour_index
-from uniadapter.report.queries import QueryExample, query_cards, tally
-from uniadapter.report.sections import curves_section, facts_section, figures, results_section
+from uniadapter.report.query_cards import QueryExample, query_cards, rank_changes
+from uniadapter.report.sections import curves_section, facts_section, key_figures, results_section
 from uniadapter.report.tables import method_label
-from uniadapter.report.texts import TextExample, text_cards
-from uniadapter.report.using import using_section
+from uniadapter.report.text_cards import TextExample, text_cards
+from uniadapter.report.thumbnails import Thumbnails
+from uniadapter.report.usage import using_section
 from uniadapter.version import __version__
 
 PAGE = "report.html"
@@ -36,36 +36,35 @@ def write_report(
     """Write a run's page.
 
     Args:
-        folder: of the run; its `config.yaml` is shown if it is there, and its `history.jsonl` is read if
-            `history` is None.
-        metrics: of the run. Top-level values beside task, seed and rows ("base", "device", "versions", …) are shown
-            as facts of the run.
-        examples: queries with their pictures, or questions and captions with what was said.
+        folder: of the run; its `config.yaml` is shown if it exists, and its `history.jsonl` is read if `history` is
+            None.
+        metrics: of the run. Further top-level values ("base", "device", "versions", …) are listed as facts.
+        examples: queries with their results, or questions and captions with the model's texts.
         history: method to logged steps.
-        summary: a sentence or two below the title.
-        title: of the page; named after method, task and base if None.
-        labels: of the two lines of pictures; named after the methods if None.
-        examples_note: how the queries were chosen; told by the examples themselves if "".
+        summary: one or two sentences below the title.
+        title: of the page; made from task and method if None.
+        labels: of the results before and after training; made from the methods if None.
+        examples_note: how the examples were selected; made from their `reason` if "".
 
     Returns:
         The file, `report.html`.
 
     Raises:
-        ReportError: metrics of another form.
-        WriteError: the file cannot be written; an old page is then untouched.
+        ReportError: `metrics` is invalid.
+        WriteError: the file cannot be written; an old page is unchanged.
     """
     folder, metrics = Path(folder), Metrics.of(metrics)
     methods = list(dict.fromkeys(row.method for row in metrics.rows))
     trained = _trained(methods)
     if history is None:
         history = read_history(folder / "history.jsonl", trained or "uniadapter")
-    trained = trained or _trained(list(history))  # of a run without a test split
+    trained = trained or _trained(list(history))  # a run without a test split has no rows
     colours = colour_index(list(dict.fromkeys([*history, *methods])))
     title = title or _title(metrics, trained)
     labels = labels or ("before · zero-shot", f"after · {method_label(trained)}" if trained else "after")
     parts = [
         f'<header class="top"><p class="kicker">uniadapter · report of a run</p><h1>{escape(title)}</h1>'
-        f"{_paragraph(summary, 'lead')}{figures(metrics, trained)}</header>",
+        f"{_paragraph(summary, 'lead')}{key_figures(metrics, trained)}</header>",
         results_section(metrics, colours),
         curves_section(history, colours),
         _examples_section(examples, labels, examples_note),
@@ -76,7 +75,7 @@ def write_report(
 
 
 def _trained(methods: Sequence[str]) -> str | None:
-    """The method that the page is about; None where nothing was trained."""
+    """The trained method that the page is about; None if nothing was trained."""
     return next((m for m in ("uniadapter", *methods) if m in methods and m != "zero_shot"), None)
 
 
@@ -94,25 +93,25 @@ def _examples_section(examples: Sequence[QueryExample | TextExample], labels: tu
     if queries:
         thumbnails = Thumbnails()
         noun = "clip" if any(thumbnails.moves(item.image) for item in queries[0].after) else "picture"
-        words = " ".join(part for part in (note or how_chosen(queries), tally(queries, noun)) if part)
+        words = " ".join(part for part in (note or selection_note(queries), rank_changes(queries, noun)) if part)
         key = f'<p class="note key"><span class="swatch">✓</span> the {noun} that belongs to the query</p>'
         return _cards(_count(len(queries), "query", "queries"), words, key, query_cards(queries, labels, thumbnails))
     texts = [example for example in examples if isinstance(example, TextExample)]
     if not texts:
         return ""
-    kind = ("question", "questions") if texts[0].asked else ("caption", "captions")
-    return _cards(_count(len(texts), *kind), note or how_chosen(texts), "", text_cards(texts, labels, Thumbnails()))
+    kind = ("question", "questions") if texts[0].question else ("caption", "captions")
+    return _cards(_count(len(texts), *kind), note or selection_note(texts), "", text_cards(texts, labels, Thumbnails()))
 
 
-def how_chosen(examples: Sequence[QueryExample | TextExample]) -> str:
-    """A sentence on the choice; "" where none of the examples says that it was chosen."""
-    chosen = [example.chosen for example in examples if example.chosen]
+def selection_note(examples: Sequence[QueryExample | TextExample]) -> str:
+    """A sentence on how the examples were selected; "" if none of them has a `reason`."""
+    chosen = [example.reason for example in examples if example.reason]
     if not chosen:
         return ""
     what = " and ".join([*([", ".join(f"the first {one}" for one in chosen[:-1])] if chosen[1:] else []),
                          f"the first {chosen[-1]}"])  # fmt: skip
     cards = "The first cards show" if len(chosen) > 1 else "The first card shows"
-    rest = "; the others are evenly spread over it, whatever came of them" if len(chosen) < len(examples) else ""
+    rest = "; the others are evenly spaced, regardless of their result" if len(chosen) < len(examples) else ""
     return f"{cards} {what} of the test set{rest}."
 
 
@@ -129,7 +128,7 @@ def _cards(title: str, words: str, key: str, cards: str) -> str:
 
 def _document(title: str, body: str) -> str:
     style = files("uniadapter.report").joinpath("page.css").read_text(encoding="utf-8")
-    # By the policy the browser itself sees to it that nothing is fetched and no script runs.
+    # With the policy, the browser loads nothing and runs no script.
     return f"""<!doctype html>
 <html lang="en">
 <head>

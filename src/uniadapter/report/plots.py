@@ -1,4 +1,4 @@
-"""Loss and learning rate against steps: one panel a quantity, one colour a method."""
+"""Plots of losses and learning rate over the steps: one panel per quantity, one colour per method."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 History = Mapping[str, Sequence[Mapping[str, Any]]]
 
-# Told apart by the colour-blind too (after Okabe and Ito); green is kept for "right".
+# Safe for colour blindness (after Okabe and Ito); green is reserved for "right".
 PALETTE = ("#0072b2", "#d55e00", "#8a5a9e", "#b8860b", "#c2477f", "#5b6770")
 FIXED = {"uniadapter": 0, "full_fine_tuning": 1, "question_only": 2, "zero_shot": 5}
 INK, GRID = "#1f2328", "#dfe3e8"
@@ -26,12 +26,12 @@ INK, GRID = "#1f2328", "#dfe3e8"
 NOT_LOSSES = frozenset({"step", "epoch", "lr", "samples_per_second", "method"})
 TITLES = {"loss": "loss", "lr": "learning rate"}
 DRAWN = 400  # points of a smoothed line
-SMOOTH_FROM = 60  # points; fewer are drawn as they are
-LOG_FROM = 8  # times between the methods' learning rates, above which one scale hides the lower
+SMOOTH_FROM = 60  # points; fewer are not smoothed
+LOG_FROM = 8  # ratio of the methods' learning rates from which the axis is logarithmic
 
 
 def colour_index(methods: Sequence[str]) -> dict[str, int]:
-    """Each method's place in the palette; a known method always has the same."""
+    """Each method's index in the palette; known methods have fixed ones."""
     places = {method: FIXED[method] for method in methods if method in FIXED}
     free = [place for place in range(len(PALETTE)) if place not in places.values()] or list(range(len(PALETTE)))
     unknown = [method for method in methods if method not in FIXED]
@@ -39,7 +39,7 @@ def colour_index(methods: Sequence[str]) -> dict[str, int]:
 
 
 def quantities(history: History) -> list[str]:
-    """What there is to draw: the loss, its parts, the learning rate."""
+    """Names of the quantities to plot: "loss", its parts, "lr"."""
     found: dict[str, None] = {}
     for records in history.values():
         for record in records:
@@ -53,7 +53,7 @@ def quantities(history: History) -> list[str]:
 
 
 def _is_the_loss(part: str, history: History) -> bool:
-    """Whether a part is the whole loss, so that its curve would be the same again."""
+    """Whether a part equals the total loss, so that its curve would be a duplicate."""
     records = [record for logged in history.values() for record in logged if part in record]
     return all(_close(record[part], record.get("loss")) for record in records)
 
@@ -69,14 +69,14 @@ def title_of(quantity: str) -> str:
 
 
 def curves(history_by_method: History, path: Path | str) -> Path:
-    """Draw the losses and the learning rate against the step.
+    """Plot the losses and the learning rate over the steps.
 
     Args:
         history_by_method: method to logged steps, each with "step", losses by name, and "lr".
         path: `.png` or `.svg`.
 
     Returns:
-        The file, written all or nothing.
+        The file, written atomically.
 
     Raises:
         ValueError: there are no steps.
@@ -87,7 +87,7 @@ def curves(history_by_method: History, path: Path | str) -> Path:
 
     names = quantities(history_by_method)
     if not names:
-        raise ValueError("curves: no step was logged, so there is nothing to draw (train.log_every may be too large)")
+        raise ValueError("curves: no step was logged, so there is nothing to plot (train.log_every may be too large)")
     path = Path(path)
     columns = min(2, len(names))
     lines = -(-len(names) // columns)
@@ -105,7 +105,7 @@ def curves(history_by_method: History, path: Path | str) -> Path:
 
 
 def panel_svg(history: History, quantity: str) -> str:
-    """One panel as an `<svg>` for a page: its colours are the page's variables, and it asks for nothing outside."""
+    """One panel as an inline `<svg>` that uses the page's CSS variables as colours."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -117,7 +117,7 @@ def panel_svg(history: History, quantity: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", svg, flags=re.DOTALL)
     head, rest = svg.split(">", 1)
     svg = re.sub(r' (?:xmlns(?::\w+)?|version|width|height)="[^"]*"', "", head) + ">" + rest  # the page sets the size
-    svg = re.sub(r' id="[\w.]+_\d+"', "", svg)  # the same in every panel, and nothing refers to them
+    svg = re.sub(r' id="[\w.]+_\d+"', "", svg)  # unused, and duplicated in every panel
     svg = svg.replace("xlink:href", "href").replace(INK, "currentColor").replace(GRID, "var(--line)")
     svg = re.sub(r"font: ([\d.]+)px '[^;\"]*", r"font-size: \1px", svg)
     for place, colour in enumerate(PALETTE):
@@ -145,7 +145,7 @@ def _style(salt: str) -> Any:  # matplotlib's own type lists every key
         "ytick.labelcolor": INK,
         "legend.frameon": False,
         "svg.fonttype": "none",
-        "svg.hashsalt": salt,  # else the same curves would give another file each time
+        "svg.hashsalt": salt,  # makes the file reproducible
         "path.simplify": True,
     }
 
@@ -174,7 +174,7 @@ def _panel(axes: Axes, history: History, quantity: str, title: bool) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
     axes.tick_params(length=0)
     axes.margins(x=0.01)
-    if len(seen) == 1:  # else the axis would be a fraction of a step long
+    if len(seen) == 1:  # else the axis would span a fraction of a step
         (step,) = seen
         axes.set_xlim(step - 1, step + 1)
         axes.set_xticks([step])
@@ -190,7 +190,7 @@ def _rate_axis(axes: Axes, peaks: list[float]) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     if min(peaks) > 0 and max(peaks) > LOG_FROM * min(peaks):
-        floor = min(peaks) / 20  # below it the scale is linear down to zero, where most schedules end
+        floor = min(peaks) / 20  # linear below it, since most schedules end at zero
         axes.set_yscale("symlog", linthresh=floor, linscale=0.3)
         axes.set_ylim(0, max(peaks) * 2)
         axes.set_yticks([0, *_decades(floor, 2 * max(peaks))])
@@ -218,10 +218,10 @@ def _handles(history: History) -> list[Any]:
 
 
 def _smoothed(steps: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Straight lines fitted to about a tenth of the points around each: unlike a running mean they do not lag.
+    """Local linear regression over about a tenth of the points; unlike a running mean it does not lag.
 
     Returns:
-        At most some `DRAWN` steps, first and last among them, and the value at each.
+        About `DRAWN` steps at most, including the first and the last, and the value at each.
     """
     import numpy as np
 

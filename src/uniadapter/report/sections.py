@@ -1,4 +1,4 @@
-"""The page's sections from numbers: key figures, results, curves, facts of the run."""
+"""The page's sections with numbers: key figures, results, curves, facts of the run."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from uniadapter.report.tables import (
     size_text,
 )
 
-NAMED = 8  # of what was left out
+NAMED = 8  # visuals left out that are named
 
 
 def duration_text(seconds: float) -> str:
-    """Seconds as people say them."""
+    """A duration in seconds, minutes or hours."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -36,8 +36,8 @@ def duration_text(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def figures(metrics: Metrics, trained: str | None) -> str:
-    """The few numbers to remember, of the first test set."""
+def key_figures(metrics: Metrics, trained: str | None) -> str:
+    """The key figures of the first test set, as HTML."""
     rows = next(iter(by_test_set(metrics.rows).values()), [])
     before = next((row for row in rows if row.method == "zero_shot"), None)
     after = next((row for row in rows if row.method == trained), None)
@@ -78,7 +78,7 @@ def _tile(name: str, value: str, note: str) -> str:
 
 
 def results_section(metrics: Metrics, colours: Mapping[str, int]) -> str:
-    """The table, and below it, folded, every score with and without reranking."""
+    """The table of results and, collapsed, all scores with and without reranking."""
     if not metrics.rows:
         return ""
     main = _table(metrics.rows, [*score_columns(metrics.rows), *cost_columns()], colours, metrics)
@@ -96,12 +96,12 @@ def results_section(metrics: Metrics, colours: Mapping[str, int]) -> str:
     words = "Scores are 0 to 100; the best of each column is bold"
     if any(row.trainable_parameters for row in metrics.rows):
         words += ", of costs the lowest of the methods that train. Seconds are training plus final evaluation"
-    lost = left_out(metrics)
+    lost = left_out_note(metrics)
     return f'<section><h2>Results</h2>{lost}{main}<p class="note">{words}.</p>{folded}</section>'
 
 
-def left_out(metrics: Metrics) -> str:
-    """What test sets lack, and so what their figures are over; "" where nothing was left out."""
+def left_out_note(metrics: Metrics) -> str:
+    """A note for each test set of which visuals were left out, and over how many its scores are; "" if none."""
     lines = []
     lost = metrics.more.get("skipped")
     for name, what in lost.items() if isinstance(lost, Mapping) else ():
@@ -110,13 +110,13 @@ def left_out(metrics: Metrics) -> str:
         faults = ", ".join(f"{count} {kind}" for kind, count in dict(what.get("faults") or {}).items())
         names = [str(one) for one in what.get("names") or ()]
         shown = f": {', '.join(names[:NAMED])}" + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-        words = f"{name}: the figures are over {what.get('over')}. Left out: {faults}{shown if names else ''}."
+        words = f"{name}: the scores are over {what.get('over')}. Left out: {faults}{shown if names else ''}."
         lines.append(f'<p class="lost">{escape(words)}</p>')
     return "".join(lines)
 
 
 def any_reranked(rows: Sequence[Row]) -> bool:
-    """Whether some score differs from its twin without reranking, so that a table of the twins says something new."""
+    """Whether any score differs from the same score without reranking ("_itc")."""
     for row in rows:
         for direction in DIRECTIONS:
             scores = getattr(row, direction) or {}
@@ -149,7 +149,7 @@ def _table(rows: Sequence[Row], columns: list[Column], colours: Mapping[str, int
 
 
 def _cell(column: Column, row: Row, best: bool, edge: bool) -> str:
-    """A cell; its label is for narrow screens, where rows are stacked and there is no head."""
+    """A table cell; its label is shown on narrow screens, where rows are stacked and there is no header."""
     label, text = escape(f"{column.group} {column.label}".strip()), column.show(row)
     return f'<td{_kind(edge)} data-label="{label}">{f"<b>{text}</b>" if best else text}</td>'
 
@@ -163,21 +163,21 @@ def _kind(edge: bool) -> str:
 
 
 def curves_section(history: History, colours: Mapping[str, int]) -> str:
-    """One panel for each loss and for the learning rate."""
+    """The training curves: one panel for each loss and for the learning rate."""
     names = quantities(history)
     if not names:
         return ""
     legend = "".join(f'<li><i class="dot c{colours[m]}"></i>{escape(method_label(m))}</li>' for m in history)
     panels = "".join(
         f"<figure><figcaption>{escape(title_of(name))}</figcaption>"
-        f'<div role="img" aria-label="{escape(_spoken(history, name))}">{panel_svg(history, name)}</div></figure>'
+        f'<div role="img" aria-label="{escape(_aria_label(history, name))}">{panel_svg(history, name)}</div></figure>'
         for name in names
     )
     return f'<section><h2>Training</h2><ul class="legend">{legend}</ul><div class="curves">{panels}</div></section>'
 
 
-def _spoken(history: History, quantity: str) -> str:
-    """A curve for those who do not see it: where it starts and where it ends."""
+def _aria_label(history: History, quantity: str) -> str:
+    """Alternative text of a curve: its first and last value."""
     parts = []
     for method, records in history.items():
         values = [r[quantity] for r in records if isinstance(r.get(quantity), (int, float))]
@@ -187,11 +187,11 @@ def _spoken(history: History, quantity: str) -> str:
 
 
 def facts_section(metrics: Metrics, config: Path) -> str:
-    """What was run: the top-level values of the metrics, each method's parameters, the config."""
+    """The facts of the run: top-level values of the metrics, each method's parameters, the config."""
     facts: list[tuple[str, str]] = [("task", metrics.task), ("seed", str(metrics.seed))]
     for key, value in metrics.more.items():
         name, text = _fact(key, value)
-        if text and key != "skipped":  # which stands with the results
+        if text and key != "skipped":  # shown with the results
             facts.append((name, text))
     for row in next(iter(by_test_set(metrics.rows).values()), []):
         if row.trainable_parameters:
@@ -216,7 +216,7 @@ def _parameters(row: Row) -> str:
     if row.adapter_percent:
         asides.append(f"adapters alone {percent_text(row.adapter_percent)}%")
     bare = row.more.get("trainable_percent_without_embeddings")
-    if isinstance(bare, (int, float)) and row.adapter_percent:  # of full fine-tuning it would say nothing
+    if isinstance(bare, (int, float)) and row.adapter_percent:  # not for full fine-tuning
         asides.append(f"{percent_text(bare)}% of the base without its token embeddings")
     return f"{text} ({', '.join(asides)})" if asides else text
 

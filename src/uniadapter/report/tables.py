@@ -1,4 +1,4 @@
-"""A run's rows as a table: for the terminal, for Markdown, and as columns that the page draws."""
+"""Tables of a run's results, for the terminal and for Markdown; the page uses the same columns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ METHODS = {
     "question_only": "question only",
 }
 ARROWS = {"text": "T", "image": "I", "video": "V"}
-NOTHING = "\u2013"  # a dash
+NO_VALUE = "\u2013"  # a dash
 OTHER_SCORES = (("accuracy", "accuracy"), ("cider", "CIDEr"), ("bleu@4", "BLEU@4"))
 
 
@@ -27,11 +27,11 @@ class Column:
     """A column of numbers.
 
     Args:
-        group: what the column belongs to, "text → image" say; "" for none.
-        label: its own name.
-        value: a row's number; None where the row has none.
-        text: the number as shown.
-        best: which is best: "high", "low", or "cost" (the lowest of the rows that trained anything).
+        group: heading over several columns, such as "text → image"; "" for none.
+        label: name of the column.
+        value: returns a row's number; None if the row has none.
+        text: formats the number.
+        best: which number is best: "high", "low", or "cost" (the lowest among rows that trained something).
     """
 
     group: str
@@ -41,18 +41,18 @@ class Column:
     best: Literal["high", "low", "cost"]
 
     def show(self, row: Row) -> str:
-        """The cell; a dash where there is nothing."""
+        """The text of the cell; a dash if there is no number."""
         value = self.value(row)
-        return NOTHING if value is None else self.text(value)
+        return NO_VALUE if value is None else self.text(value)
 
 
 def method_label(method: str) -> str:
-    """A method as people call it."""
+    """The display name of a method."""
     return METHODS.get(method, method.replace("_", " "))
 
 
 def row_label(row: Row) -> str:
-    """Method and setting."""
+    """Display name of a row: method and setting."""
     return method_label(row.method) + (f" · {row.setting}" if row.setting else "")
 
 
@@ -62,9 +62,9 @@ def direction_label(direction: str) -> str:
 
 
 def size_text(size: float) -> str:
-    """Bytes in kB, MB or GB; a dash for none."""
+    """A number of bytes in kB, MB or GB; a dash for 0."""
     if not size:
-        return NOTHING
+        return NO_VALUE
     for unit, factor, digits in (("GB", 1e9, 2), ("MB", 1e6, 2), ("kB", 1e3, 0)):
         if size >= factor:
             return f"{size / factor:.{digits}f} {unit}"
@@ -72,14 +72,14 @@ def size_text(size: float) -> str:
 
 
 def percent_text(percent: float) -> str:
-    """A percentage as shown beside "%"; more digits where it is small."""
+    """A percentage without "%"; more digits for small ones."""
     if not percent:
         return "0"
     return f"{percent:.0f}" if percent >= 99.95 else f"{percent:.2f}" if percent >= 0.01 else f"{percent:.1g}"
 
 
 def seconds_text(seconds: float) -> str:
-    """Seconds; a tenth where there are few."""
+    """A number of seconds, with one decimal below 10."""
     return f"{seconds:.1f}" if seconds < 10 else f"{seconds:,.0f}"
 
 
@@ -97,12 +97,12 @@ def _score_column(direction: str, key: str, label: str) -> Column:
 
 
 def score_columns(rows: Sequence[Row], suffix: str = "", ranks: bool = False) -> list[Column]:
-    """Columns of the scores that any row has.
+    """Columns of the scores that at least one row has.
 
     Args:
         rows: all rows.
-        suffix: "_itc" for the twins without reranking.
-        ranks: median and mean rank too.
+        suffix: "_itc" for the scores without reranking.
+        ranks: include median and mean rank.
     """
     keys = [("r@1", "R@1"), ("r@5", "R@5"), ("r@10", "R@10")]
     keys += [("median_rank", "median rank"), ("mean_rank", "mean rank")] if ranks else []
@@ -114,7 +114,7 @@ def score_columns(rows: Sequence[Row], suffix: str = "", ranks: bool = False) ->
 
 
 def cost_columns() -> list[Column]:
-    """Trainable percentage, size of the file, seconds."""
+    """Columns of costs: trainable percentage, size of the file, seconds."""
     return [
         Column("", "trainable %", lambda row: row.trainable_percent, percent_text, "cost"),
         Column("", "file", lambda row: row.checkpoint_bytes, size_text, "cost"),
@@ -123,15 +123,15 @@ def cost_columns() -> list[Column]:
 
 
 def by_test_set(rows: Sequence[Row]) -> dict[str | None, list[Row]]:
-    """Rows that may be compared: those of one test set, in order."""
+    """Rows grouped by test set, in order; only rows of the same test set are compared."""
     groups: dict[str | None, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.test_set, []).append(row)
     return groups
 
 
-def over_notes(rows: Sequence[Row]) -> list[str]:
-    """What scores are over, a sentence for each test set that pictures or videos were left out of."""
+def coverage_notes(rows: Sequence[Row]) -> list[str]:
+    """A sentence for each test set of which visuals were left out, with the number of visuals scored."""
     groups = by_test_set(rows)
     found = {(name, str(row.more["over"])) for name, members in groups.items() for row in members if "over" in row.more}
     named = sorted((f"{name or 'main test set'}: " if len(groups) > 1 else "", over) for name, over in found)
@@ -139,7 +139,7 @@ def over_notes(rows: Sequence[Row]) -> list[str]:
 
 
 def best_rows(column: Column, rows: Sequence[Row]) -> set[int]:
-    """Places in `rows` of the best as shown, ties included; none where there is nothing to compare."""
+    """Indices in `rows` of the best values, including ties as displayed; empty if there is nothing to compare."""
     shown = {}
     for place, row in enumerate(rows):
         value = column.value(row)
@@ -152,13 +152,13 @@ def best_rows(column: Column, rows: Sequence[Row]) -> set[int]:
 
 
 def table(metrics: MetricsLike) -> Table:
-    """The rows for a terminal, the best of each column bold; fits 100 columns for retrieval both ways."""
+    """The results as a table for the terminal, best values in bold; two directions fit 100 characters."""
     metrics = Metrics.of(metrics)
     columns = [*score_columns(metrics.rows), *cost_columns()]
     result = Table(title=f"{metrics.task}, seed {metrics.seed}", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     result.add_column("method", overflow="fold")
     for column in columns:
-        result.add_column(_stacked(column), justify="right", no_wrap=True)
+        result.add_column(_two_line_header(column), justify="right", no_wrap=True)
     several = len(by_test_set(metrics.rows)) > 1
     for name, rows in by_test_set(metrics.rows).items():
         if several:
@@ -170,12 +170,12 @@ def table(metrics: MetricsLike) -> Table:
                 f"[bold]{c.show(row)}[/bold]" if place in b else c.show(row) for c, b in zip(columns, best, strict=True)
             ]
             result.add_row(_plain(row_label(row)), *cells)
-    result.caption = _plain("\n".join(over_notes(metrics.rows))) or None
+    result.caption = _plain("\n".join(coverage_notes(metrics.rows))) or None
     return result
 
 
 def markdown_table(metrics: MetricsLike) -> str:
-    """The rows as a Markdown table, the best of each column bold."""
+    """The results as a Markdown table, best values in bold."""
     metrics = Metrics.of(metrics)
     columns = [*score_columns(metrics.rows), *cost_columns()]
     several = len(by_test_set(metrics.rows)) > 1
@@ -187,22 +187,22 @@ def markdown_table(metrics: MetricsLike) -> str:
         for place, row in enumerate(rows):
             cells = [f"**{c.show(row)}**" if place in b else c.show(row) for c, b in zip(columns, best, strict=True)]
             lines.append([_cell(row_label(row)), *([_cell(name or "main")] if several else []), *cells])
-    notes = "".join(f"\n{note}.\n" for note in over_notes(metrics.rows))
+    notes = "".join(f"\n{note}.\n" for note in coverage_notes(metrics.rows))
     return "".join(f"| {' | '.join(line)} |\n" for line in lines) + notes
 
 
 def _short(group: str) -> str:
-    """A direction by its initials: T→I."""
+    """A direction abbreviated: "T→I"."""
     return "→".join(ARROWS.get(part, part) for part in group.split(" → "))
 
 
-def _stacked(column: Column) -> str:
+def _two_line_header(column: Column) -> str:
     head, _, tail = column.label.partition(" ")
     return f"{_short(column.group)}\n{column.label}" if column.group else f"{head}\n{tail}" if tail else f"\n{head}"
 
 
 def _plain(text: str) -> str:
-    """Text that rich does not read as markup."""
+    """Text with rich's markup escaped."""
     return text.replace("[", r"\[")
 
 

@@ -14,8 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.config import ConfigError, DataConfig, ModelConfig, RunConfig
 from uniadapter.data.batches import Batch
+from uniadapter.data.layouts.records import DataError
 from uniadapter.data.layouts.vqa_files import Annotation
-from uniadapter.data.media.records import DataError
 from uniadapter.data.questions import QuestionSplit, frequent_answers, load_questions, read_answer_list
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.answering import AnswerList, Prediction, evaluate_answers
@@ -24,7 +24,7 @@ from uniadapter.evaluation.vqa import exact_match, vqa_accuracy
 from uniadapter.model.encoding import encode_visual
 from uniadapter.model.tokens import warn_of_truncation
 from uniadapter.objectives.decoding import answer_loss
-from uniadapter.processes.distributed import share
+from uniadapter.processes.distributed import gather_row_counts
 from uniadapter.tasks.base import Result, is_distributed, visuals_loader
 from uniadapter.tasks.loss import DecoderLoss, StepInfo
 from uniadapter.tasks.preparing import Prepared, autocast
@@ -69,7 +69,7 @@ class AnswerTask:
             outside = sum(bool(own) and known.isdisjoint(own) for own in split.answers)
             scores["out_of_list"] = outside
             scores["answer_list"] = len(known)
-            if outside and split.once("answers that cannot be given"):
+            if outside and split.first_time("answers that cannot be given"):
                 logger.warning(
                     "%s: of %d questions %d have no answer among the %d to choose from, so they cannot be right; "
                     "data.answer_list takes others, evaluate.answers: generate none",
@@ -205,4 +205,4 @@ class AnswerLoss(DecoderLoss):
         loss = answer_loss(
             self.model, self.tokenizer, visuals, batch.captions, given, batch.rows, self.settings.max_tokens
         )
-        return {"loss": loss * share(len(batch), batch.frames.device).weight}
+        return {"loss": loss * gather_row_counts(len(batch), batch.frames.device).weight}

@@ -20,7 +20,7 @@ from uniadapter.model.decoding import check_lengths, generate_texts, visual_cont
 from uniadapter.model.encoding import encode_visual
 from uniadapter.model.tokens import prompt_length, warn_of_truncation
 from uniadapter.objectives.decoding import caption_nll
-from uniadapter.processes.distributed import gather_list, share
+from uniadapter.processes.distributed import gather_list, gather_row_counts
 from uniadapter.tasks.base import Result, is_distributed, visuals_loader
 from uniadapter.tasks.loss import DecoderLoss, StepInfo
 from uniadapter.tasks.preparing import Prepared, autocast
@@ -114,4 +114,4 @@ class CaptionLoss(DecoderLoss):
         nll, count = caption_nll(
             self.model, self.tokenizer, visuals, batch.captions, batch.rows, self.prompt, self.settings.max_tokens
         )
-        return {"loss": nll / max(1, count) * share(count, batch.frames.device).weight}
+        return {"loss": nll / max(1, count) * gather_row_counts(count, batch.frames.device).weight}

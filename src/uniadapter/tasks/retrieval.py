@@ -24,8 +24,8 @@ from uniadapter.objectives.contrastive import FeatureQueue, contrastive_loss, ra
 from uniadapter.objectives.matching import draw_negatives, matching_loss, matching_pairs, negative_uniforms
 from uniadapter.objectives.momentum import AdapterMomentum, ModelMomentum, Momentum
 from uniadapter.objectives.pretrained import pretrained_contrast
-from uniadapter.processes import random_draws as draws
-from uniadapter.processes.distributed import Share, gather_rows, share
+from uniadapter.processes import seeds as draws
+from uniadapter.processes.distributed import RowCounts, gather_row_counts, gather_rows
 from uniadapter.tasks.base import Result, is_distributed, visuals_loader
 from uniadapter.tasks.loss import StepInfo, TrainingLoss
 from uniadapter.tasks.preparing import Prepared, autocast
@@ -119,7 +119,7 @@ class RetrievalLoss(TrainingLoss):
         stem = self.momentum.stem(frames, chunk) if self.momentum and self.objective.contrastive else None
         visuals = encode_visual(self.model, frames, chunk, stem)
         texts = encode_text(self.model, tokens.ids, tokens.mask)
-        rows = share(len(ids), ids.device)
+        rows = gather_row_counts(len(ids), ids.device)
         all_ids = gather_rows(ids)
         parts: dict[str, Tensor] = {}
         if self.objective.contrastive:
@@ -138,7 +138,7 @@ class RetrievalLoss(TrainingLoss):
         texts: Texts,
         ids: Tensor,
         all_ids: Tensor,
-        rows: Share,
+        rows: RowCounts,
         step: StepInfo,
     ) -> Tensor:
         if self.contrast != "momentum":
@@ -185,7 +185,7 @@ class RetrievalLoss(TrainingLoss):
         ids: Tensor,
         all_ids: Tensor,
         sample_ids: Tensor,
-        rows: Share,
+        rows: RowCounts,
         step: StepInfo,
     ) -> Tensor:
         first, keys = 0, sample_ids
@@ -208,7 +208,7 @@ class RetrievalLoss(TrainingLoss):
         chosen = matching_pairs(visual, text, first)
         logits = match(self.model, texts, visuals, chosen.pairs)
         # Weighted by pairs, not by rows: a row without another id in its batch has fewer pairs.
-        weight = share(len(chosen.labels), ids.device).weight
+        weight = gather_row_counts(len(chosen.labels), ids.device).weight
         return matching_loss(logits, chosen.labels) * weight
 
     def release(self) -> None:

@@ -1,1 +1,1 @@
-"""The training loop and what it keeps: checkpoints, validations, history; it knows tasks by their loss alone."""
+"""The training loop, its checkpoints, resuming, validation and history; it knows a task by its `TrainingLoss` only."""

@@ -1,4 +1,4 @@
-"""Training that has diverged: found at the step, whichever part of the loss sees it first, with its batch."""
+"""Detection of diverged training: the step, the reason, and the samples of its batch in `diverged.json`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from uniadapter.data.batches import Batch
@@ -16,17 +15,17 @@ from uniadapter.data.splits import RetrievalSplit
 from uniadapter.files.writing import write_text
 
 DIVERGED = "diverged.json"
-LARGEST = 1e18  # of a weight: beyond, products of two overflow float32
+MAX_ABS = 1e18  # of a weight; the product of two larger ones overflows float32
 
 
 @dataclass(frozen=True)
-class Seen:
+class SampleInfo:
     """A sample of the step that diverged.
 
     Args:
-        sample: its index in the training set.
-        visual: index of its visual.
-        text: what was said of it.
+        sample: index in the training set.
+        visual: index of its picture or video.
+        text: its caption or question.
     """
 
     sample: int
@@ -35,52 +34,44 @@ class Seen:
 
 
 class Diverged(FloatingPointError):
-    """A loss, a gradient or a weight is no longer a number.
+    """A loss, a gradient or a weight is NaN, infinite or too large.
 
     Args:
-        what: in words: "the loss is nan".
+        what: the reason: "the loss is nan".
         step: optimiser steps done before.
-        seen: samples of the step.
-        file: where those are written down.
+        samples: of the step.
+        file: that lists these samples.
     """
 
-    def __init__(self, what: str, step: int, seen: Sequence[Seen] = (), file: Path | None = None) -> None:
-        told = f"; its samples are in {file}" if file else ""
+    def __init__(self, what: str, step: int, samples: Sequence[SampleInfo] = (), file: Path | None = None) -> None:
+        listed = f"; its samples are in {file}" if file else ""
         super().__init__(
-            f"training diverged in step {step + 1}: {what}; try a lower train.lr, or train.grad_clip{told}"
+            f"training diverged in step {step + 1}: {what}; try a lower train.lr, or train.grad_clip{listed}"
         )
-        self.what, self.step, self.seen = what, step, list(seen)
+        self.what, self.step, self.samples = what, step, list(samples)
 
     def with_file(self, file: Path) -> Diverged:
-        """The same, saying where the samples are."""
-        return Diverged(self.what, self.step, self.seen, file)
+        """A copy whose message names the file with the samples."""
+        return Diverged(self.what, self.step, self.samples, file)
 
     def write(self, folder: Path, split: RetrievalSplit) -> Path:
-        """Write the samples of the step, with the file's ids of their visuals, to `diverged.json`."""
+        """Write the samples of the step, with the ids and records of their visuals, to `diverged.json`."""
         rows: list[dict[str, Any]] = [
             {**asdict(one), "id": split.visual_ids[one.visual], "record": split.origins[one.visual]}
             if one.visual < len(split.visual_ids)
             else asdict(one)
-            for one in self.seen
+            for one in self.samples
         ]
         content = {"step": self.step, "what": self.what, "samples": rows}
         return write_text(folder / DIVERGED, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
-def samples_of(batch: Batch) -> list[Seen]:
+def samples_of(batch: Batch) -> list[SampleInfo]:
     """The samples of a batch."""
     pairs = zip(batch.sample_ids.tolist(), batch.ids.tolist(), batch.captions, strict=True)
-    return [Seen(*one) for one in pairs]
+    return [SampleInfo(*one) for one in pairs]
 
 
-def gradient_norm(parameters: Sequence[Tensor]) -> Tensor:
-    """The Euclidean norm of all gradients together; 0 where there are none."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if not gradients:
-        return torch.zeros(())
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-
-
-def first_unusable(named: dict[str, Tensor]) -> str | None:
-    """The name of the first tensor that holds a NaN, an infinity, or a number whose square would be one."""
-    return next((name for name, value in named.items() if not bool((value.abs() < LARGEST).all())), None)
+def first_nonfinite(named: dict[str, Tensor]) -> str | None:
+    """The name of the first tensor with a NaN, an infinity or a value of at least `MAX_ABS`; None if there is none."""
+    return next((name for name, value in named.items() if not bool((value.abs() < MAX_ABS).all())), None)

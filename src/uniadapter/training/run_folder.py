@@ -1,4 +1,4 @@
-"""A run's folder: one run at a time, and never a new one over an old one unasked."""
+"""The run folder: locked to one run at a time, and never overwritten unless asked."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ except ImportError:  # Windows
 
 LOCK = ".lock"
 
-_held: set[int] = set()  # handles of locks
-if hasattr(os, "register_at_fork"):  # or a loading process that outlives this one by seconds would hold on to them
-    os.register_at_fork(after_in_child=lambda: _let_go())
+_held_locks: set[int] = set()  # file descriptors
+if hasattr(os, "register_at_fork"):  # else a DataLoader worker that outlives this process would keep them locked
+    os.register_at_fork(after_in_child=lambda: _close_locks())
 
-# By these a folder is known to hold a run. A config or a log alone is what an attempt that failed at once leaves.
+# A folder with one of these holds a run. A config or a log alone may be left by a run that failed at its start.
 RESULTS = (
     "checkpoint.pt",
     "metrics.json",
@@ -39,64 +39,64 @@ RESULTS = (
     "model/config.json",
 )
 
-# What a run has trained: the folder, and the names of the files in it.
-TRAINED = {
+# Folders of trained weights, and the files in them.
+WEIGHT_FILES = {
     "adapter": (CONFIG_NAME, LEGACY_CONFIG_NAME, WEIGHTS_NAME, CARD_NAME),
     "model": ("*config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "special_tokens_map.json"),
 }
 
 
-def results_in(folder: Path) -> list[str]:
-    """What of a run stands in a folder."""
+def existing_results(folder: Path) -> list[str]:
+    """The names in `RESULTS` that exist in a folder."""
     return [name for name in RESULTS if (folder / name).exists()]
 
 
 def check_unused(folder: Path, resume: bool = False, overwrite: bool = False) -> None:
-    """Refuse to start a run where another one's results are.
+    """Refuse to start a run in a folder that has another run's results.
 
     Args:
         folder: of the new run.
-        resume: it goes on with what is there.
-        overwrite: it may replace what is there, file by file, as its own files come to be.
+        resume: the run continues from the checkpoint there.
+        overwrite: the run may replace existing files, each when it writes its own.
 
     Raises:
-        ConfigError: there are results; or the folder is none.
+        ConfigError: there are results and neither option is set, or the path is a file.
     """
     blocked = next((part for part in (folder, *folder.parents) if part.exists()), folder)
     if not blocked.is_dir() and blocked.exists():
         raise ConfigError(f"{blocked}: is a file, not a folder; choose another --output")
     if resume and overwrite:
-        raise ConfigError("--resume goes on with a run and --overwrite replaces it: give one of them")
+        raise ConfigError("--resume continues a run and --overwrite replaces it: give only one of them")
     if resume and not (folder / "checkpoint.pt").is_file():
-        raise ConfigError(f"{folder}: nothing to resume, there is no checkpoint.pt; leave --resume out to start anew")
-    found = results_in(folder)
+        raise ConfigError(f"{folder}: nothing to resume, there is no checkpoint.pt; start a new run without --resume")
+    found = existing_results(folder)
     if found and not (resume or overwrite):
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         raise ConfigError(
-            f"{folder}: holds an earlier run ({found[0]}{more}): --resume goes on with it, --overwrite replaces it, "
+            f"{folder}: holds an earlier run ({found[0]}{more}): --resume continues it, --overwrite replaces it, "
             "or choose another --output"
         )
 
 
 @contextmanager
-def own_folder(folder: Path, resume: bool = False, overwrite: bool = False) -> Iterator[None]:
-    """A folder for this run alone; see `check_unused` and `locked`."""
+def exclusive_run_folder(folder: Path, resume: bool = False, overwrite: bool = False) -> Iterator[None]:
+    """Check and lock the run folder for the block; see `check_unused` and `locked_folder`."""
     check_unused(folder, resume, overwrite)
-    with locked(folder):
-        check_unused(folder, resume, overwrite)  # the run that held it may have ended meanwhile
+    with locked_folder(folder):
+        check_unused(folder, resume, overwrite)  # another run may have written results before the lock was free
         yield
 
 
-def clear_replaced(folder: Path, kept: str) -> None:
-    """Remove what an earlier run trained, once a new run that replaces it has saved the other kind.
+def remove_replaced_weights(folder: Path, kept: str) -> None:
+    """Remove an earlier run's weights of the other kind, after a run that replaces it has saved its own.
 
-    Files that no run writes stay, and so does a folder that has any.
+    Only files that a run writes are removed; a folder with other files stays.
 
     Args:
         folder: of the run.
-        kept: "adapter" or "model": what the new run wrote.
+        kept: "adapter" or "model": the weights that the new run wrote.
     """
-    for name, written in TRAINED.items():
+    for name, written in WEIGHT_FILES.items():
         if name == kept:
             continue
         for pattern in (CONFIG_NAME,) if is_adapter_of_peft(folder / name) else written:
@@ -108,54 +108,54 @@ def clear_replaced(folder: Path, kept: str) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process; what killed processes left half-written in it is cleared away first.
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Lock a folder for this process, and remove temporary files that killed processes left in it.
 
-    The lock goes with the process, however that ends.
+    The lock is released when the process ends, however that happens.
 
     Raises:
-        ConfigError: another process holds it; names that process.
+        ConfigError: another process has locked it; the message names that process.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    handle = _acquire(folder)
-    _held.add(handle)
+    handle = _acquire_lock(folder)
+    _held_locks.add(handle)
     try:
         for place in (folder, folder / "adapter", folder / "model"):
             clear_leftovers(place)
         yield
     finally:
-        if handle in _held:  # else this is a fork of the process that holds it
+        if handle in _held_locks:  # else this is a fork of the process that has locked it
             with suppress(OSError):
-                (folder / LOCK).unlink()  # while it is still held
-            _held.discard(handle)
+                (folder / LOCK).unlink()  # before the lock is released
+            _held_locks.discard(handle)
             os.close(handle)
 
 
-def _let_go() -> None:
-    for handle in _held:
+def _close_locks() -> None:
+    for handle in _held_locks:
         os.close(handle)
-    _held.clear()
+    _held_locks.clear()
 
 
-def _acquire(folder: Path) -> int:
+def _acquire_lock(folder: Path) -> int:
     path = folder / LOCK
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        if not _lock(handle):
+        if not _try_lock(handle):
             holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
             os.close(handle)
             raise ConfigError(f"{folder}: {holder} is writing there: wait for it, or choose another --output")
         with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(handle), path.stat()):  # else its last holder removed it meanwhile
-                with suppress(OSError):  # of a full disk more is told by what needs room
+            if os.path.samestat(os.fstat(handle), path.stat()):  # else its last holder has removed it in between
+                with suppress(OSError):  # a full disk is reported by larger writes
                     os.ftruncate(handle, 0)
                     os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
                 return handle
         os.close(handle)
 
 
-def _lock(handle: int) -> bool:
-    """Whether the lock could be had; file systems and platforms without locks always give it."""
+def _try_lock(handle: int) -> bool:
+    """Whether the file could be locked; always true on file systems and platforms without locks."""
     if fcntl is None:
         return True
     try:

@@ -1,4 +1,4 @@
-"""Signals that end a run: the first asks it to stop once all is saved, and every process stops at the same step."""
+"""Graceful stopping: the first signal stops a run after a step and its checkpoint, on all processes alike."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from uniadapter.errors import Interrupted
 
 logger = logging.getLogger(__name__)
 
-# Those that ask for an end: Ctrl-C, a scheduler or `kill`, a terminal or connection that was closed.
+# Ctrl-C; a scheduler or `kill`; a closed terminal or connection.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
-_ECHO = 1.0  # seconds in which a signal that comes again is the same wish: a launcher passes on what a terminal sent
+_ECHO = 1.0  # seconds in which a repeated signal counts as one: launchers forward what the terminal has already sent
 
 
-class Stopping:
-    """Within the block a signal is only noted, in `wanted`; a second one stops at once.
+class GracefulStop:
+    """Context manager in which the first signal only sets `signum`; a second one raises `KeyboardInterrupt`.
 
-    A signal that the process was started to ignore (`nohup`) stays ignored. Outside the main thread, where signals
-    cannot be caught, nothing is.
+    Signals that the process was started to ignore (`nohup`) stay ignored. Outside the main thread, where Python cannot
+    catch signals, it does nothing.
 
     Attributes:
-        wanted: number of the signal that came; 0 while none has.
+        signum: number of the signal that arrived; 0 before.
     """
 
     def __init__(self) -> None:
-        self.wanted = 0
+        self.signum = 0
         self._when = 0.0
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Stopping:
+    def __enter__(self) -> GracefulStop:
         self._before = _catch(self._note)
         return self
 
@@ -44,8 +44,8 @@ class Stopping:
         _restore(self._before)
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """For the time of the block, in which all is saved, signals do what they did before."""
+    def default_handlers(self) -> Iterator[None]:
+        """Restore the previous signal handlers for the block, for phases in which nothing can be lost."""
         _restore(self._before)
         try:
             yield
@@ -54,20 +54,20 @@ class Stopping:
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if not self.wanted:
-            self.wanted, self._when = signum, now
+        if not self.signum:
+            self.signum, self._when = signum, now
             logger.warning("stopping after this step; press Ctrl-C again to stop at once")
         elif now - self._when > _ECHO:
             raise KeyboardInterrupt
 
 
 @contextmanager
-def interruptible(folder: Path, checkpoint: Path) -> Iterator[None]:
-    """Within the block, where no trainer takes them, signals raise `Interrupted`, so that everything is tidied up.
+def raising_interrupted(folder: Path, checkpoint: Path) -> Iterator[None]:
+    """Context manager in which signals raise `Interrupted`, so that cleanup code runs; for phases before training.
 
     Args:
         folder: of the run.
-        checkpoint: whether anything is saved shows in whether this file is there.
+        checkpoint: its checkpoint; if it exists, the error names the folder as resumable.
     """
 
     def stop(signum: int, frame: FrameType | None) -> None:
@@ -81,7 +81,7 @@ def interruptible(folder: Path, checkpoint: Path) -> Iterator[None]:
 
 
 def _catch(handler: Any) -> dict[int, Any]:
-    """Set a handler for every signal that is not ignored; returns what was there."""
+    """Set a handler for every signal that is not ignored; returns the previous handlers."""
     before: dict[int, Any] = {}
     for one in SIGNALS:
         if signal.getsignal(one) is signal.SIG_IGN:

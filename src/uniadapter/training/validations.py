@@ -1,4 +1,4 @@
-"""Validations of a run, and the weights that were best in them."""
+"""Validation scores of a run, and the weights with the best score."""
 
 from __future__ import annotations
 
@@ -9,72 +9,74 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uniadapter.training.history import Records
-from uniadapter.training.run_checkpoint import read_tensors, take_up, write_checkpoint
+from uniadapter.training.history import StepLog
+from uniadapter.training.run_checkpoint import copy_weights, read_tensors, write_checkpoint
 
 VALIDATION = "validation.jsonl"
 BEST = "best.pt"
 
 
 class Validations:
-    """What the validation split said after which step; where asked for, also the weights that were best.
+    """The validation score after each validated step and, with `keep_best`, the weights of the best one.
 
-    Every process holds the same; the first alone writes. Of equal figures the earlier one is the best.
+    All processes hold the same; only rank 0 writes. Of equal scores the earlier one is the best.
 
     Args:
         folder: of the run; None keeps everything in memory.
         writes: whether this process writes.
-        keep_best: whether the best weights are kept.
+        keep_best: whether to keep the best weights.
     """
 
     def __init__(self, folder: Path | None, writes: bool, keep_best: bool) -> None:
         self.folder, self.writes, self.keep_best = folder, writes, keep_best
-        self.records = Records(folder / VALIDATION if folder is not None and writes else None)
+        self.records = StepLog(folder / VALIDATION if folder is not None and writes else None)
         self._weights: dict[str, Tensor] = {}
 
     @property
     def best(self) -> dict[str, Any] | None:
         """The record of the best validation so far."""
-        return max(self.records.lines, key=lambda line: line["validation"], default=None)  # the first of equals
+        return max(self.records.lines, key=lambda line: line["validation"], default=None)  # the first, if equal
 
-    def of_step(self, step: int) -> dict[str, Any] | None:
+    def at_step(self, step: int) -> dict[str, Any] | None:
         """The record of the validation after a step."""
         return next((line for line in self.records.lines if line["step"] == step), None)
 
-    def add(self, step: int, epoch: int, figure: float, weights: Mapping[str, Tensor]) -> None:
-        """Note a validation.
+    def add(self, step: int, epoch: int, score: float, weights: Mapping[str, Tensor]) -> None:
+        """Add the score of a validation.
 
         Args:
             step: optimiser steps done.
             epoch: epochs done.
-            figure: what is compared, higher is better.
-            weights: those that are trained, as they are now.
+            score: higher is better.
+            weights: the current trainable weights by name; copied if they are the best.
         """
         best = self.best
-        if self.keep_best and (best is None or figure > best["validation"]):
+        if self.keep_best and (best is None or score > best["validation"]):
             self._weights = {name: value.detach().cpu().clone() for name, value in weights.items()}
-            if self.folder is not None and self.writes:  # before its record: a record's weights are always there
+            if self.folder is not None and self.writes:  # before the record, so that its weights always exist
                 write_checkpoint(self.folder / BEST, {"step": step, "trainable": self._weights})
-        self.records.append({"step": step, "epoch": epoch, "validation": figure})
+        self.records.append({"step": step, "epoch": epoch, "validation": score})
 
-    def take_up(self, folder: Path, step: int) -> None:
-        """Go on from a checkpoint of this step."""
-        self.records.take_up(folder / VALIDATION, step)
+    def resume(self, folder: Path, step: int) -> None:
+        """Load the validations up to the step of a checkpoint."""
+        self.records.resume(folder / VALIDATION, step)
         if self.keep_best and self.best is not None:
             self._weights = read_tensors(folder / BEST)["trainable"]
 
     def restore_best(self, weights: Mapping[str, Tensor], source: str = BEST) -> None:
-        """Copy the best weights into those that were trained."""
-        take_up(weights, {name: value.to(weights[name].device) for name, value in self._weights.items()}, Path(source))
+        """Copy the best weights into the model's trainable weights."""
+        copy_weights(
+            weights, {name: value.to(weights[name].device) for name, value in self._weights.items()}, Path(source)
+        )
 
-    def kept(self, step: int) -> dict[str, Any]:
-        """For `metrics.json`: which weights were kept, after which step, with their validation's figure."""
-        record = self.best if self.keep_best else self.of_step(step)
+    def weights_info(self, step: int) -> dict[str, Any]:
+        """The entry "kept" of `metrics.json`: "last" or "best", the step of these weights, and their score."""
+        record = self.best if self.keep_best else self.at_step(step)
         which = "best" if self.keep_best else "last"
         found = {"which": which, "step": record["step"] if record else step}
         return {**found, "validation": record["validation"]} if record else found
 
 
-def snapshot(module: torch.nn.Module) -> dict[str, Tensor]:
-    """The weights that are trained, by name; not copied."""
+def trainable_weights(module: torch.nn.Module) -> dict[str, Tensor]:
+    """The trainable parameters by name, detached but not copied."""
     return {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}

@@ -1,1 +1,1 @@
-"""Annotation files of every layout, one family a file."""
+"""Readers of annotation files, one file per family of layouts; `registry.py` lists them."""

@@ -1,7 +1,7 @@
-"""The official files of COCO, nocaps and VizWiz-Captions, `captions_val2017.json` say.
+"""Official caption files of COCO, nocaps and VizWiz-Captions, such as `captions_val2017.json`.
 
-`{images: [{id, file_name}], annotations: [{image_id, caption}]}`; pictures are looked for beside the file, and in a
-folder of the split's name.
+`{images: [{id, file_name}], annotations: [{image_id, caption}]}`; pictures are searched for in the data folder and in
+its subfolders named after the split and "images".
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from uniadapter.data.layouts.sources import Reading, Source
+from uniadapter.data.layouts.annotation_file import AnnotationFile, ReadRequest
 from uniadapter.errors import DataError
 
 
-def is_coco(source: Source) -> bool:
-    """Whether a file is one."""
+def is_coco(source: AnnotationFile) -> bool:
+    """Whether a file has this layout."""
     content = source.first or {}
     images = content.get("images")
     named = isinstance(images, list) and bool(images) and isinstance(images[0], Mapping) and "file_name" in images[0]
     return named and (isinstance(content.get("annotations"), list) or "info" in content)
 
 
-def coco_rows(reading: Reading) -> Iterator[tuple[str, object]]:
-    """Rows, one a caption, in the order of the annotations.
+def coco_rows(reading: ReadRequest) -> Iterator[tuple[str, object]]:
+    """Yield a row per caption, in the order of the annotations.
 
     Raises:
         DataError: the file has no captions.
@@ -31,13 +31,11 @@ def coco_rows(reading: Reading) -> Iterator[tuple[str, object]]:
     content = reading.source.first or {}
     annotations = content.get("annotations")
     if not isinstance(annotations, list) or not annotations:
-        raise DataError(
-            f"{reading.path} lists COCO's pictures without a caption: name a captions_*.json", "no captions"
-        )
+        raise DataError(f"{reading.path} lists COCO's pictures without captions: use a captions_*.json", "no captions")
     if isinstance(annotations[0], Mapping) and "caption" not in annotations[0]:
         raise DataError(
-            f"{reading.path} is an official file of COCO, but its annotations have no caption (boxes or answers, it "
-            "seems): name a captions_*.json",
+            f"{reading.path} is an official COCO file, but its annotations have no caption (boxes or answers, "
+            "perhaps): use a captions_*.json",
             "no captions",
         )
     split = re.search(r"(train|val|test)(20\d\d)?", reading.source.name)
@@ -49,14 +47,14 @@ def coco_rows(reading: Reading) -> Iterator[tuple[str, object]]:
             continue
         key = row.get("image_id")
         if not isinstance(key, (int, str)) or key not in names:
-            message = f"{origin}: its image_id is not among the file's images: add the picture there"
-            reading.problems.report(DataError(message, "unknown image_id"))
+            message = f"{origin}: its image_id is not in the file's list of images: add it there"
+            reading.policy.report(DataError(message, "unknown image_id"))
             continue
         yield origin, {"image": names[key], "image_id": key, "caption": row.get("caption")}
 
 
 def _file_names(images: list[Any], folder: str) -> dict[int | str, Any]:
-    """Paths of each picture by its id, likeliest first."""
+    """Candidate paths of each picture by its id, likeliest first."""
     found: dict[int | str, Any] = {}
     for image in images:
         key = image.get("id") if isinstance(image, Mapping) else None

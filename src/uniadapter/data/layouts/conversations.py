@@ -1,9 +1,9 @@
-"""Conversations about a picture, as LLaVA, ShareGPT and chat templates have them.
+"""Conversations about a picture, in the formats of LLaVA, ShareGPT and chat templates.
 
 {id, image, conversations: [{from: "human", value: "<image>…"}, {from: "gpt", value}, …]}
 {images: [path], messages: [{role: "user", content}, {role: "assistant", content}, …]}; content may be a list of parts
 
-Of questions, each turn and its reply are a row; of captions, the first reply is the caption.
+Read as questions, each user turn and its reply is a row; read as captions, the first reply is the caption.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from uniadapter.data.layouts.sources import Reading, Source
+from uniadapter.data.layouts.annotation_file import AnnotationFile, ReadRequest
 from uniadapter.errors import DataError
 
 _TURNS = ("conversations", "messages", "conversation")
@@ -21,30 +21,30 @@ _ASKS = {"human", "user"}
 _REPLIES = {"gpt", "assistant", "model", "bot"}
 
 
-def is_conversation(source: Source) -> bool:
+def is_conversation(source: AnnotationFile) -> bool:
     """Whether a file's rows are conversations."""
     row = source.first or {}
     return source.form != "table" and any(isinstance(row.get(name), list) or name in row for name in _TURNS)
 
 
-def conversation_rows(reading: Reading) -> Iterator[tuple[str, object]]:
-    """Rows of question and answer, or of caption, whichever is wanted."""
-    for origin, row in reading.source.rows(reading.problems):
+def conversation_rows(reading: ReadRequest) -> Iterator[tuple[str, object]]:
+    """Yield a row per question and answer, or per caption, as `reading.wanted` says."""
+    for origin, row in reading.source.rows(reading.policy):
         if not isinstance(row, Mapping):
             yield origin, row
             continue
         try:
-            found = list(_exchanges(origin, row))
+            found = list(_question_reply_pairs(origin, row))
         except DataError as error:
-            reading.problems.report(error)
+            reading.policy.report(error)
             continue
         visual = _visual(row)
         if not visual:
-            message = f"{origin}: a conversation without a picture: remove it, or set data.on_error to skip"
-            reading.problems.report(DataError(message, "conversation without a picture"))
+            message = f"{origin}: the conversation has no picture: remove it, or set data.on_error to skip"
+            reading.policy.report(DataError(message, "conversation without a picture"))
             continue
         if reading.wanted == "caption":
-            reading.problems.changed["further turns of conversations left aside"] += len(found) - 1
+            reading.policy.changed["further turns of conversations ignored"] += len(found) - 1
             yield origin, {**visual, "caption": found[0][1]}
             continue
         number = row.get("id", row.get("question_id"))
@@ -55,7 +55,7 @@ def conversation_rows(reading: Reading) -> Iterator[tuple[str, object]]:
             yield origin if len(found) == 1 else f"{origin}.turn[{turn}]", one
 
 
-def _exchanges(origin: str, row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _question_reply_pairs(origin: str, row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     name = next(name for name in (*_TURNS, "") if name in row or not name)
     turns = row.get(name)
     if not isinstance(turns, list) or not turns:
@@ -66,10 +66,10 @@ def _exchanges(origin: str, row: Mapping[str, Any]) -> Iterator[tuple[str, str]]
         if not isinstance(turn, Mapping):
             raise DataError(f"{where} is of type {type(turn).__name__}: it should be an object", "unusable turn")
         role = turn.get("from", turn.get("role"))
-        text = _said(where, turn.get("value", turn.get("content")))
+        text = _turn_text(where, turn.get("value", turn.get("content")))
         if not isinstance(role, str):
             raise DataError(
-                f"{where}: who speaks is of type {type(role).__name__}: it should be a text", "unusable turn"
+                f"{where}: the speaker is of type {type(role).__name__}: it should be a string", "unusable turn"
             )
         if role in _ASKS:
             asked = text
@@ -77,15 +77,17 @@ def _exchanges(origin: str, row: Mapping[str, Any]) -> Iterator[tuple[str, str]]
             replies += 1
             yield asked, text
     if not replies:
-        raise DataError(f"{origin}: nobody replies in this conversation: give it a turn from 'gpt'", "no reply")
+        raise DataError(f"{origin}: the conversation has no reply: add a turn from 'gpt'", "no reply")
 
 
-def _said(where: str, content: object) -> str:
-    """The text of a turn, without the marks that stand for its picture."""
+def _turn_text(where: str, content: object) -> str:
+    """The text of a turn, without placeholders such as `<image>`."""
     if isinstance(content, list):
         content = " ".join(one.get("text") or "" for one in content if _is_text(one))
     if not isinstance(content, str):
-        raise DataError(f"{where}: its text is of type {type(content).__name__}: it should be a text", "unusable turn")
+        raise DataError(
+            f"{where}: its text is of type {type(content).__name__}: it should be a string", "unusable turn"
+        )
     return _MARK.sub("", content).strip()
 
 
@@ -94,7 +96,7 @@ def _is_text(part: object) -> bool:
 
 
 def _visual(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row's picture or video; of a chat template that may stand in a turn's parts."""
+    """The row's picture or video, which chat templates may have in the parts of a turn."""
     names = ("image", "video", "images", "videos", "image_id", "video_id")
     found = {name: row[name] for name in names if row.get(name) not in (None, [])}
     if found:

@@ -1,7 +1,7 @@
-"""Flickr30K and Flickr8k as they were published.
+"""The original caption files of Flickr30K and Flickr8k.
 
 results_20130124.token, Flickr8k.token.txt    "1000092795.jpg#0<tab>Two young guys …"
-results.csv (Kaggle)                          "image_name| comment_number| comment", with one row that lacks a pipe
+results.csv (Kaggle)                          "image_name| comment_number| comment"; one of its rows misses a separator
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from uniadapter.data.layouts.opening import BROKEN, open_text, reason
-from uniadapter.data.layouts.sources import Reading, Source
+from uniadapter.data.layouts.annotation_file import AnnotationFile, ReadRequest
+from uniadapter.data.layouts.open_files import BROKEN, error_reason, open_text
 from uniadapter.errors import DataError
 
 _TOKEN = re.compile(r"^(?P<image>[^\t]+)#\d+\t(?P<caption>.*)$")
 _RUN_IN = re.compile(r"^\s*(\d+)\s+(\S.*)$")
 
 
-def is_token_file(source: Source) -> bool:
-    """Whether a file is one of `picture#number`, a tab and a caption a line."""
+def is_token_file(source: AnnotationFile) -> bool:
+    """Whether each line of a file is `picture#number`, a tab and a caption."""
     return source.table is not None and bool(_TOKEN.match(source.table.line.lstrip("\ufeff")))
 
 
-def token_rows(reading: Reading) -> Iterator[tuple[str, object]]:
-    """Rows, one a line."""
+def token_rows(reading: ReadRequest) -> Iterator[tuple[str, object]]:
+    """Yield a row per line."""
     number = 0
     try:
         with open_text(reading.path) as stream:
@@ -35,21 +35,21 @@ def token_rows(reading: Reading) -> Iterator[tuple[str, object]]:
                     yield f"{reading.path}:{number}", match.groupdict()
                 else:
                     message = f"{reading.path}:{number} is not 'picture#number', a tab and a caption"
-                    reading.problems.report(DataError(message, "unusable line"))
+                    reading.policy.report(DataError(message, "unusable line"))
     except UnicodeDecodeError as error:
         raise DataError(f"{reading.path}, after line {number}, is not text in UTF-8 ({error})", "not text") from None
     except BROKEN as error:
-        raise DataError(f"{reading.path} breaks off after line {number} ({reason(error)})", "cut off") from None
+        raise DataError(f"{reading.path} breaks off after line {number} ({error_reason(error)})", "cut off") from None
 
 
-def is_results(source: Source) -> bool:
+def is_results(source: AnnotationFile) -> bool:
     """Whether a file is Kaggle's results.csv."""
     return source.table is not None and {"image_name", "comment_number", "comment"} <= set(source.table.names)
 
 
-def results_rows(reading: Reading) -> Iterator[tuple[str, object]]:
-    """Rows, one a line; where a number and the caption stand in one cell they are parted."""
-    for origin, row in reading.source.rows(reading.problems):
+def results_rows(reading: ReadRequest) -> Iterator[tuple[str, object]]:
+    """Yield a row per line; a number and a caption in the same cell are split."""
+    for origin, row in reading.source.rows(reading.policy):
         if isinstance(row, Mapping) and row.get("comment") is None:
             match = _RUN_IN.match(str(row.get("comment_number") or ""))
             if match:

@@ -1,6 +1,6 @@
-"""Karpathy's `dataset_coco.json` and `dataset_flickr30k.json`, which hold every split.
+"""Karpathy's `dataset_coco.json` and `dataset_flickr30k.json`, which hold all splits.
 
-`{images: [{filepath, filename, split, sentences: [{raw}], cocoid or imgid}]}`; "restval" belongs to training.
+`{images: [{filepath, filename, split, sentences: [{raw}], cocoid or imgid}]}`; "restval" is part of the training split.
 """
 
 from __future__ import annotations
@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from uniadapter.data.layouts.selecting import split_names
-from uniadapter.data.layouts.sources import Reading, Source
-from uniadapter.data.media.records import DataError, field_names
+from uniadapter.data.layouts.annotation_file import AnnotationFile, ReadRequest
+from uniadapter.data.layouts.records import DataError, field_names
+from uniadapter.data.layouts.split_rows import split_names
 
 
-def is_karpathy(source: Source) -> bool:
-    """Whether a file is one."""
+def is_karpathy(source: AnnotationFile) -> bool:
+    """Whether a file has this layout."""
     images = (source.first or {}).get("images")
     first = images[0] if isinstance(images, list) and images else None
     return isinstance(first, Mapping) and {"sentences", "filename"} <= first.keys()
 
 
-def karpathy_rows(reading: Reading) -> Iterator[tuple[str, object]]:
-    """Rows of the split that is read, a picture with its sentences each.
+def karpathy_rows(reading: ReadRequest) -> Iterator[tuple[str, object]]:
+    """Yield a row per picture of the requested split, with its sentences.
 
     Raises:
         DataError: the file has no picture of the split.
@@ -33,7 +33,7 @@ def karpathy_rows(reading: Reading) -> Iterator[tuple[str, object]]:
         origin = f"{reading.path}.images[{index}]"
         if isinstance(image, Mapping) and isinstance(image.get("split"), str) and image["split"] not in wanted:
             others.add(image["split"])
-            reading.problems.changed["pictures of other splits left aside"] += 1
+            reading.policy.changed["pictures of other splits ignored"] += 1
             continue
         found += 1
         yield origin, _row(image) if isinstance(image, Mapping) else image

@@ -1,7 +1,7 @@
-"""LSMDC's `LSMDC16_annos_training.csv` and kin: columns between tabs and no header.
+"""LSMDC's `LSMDC16_annos_training.csv` and similar files: tab-separated, without a header.
 
-Clip, four times, sentence; the clip `0001_American_Beauty_00.00.51.926-00.00.54.129` is a video of that name, in a
-folder of the film's name or not.
+Columns: clip, four times, sentence. The clip `0001_American_Beauty_00.00.51.926-00.00.54.129` is a video file of that
+name, with or without a folder named after the film.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from uniadapter.data.layouts.sources import Reading, Source
+from uniadapter.data.layouts.annotation_file import AnnotationFile, ReadRequest
 from uniadapter.data.layouts.tables import table_rows
 from uniadapter.errors import DataError
 
@@ -18,25 +18,25 @@ _TIME = re.compile(r"^\d+[.:]\d\d[.:]\d\d[.:]\d+$")
 _NAMES = ("clip", "start_aligned", "end_aligned", "start", "end", "sentence")
 
 
-def is_lsmdc(source: Source) -> bool:
+def is_lsmdc(source: AnnotationFile) -> bool:
     """Whether a table's first line is a clip with four times."""
     cells = source.table.names if source.table is not None and source.table.delimiter == "\t" else ()
     return len(cells) >= 5 and all(map(_TIME.match, cells[1:5]))
 
 
-def lsmdc_rows(reading: Reading) -> Iterator[tuple[str, object]]:
-    """Rows of video and caption.
+def lsmdc_rows(reading: ReadRequest) -> Iterator[tuple[str, object]]:
+    """Yield a row per video and caption.
 
     Raises:
-        DataError: the file has no sentences, as that of the blind test.
+        DataError: the file has no sentences, as the blind test's.
     """
     table = reading.source.table
     assert table is not None
     if len(table.names) < len(_NAMES):
         raise DataError(f"{reading.path} is LSMDC's blind test: it has no sentences", "no captions")
     more = tuple(f"column {number}" for number in range(len(_NAMES), len(table.names)))
-    headless = replace(table, names=_NAMES + more, headed=False)
-    for origin, row in table_rows(reading.path, headless, reading.problems):
+    named = replace(table, names=_NAMES + more, has_header=False)
+    for origin, row in table_rows(reading.path, named, reading.policy):
         assert isinstance(row, dict)
         clip = row["clip"]
         film = re.sub(r"_[^_]*$", "", clip)

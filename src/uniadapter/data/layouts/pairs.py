@@ -1,12 +1,11 @@
-"""Rows that hold a visual and its caption, a text or a list of texts: what most files are, or are turned into.
+"""Rows with a visual and its caption or captions, the most common layout; most others are converted to it.
 
-    BLIP's of COCO, Flickr30K       {image, caption, image_id}
-    LAVIS's of videos               {video, caption}
-    UMT's and VindLU's              {image or video: path of the video, caption}
-    one's own JSONL, CSV, Parquet   image, caption or video, caption, or names that `fields.py` knows
+    BLIP's COCO and Flickr30K        {image, caption, image_id}
+    LAVIS's video files              {video, caption}
+    UMT and VindLU                   {image or video: path of the video, caption}
+    your own JSONL, CSV, Parquet     image, caption or video, caption, or their aliases in `field_names.py`
 
-Several captions of a visual stay apart, each a text to be found and to find by; where they are the sentences of one
-paragraph, the file is read by `didemo.py`.
+Several captions of a visual are separate texts for retrieval; sentences of one paragraph are joined by `didemo.py`.
 """
 
 from __future__ import annotations
@@ -14,10 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from uniadapter.data.layouts.fields import VISUAL_IDS, VISUALS, is_address, split_of
-from uniadapter.data.media.files import video_name
-from uniadapter.data.media.kinds import has_video_suffix
-from uniadapter.data.media.records import (
+from uniadapter.data.layouts.field_names import VISUAL_IDS, VISUALS, is_url, split_name
+from uniadapter.data.layouts.records import (
     DataError,
     ErrorPolicy,
     Record,
@@ -25,15 +22,17 @@ from uniadapter.data.media.records import (
     Row,
     caption_field,
     id_field,
-    wrong_type,
+    wrong_type_error,
 )
+from uniadapter.data.media.file_kinds import has_video_suffix
+from uniadapter.data.media.paths import video_name
 
 REQUIRED: Required = ((*VISUALS, *VISUAL_IDS), "caption")
 _PICTURES = (".jpg", ".png", ".jpeg", ".webp")
 
 
-class Visual(NamedTuple):
-    """What a row is about: path, id, noun, and further paths at which it may be."""
+class VisualRef(NamedTuple):
+    """A row's visual: path, id, noun ("picture" or "video"), and alternative paths."""
 
     path: str
     visual_id: str | int
@@ -41,52 +40,52 @@ class Visual(NamedTuple):
     others: tuple[str, ...] = ()
 
 
-def pair_records(rows: Iterable[tuple[str, Row]], problems: ErrorPolicy) -> Iterator[Record]:
-    """Stream a record for each caption of (origin, row), in their order; bad ones are reported."""
+def pair_records(rows: Iterable[tuple[str, Row]], policy: ErrorPolicy) -> Iterator[Record]:
+    """Stream a record per caption of each (origin, row), in order; invalid rows are reported."""
     for origin, row in rows:
         try:
-            visual = visual_of(origin, row)
-            captions = caption_field(origin, row, problems)
+            visual = parse_visual(origin, row)
+            captions = caption_field(origin, row, policy)
         except DataError as error:
-            problems.report(error)
+            policy.report(error)
             continue
         for where, caption in captions:
             yield Record(visual.path, caption, visual.visual_id, where, visual.noun, visual.others)
 
 
-def visual_of(origin: str, row: Row) -> Visual:
-    """A row's visual: its `image` or `video`; of a row that has only an id, where such pictures and videos are kept.
+def parse_visual(origin: str, row: Row) -> VisualRef:
+    """A row's visual, from its `image` or `video`, or from its `image_id` or `video_id` by the usual file names.
 
-    MSRVTT-QA's `video_id` is a number, ALPRO's a name. A tuple, which layouts may give, has the likeliest path first.
+    `video_id` is a number in MSRVTT-QA and a name in ALPRO. Layouts may give a tuple of paths, likeliest first.
 
     Raises:
-        DataError: a field is empty or of the wrong type, or a row has both.
+        DataError: a field is empty or of the wrong type, or the row has both an image and a video.
     """
     if row.get("image") is not None or row.get("video") is not None:
         return _named(origin, row)
     if row.get("video_id") is not None:
         value = id_field(origin, "video_id", row["video_id"])
         numbered = isinstance(value, int) or value.isdigit()
-        return Visual(video_name(f"video{value}" if numbered else str(value)), value, "video")
+        return VisualRef(video_name(f"video{value}" if numbered else str(value)), value, "video")
     if row.get("image_id") in (None, ""):
-        raise wrong_type(origin, "image", row.get("image"), "the path of a picture")
+        raise wrong_type_error(origin, "image", row.get("image"), "the path of a picture")
     value = id_field(origin, "image_id", row["image_id"])
-    split = split_of(row.get("split"))  # A-OKVQA's pictures are those of COCO's split
-    first, *others = pictures_of(value, [f"{split}{year}" for year in (2017, 2014)] if split else ())
-    return Visual(first, value, "picture", tuple(others))
+    split = split_name(row.get("split"))  # A-OKVQA's pictures are those of COCO's split
+    first, *others = picture_paths(value, [f"{split}{year}" for year in (2017, 2014)] if split else ())
+    return VisualRef(first, value, "picture", tuple(others))
 
 
-def pictures_of(picture: str | int, folders: Iterable[str] = ()) -> tuple[str, ...]:
-    """The paths at which the picture of an id may be, likeliest first: COCO's numbers have twelve digits.
+def picture_paths(picture: str | int, folders: Iterable[str] = ()) -> tuple[str, ...]:
+    """Candidate paths of the picture with an id, likeliest first; COCO's names have twelve digits.
 
     Args:
         picture: number or name.
-        folders: that it may be in, such as "train2014".
+        folders: that may contain it, such as "train2014".
     """
     text = str(picture)
     names = [text] if has_suffix(text) else [text + suffix for suffix in _PICTURES]
     if text.isdecimal() and len(text) <= 12:
-        number = f"{int(text):012d}.jpg"  # COCO's of 2014 and 2015 have their folder in the name
+        number = f"{int(text):012d}.jpg"  # COCO 2014 and 2015 have the folder in the name as well
         coco = [f"COCO_{folder}_{number}" for folder in folders if not folder.endswith("2017")]
         names = [*coco, number, *names, *(f"{int(text):0{width}d}.jpg" for width in range(1, 12))]
     inside = [f"{folder}/{name}" for folder in folders for name in names if _fits(folder, name)]
@@ -95,7 +94,7 @@ def pictures_of(picture: str | int, folders: Iterable[str] = ()) -> tuple[str, .
 
 
 def has_suffix(name: str) -> bool:
-    """Whether a name ends as files do: with a dot and up to five letters or digits."""
+    """Whether a name has a suffix: a dot and up to five letters or digits."""
     stem, dot, suffix = name.rpartition(".")
     return bool(stem and dot) and suffix.isalnum() and len(suffix) <= 5
 
@@ -104,10 +103,10 @@ def _fits(folder: str, name: str) -> bool:
     return not name.startswith("COCO_") or name.startswith(f"COCO_{folder}_")
 
 
-def _named(origin: str, row: Row) -> Visual:
+def _named(origin: str, row: Row) -> VisualRef:
     named = [name for name in VISUALS if row.get(name) is not None]
     if len(named) > 1:
-        raise DataError(f"{origin}: has both 'image' and 'video': remove the one that is not meant", "image and video")
+        raise DataError(f"{origin}: has both 'image' and 'video': remove one of them", "image and video")
     name = named[0]
     value = row[name]
     if isinstance(value, list) and len(value) == 1:
@@ -118,14 +117,16 @@ def _named(origin: str, row: Row) -> Visual:
         others = tuple(rest)
     visual = value
     if not isinstance(visual, str) or not visual.strip():
-        raise wrong_type(origin, name, value, f"the path of a {'video' if name == 'video' else 'picture or video'}")
+        raise wrong_type_error(
+            origin, name, value, f"the path of a {'video' if name == 'video' else 'picture or video'}"
+        )
     if "://" in visual:
         visual = visual.removeprefix("file://")
-    if "://" in visual and is_address(visual):
-        message = f"{origin}: {visual[:80]} is an address, not a file: download it first, and name the file"
+    if "://" in visual and is_url(visual):
+        message = f"{origin}: {visual[:80]} is a URL, not a file: download it first, and name the file"
         raise DataError(message, "address instead of a file")
     noun = "video" if name == "video" or has_video_suffix(visual) else "picture"
     visual_id = row.get(f"{name}_id")
     if visual_id is None or visual_id == "":
-        return Visual(visual, visual, noun, others)
-    return Visual(visual, id_field(origin, f"{name}_id", visual_id), noun, others)
+        return VisualRef(visual, visual, noun, others)
+    return VisualRef(visual, id_field(origin, f"{name}_id", visual_id), noun, others)

@@ -1,4 +1,4 @@
-"""Rows of Parquet files, with the package of the extra `parquet`."""
+"""Rows of Parquet files, by pyarrow (the extra `parquet`)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from uniadapter.data.media.records import DataError, Row
+from uniadapter.data.layouts.records import DataError, Row
 
 
 def parquet_rows(file: Path) -> Iterator[tuple[str, object]]:
-    """Stream (origin, row), a group of rows in memory at a time.
+    """Stream (origin, row); one batch of rows is in memory at a time.
 
     Raises:
-        DataError: the package is missing, or the file is broken.
+        DataError: pyarrow is missing, or the file is corrupt.
     """
     number = 0
     with _opened(file) as content:
@@ -27,10 +27,10 @@ def parquet_rows(file: Path) -> Iterator[tuple[str, object]]:
 
 
 def first_row(file: Path) -> Row:
-    """The columns, as keys.
+    """A row with the column names as keys and empty values.
 
     Raises:
-        DataError: the package is missing, the file is broken, or its pictures are inside.
+        DataError: pyarrow is missing, or the file is corrupt or contains the pictures themselves.
     """
     with _opened(file) as content:
         schema = content.schema_arrow
@@ -38,8 +38,8 @@ def first_row(file: Path) -> Row:
         inside += [one.name for one in schema if str(one.type) in ("binary", "large_binary")]
         if inside:
             raise DataError(
-                f"{file} has its pictures inside (column {inside[0]!r}): load it with the datasets package and give "
-                "it to uniadapter.data.from_dataset, or save the pictures as files",
+                f"{file} contains the pictures themselves (column {inside[0]!r}): load it with the datasets package "
+                "and pass it to uniadapter.data.from_dataset, or save the pictures as files",
                 "pictures inside",
             )
         return dict.fromkeys(schema.names, "")
@@ -54,4 +54,4 @@ def _opened(file: Path) -> Any:
     try:
         return ParquetFile(file)
     except (OSError, ValueError) as error:
-        raise DataError(f"{file} is no whole Parquet file ({error})", "cut off") from None
+        raise DataError(f"{file} is not a complete Parquet file ({error})", "cut off") from None

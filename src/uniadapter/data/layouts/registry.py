@@ -1,8 +1,8 @@
-"""The layouts in which annotation files circulate: one table of what is read, and how each is recognised.
+"""Registry of the supported annotation layouts, and how each is recognised.
 
-A layout gives rows under our names or aliases of them, from which `pairs.py` makes captions and `asking.py`
-questions; the three that join or look up captions give records themselves. To add one: a file that says how it is
-recognised and what its rows are, a line here, and its name in `config.Layout`.
+A layout yields rows with the expected field names or aliases, from which `pairs.py` makes caption records and
+`question_files.py` questions. Three layouts that join or look up captions yield records directly. To add a layout:
+write a file with a predicate and a reader, add a line here, and add its name to `config.LayoutName`.
 """
 
 from __future__ import annotations
@@ -19,67 +19,76 @@ from uniadapter.data.layouts import (
     didemo,
     flickr,
     folders,
-    genome,
+    json_objects,
     karpathy,
     lsmdc,
     msrvtt,
-    names,
-    objects,
+    name_lists,
+    visual_genome,
 )
-from uniadapter.data.layouts.fields import lacking, named_rows, names_of
+from uniadapter.data.layouts.annotation_file import AnnotationFile, ReadRequest, open_annotations
+from uniadapter.data.layouts.field_names import layout_field_error, match_fields, rename_fields
 from uniadapter.data.layouts.pairs import REQUIRED, pair_records
-from uniadapter.data.layouts.selecting import of_split
-from uniadapter.data.layouts.sources import Reading, Source, open_source
-from uniadapter.data.media.records import DataError, ErrorPolicy, Record, Required, Row, absent_fields
+from uniadapter.data.layouts.records import DataError, ErrorPolicy, Record, Required, Row, missing_fields
+from uniadapter.data.layouts.split_rows import rows_of_split
 
 
 @dataclass(frozen=True)
-class Layout:
-    """One layout.
+class AnnotationLayout:
+    """A supported layout of annotation files.
 
     Args:
-        name: as `data.layout` names it.
-        what: in words, for errors and the documentation.
-        fits: whether a file is of it, by its first row.
-        rows: its (origin, row).
-        records: its records, of those that make them themselves; captions only.
+        name: value of `data.layout`.
+        what: description, for errors and the documentation.
+        fits: predicate on an opened file (its first row).
+        rows: reader that yields (origin, row).
+        records: reader that yields caption records, for layouts without `rows`.
     """
 
     name: str
     what: str
-    fits: Callable[[Source], bool]
-    rows: Callable[[Reading], Iterator[tuple[str, object]]] | None = None
-    records: Callable[[Reading], Iterator[Record]] | None = None
+    fits: Callable[[AnnotationFile], bool]
+    rows: Callable[[ReadRequest], Iterator[tuple[str, object]]] | None = None
+    records: Callable[[ReadRequest], Iterator[Record]] | None = None
 
 
-# The first that fits is taken.
-TABLE: tuple[Layout, ...] = (
-    Layout("folder", "a folder of pictures", folders.is_folder, folders.folder_rows),
-    Layout("karpathy", "Karpathy's dataset_*.json", karpathy.is_karpathy, karpathy.karpathy_rows),
-    Layout("coco", "COCO's official captions", coco.is_coco, coco.coco_rows),
-    Layout("token", "Flickr's .token", flickr.is_token_file, flickr.token_rows),
-    Layout("results", "Flickr's results.csv", flickr.is_results, flickr.results_rows),
-    Layout("lsmdc", "LSMDC's annotations", lsmdc.is_lsmdc, lsmdc.lsmdc_rows),
-    Layout("alpro", "ALPRO's clips", alpro.is_alpro, records=lambda r: alpro.read_alpro(r.path, r.problems)),
-    Layout(
+# With "auto" the first layout that fits is used.
+REGISTRY: tuple[AnnotationLayout, ...] = (
+    AnnotationLayout("folder", "a folder of pictures", folders.is_folder, folders.folder_rows),
+    AnnotationLayout("karpathy", "Karpathy's dataset_*.json", karpathy.is_karpathy, karpathy.karpathy_rows),
+    AnnotationLayout("coco", "COCO's official captions", coco.is_coco, coco.coco_rows),
+    AnnotationLayout("token", "Flickr's .token", flickr.is_token_file, flickr.token_rows),
+    AnnotationLayout("results", "Flickr's results.csv", flickr.is_results, flickr.results_rows),
+    AnnotationLayout("lsmdc", "LSMDC's annotations", lsmdc.is_lsmdc, lsmdc.lsmdc_rows),
+    AnnotationLayout("alpro", "ALPRO's clips", alpro.is_alpro, records=lambda r: alpro.read_alpro(r.path, r.policy)),
+    AnnotationLayout(
         "msrvtt", "MSR-VTT's lists", msrvtt.is_msrvtt,
-        records=lambda r: msrvtt.read_msrvtt(r.path, r.problems, r.captions),
+        records=lambda r: msrvtt.read_msrvtt(r.path, r.policy, r.captions),
     ),
-    Layout("didemo", "DiDeMo's sentences", didemo.is_didemo, records=lambda r: didemo.read_didemo(r.path, r.problems)),
-    Layout("conversations", "LLaVA's conversations", conversations.is_conversation, conversations.conversation_rows),
-    Layout("genome", "Visual Genome's question_answers.json", genome.is_genome, genome.genome_rows),
-    Layout("columns", "an object of columns", objects.is_columnar, objects.columnar_rows),
-    Layout("wrapped", "an object with a list of records", objects.is_wrapped, objects.wrapped_rows),
-    Layout("keyed", "an object of id to record", objects.is_keyed, objects.keyed_rows),
-    Layout("names", "a list of names", names.is_name_list, names.listed_rows),
-    Layout("pairs", "rows of image and caption", lambda source: True, lambda r: r.source.rows(r.problems)),
+    AnnotationLayout(
+        "didemo", "DiDeMo's sentences", didemo.is_didemo,
+        records=lambda r: didemo.read_didemo(r.path, r.policy),
+    ),
+    AnnotationLayout(
+        "conversations", "LLaVA's conversations", conversations.is_conversation,
+        conversations.conversation_rows,
+    ),
+    AnnotationLayout(
+        "genome", "Visual Genome's question_answers.json", visual_genome.is_genome,
+        visual_genome.genome_rows,
+    ),
+    AnnotationLayout("columns", "an object of columns", json_objects.is_columnar, json_objects.columnar_rows),
+    AnnotationLayout("wrapped", "an object with a list of records", json_objects.is_wrapped, json_objects.wrapped_rows),
+    AnnotationLayout("keyed", "an object of id to record", json_objects.is_keyed, json_objects.keyed_rows),
+    AnnotationLayout("names", "a list of names", name_lists.is_name_list, name_lists.listed_rows),
+    AnnotationLayout("pairs", "rows of image and caption", lambda source: True, lambda r: r.source.rows(r.policy)),
 )  # fmt: skip
-LAYOUTS = tuple(layout.name for layout in TABLE)
+LAYOUTS = tuple(layout.name for layout in REGISTRY)
 
 
 def read_records(
     path: str | Path,
-    problems: ErrorPolicy,
+    policy: ErrorPolicy,
     layout: str = "auto",
     captions: str | Path | None = None,
     *,
@@ -90,32 +99,32 @@ def read_records(
 
     Args:
         path: the annotation file, or a folder of pictures.
-        problems: what becomes of records that cannot be used.
-        layout: one of `LAYOUTS`, or "auto" to tell by the first row.
-        captions: the file of captions that a list without captions needs (MSR-VTT, MSVD).
-        split: that is read, of files that hold several.
-        fields: our names of fields to the file's.
+        policy: handles records that cannot be used.
+        layout: one of `LAYOUTS`, or "auto" to detect it from the first row.
+        captions: the file with the captions, for lists without captions (MSR-VTT, MSVD).
+        split: to read, from files with several.
+        fields: expected field names to the file's.
 
     Raises:
         DataError: the layout is unknown, or the file cannot be read; with `on_error="raise"` also for the first bad
             record.
     """
     fields = fields or {}
-    source = open_source(path)
-    chosen = named_layout(source, layout, not fields)
-    reading = Reading(source, problems, "caption", split, captions, fields)
+    source = open_annotations(path)
+    chosen = find_layout(source, layout, not fields)
+    reading = ReadRequest(source, policy, "caption", split, captions, fields)
     if chosen.records is not None:
         return chosen.records(reading)
-    return pair_records(layout_rows(chosen, reading, REQUIRED), problems)
+    return pair_records(layout_rows(chosen, reading, REQUIRED), policy)
 
 
-def layout_rows(layout: Layout, reading: Reading, required: Required) -> Iterator[tuple[str, Row]]:
-    """Stream the rows of a file under our names, without those of other splits.
+def layout_rows(layout: AnnotationLayout, reading: ReadRequest, required: Required) -> Iterator[tuple[str, Row]]:
+    """Stream the rows of the requested split with the expected field names.
 
     Args:
-        layout: of the file, one that gives rows.
-        reading: what is read.
-        required: our names of the fields that are needed; of a tuple, one.
+        layout: of the file, one with `rows`.
+        reading: the file, and what to read from it.
+        required: expected names of the required fields; of a tuple, one is enough.
 
     Raises:
         DataError: as `read_records`.
@@ -124,58 +133,60 @@ def layout_rows(layout: Layout, reading: Reading, required: Required) -> Iterato
     assert read is not None
     if source.form in ("table", "parquet") and layout.name == "pairs":
         header: dict[str, Any] = dict(source.first or {})
-        if absent_fields(required, names_of(header, reading.fields).keys()):
-            # No row can be right, so this is the file's fault and not to be skipped a row at a time.
+        if missing_fields(required, match_fields(header, reading.fields).keys()):
+            # Every row would fail, so raise for the file even with `on_error="skip"`.
             where = f"{source.path}:1 (the header)" if source.form == "table" else str(source.path)
-            raise lacking(where, absent_fields(required, header.keys()), header, {}, reading.fields, layout.what)
+            raise layout_field_error(
+                where, missing_fields(required, header.keys()), header, {}, reading.fields, layout.what
+            )
 
-    def again(problems: ErrorPolicy) -> Iterator[tuple[str, object]]:
-        again = Reading(source, problems, reading.wanted, reading.split, reading.captions, reading.fields)
+    def again(policy: ErrorPolicy) -> Iterator[tuple[str, object]]:
+        again = ReadRequest(source, policy, reading.wanted, reading.split, reading.captions, reading.fields)
         return read(again)
 
     first = source.first if layout.name in ("pairs", "results") else None
     if layout.name in ("wrapped", "columns", "keyed", "folder"):
         first = next((row for _, row in again(ErrorPolicy("skip", quiet=True)) if isinstance(row, Mapping)), None)
-    rows = of_split(again, reading.problems, first, reading.split, reading.fields, str(source.path))
-    return named_rows(rows, reading.problems, required, reading.fields, layout.what)
+    rows = rows_of_split(again, reading.policy, first, reading.split, reading.fields, str(source.path))
+    return rename_fields(rows, reading.policy, required, reading.fields, layout.what)
 
 
-def layout_of(source: Source, records: bool = True) -> Layout:
-    """The layout that the first row shows; "pairs" where it shows none, whose reader then says what is lacking.
+def recognise_layout(source: AnnotationFile, records: bool = True) -> AnnotationLayout:
+    """Detect the layout from the first row; "pairs" if no other fits, whose reader then names the missing fields.
 
     Args:
         source: the file.
-        records: whether layouts that only give records of captions may be meant.
+        records: whether to consider layouts that only yield caption records.
     """
-    return next(one for one in TABLE if (records or one.rows is not None) and one.fits(source))
+    return next(one for one in REGISTRY if (records or one.rows is not None) and one.fits(source))
 
 
 def detect_layout(path: str | Path) -> str:
-    """The name of the layout that an annotation file shows by its first row.
+    """The name of an annotation file's layout, detected from its first row.
 
     Raises:
         DataError: the file is missing or empty.
     """
-    return layout_of(open_source(path)).name
+    return recognise_layout(open_annotations(path)).name
 
 
-def named_layout(source: Source, name: str, records: bool = True) -> Layout:
-    """The layout that `data.layout` names.
+def find_layout(source: AnnotationFile, name: str, records: bool = True) -> AnnotationLayout:
+    """The layout for a value of `data.layout`.
 
     Args:
         source: the file.
         name: one of `LAYOUTS`, or "auto".
-        records: whether "auto" may mean layouts that only give records of captions.
+        records: whether "auto" considers layouts that only yield caption records.
 
     Raises:
-        DataError: there is no such layout, or the file is not of it.
+        DataError: there is no such layout, or the file does not have it.
     """
     if name == "auto":
-        return layout_of(source, records)
-    for layout in TABLE:
+        return recognise_layout(source, records)
+    for layout in REGISTRY:
         if layout.name == name:
             if layout.rows is not None and not layout.fits(source):
-                other = layout_of(source).what
+                other = recognise_layout(source).what
                 message = f"{source.path} is not {layout.what}, as data.layout says: it looks like {other}; try auto"
                 raise DataError(message, "another layout")
             return layout

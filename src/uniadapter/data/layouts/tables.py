@@ -1,8 +1,8 @@
-"""Tables of text: CSV, TSV and their kin, with a header or, of two columns, without one.
+"""Text tables (CSV, TSV and similar), with a header or, if they have two columns, without one.
 
-What divides the columns shows in the header: of tab, comma, semicolon and pipe the one that gives most names that are
-known, else most columns. Between commas and semicolons quotes are CSV's; between tabs and pipes, where captions are
-often written as they are, a quote counts only around a whole cell.
+The delimiter is detected from the header: of tab, comma, semicolon and pipe the one that gives most known column names,
+else most columns. With commas and semicolons, quotes follow CSV; with tabs and pipes, where captions are often not
+quoted, only quotes around a whole cell are removed.
 """
 
 from __future__ import annotations
@@ -13,57 +13,61 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from uniadapter.data.layouts.fields import is_address, is_known, is_media
-from uniadapter.data.layouts.opening import BROKEN, open_text, reason
-from uniadapter.data.media.records import DataError, ErrorPolicy
+from uniadapter.data.layouts.field_names import is_known_field, is_media_name, is_url
+from uniadapter.data.layouts.open_files import BROKEN, error_reason, open_text
+from uniadapter.data.layouts.records import DataError, ErrorPolicy
 
 SUFFIXES = {".csv", ".tsv", ".tab", ".token"}
 _DELIMITERS = ("\t", ",", ";", "|")
 _QUOTED = (",", ";")
-_EXCEL = re.compile(r"sep=.$")
+_EXCEL_HINT = re.compile(r"sep=.$")
 
 
 @dataclass(frozen=True)
 class Table:
-    """How a table is divided.
+    """Delimiter and header of a table.
 
     Args:
-        delimiter: between its columns.
-        names: of its columns.
-        headed: whether its first line says these names.
-        line: its first line.
-        before: lines before that, which say how Excel divides it.
+        delimiter: between columns.
+        names: of the columns.
+        has_header: whether the first line holds these names.
+        line: the first line.
+        before: lines before it: 1 for Excel's `sep=,`.
     """
 
     delimiter: str
     names: tuple[str, ...]
-    headed: bool
+    has_header: bool
     line: str
     before: int = 0
 
 
-def table_of(file: Path, head: str) -> Table:
-    """How the table that begins with `head`, which is not blank, is divided.
+def detect_table(file: Path, head: str) -> Table:
+    """Detect the delimiter and header of a table.
+
+    Args:
+        file: its path, for errors.
+        head: its beginning, not blank.
 
     Raises:
-        DataError: two columns have one name.
+        DataError: two columns have the same name.
     """
     line, _, rest = head.partition("\n")
     line = line.rstrip("\r")
-    if _EXCEL.match(line) and rest.strip():
-        found = _headed(file, rest.splitlines()[0])
-        return Table(found.delimiter, found.names, found.headed, found.line, 1)
-    return _headed(file, line)
+    if _EXCEL_HINT.match(line) and rest.strip():
+        found = _parse_header(file, rest.splitlines()[0])
+        return Table(found.delimiter, found.names, found.has_header, found.line, 1)
+    return _parse_header(file, line)
 
 
-def _headed(file: Path, line: str) -> Table:
+def _parse_header(file: Path, line: str) -> Table:
     found = {delimiter: _cells(line, delimiter) for delimiter in _DELIMITERS}
-    known = {delimiter: sum(map(is_known, cells)) for delimiter, cells in found.items()}
+    known = {delimiter: sum(map(is_known_field, cells)) for delimiter, cells in found.items()}
     delimiter = max(_DELIMITERS, key=lambda one: (known[one], one == "," and ".csv" in file.suffixes, len(found[one])))
-    if not known[delimiter]:  # no header that says anything: most columns, but tabs before marks that texts have too
+    if not known[delimiter]:  # no known name: most columns, but prefer tabs, since captions contain the others too
         delimiter = "\t" if "\t" in line else max(_DELIMITERS, key=lambda one: len(found[one]))
         cells = found[delimiter]
-        media = [is_media(cell) or is_address(cell) for cell in cells]
+        media = [is_media_name(cell) or is_url(cell) for cell in cells]
         if len(cells) == 2 and any(media):
             names = ("image", "caption") if media[0] else ("caption", "image")
             return Table(delimiter, names, False, line)
@@ -75,8 +79,8 @@ def _headed(file: Path, line: str) -> Table:
     return Table(delimiter, header, True, line)
 
 
-def table_rows(file: Path, table: Table, problems: ErrorPolicy) -> Iterator[tuple[str, object]]:
-    """Stream (origin, row); a row of too many columns is reported, one of too few lacks the last fields.
+def table_rows(file: Path, table: Table, policy: ErrorPolicy) -> Iterator[tuple[str, object]]:
+    """Stream (origin, row); rows with too many columns are reported, in rows with too few the last fields are None.
 
     Raises:
         DataError: the file is not text in UTF-8, or a quote is never closed.
@@ -85,16 +89,16 @@ def table_rows(file: Path, table: Table, problems: ErrorPolicy) -> Iterator[tupl
     number = 0
     try:
         with open_text(file, newline="" if quoted else None) as stream:
-            rows = _csv(stream, table.delimiter, problems, file) if quoted else _plain(stream, table.delimiter)
-            for _ in range(table.before + table.headed):
+            rows = _csv(stream, table.delimiter, policy, file) if quoted else _plain(stream, table.delimiter)
+            for _ in range(table.before + table.has_header):
                 next(rows)
             columns = len(table.names)
             for number, cells in rows:
                 if len(cells) > columns and any(cells[columns:]):
-                    message = f"{file}:{number} has more columns than the header: quote a text that has a comma"
+                    message = f"{file}:{number} has more columns than the header: quote texts with a comma"
                     if not quoted:
                         message = f"{file}:{number} has {len(cells)} columns, more than the header's {columns}"
-                    problems.report(DataError(message, "too many columns"))
+                    policy.report(DataError(message, "too many columns"))
                 else:
                     cells += [None] * (columns - len(cells))
                     yield f"{file}:{number}", dict(zip(table.names, cells, strict=False))
@@ -102,14 +106,14 @@ def table_rows(file: Path, table: Table, problems: ErrorPolicy) -> Iterator[tupl
         where = f"{file}, after line {number},"
         raise DataError(f"{where} is not CSV in UTF-8 ({error}): save it as such", "not CSV") from None
     except BROKEN as error:
-        raise DataError(f"{file} breaks off after line {number} ({reason(error)})", "cut off") from None
+        raise DataError(f"{file} breaks off after line {number} ({error_reason(error)})", "cut off") from None
 
 
 def _csv(
-    stream: Iterator[str], delimiter: str, problems: ErrorPolicy, file: Path
+    stream: Iterator[str], delimiter: str, policy: ErrorPolicy, file: Path
 ) -> Iterator[tuple[int, list[str | None]]]:
-    """Number of the last line and cells of each row that is not blank."""
-    recent: list[str] = []  # lines of the row that is being read
+    """Yield (number of the last line, cells) of each row that is not blank."""
+    recent: list[str] = []  # lines of the current row
 
     def remembered() -> Iterator[str]:
         for line in stream:
@@ -120,10 +124,10 @@ def _csv(
     before = 0
     for cells in reader:
         if len(recent) > 1:
-            problems.changed["rows of several lines"] += 1
-            # At the end of the file Python closes the quote and says nothing, whatever it swallowed.
+            policy.changed["rows of several lines"] += 1
+            # At the end of the file Python silently closes an open quote, whatever lines it contains.
             if sum(line.count('"') for line in recent) % 2 and next(stream, None) is None:
-                raise DataError(f"{file}:{before + 1}: a quote is opened that is never closed: close it", "open quote")
+                raise DataError(f"{file}:{before + 1}: a quote is opened but never closed: close it", "open quote")
         before = reader.line_num
         recent.clear()
         if cells:
@@ -143,8 +147,8 @@ def _cells(line: str, delimiter: str) -> list[str]:
         except csv.Error:
             return [line]
     cells = [cell.strip() for cell in line.split(delimiter)]
-    return [cell[1:-1].replace('""', '"') if _wrapped(cell) else cell for cell in cells]
+    return [cell[1:-1].replace('""', '"') if _is_quoted(cell) else cell for cell in cells]
 
 
-def _wrapped(cell: str) -> bool:
+def _is_quoted(cell: str) -> bool:
     return len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in cell[1:-1].replace('""', "")

@@ -1,4 +1,4 @@
-"""The official files of VQA v2: questions, annotations, and the result file that EvalAI takes."""
+"""The official file formats of VQA v2: questions, annotations, and the result file for EvalAI."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from uniadapter.data.layouts.sources import read_json
-from uniadapter.data.media.records import DataError, field_names
+from uniadapter.data.layouts.annotation_file import read_json
+from uniadapter.data.layouts.records import DataError, field_names
 from uniadapter.files.writing import write_text
 
 
@@ -20,7 +20,7 @@ class Question:
 
     Args:
         question_id: unique in the split.
-        image_id: COCO's number of the picture.
+        image_id: COCO's id of the picture.
         question: the text, not cleaned.
     """
 
@@ -31,14 +31,14 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What people answered to one question.
+    """The annotators' answers to one question.
 
     Args:
         question_id: unique in the split.
-        image_id: COCO's number of the picture.
-        question_type: the question's first words ("how many"), as the file has them.
+        image_id: COCO's id of the picture.
+        question_type: first words of the question ("how many"), as in the file.
         answer_type: "yes/no", "number" or "other".
-        answers: as typed, one an annotator, ten in the official files.
+        answers: as typed, one per annotator; ten in the official files.
     """
 
     question_id: int
@@ -52,7 +52,7 @@ def read_vqa_questions(path: str | Path) -> list[Question]:
     """The questions of `v2_OpenEnded_mscoco_{split}_questions.json`, in file order.
 
     Raises:
-        DataError: the file is missing or not of that form, or a question stands in it twice.
+        DataError: the file is missing or in another format, or repeats a question.
     """
     found: dict[int, Question] = {}
     for origin, row in _rows(Path(path), "questions"):
@@ -65,7 +65,7 @@ def read_vqa_annotations(path: str | Path) -> list[Annotation]:
     """The annotations of `v2_mscoco_{split}_annotations.json`, in file order.
 
     Raises:
-        DataError: the file is missing or not of that form, a question stands in it twice, or nobody answered it.
+        DataError: the file is missing or in another format, repeats a question, or has a question without answers.
     """
     found: dict[int, Annotation] = {}
     for origin, row in _rows(Path(path), "annotations"):
@@ -84,11 +84,15 @@ def read_vqa_annotations(path: str | Path) -> list[Annotation]:
 
 
 def write_results(path: str | Path, predictions: Mapping[int, str]) -> Path:
-    """Write the result file that EvalAI takes, a list of `{question_id, answer}`; the old or the whole new one stands.
+    """Write the result file for EvalAI atomically: a list of `{question_id, answer}`.
+
+    Args:
+        path: the file.
+        predictions: question id to answer.
 
     Raises:
-        DataError: a question's id is no whole number or its answer no text.
-        WriteError: the file cannot be written; what stood there before still does.
+        DataError: a question's id is not an integer, or its answer not a string.
+        WriteError: the file cannot be written; an existing one is unchanged.
     """
     target = Path(path)
     rows = []
@@ -103,10 +107,10 @@ def write_results(path: str | Path, predictions: Mapping[int, str]) -> Path:
 
 
 def read_results(path: str | Path) -> dict[int, str]:
-    """A result file's answers, question_id to text, in file order.
+    """The answers of a result file, question id to text, in file order.
 
     Raises:
-        DataError: the file is missing or not of that form, or answers a question twice.
+        DataError: the file is missing or in another format, or repeats a question.
     """
     found: dict[int, str] = {}
     for origin, row in _rows(Path(path), None):
@@ -116,7 +120,7 @@ def read_results(path: str | Path) -> dict[int, str]:
 
 
 def _rows(file: Path, key: str | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(origin, record) of the list in a JSON file, at its top or under a key."""
+    """Yield (origin, record) of the list in a JSON file, at its top level or under a key."""
     content = read_json(file)
     rows = content.get(key) if key is not None and isinstance(content, dict) else content
     if not isinstance(rows, list) or (key is not None and rows is content):
@@ -127,7 +131,7 @@ def _rows(file: Path, key: str | None) -> Iterator[tuple[str, Mapping[str, Any]]
 
 
 _Kind = TypeVar("_Kind")
-_WANTED = {int: "a whole number", str: "a text", list: "a list"}
+_WANTED = {int: "a whole number", str: "a string", list: "a list"}
 
 
 def _field(origin: str, row: Any, name: str, kind: type[_Kind]) -> _Kind:
@@ -146,7 +150,7 @@ def _field(origin: str, row: Any, name: str, kind: type[_Kind]) -> _Kind:
 def _new_id(origin: str, row: Any, known: Collection[int]) -> int:
     number = _field(origin, row, "question_id", int)
     if number in known:
-        raise DataError(f"{origin}: question {number} stands in the file already: remove one of them", "twice")
+        raise DataError(f"{origin}: question {number} is repeated: remove one of them", "twice")
     return number
 
 

@@ -1,1 +1,1 @@
-"""Pictures and videos: from a file to the tensor that a visual encoder reads."""
+"""Decoding of pictures and videos to the tensors that a visual encoder takes."""

@@ -1,17 +1,15 @@
-"""Training augmentation on Pillow pictures: RandomResizedCrop, flip and the field's RandAugment.
+"""Training augmentation of Pillow pictures: RandomResizedCrop, horizontal flip and RandAugment.
 
-Every function takes the `random.Random` that it draws from, so a picture is a function of (seed, epoch,
-sample id). RandAugment follows the published behaviour of ALBEF and BLIP (`RandomAugment(2, 5)`): operations
-are drawn with replacement, each is applied with probability 1/2, at magnitude M of 10, with a random sign,
-filling with mid-grey:
+Every function takes its random generator, so the result is a function of (seed, epoch, sample id). RandAugment behaves
+as in ALBEF and BLIP (`RandomAugment(2, 5)`): operations are chosen with replacement, each is applied with probability
+1/2, at magnitude M of 10, with a random sign, filling with mid-grey:
 
     Rotate           30 degrees x M / 10
     ShearX, ShearY   0.3 x M / 10
     TranslateX, Y    10 pixels x M / 10
     Brightness, Sharpness   a factor of 0.1 + 1.8 x M / 10
 
-At the published M = 5 that factor is 1, so Brightness and Sharpness change nothing: so it is in
-the released code, and it is kept.
+At the published M = 5 that factor is 1, so Brightness and Sharpness change nothing, as in the released code.
 """
 
 from __future__ import annotations
@@ -31,13 +29,13 @@ Operation = Callable[[Picture, float, int], Picture]
 
 
 def random_resized_crop(picture: Picture, size: int, scale: tuple[float, float], rng: random.Random) -> Picture:
-    """A random part of the picture, `size` x `size` pixels, bicubic (Szegedy et al. 2015, as in torchvision).
+    """A random crop, resized bicubically to `size` x `size` pixels (Szegedy et al. 2015, as in torchvision).
 
     Args:
         picture: RGB.
         size: side of the result in pixels.
-        scale: range of the part's share of the area; the aspect ratio is drawn log-uniformly from 3/4 to 4/3.
-        rng: what the draws come from.
+        scale: range of the crop's share of the area; its aspect ratio is log-uniform from 3/4 to 4/3.
+        rng: random generator.
     """
     left, top, width, height = _crop_box(picture.width, picture.height, scale, rng)
     part = picture.crop((left, top, left + width, top + height))
@@ -45,16 +43,16 @@ def random_resized_crop(picture: Picture, size: int, scale: tuple[float, float],
 
 
 def random_flip(picture: Picture, rng: random.Random) -> Picture:
-    """The picture, or its mirror image, with equal chance."""
+    """The picture or its mirror image, each with probability 1/2."""
     return ImageOps.mirror(picture) if rng.random() < 0.5 else picture
 
 
 def rand_augment(picture: Picture, rng: random.Random, count: int = 2, magnitude: float = 5) -> Picture:
-    """`count` operations drawn with replacement, each applied with probability 1/2.
+    """Apply RandAugment: `count` operations chosen with replacement, each with probability 1/2.
 
     Args:
         picture: RGB.
-        rng: what the draws come from; three a operation, applied or not.
+        rng: random generator; three numbers are taken per operation, applied or not.
         count: N.
         magnitude: M, of 10.
     """
@@ -73,7 +71,7 @@ def _crop_box(width: int, height: int, scale: tuple[float, float], rng: random.R
         wide, high = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < wide <= width and 0 < high <= height:
             return rng.randint(0, width - wide), rng.randint(0, height - high), wide, high
-    # No draw fitted, as with very long pictures: the largest central part within the aspect ratios.
+    # No crop fitted, as with very long pictures: take the largest central one within the aspect ratios.
     wide = min(width, round(height * RATIO[1]))
     high = min(height, round(width / RATIO[0]))
     wide, high = max(wide, 1), max(high, 1)

@@ -1,4 +1,4 @@
-"""Frames turned and mirrored as their display matrix says, exactly as ffmpeg does by itself."""
+"""Rotation and mirroring of frames by their display matrix, exactly as ffmpeg does."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import av
 from av.buffer import Buffer
 from PIL import Image
 
-Matrix = Sequence[int]  # nine numbers: a b u, c d v, x y w, of which a, b, c and d turn and mirror
+Matrix = Sequence[int]  # nine numbers: a b u, c d v, x y w; a, b, c and d rotate and mirror
 
 
 def display_matrix(frame: av.VideoFrame) -> Matrix | None:
-    """The matrix that goes with a frame; None without one."""
+    """The display matrix of a frame; None if it has none."""
     data = cast(Buffer | None, frame.side_data.get("DISPLAYMATRIX"))
     return None if data is None else struct.unpack_from("=9i", memoryview(data))
 
 
 def upright(picture: Image.Image, matrix: Matrix | None) -> Image.Image:
-    """A picture as it is to be shown.
+    """A picture in its display orientation.
 
-    Phones write matrices of quarter turns, front cameras mirrored ones. Other angles turn within the picture's size,
-    on black.
+    Phones write rotations by quarter turns, front cameras mirrored ones. For other angles the size is kept and corners
+    are black.
     """
     if matrix is None:
         return picture
     across, down = math.hypot(matrix[0], matrix[3]), math.hypot(matrix[1], matrix[4])
-    if not across or not down:  # flattens the picture
+    if not across or not down:  # a singular matrix
         return picture
     turn = round(math.degrees(math.atan2(matrix[1] / down, matrix[0] / across)))
     degrees = turn % 360  # clockwise

@@ -1,6 +1,6 @@
-"""Pictures: from a file to RGB, and from RGB to the tensor that the visual encoder reads.
+"""Pictures: from a file to RGB, and from RGB to the visual encoder's input tensor.
 
-Orientation tags are obeyed, transparent parts become white, and of an animation the first frame is taken.
+EXIF orientation is applied, transparent parts become white, and of an animation the first frame is taken.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from PIL import Image
 from torch import Tensor
 
 from uniadapter.data.media.augment import rand_augment, random_flip, random_resized_crop
-from uniadapter.data.media.files import missing_visual, said, shown_path
-from uniadapter.data.media.limits import MOST_PIXELS, TooLarge, check_pixels
-from uniadapter.data.media.picture_files import BROKEN, Unidentified, open_picture
-from uniadapter.data.media.records import DataError
+from uniadapter.data.media.limits import MAX_PIXELS, TooLarge, check_pixels
+from uniadapter.data.media.paths import error_text, missing_visual, printable_path
+from uniadapter.data.media.picture_files import BROKEN, UnsupportedPicture, open_picture
 from uniadapter.data.media.rgb import to_rgb
+from uniadapter.errors import DataError
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """How a base wants to see pictures; the defaults are CLIP's, which BLIP took over.
+    """Pixel normalisation of a base model; the defaults are CLIP's and BLIP's.
 
     Args:
-        mean: of each channel, subtracted from pixels in [0, 1].
-        std: of each channel, divided by afterwards.
-        resampling: filter of the resizing, by Pillow's name.
-        crop: it was trained on the middle square of pictures, rather than on whole ones squeezed to a square.
+        mean: per channel, subtracted from pixels in [0, 1].
+        std: per channel, the divisor afterwards.
+        resampling: filter for resizing, by Pillow's name.
+        crop: the base was trained on centre crops instead of whole pictures resized to a square.
     """
 
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
@@ -50,7 +50,7 @@ _SKIP = ", or set data.on_error to skip"
 
 
 class Rows(Protocol):
-    """Any sequence of mappings, as a Hugging Face dataset is."""
+    """Any sequence of mappings, such as a Hugging Face dataset."""
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -61,12 +61,12 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class DatasetPicture:
-    """A picture that stays in its dataset until it is needed.
+    """A picture in a dataset, read when it is needed.
 
     Args:
         rows: the dataset.
-        row: its row there.
-        column: its column there; the value is a Pillow image, a path, or `{"bytes": ..., "path": ...}`.
+        row: index of the picture's row.
+        column: of the picture; the value is a Pillow image, a path, or `{"bytes": ..., "path": ...}`.
     """
 
     rows: Rows
@@ -74,39 +74,39 @@ class DatasetPicture:
     column: str
 
 
-Source = Path | DatasetPicture
+VisualSource = Path | DatasetPicture
 
 
-def load_picture(source: Source, origin: str = "", at_least: int = 0) -> Image.Image:
-    """Read a picture as RGB, upright.
+def load_picture(source: VisualSource, origin: str = "", min_side: int = 0) -> Image.Image:
+    """Read a picture as upright RGB.
 
     Args:
-        source: where it is.
-        origin: the record that asks for it, for the error.
-        at_least: sides in pixels that are enough: a JPEG is decoded at the smallest of its scales (1/1, 1/2,
-            1/4, 1/8) with both sides at least this long, which is several times faster for large photographs;
-            0 decodes in full; of more than 16 million pixels, sides of 2,048 are then enough.
+        source: a file, or a dataset's value.
+        origin: the record, for the error.
+        min_side: sides of the result have at least this many pixels: a JPEG is decoded at the smallest such scale of
+            1/1, 1/2, 1/4 and 1/8, which is several times faster for large photographs. 0 decodes at full size, but
+            pictures of more than 16 million pixels with sides of about 2,048.
 
     Raises:
         DataError: kind "missing picture" or "corrupt picture"; names the record and the file.
     """
     where = f"{origin}: " if origin else ""
-    name = shown_path(source) if isinstance(source, Path) else f"in row {source.row}, column {source.column!r}"
+    name = printable_path(source) if isinstance(source, Path) else f"in row {source.row}, column {source.column!r}"
     try:
         value: Any = source if isinstance(source, Path) else source.rows[source.row][source.column]
-        return _decode(value, at_least)
+        return _decode(value, min_side)
     except FileNotFoundError:
         raise missing_visual(origin, source if isinstance(source, Path) else name) from None
     except TooLarge as error:
         raise DataError(f"{where}picture {name} {error}{_SKIP}", "picture too large") from None
     except BROKEN as error:
-        remedy = error.remedy if isinstance(error, Unidentified) else "replace it"
-        message = f"{where}picture {name} cannot be read ({said(error)}): {remedy}{_SKIP}"
+        remedy = error.remedy if isinstance(error, UnsupportedPicture) else "replace it"
+        message = f"{where}picture {name} cannot be read ({error_text(error)}): {remedy}{_SKIP}"
         raise DataError(message, "corrupt picture") from None
 
 
 def to_tensor(picture: Image.Image, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> Tensor:
-    """An RGB picture as float32 [3, H, W], normalised by mean and standard deviation per channel, CLIP's."""
+    """An RGB picture as float32 [3, H, W], normalised by mean and standard deviation per channel (default CLIP's)."""
     pixels = torch.from_numpy(np.array(picture, dtype=np.uint8)).permute(2, 0, 1)
     shift, scale = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
     return pixels.float().div_(255).sub_(shift).div_(scale).contiguous()
@@ -114,14 +114,14 @@ def to_tensor(picture: Image.Image, mean: Sequence[float] = MEAN, std: Sequence[
 
 @dataclass(frozen=True)
 class EvaluationTransform:
-    """The whole picture, squeezed to a square, or its middle square.
+    """Resize a picture to a square, as a whole or with a centre crop, and normalise it.
 
     Args:
         size: side of the square in pixels.
-        mean: of each channel.
-        std: of each channel.
+        mean: per channel.
+        std: per channel.
         resampling: name of Pillow's filter.
-        crop: resize the shorter side and cut the middle out, as CLIP's own processor does.
+        crop: resize the shorter side to `size` and take the centre crop, as CLIP's own processor does.
     """
 
     size: int
@@ -131,8 +131,8 @@ class EvaluationTransform:
     crop: bool = False
 
     @property
-    def at_least(self) -> int:
-        """Sides of the decoded picture that are enough: twice the result's, the rest is the filter's."""
+    def min_side(self) -> int:
+        """Minimum sides of the decoded picture: twice the result's, so that the filter still has enough pixels."""
         return 2 * self.size
 
     def __call__(self, picture: Image.Image) -> Tensor:
@@ -156,7 +156,7 @@ class TrainTransform:
         scale: area range of the crop.
         flip: mirror half of the pictures.
         augment: apply RandAugment.
-        normalisation: its mean and deviation; crops are resized bicubically, as released.
+        normalisation: mean and standard deviation; crops are resized bicubically, as released.
     """
 
     size: int
@@ -171,8 +171,8 @@ class TrainTransform:
             raise DataError(f"data.scale is {low}, {high}: it must be two shares of the area, 0 < low <= high <= 1")
 
     @property
-    def at_least(self) -> int:
-        """Sides of the decoded picture that are enough: the smallest crop is then not enlarged."""
+    def min_side(self) -> int:
+        """Minimum sides of the decoded picture, with which the smallest crop need not be enlarged."""
         return max(2 * self.size, math.ceil(self.size / math.sqrt(self.scale[0] * 3 / 4)))
 
     def __call__(self, picture: Image.Image, rng: random.Random) -> Tensor:
@@ -185,14 +185,14 @@ class TrainTransform:
         return to_tensor(picture, self.normalisation.mean, self.normalisation.std)
 
 
-def _decode(value: object, at_least: int) -> Image.Image:
+def _decode(value: object, min_side: int) -> Image.Image:
     if isinstance(value, Image.Image):
-        check_pixels(value.width, value.height, MOST_PIXELS)
-        return to_rgb(value, at_least)
+        check_pixels(value.width, value.height, MAX_PIXELS)
+        return to_rgb(value, min_side)
     if isinstance(value, Mapping):
         content = value.get("bytes")
         value = io.BytesIO(content) if content is not None else value.get("path")
     if not isinstance(value, (str, Path, io.BytesIO)):
         raise TypeError(f"a {type(value).__name__} is neither an image nor a path")
-    with open_picture(value, at_least) as picture:
-        return to_rgb(picture, at_least)
+    with open_picture(value, min_side) as picture:
+        return to_rgb(picture, min_side)

@@ -1,7 +1,7 @@
-"""How large a picture, a frame, a clip and a file may be.
+"""Limits on the size of pictures, frames, clips and files.
 
-Memory is taken for what a header claims, and a header of a few bytes may claim anything; so all of it is checked
-before anything is decoded. Each limit is far above what is shown to a model.
+A decoder allocates the size in the header, which may be anything, so the limits are checked before decoding. All are
+far above a model's input size.
 """
 
 from __future__ import annotations
@@ -10,75 +10,75 @@ import os
 
 from uniadapter.errors import ConfigError
 
-# Of a picture, as decoded: 16,384 x 8,192, half a gigabyte.
-MOST_PIXELS = 2**27
-# Of a frame of a video, of which a decoder holds several: 8,192 x 8,192.
-MOST_FRAME_PIXELS = 2**26
-# Sets both.
+# Of a decoded picture: 16,384 x 8,192, half a gigabyte.
+MAX_PIXELS = 2**27
+# Of a video frame, of which a decoder keeps several: 8,192 x 8,192.
+MAX_FRAME_PIXELS = 2**26
+# Environment variable that sets both.
 PIXELS_SETTING = "UNIADAPTER_MOST_PIXELS"
-# Of all frames of a clip together, where they are wanted in full size; beyond, they are scaled down.
-MOST_CLIP_PIXELS = 2**26
-# A side of a picture, JPEG's own limit: scaling a strip of millions of pixels takes gigabytes too.
-MOST_SIDE = 65_535
-# Of a clip; each goes through the visual encoder.
-MOST_FRAMES = 1024
-# Of a picture's file, and of an animated WebP's, which is read as a whole.
-MOST_BYTES = 2**29
+# Of all frames of a clip together, if read in full size; larger frames are scaled down.
+MAX_CLIP_PIXELS = 2**26
+# Of a side, as in JPEG: even a strip of one pixel's height takes gigabytes to resize if it is long enough.
+MAX_SIDE = 65_535
+# Of a clip.
+MAX_FRAMES = 1024
+# Of a picture's file, and of an animated WebP, which is read completely.
+MAX_BYTES = 2**29
 
 
 class TooLarge(ValueError):
-    """More than a limit allows; the message is for the end of "picture X" and names the limit."""
+    """A limit is exceeded; the message, which names it, is to follow "picture X"."""
 
 
 def check_frames(count: int, name: str = "frames") -> None:
-    """Refuse a number of frames that no clip can have.
+    """Check a number of frames per clip.
 
     Args:
-        count: frames wanted.
-        name: what the number is called, for the error.
+        count: the number.
+        name: of the setting, for the error.
 
     Raises:
-        ConfigError: it is below 1 or above `MOST_FRAMES`.
+        ConfigError: it is below 1 or above `MAX_FRAMES`.
     """
-    if not 1 <= count <= MOST_FRAMES:
-        raise ConfigError(f"{name} is {count}: a clip has at least 1 frame and at most {MOST_FRAMES}")
+    if not 1 <= count <= MAX_FRAMES:
+        raise ConfigError(f"{name} is {count}: a clip has at least 1 frame and at most {MAX_FRAMES}")
 
 
 def check_pixels(width: int, height: int, most: int) -> None:
-    """Refuse a size before memory is taken for it.
+    """Check a picture's size before it is decoded.
 
     Args:
         width: in pixels.
         height: in pixels.
-        most: pixels allowed, `MOST_PIXELS` or `MOST_FRAME_PIXELS`, where the environment doesn't say another number.
+        most: `MAX_PIXELS` or `MAX_FRAME_PIXELS`; the environment variable overrides it.
 
     Raises:
-        TooLarge: it has more pixels, or a side above `MOST_SIDE`.
+        TooLarge: it has more pixels, or a side above `MAX_SIDE`.
     """
     most = allowed_pixels(most)
     if width * height > most:
         raise TooLarge(
             f"is {width} x {height} pixels, more than {most} in all: save it smaller, or set {PIXELS_SETTING}"
         )
-    if max(width, height) > MOST_SIDE:
-        raise TooLarge(f"is {width} x {height} pixels, and a side may have {MOST_SIDE}: cut it into parts")
+    if max(width, height) > MAX_SIDE:
+        raise TooLarge(f"is {width} x {height} pixels, and a side may have {MAX_SIDE}: cut it into parts")
 
 
 def check_bytes(size: int) -> None:
-    """Refuse a picture's file that would be read into memory for no end.
+    """Check the size of a picture's file.
 
     Raises:
-        TooLarge: it has more than `MOST_BYTES`.
+        TooLarge: it has more than `MAX_BYTES`.
     """
-    if size > MOST_BYTES:
-        raise TooLarge(f"has {size} bytes, more than the {MOST_BYTES} that a picture may have: save it smaller")
+    if size > MAX_BYTES:
+        raise TooLarge(f"has {size} bytes, more than the {MAX_BYTES} that a picture may have: save it smaller")
 
 
 def allowed_pixels(most: int) -> int:
-    """A limit on pixels, or what the environment says in its place."""
+    """A limit on pixels, or the environment variable's value if it is set."""
     chosen = os.environ.get(PIXELS_SETTING, "")
     if not chosen:
         return most
     if not chosen.isdecimal() or int(chosen) < 1:
-        raise ConfigError(f"{PIXELS_SETTING} is {chosen[:40]!r}: it must be a number of pixels, {most} say")
+        raise ConfigError(f"{PIXELS_SETTING} is {chosen[:40]!r}: it must be a number of pixels, such as {most}")
     return int(chosen)

@@ -1,4 +1,4 @@
-"""Pillow's pictures, opened so that a file can neither keep us waiting nor take more memory than is allowed."""
+"""Opening of picture files by Pillow, with limits on memory and without formats that may block or run programs."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from uniadapter.data.media.kinds import HEAD, foreign, open_file
-from uniadapter.data.media.limits import MOST_PIXELS, allowed_pixels, check_bytes, check_pixels
-from uniadapter.data.media.rgb import ENOUGH
+from uniadapter.data.media.file_kinds import HEAD, explain_unreadable, open_file
+from uniadapter.data.media.limits import MAX_PIXELS, allowed_pixels, check_bytes, check_pixels
+from uniadapter.data.media.rgb import REDUCED_SIDE
 
-# What Pillow's decoders raise on broken files.
+# Exceptions that Pillow's decoders raise on corrupt files.
 BROKEN = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, AttributeError, AssertionError,
     RuntimeError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
-# Formats that start other programs, unpack without a limit, or hold no picture of their own.
+# Formats that start other programs, decompress without a limit, or do not contain a picture themselves.
 _REFUSED = frozenset({"EPS", "WMF", "FITS", "BUFR", "GRIB", "HDF5", "MPEG"})
-# Packages that teach Pillow a format as they are imported or by this function of theirs.
+# Packages that add a format to Pillow, on import or by the function.
 _PLUGINS = (("pillow_heif", "register_heif_opener"), ("pillow_jxl", ""))
-_DRAFTED = ("JPEG", "MPO")  # can be decoded at 1/2, 1/4 and 1/8
+_DRAFT_FORMATS = ("JPEG", "MPO")  # can be decoded at 1/2, 1/4 and 1/8 of their size
 
 
-class Unidentified(ValueError):
-    """No picture that can be read.
+class UnsupportedPicture(ValueError):
+    """A file that is not a supported picture.
 
     Args:
-        reason: what it is instead.
+        reason: what it is.
         remedy: what to do.
     """
 
@@ -44,32 +44,32 @@ class Unidentified(ValueError):
 
 
 @contextmanager
-def open_picture(source: Path | str | io.BytesIO, at_least: int = 0) -> Iterator[Image.Image]:
-    """A picture that is not decoded yet, of an allowed size.
+def open_picture(source: Path | str | io.BytesIO, min_side: int = 0) -> Iterator[Image.Image]:
+    """Open a picture and check its size, without decoding it yet.
 
     Args:
-        source: a file, or the bytes of one.
-        at_least: sides in pixels that are enough: a JPEG is set to the smallest of its scales (1/1, 1/2, 1/4, 1/8)
-            with both sides at least this long; 0 decodes in full what may be decoded in full.
+        source: a file, or its bytes.
+        min_side: a JPEG will be decoded at the smallest scale of 1/1, 1/2, 1/4 and 1/8 with both sides at least this
+            long, in pixels; 0 decodes at full size if the limits allow it.
 
     Raises:
-        TooLarge: the file, or what would be decoded, is above a limit.
-        Unidentified: it is no picture that can be read.
-        OSError: it is no file.
+        TooLarge: the file or the decoded picture exceeds a limit.
+        UnsupportedPicture: it is not a supported picture.
+        OSError: it is not a file.
     """
     with open_file(source) if isinstance(source, (str, Path)) else source as stream:
         check_bytes(stream.seek(0, os.SEEK_END))
-        with _identified(stream, os.fspath(source) if isinstance(source, (str, Path)) else "") as picture:
-            most = allowed_pixels(MOST_PIXELS)
-            enough = at_least or (ENOUGH if picture.width * picture.height > most else 0)
-            if enough and picture.format in _DRAFTED:
+        with _open_with_pillow(stream, os.fspath(source) if isinstance(source, (str, Path)) else "") as picture:
+            most = allowed_pixels(MAX_PIXELS)
+            enough = min_side or (REDUCED_SIDE if picture.width * picture.height > most else 0)
+            if enough and picture.format in _DRAFT_FORMATS:
                 picture.draft(None, (enough, enough))
-            check_pixels(picture.width, picture.height, MOST_PIXELS)
+            check_pixels(picture.width, picture.height, MAX_PIXELS)
             yield picture
 
 
-def _identified(stream: BinaryIO, name: str) -> Image.Image:
-    """As `Image.open`, but for its limit on pixels, which knows no drafts, and the formats that are refused."""
+def _open_with_pillow(stream: BinaryIO, name: str) -> Image.Image:
+    """As `Image.open`, without the refused formats and without its limit on pixels, which ignores reduced scales."""
     for prepare in (Image.preinit, Image.init, _load_plugins):
         prepare()
         for kind in Image.ID:
@@ -79,11 +79,11 @@ def _identified(stream: BinaryIO, name: str) -> Image.Image:
             with suppress(SyntaxError, IndexError, TypeError, struct.error):
                 stream.seek(0)
                 accepted = accept is None or accept(stream.read(16))
-                if accepted and not isinstance(accepted, str):  # a text says why not
+                if accepted and not isinstance(accepted, str):  # a string is a reason for refusing it
                     stream.seek(0)
                     return factory(stream, name)
     stream.seek(0)
-    raise Unidentified(*foreign(stream.read(HEAD)))
+    raise UnsupportedPicture(*explain_unreadable(stream.read(HEAD)))
 
 
 def _load_plugins() -> None:

@@ -1,4 +1,4 @@
-"""From any Pillow picture to upright RGB of 8 bits: the same pixels whether it came from a file or from memory."""
+"""Conversion of any Pillow picture to upright 8-bit RGB, the same for files and pictures in memory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-# Transparent parts become this: what most viewers and web pages show behind them.
-GROUND = (255, 255, 255, 255)
+# Colour behind transparent parts, as in most viewers.
+BACKGROUND = (255, 255, 255, 255)
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -24,38 +24,38 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-OVERSHOOT = 0.1  # how far shares may leave 0..1, as after a bicubic resize of floats; they are clipped
-_DEEP = ("I", "F")  # and all that start with I;
-# Larger pictures are converted in strips of so many pixels, which bounds the memory.
+OVERSHOOT = 0.1  # floats may leave 0..1 by this much, as after a bicubic resize, and are clipped
+_DEEP_MODES = ("I", "F")  # with more than 8 bits; also all modes that start with "I;"
+# Larger pictures are converted in strips of this many pixels, to limit memory.
 _STRIP = 2**20
-# Of pictures of more pixels than this, sides of so many are enough for any model.
-_LARGE, ENOUGH = 2**24, 2048
+# Pictures of more pixels than the first number are reduced to sides of at least the second, enough for any model.
+_LARGE, REDUCED_SIDE = 2**24, 2048
 
 
-def to_rgb(picture: Image.Image, at_least: int = 0) -> Image.Image:
-    """A picture as people see it: upright by its EXIF tag, on white where it is transparent, RGB of 8 bits.
+def to_rgb(picture: Image.Image, min_side: int = 0) -> Image.Image:
+    """Convert a picture to 8-bit RGB, upright by its EXIF tag, on white where it is transparent.
 
-    Of 16 bits the upper 8 are taken; 32 bits and floats are scaled as `eight_bits` says; of an animation the frame
-    that Pillow stands at is taken. What comes out carries no tags, so a second call changes nothing.
+    Of 16 bits the upper 8 are taken; 32 bits and floats are scaled by `eight_bits`; of an animation the current frame
+    is taken. The result has no tags, so a second call changes nothing.
 
     Args:
-        picture: of any mode; it stays as it is.
-        at_least: sides in pixels that are enough, 0 for 2,048: pictures of more than 16 million pixels are reduced by
-            a whole number while they are converted, and both sides stay at least this long.
+        picture: of any mode; not modified.
+        min_side: pictures of more than 16 million pixels are reduced by an integer factor so that both sides keep at
+            least this many pixels; 0 stands for 2,048.
     """
     picture.load()  # before the metadata: some formats have theirs after the pixels
-    factor = max(min(picture.size) // (at_least or ENOUGH), 1) if math.prod(picture.size) > _LARGE else 1
+    factor = max(min(picture.size) // (min_side or REDUCED_SIDE), 1) if math.prod(picture.size) > _LARGE else 1
     rgb = _converted(picture, factor)
-    turn = _turn(picture)
+    turn = _exif_transpose(picture)
     return rgb if turn is None else rgb.transpose(turn)
 
 
 def eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Values of any type as brightness from 0 to 255; bytes stay as they are, of 16 unsigned bits the upper 8 count.
+    """Convert values of any dtype to 0..255; uint8 is unchanged, of uint16 the upper 8 bits are taken.
 
-    What other integers and floats mean shows in their range: floats up to 1, give or take what an interpolation
-    overshoots, are shares, then come 8 and 16 bits; beyond, or with negative values, the range itself is spread over
-    0 to 255. NaN is black.
+    For other dtypes the range decides: floats in 0..1 (with some tolerance for interpolation) are scaled by 255, values
+    up to 255 are taken as 8 bits, up to 65535 as 16 bits; larger or negative values are scaled linearly from their own
+    range. NaN becomes 0.
     """
     return _eight_bits(values, *_extrema(values))
 
@@ -83,54 +83,54 @@ def _extrema(values: NDArray[Any]) -> tuple[float, float]:
     return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
 
-def _turn(picture: Image.Image) -> Image.Transpose | None:
+def _exif_transpose(picture: Image.Image) -> Image.Transpose | None:
     try:
         return _UPRIGHT.get(picture.getexif().get(_ORIENTATION_TAG, 1))
     except (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error):
-        return None  # broken metadata beside sound pixels
+        return None  # corrupt metadata of a valid picture
 
 
 def _converted(picture: Image.Image, factor: int) -> Image.Image:
-    """A new RGB picture without tags, reduced by a whole number."""
-    span = _extrema(np.asarray(picture)) if picture.mode in _DEEP else (0.0, 0.0)
+    """A new RGB picture without tags, reduced by an integer factor."""
+    span = _extrema(np.asarray(picture)) if picture.mode in _DEEP_MODES else (0.0, 0.0)
     width, height = picture.size
     rows = max(_STRIP // max(width, 1) // factor, 1) * factor
     if rows >= height and factor == 1:
-        rgb = _plain(picture, span)
+        rgb = _convert_strip(picture, span)
         rgb.info = {}
         return rgb
     rgb = Image.new("RGB", (-(-width // factor), -(-height // factor)))
     for top in range(0, height, rows):
-        strip = _plain(picture.crop((0, top, width, min(top + rows, height))), span)
+        strip = _convert_strip(picture.crop((0, top, width, min(top + rows, height))), span)
         rgb.paste(strip.reduce(factor), (0, top // factor))
     return rgb
 
 
-def _plain(picture: Image.Image, span: tuple[float, float]) -> Image.Image:
-    """A new RGB picture; deep ones are scaled from this span of values, transparent parts lie on the ground."""
-    if picture.mode in _DEEP or picture.mode.startswith("I;"):
-        return _shallow(picture, span).convert("RGB")
+def _convert_strip(picture: Image.Image, span: tuple[float, float]) -> Image.Image:
+    """A new RGB picture; more than 8 bits are scaled from this range of values, transparent parts become white."""
+    if picture.mode in _DEEP_MODES or picture.mode.startswith("I;"):
+        return _to_eight_bits(picture, span).convert("RGB")
     if picture.mode == "LAB":
         return _from_lab(picture)
     if not picture.has_transparency_data:
         return picture.convert("RGB")
     layers = (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layers.size, GROUND), layers).convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", layers.size, BACKGROUND), layers).convert("RGB")
 
 
-def _shallow(picture: Image.Image, span: tuple[float, float]) -> Image.Image:
-    """One channel of more than 8 bits as 8; one value of it may stand for transparent."""
+def _to_eight_bits(picture: Image.Image, span: tuple[float, float]) -> Image.Image:
+    """One channel of more than 8 bits as 8 bits; a value in `info` may mean transparent."""
     values = np.asarray(picture)
     pixels = _eight_bits(values, *span)
     key = picture.info.get("transparency")
     if isinstance(key, int):
-        pixels = np.where(values == key, np.uint8(GROUND[0]), pixels)
+        pixels = np.where(values == key, np.uint8(BACKGROUND[0]), pixels)
     return Image.fromarray(pixels)
 
 
 def _from_lab(picture: Image.Image) -> Image.Image:
     converted = ImageCms.applyTransform(picture, _lab())
-    assert converted is not None  # only in place is nothing given back
+    assert converted is not None  # None is returned only by in-place conversion
     return converted
 
 

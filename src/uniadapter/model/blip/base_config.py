@@ -12,7 +12,7 @@ from transformers.activations import ACT2FN
 
 from uniadapter.checkpoints.bases import CONFIG
 from uniadapter.errors import CheckpointError
-from uniadapter.files.schema import SchemaError, checked, read_json
+from uniadapter.files.schema import SchemaError, read_json, validated
 from uniadapter.model.blip.backbone import MEAN, STD
 
 _Layers = Annotated[int, Field(ge=1, le=256)]
@@ -98,7 +98,7 @@ def read_base_config(folder: Path) -> BlipConfig:
         kind = values.get("model_type") if isinstance(values, dict) else None
         if isinstance(values, dict) and kind != "blip":
             raise CheckpointError(f"{file}: its model_type is {str(kind)[:40]!r}, not 'blip'; choose a BLIP as base")
-        read = checked(values, BaseValues, str(file))
+        read = validated(values, BaseValues, str(file))
         _check_values(read, file)
         text = {key: value for key, value in asdict(read.text_config).items() if value is not None}
         whole = {key: value for key, value in asdict(read).items() if value is not None}

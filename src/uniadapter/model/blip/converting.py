@@ -27,7 +27,7 @@ from uniadapter.checkpoints.loading import build_model, errors_about, quiet_tran
 from uniadapter.checkpoints.pth import read_pth
 from uniadapter.checkpoints.weights import check_shapes
 from uniadapter.errors import CheckpointError
-from uniadapter.files.writing import write_text, written_into
+from uniadapter.files.writing import atomic_folder, write_text
 from uniadapter.model.backbone import backbone
 from uniadapter.model.blip.backbone import MEAN, STD, BlipBackbone
 from uniadapter.model.blip.loading import TIED
@@ -170,7 +170,7 @@ def _write_base(
     folder: Path, config: BlipConfig, tensors: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase | None
 ) -> None:
     try:
-        with written_into(folder) as temporary:
+        with atomic_folder(folder) as temporary:
             save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
             if tokenizer is not None:
                 tokenizer.save_pretrained(temporary)

@@ -12,7 +12,7 @@ from transformers.activations import ACT2FN
 
 from uniadapter.checkpoints.bases import CONFIG
 from uniadapter.errors import CheckpointError
-from uniadapter.files.schema import SchemaError, checked, read_json
+from uniadapter.files.schema import SchemaError, read_json, validated
 
 _Layers = Annotated[int, Field(ge=1, le=256)]
 _Size = Annotated[int, Field(ge=1, le=1 << 16)]
@@ -84,7 +84,7 @@ def read_base_config(folder: Path) -> Blip2Config:
     """
     file = folder / CONFIG
     try:
-        read = checked(read_json(file), BaseValues, str(file))
+        read = validated(read_json(file), BaseValues, str(file))
     except SchemaError as error:
         raise CheckpointError(str(error)) from error
     except OSError as error:

@@ -12,7 +12,7 @@ from transformers.activations import ACT2FN
 
 from uniadapter.checkpoints.loader import BaseLoader
 from uniadapter.errors import CheckpointError
-from uniadapter.files.schema import SchemaError, checked, read_json
+from uniadapter.files.schema import SchemaError, read_json, validated
 
 _Layers = Annotated[int, Field(ge=1, le=256)]
 _Size = Annotated[int, Field(ge=1, le=1 << 16)]
@@ -85,8 +85,8 @@ class DualLoader(BaseLoader):
     def check_config(self, config: PreTrainedConfig, file: Path) -> None:
         """Refuse values that no model of the family can have; names the file."""
         try:
-            vision = checked(config.vision_config.to_dict(), VisionValues, f"{file}: vision_config")
-            text = checked(config.text_config.to_dict(), TextValues, f"{file}: text_config")
+            vision = validated(config.vision_config.to_dict(), VisionValues, f"{file}: vision_config")
+            text = validated(config.text_config.to_dict(), TextValues, f"{file}: text_config")
         except SchemaError as error:
             raise CheckpointError(str(error)) from error
         towers: tuple[tuple[str, TowerValues], ...] = (("vision_config", vision), ("text_config", text))
@@ -135,7 +135,7 @@ def _pictures(folder: Path) -> PictureValues:
             values = values.get("image_processor", {}) if isinstance(values, dict) else values
         else:
             values = read_json(file)
-        return checked(values, PictureValues, str(file))
+        return validated(values, PictureValues, str(file))
     except SchemaError as error:
         raise CheckpointError(str(error)) from error
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Arrays and tensors of numbers as pictures."""
+"""Conversion of numpy arrays and torch tensors to pictures."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
 def from_array(values: Any, name: str) -> Image.Image:
-    """An array or tensor as a Pillow image of 8 bits a channel.
+    """An array or tensor as a Pillow image with 8 bits per channel.
 
     Args:
-        values: [H, W], or with 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA) channels, which stand last or first;
-            where both could be, as numpy has them last and torch first. What the values mean is as for files:
-            `uniadapter.data.media.rgb.eight_bits` says it.
+        values: [H, W], [H, W, C] or [C, H, W] with C = 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA); if both are
+            possible, channels are last for numpy and first for torch. `rgb.eight_bits` gives the ranges of values.
         name: for errors.
 
     Raises:
-        ValueError: another shape, or values outside these ranges.
+        ValueError: another shape, or values outside the ranges.
     """
     if isinstance(values, Tensor) and (values.is_meta or values.layout != torch.strided):
         raise ValueError(f"{name} is a tensor without values of its own ({values.device}, {values.layout})")
@@ -49,7 +48,7 @@ def _channels_last(array: NDArray[Any], first: bool, name: str) -> NDArray[Any]:
         return array[..., None]
     if array.ndim != 3:
         raise ValueError(f"{name} is an array {list(array.shape)}: a picture is [H, W], [H, W, C] or [C, H, W]")
-    # Two channels last: an image that is two pixels wide is the likelier reading only where nothing else fits.
+    # Two channels are tried last, since an axis of length two is more likely a side.
     for counts in ((1, 3, 4), (2,)):
         for axis in (0, 2) if first else (2, 0):
             if array.shape[axis] in counts:
@@ -58,17 +57,17 @@ def _channels_last(array: NDArray[Any], first: bool, name: str) -> NDArray[Any]:
 
 
 def _to_bytes(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    """Values of any kind as uint8."""
+    """Values of any dtype as uint8."""
     kind = array.dtype.kind
     if kind not in "biuf":
         raise ValueError(f"{name} is an array of {array.dtype}: a picture's values are whole numbers or floats")
     if kind == "f" and not np.isfinite(array).all():
         raise ValueError(f"{name} has values that are NaN or infinite")
     low, high = float(array.min()), float(array.max())
-    # One channel may be anything, a depth say, and its range is spread as a file's is; colours have a known range.
+    # One channel may be anything, a depth map for example, and is scaled by its range; colours have known ranges.
     if array.shape[2] > 1 and (low < -OVERSHOOT or high > 65535):
         raise ValueError(
             f"{name} has values from {low:.5g} to {high:.5g}: colours must be 0..1, 0..255 or 0..65535; "
-            "pixels that are normalised already go to encode_visual"
+            "pass normalised pixels to encode_visual"
         )
     return eight_bits(array)

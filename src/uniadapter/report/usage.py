@@ -1,4 +1,4 @@
-"""The page's lines that use what was trained: for Python from the adapter's own card, and for the command line."""
+"""The page's section on how to use the trained weights, in Python and on the command line."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from html import escape
 from pathlib import Path
 
 ADAPTER, MODEL, CARD = "adapter", "model", "README.md"
-_HERE = "path/to/this/folder"  # in a card's lines
+_HERE = "path/to/this/folder"  # placeholder in the model card
 _PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 
 def using_section(folder: Path, task: str, base: str) -> str:
-    """How to go on with what the run saved; "" where it saved nothing.
+    """The section for a run's saved weights, as HTML; "" if it saved none.
 
     Args:
         folder: of the run.
         task: "retrieval", "vqa" or "caption".
-        base: of the run.
+        base: `model.base` of the run.
     """
     adapter, model = folder / ADAPTER, folder / MODEL
     saved = adapter if adapter.is_dir() else model if model.is_dir() else None
@@ -34,7 +34,7 @@ def using_section(folder: Path, task: str, base: str) -> str:
 
 
 def _from_card(adapter: Path) -> str:
-    """The Python lines of the adapter folder's card, with the folder in them."""
+    """The Python example in the adapter's model card, with the folder's path inserted."""
     try:
         found = _PYTHON.search((adapter / CARD).read_text(encoding="utf-8"))
     except (OSError, ValueError):

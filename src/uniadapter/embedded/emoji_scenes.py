@@ -1,4 +1,4 @@
-"""The scenes that ship, rendered from their specifications: one atlas of sprites and a line of JSON a scene."""
+"""The embedded picture dataset: scenes of emoji, rendered from an atlas of sprites and one JSON line per scene."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from uniadapter.embedded.folders import fingerprint, prepare_folder
+from uniadapter.embedded.cached_folders import fingerprint, prepare_folder
 from uniadapter.embedded.questions import question_rows, read_kinds, scene_questions
 from uniadapter.files.assets import asset
 
-SIZE = 96
+SIZE = 96  # side of a scene in pixels
 SPLITS = ("train", "val", "test", "test_novel")
-RENDERER = "3"  # part of the stamp: raise it when rendering or questions change
+RENDERER = "3"  # part of the fingerprint: raise it when rendering or questions change
 
 
 def read_specifications(split: str, folder: Path | None = None) -> list[dict[str, Any]]:
@@ -25,7 +25,7 @@ def read_specifications(split: str, folder: Path | None = None) -> list[dict[str
 
 
 class Atlas:
-    """Sprites by hexcode, as premultiplied pictures."""
+    """The emoji sprites by hexcode, with premultiplied alpha."""
 
     def __init__(self, folder: Path) -> None:
         """Read ``sprites.webp`` and ``sprites.json`` of ``folder``."""
@@ -60,7 +60,7 @@ def gradient(first: str, second: str, angle: float) -> np.ndarray:
 
 
 def render(scene: dict[str, Any], atlas: Atlas) -> Image.Image:
-    """The picture of one scene, 96 × 96."""
+    """Render one scene, 96 × 96 pixels."""
     canvas = gradient(*scene["background"])
     for hexcode, x, y, size in scene["objects"]:
         sprite = atlas.sprite(hexcode, size).astype(np.float64)
@@ -72,7 +72,7 @@ def render(scene: dict[str, Any], atlas: Atlas) -> Image.Image:
 
 
 def _write_split(split: str, source: Path, target: Path, atlas: Atlas) -> None:
-    """Pictures of one split, its captions in the Karpathy layout, and its questions."""
+    """Write the pictures, captions and questions of one split."""
     pictures = target / "images" / split
     pictures.mkdir(parents=True)
     rows: list[dict[str, Any]] = []
@@ -91,10 +91,10 @@ def _write_split(split: str, source: Path, target: Path, atlas: Atlas) -> None:
 
 
 def prepare_scenes(root: Path) -> Path:
-    """Render the embedded scenes into ``root/scenes`` unless they are there; returns that folder.
+    """Render the embedded scenes into ``root/scenes`` unless it is up to date; returns that folder.
 
-    Written: ``train.json``, ``val.json``, ``test.json``, ``test_novel.json``, the same with ``vqa_`` before it, and
-    ``images/``.
+    Files: ``train.json``, ``val.json``, ``test.json``, ``test_novel.json`` (captions), the same with the prefix
+    ``vqa_`` (questions), and ``images/``.
     """
     source = asset("scenes")
 

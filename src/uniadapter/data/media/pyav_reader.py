@@ -1,6 +1,6 @@
-"""A video file by PyAV: its packets, its decoder, its frames as pictures. The only file that knows PyAV's ways.
+"""Reading of video files by PyAV: packets, decoder, and conversion of frames to pictures.
 
-Everything is bounded: time, packets, pixels of a frame, bytes held, threads.
+Time, packets, pixels per frame, memory and threads are limited.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from uniadapter.data.media.display_matrix import display_matrix, upright
+from uniadapter.data.media.frame_times import PacketInfo
 from uniadapter.data.media.limits import (
-    MOST_CLIP_PIXELS,
-    MOST_FRAME_PIXELS,
+    MAX_CLIP_PIXELS,
+    MAX_FRAME_PIXELS,
     PIXELS_SETTING,
     allowed_pixels,
     check_pixels,
 )
-from uniadapter.data.media.timeline import Entry
 
-# Of the decoding thread: on a busy machine the same videos can be read as on an idle one.
+# CPU time of the decoding thread, so that a busy machine can read the same videos as an idle one.
 PROCESSOR_SECONDS = 20.0
 WALL_SECONDS = 60.0
-# So many packets are decoded for one clip at most; half an hour at 30 frames a second without a keyframe.
-MOST_DECODED = 54_000
-# So many are listed: nine hours at 30 frames a second.
-MOST_PACKETS = 1_000_000
-# Files up to this size are held in memory while they are decoded; larger ones are sought in.
-HELD_BYTES = 64 * 2**20
+# Decoded per clip: half an hour at 30 frames per second without a keyframe.
+MAX_DECODED_PACKETS = 54_000
+# Read per file: nine hours at 30 frames per second.
+MAX_PACKETS = 1_000_000
+# Files up to this size are kept in memory while they are decoded; in larger ones we seek.
+MAX_HELD_BYTES = 64 * 2**20
 
-# Demuxers of containers and raw streams. Left out are those that open other files or addresses (playlists).
+# Allowed demuxers: containers and raw streams, but none that open other files or URLs (playlists).
 _FORMATS = (
     "mov,mp4,matroska,webm,avi,flv,asf,mpeg,mpegts,mpegvideo,m4v,h264,hevc,av1,obu,ivf,ogg,gif,apng,rm,nut,mxf,wtv,dv,"
     "vc1,h263,h261,yuv4mpegpipe,swf,wav,mp3,aac,flac,ac3,eac3,aiff,caf,amr,au"
@@ -49,18 +49,17 @@ _OPTIONS = {
     "probesize": str(5 * 2**20),
     "analyzeduration": "2000000",  # microseconds
 }
-# Codecs that can be trusted to decode alike from any packet that is marked as a keyframe; the others start at 0.
+# Codecs that decode correctly from any packet marked as a keyframe; others are decoded from the beginning.
 RANDOM_ACCESS = frozenset(
     {
         "h264", "hevc", "av1", "libdav1d", "vp8", "libvpx", "vp9", "libvpx-vp9", "mpeg1video", "mpeg2video", "mpeg4",
         "msmpeg4", "msmpeg4v2", "wmv1", "wmv2", "flv", "h263", "mjpeg", "prores", "theora",
     }
 )  # fmt: skip
-# Codecs in which no frame is made from one that is marked as nobody's reference. Not HEVC: its marks hold only
-# within one temporal layer.
+# Codecs whose non-reference frames can be skipped. Not HEVC, where the mark holds only within one temporal layer.
 SKIPPABLE = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4"})
 _DEMUX_ERRORS = 16
-# Whatever PyAV was seen or is documented to raise on broken files.
+# Exceptions that PyAV raises on corrupt files, observed or documented.
 BROKEN = (
     av.FFmpegError, OSError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, MemoryError,
     AttributeError, RuntimeError,
@@ -68,12 +67,12 @@ BROKEN = (
 
 
 class DecodingError(Exception):
-    """A file that no frame can be had from.
+    """A file from which no frame can be decoded.
 
     Args:
-        reason: why, for the sentence "video X REASON".
-        kind: as of a `DataError`.
-        remedy: what to do, for the end of the sentence.
+        reason: why, to follow "video X".
+        kind: of the `DataError`.
+        remedy: what to do.
     """
 
     def __init__(self, reason: str, kind: str, remedy: str = "replace it") -> None:
@@ -82,26 +81,26 @@ class DecodingError(Exception):
 
 
 class Deadline:
-    """The time that one clip may take; create it in the thread that decodes."""
+    """Time limit of one clip, by CPU and wall time; create it in the decoding thread."""
 
     def __init__(self) -> None:
         self._processor = time.thread_time() + PROCESSOR_SECONDS
         self._wall = time.monotonic() + WALL_SECONDS
 
     def check(self) -> None:
-        """Raise `DecodingError` when it has passed."""
+        """Raise `DecodingError` if the limit is exceeded."""
         if time.thread_time() > self._processor:
-            raise too_long(f"{PROCESSOR_SECONDS:g} s")
+            raise too_long_error(f"{PROCESSOR_SECONDS:g} s")
         if time.monotonic() > self._wall:
-            raise too_long(f"{WALL_SECONDS:g} s")
+            raise too_long_error(f"{WALL_SECONDS:g} s")
 
     @property
-    def left(self) -> float:
-        """Seconds left, by the clock on the wall."""
+    def seconds_left(self) -> float:
+        """Wall time left, in seconds."""
         return max(self._wall - time.monotonic(), 0.01)
 
 
-def too_long(limit: str) -> DecodingError:
+def too_long_error(limit: str) -> DecodingError:
     """The error for a video that exceeds a limit."""
     remedy = "encode it smaller or with more keyframes"
     return DecodingError(f"takes more than {limit} to decode", "too long to decode", remedy)
@@ -114,27 +113,27 @@ class Reader:
         path: the file.
 
     Attributes:
-        large: the file is too large to be held.
-        deadline: when this must be done.
+        is_large: the file is too large to keep its packets in memory.
+        deadline: time limit.
     """
 
     def __init__(self, path: Path) -> None:
-        self.large = path.stat().st_size > HELD_BYTES
+        self.is_large = path.stat().st_size > MAX_HELD_BYTES
         self.deadline = Deadline()
         self._path, self._held, self._fed = path, list[av.Packet](), 0
         self._open()
 
     @property
-    def second(self) -> float:
-        """Ticks of a second."""
+    def ticks_per_second(self) -> float:
+        """Timestamp ticks per second."""
         return float(1 / (self._stream.time_base or Fraction(1, 1000)))
 
     @property
-    def claimed(self) -> int | None:
-        """Ticks that the header says the stream is long; None if it doesn't say."""
+    def header_duration(self) -> int | None:
+        """Duration of the stream in ticks, according to the header; None if it has none."""
         if self._stream.duration:
             return int(self._stream.duration)
-        return int(self._container.duration / 1e6 * self.second) if self._container.duration else None
+        return int(self._container.duration / 1e6 * self.ticks_per_second) if self._container.duration else None
 
     @property
     def codec(self) -> str:
@@ -142,7 +141,7 @@ class Reader:
         return str(self._decoder.name)
 
     def packets(self) -> Iterator[av.Packet]:
-        """All packets from the beginning; a file that is not held is opened anew."""
+        """All packets from the beginning; a large file is opened again."""
         if self._held:
             yield from self._held
             return
@@ -150,14 +149,14 @@ class Reader:
             self.close()
             self._open()
         held: list[av.Packet] = []
-        for packet in self.here():
-            if not self.large:
+        for packet in self.remaining_packets():
+            if not self.is_large:
                 held.append(packet)
             yield packet
         self._held = held
 
-    def here(self) -> Iterator[av.Packet]:
-        """The packets from where the container stands; damage is stepped over."""
+    def remaining_packets(self) -> Iterator[av.Packet]:
+        """The packets from the current position; corrupt ones are skipped."""
         self._fresh = False
         count = 0
         for _ in range(_DEMUX_ERRORS):
@@ -165,39 +164,39 @@ class Reader:
                 for packet in self._container.demux(self._stream):
                     self.deadline.check()
                     count += 1
-                    if count > MOST_PACKETS:
-                        raise too_long(f"{MOST_PACKETS} packets")
+                    if count > MAX_PACKETS:
+                        raise too_long_error(f"{MAX_PACKETS} packets")
                     if packet.size:  # the last is empty
                         yield packet
                 return
             except av.ExitError:
-                raise too_long(f"{WALL_SECONDS:g} s") from None
+                raise too_long_error(f"{WALL_SECONDS:g} s") from None
             except EOFError:
                 return
             except av.FFmpegError:
                 continue
 
     def seek(self, ticks: int) -> None:
-        """Go to the last keyframe at or before a time, as far as the container knows."""
+        """Seek to the last keyframe at or before a time, according to the container's index."""
         self._fresh = False
         self._container.seek(ticks, stream=self._stream, backward=True)
-        self.restart()
+        self.flush()
 
-    def restart(self) -> None:
-        """Forget the frames before: what comes next starts at a keyframe."""
+    def flush(self) -> None:
+        """Reset the decoder; the next packet must be a keyframe."""
         self._decoder.flush_buffers()
 
     def decode(self, packet: av.Packet | None, in_full: bool = True) -> list[av.VideoFrame]:
-        """The frames that a packet completes, None at the end; broken ones are left out.
+        """The frames that become available with a packet; corrupt ones are skipped.
 
         Args:
-            packet: the next packet, or None.
-            in_full: else frames that no other is made from may be left out.
+            packet: the next packet; None flushes the decoder.
+            in_full: false allows to skip frames that are not references of others.
         """
         self.deadline.check()
         self._fed += 1
-        if self._fed > MOST_DECODED:
-            raise too_long(f"{MOST_DECODED} packets")
+        if self._fed > MAX_DECODED_PACKETS:
+            raise too_long_error(f"{MAX_DECODED_PACKETS} packets")
         if self.codec in SKIPPABLE:
             self._decoder.skip_frame = "DEFAULT" if in_full else "NONREF"
         try:
@@ -205,11 +204,11 @@ class Reader:
         except (av.FFmpegError, EOFError):
             return []
 
-    def fruitless(self) -> DecodingError:
-        """The error for a stream of which nothing could be decoded."""
+    def nothing_decoded_error(self) -> DecodingError:
+        """The error for a stream without a decodable frame."""
         if self._decoder.width:
             return DecodingError("has no frame that can be decoded", "corrupt video")
-        most = allowed_pixels(MOST_FRAME_PIXELS)  # libav forgets a size above it
+        most = allowed_pixels(MAX_FRAME_PIXELS)  # libav reports no size above it
         reason = f"has no frame that can be decoded, or frames of more than {most} pixels"
         return DecodingError(reason, "corrupt video", f"replace it, save it smaller, or set {PIXELS_SETTING}")
 
@@ -218,41 +217,41 @@ class Reader:
         self._container.close()
 
     def _open(self) -> None:
-        left, most = self.deadline.left, str(allowed_pixels(MOST_FRAME_PIXELS))
+        left, most = self.deadline.seconds_left, str(allowed_pixels(MAX_FRAME_PIXELS))
         try:
-            # The prefix keeps a name with a colon from being read as a protocol.
+            # With the prefix, a colon in the name is not read as a protocol.
             self._container = av.open(
                 f"file:{self._path.absolute()}", "r", options={**_OPTIONS, "max_pixels": most},
                 metadata_errors="replace", timeout=(left, left),
             )  # fmt: skip
         except av.ExitError:
-            raise too_long(f"{WALL_SECONDS:g} s") from None
+            raise too_long_error(f"{WALL_SECONDS:g} s") from None
         try:
             self._stream = _video_stream(self._container)
         except BaseException:
             self._container.close()
             raise
         self._decoder = self._stream.codec_context
-        check_pixels(self._decoder.width, self._decoder.height, MOST_FRAME_PIXELS)
-        self._decoder.thread_count, self._decoder.thread_type = 1, "NONE"  # the loader has workers
+        check_pixels(self._decoder.width, self._decoder.height, MAX_FRAME_PIXELS)
+        self._decoder.thread_count, self._decoder.thread_type = 1, "NONE"  # the DataLoader has workers
         self._decoder.options = {"max_pixels": most}
         self._fresh = True
 
 
-class Developer:
-    """From decoded frames to pictures.
+class FrameConverter:
+    """Converts decoded frames to pictures.
 
     Args:
-        at_least: as of `decode_clip`.
-        count: frames of the clip.
+        min_side: as in `decode_clip`.
+        count: frames of the clip, which share the limit on pixels.
     """
 
-    def __init__(self, at_least: int, count: int = 1) -> None:
-        self._at_least, self._most, self._reformatter = at_least, MOST_CLIP_PIXELS // count, VideoReformatter()
+    def __init__(self, min_side: int, count: int = 1) -> None:
+        self._at_least, self._most, self._reformatter = min_side, MAX_CLIP_PIXELS // count, VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> Image.Image | None:
         """Upright RGB, transparent parts white; None if the pixels cannot be converted."""
-        width, height = shrunk(frame.width, frame.height, self._at_least, self._most)
+        width, height = reduced_size(frame.width, frame.height, self._at_least, self._most)
         see_through = any(component.is_alpha for component in frame.format.components)
         try:
             converted = self._reformatter.reformat(
@@ -265,32 +264,36 @@ class Developer:
             return None
 
 
-def shrunk(width: int, height: int, at_least: int, most: int = MOST_CLIP_PIXELS) -> tuple[int, int]:
-    """The smallest size of this shape with both sides at least so long; never larger than it is.
+def reduced_size(width: int, height: int, min_side: int, most: int = MAX_CLIP_PIXELS) -> tuple[int, int]:
+    """The size to which a frame is scaled down, with the same aspect ratio; never larger than the frame.
 
-    With `at_least` 0, the largest of at most so many pixels.
+    Args:
+        width: in pixels.
+        height: in pixels.
+        min_side: of the result; if 0, the largest size of at most `most` pixels is taken.
+        most: pixels.
     """
-    scale = at_least / max(min(width, height), 1) if at_least else math.sqrt(most / max(width * height, 1))
+    scale = min_side / max(min(width, height), 1) if min_side else math.sqrt(most / max(width * height, 1))
     return (width, height) if scale >= 1 else (max(round(width * scale), 1), max(round(height * scale), 1))
 
 
 def on_white(picture: Image.Image) -> Image.Image:
-    """A transparent picture as RGB on white."""
+    """A transparent picture composed on white, as RGB."""
     layers = picture.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", layers.size, (255, 255, 255, 255)), layers).convert("RGB")
 
 
-def entry(packet: av.Packet) -> Entry:
-    """What the timeline wants to know of a packet."""
-    return Entry(packet.pts, packet.duration or 0, bool(packet.is_keyframe), not packet.is_discard)
+def packet_info(packet: av.Packet) -> PacketInfo:
+    """A packet's timestamp, duration and flags."""
+    return PacketInfo(packet.pts, packet.duration or 0, bool(packet.is_keyframe), not packet.is_discard)
 
 
 def _video_stream(container: InputContainer) -> VideoStream:
-    """The first video stream that is no cover picture and has a decoder."""
+    """The first video stream with a decoder that is not a cover picture."""
     videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not videos:
         raise DecodingError("has no video stream", "no video stream")
     decodable = [stream for stream in videos if stream.codec_context is not None]
     if not decodable:
-        raise DecodingError("is encoded in a way that PyAV has no decoder for", "corrupt video")
+        raise DecodingError("has a codec that PyAV cannot decode", "corrupt video")
     return decodable[0]

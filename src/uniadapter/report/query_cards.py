@@ -1,4 +1,4 @@
-"""Queries with their best pictures before and after, as cards of the page."""
+"""HTML cards of queries with their top results before and after training."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from uniadapter.report.pictures import Picture, Thumbnails, name_of
+from uniadapter.report.thumbnails import Picture, Thumbnails, name_of
 
 TOP = 5
 
 
 @dataclass
 class RankedItem:
-    """A picture in a ranking.
+    """A picture or clip in a ranking.
 
     Args:
-        image: a file, or the bytes of one; of a clip a strip of frames is shown.
+        image: a file, or its bytes; a clip is shown as a strip of frames.
         score: shown below the picture; None shows none.
-        correct: it belongs to the query.
-        frame_weights: of a video's frames, in order, drawn as bars; [] draws none.
-        words: what people said of it, for those who do not see it; its file's name if "".
+        correct: whether it belongs to the query.
+        frame_weights: of a video's frames, in order, shown as bars; [] shows none.
+        caption: alternative text; the file's name if "".
     """
 
     image: Picture
     score: float | None = None
     correct: bool = False
     frame_weights: Sequence[float] = ()
-    words: str = ""
+    caption: str = ""
 
 
 @dataclass
 class QueryExample:
-    """A query, and what was found for it.
+    """A text query and its results.
 
     Args:
         query: the text.
-        before: best pictures before training, best first; [] leaves the line out.
+        before: top results before training, best first; [] omits them.
         after: the same after training.
-        rank_before: of the right picture, from 1; None if it is not known.
+        rank_before: rank of the correct picture, from 1; None if unknown.
         rank_after: the same after training.
-        right: the right picture; if None it is taken from `before` or `after`, where it is among them.
-        chosen: why it is shown, where it was chosen by its result; "" otherwise.
+        right: the correct picture; if None it is taken from `before` or `after`, if it is there.
+        reason: why it was selected, if by its result; "" otherwise.
     """
 
     query: str
@@ -50,17 +50,17 @@ class QueryExample:
     rank_before: int | None = None
     rank_after: int | None = None
     right: Picture | None = None
-    chosen: str = ""
+    reason: str = ""
 
     def target(self) -> Picture | None:
-        """The right picture, if it is known."""
+        """The correct picture, if it is known."""
         if self.right is not None:
             return self.right
         return next((item.image for item in (*self.after, *self.before) if item.correct), None)
 
 
-def tally(examples: Sequence[QueryExample], noun: str = "picture") -> str:
-    """How many right pictures moved up, stayed and moved down; "" where only one side is known."""
+def rank_changes(examples: Sequence[QueryExample], noun: str = "picture") -> str:
+    """A sentence on how many correct pictures moved up, stayed and moved down; "" if ranks are unknown."""
     pairs = [(e.rank_before, e.rank_after) for e in examples if e.rank_before and e.rank_after]
     if not pairs:
         return ""
@@ -87,20 +87,20 @@ def _card(example: QueryExample, labels: tuple[str, str], thumbnails: Thumbnails
     )
     return (
         f'<article class="query"><header>{picture}<h3>{escape(example.query)}</h3>{_ranks(example)}'
-        f"{chosen_label(example.chosen)}</header>{lines}</article>"
+        f"{reason_label(example.reason)}</header>{lines}</article>"
     )
 
 
 def target_picture(picture: Picture, words: str, thumbnails: Thumbnails) -> str:
-    """What a card is about: a small picture, or of a clip a strip of frames."""
+    """The `<img>` of a card's subject: a thumbnail, or a strip of frames of a clip."""
     moves = thumbnails.moves(picture)
     source = thumbnails.strip(picture) if moves else thumbnails.source(picture)
     kind = "target strip" if moves else "target"
     return f'<img class="{kind}" src="{source}" alt="{escape(words)}">' if source else ""
 
 
-def chosen_label(words: str) -> str:
-    """Why a card is among the first; "" where it was not chosen."""
+def reason_label(words: str) -> str:
+    """The label with the reason for a card's selection; "" if there is none."""
     return f'<p class="chosen">{escape(words)}</p>' if words else ""
 
 
@@ -126,7 +126,7 @@ def _line(label: str, items: Sequence[RankedItem], rank: int | None, thumbnails:
 
 
 def _tile(item: RankedItem, place: int, thumbnails: Thumbnails) -> str:
-    name = item.words or name_of(item.image)
+    name = item.caption or name_of(item.image)
     spoken = f"place {place}{', the right one' if item.correct else ''}{': ' + name if name else ''}"
     moves = thumbnails.moves(item.image)
     source = thumbnails.strip(item.image, len(item.frame_weights)) if moves else thumbnails.source(item.image)

@@ -1,4 +1,4 @@
-"""How the questions about the embedded scenes and clips are worded."""
+"""Templates of the questions about the embedded scenes and clips."""
 
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 COUNT = ("how many emoji are there?", "how many things does the picture show?", "what is the number of emoji?")

@@ -1,4 +1,4 @@
-"""How a split comes about: visuals looked for once, texts cleaned, faults counted, broken files left out."""
+"""Builds a split from records: finds each visual once, cleans texts, counts errors, drops undecodable files."""
 
 from __future__ import annotations
 
@@ -13,49 +13,56 @@ from typing import TypeVar
 from uniadapter.config import DataConfig
 from uniadapter.data.layouts.msrvtt import training_split
 from uniadapter.data.layouts.pairs import has_suffix
-from uniadapter.data.media.files import find_visual, missing_visual, resolve_visual, shown_path
-from uniadapter.data.media.images import Source
-from uniadapter.data.media.kinds import is_video
-from uniadapter.data.media.records import DataError, ErrorPolicy, Record, expanded, half_a_character, is_whole
+from uniadapter.data.layouts.records import (
+    DataError,
+    ErrorPolicy,
+    Record,
+    expand_home,
+    is_valid_unicode,
+    lone_surrogate_error,
+)
+from uniadapter.data.media.file_kinds import is_video
+from uniadapter.data.media.images import VisualSource
+from uniadapter.data.media.paths import find_visual, missing_visual, printable_path, resolve_visual
 from uniadapter.data.media.video import load_frames
 from uniadapter.data.splits import RetrievalSplit
 
 logger = logging.getLogger(__name__)
 
 Split = TypeVar("Split", bound=RetrievalSplit)
-_NAMED = 20  # visuals that were left out, in the log; metrics.json has them all
-Clean = Callable[[str, int], str]  # text and largest number of words to text
+_MAX_LISTED = 20  # dropped visuals that the log names; metrics.json has all of them
+CleanText = Callable[[str, int], str]  # (text, maximum number of words) to text
 
 
 class SplitBuilder:
-    """Collects records into a split: one entry for each distinct visual and for each usable text.
+    """Adds records to a split: one entry per distinct visual and one per usable text.
 
     Args:
-        split: what is filled.
-        problems: what becomes of records that cannot be used.
-        clean: what is done to texts.
-        max_words: longer texts are cut, and counted.
-        noun: of a text, for messages.
+        split: the split to fill.
+        policy: handles records that cannot be used.
+        clean: cleans a text.
+        max_words: longer texts are truncated and counted.
+        noun: what a text is called in messages: "caption" or "question".
     """
 
-    def __init__(self, split: RetrievalSplit, problems: ErrorPolicy, clean: Clean, max_words: int, noun: str) -> None:
+    def __init__(self, split: RetrievalSplit, policy: ErrorPolicy, clean: CleanText, max_words: int, noun: str) -> None:
         self.split, self._clean, self._noun = split, clean, noun
-        self._problems = problems
+        self._problems = policy
         self._max_words = max_words
         self._cut = 0
         self._nouns: set[str] = set()
         self._index: dict[object, int] = {}
         self._owner: dict[str | int, object] = {}
-        self._found: dict[Path, Path | None] = {}  # path asked for to path found
-        self._asked: dict[Path, Path] = {}  # path found to path asked for
+        self._found: dict[Path, Path | None] = {}  # path in the annotations to path on disk
+        self._asked: dict[Path, Path] = {}  # the inverse
 
     def add_file(self, record: Record, root: Path) -> None:
-        """Add a caption of a visual in a file or folder, which is looked for at its first record."""
+        """Add a caption of a visual in a file or folder; the file is searched for once per visual."""
         try:
             asked = resolve_visual(root, record.visual, record.origin, record.noun)
             if asked not in self._found:
                 self._found[asked] = None
-                self._found[asked] = self._place(asked, root, record)
+                self._found[asked] = self._locate(asked, root, record)
         except DataError as error:
             self._problems.report(error)
             self.split.lost[record.visual] = error.kind
@@ -67,28 +74,38 @@ class SplitBuilder:
         else:
             self.split.lost_texts += 1
 
-    def _place(self, asked: Path, root: Path, record: Record) -> Path:
+    def _locate(self, asked: Path, root: Path, record: Record) -> Path:
         found = find_visual(asked, record.noun) if asked != root else None
-        for name in _otherwise(record) if found is None and asked != root else ():
+        for name in _alternative_paths(record) if found is None and asked != root else ():
             found = find_visual(resolve_visual(root, name, record.origin, record.noun), record.noun)
             if found is not None:
                 break
         if found is None and record.others:
-            message = f"{record.origin}: {record.noun} {asked} does not exist, nor {record.others[0]} and the like"
-            raise DataError(f"{message}: set data.root to the folder that they are in", f"missing {record.noun}")
+            message = f"{record.origin}: {record.noun} {asked} does not exist, nor {record.others[0]} and similar paths"
+            raise DataError(f"{message}: set data.root to the folder with the files", f"missing {record.noun}")
         if found is None:
             raise missing_visual(record.origin, asked, record.noun)
         other = self._asked.setdefault(found, asked)
         if other != asked:
-            message = f"{record.origin}: {found} would stand for both {other} and {asked}: add the file that is missing"
+            message = f"{record.origin}: {found} would be used for both {other} and {asked}: add the missing file"
             raise DataError(message, "file of two videos")
         self._nouns.add("video" if is_video(found) else record.noun)
         return found
 
-    def add(self, key: object, source: Source, visual_id: str | int, caption: str, origin: str) -> None:
-        """Add a caption of the visual that `key` stands for."""
-        if not is_whole(caption) or not is_whole(str(visual_id)):
-            self._problems.report(half_a_character(origin, self._noun if is_whole(str(visual_id)) else "id"))
+    def add(self, key: object, source: VisualSource, visual_id: str | int, caption: str, origin: str) -> None:
+        """Add a caption of a visual.
+
+        Args:
+            key: identifies the visual among those of the split.
+            source: where to read it.
+            visual_id: the file's id of it.
+            caption: the text, not cleaned.
+            origin: the record, for errors.
+        """
+        if not is_valid_unicode(caption) or not is_valid_unicode(str(visual_id)):
+            self._problems.report(
+                lone_surrogate_error(origin, self._noun if is_valid_unicode(str(visual_id)) else "id")
+            )
             return
         words = self._clean(caption, sys.maxsize).split()
         if not words:
@@ -100,7 +117,7 @@ class SplitBuilder:
         if self._owner.setdefault(visual_id, key) != key:
             message = (
                 f"{origin}: id {visual_id!r} already names {self._owner[visual_id]}, not {key}: "
-                "give each visual an id of its own"
+                "give each visual a unique id"
             )
             self._problems.report(DataError(message, "id of two visuals"))
             return
@@ -115,7 +132,7 @@ class SplitBuilder:
         self.split.text_visual.append(self._index[key])
 
     def describe(self, file_name: str = "") -> None:
-        """Say in the split, when all records are in, what it consists of."""
+        """Set the split's noun and notes, after the last record."""
         split, listed = self.split, self._problems.listed
         if self._nouns:
             split.noun = f"{self._nouns.pop()}s" if len(self._nouns) == 1 else "visuals"
@@ -127,24 +144,24 @@ class SplitBuilder:
         split.notes += [f"{count} {what}" for what, count in self._problems.changed.items() if count]
         repeated = len(split.texts) - len(set(zip(split.text_visual, split.texts, strict=True)))
         if repeated:
-            split.notes.append(f"{repeated} {self._noun}s stand there twice for the same {split.noun[:-1]}")
+            split.notes.append(f"{repeated} repeated {self._noun}s of the same {split.noun[:-1]}")
         if self._cut:
             split.notes.append(f"{self._cut} {self._noun}s cut to {self._max_words} words")
 
 
 def data_root(path: str | Path, config: DataConfig) -> Path:
-    """The folder that relative paths of pictures and videos start from; `~` is the home folder."""
+    """The folder to which paths of pictures and videos are relative, `~` expanded."""
     if config.root:
-        return expanded(config.root)
-    return expanded(path) if os.path.isdir(expanded(path)) else expanded(path).parent
+        return expand_home(config.root)
+    return expand_home(path) if os.path.isdir(expand_home(path)) else expand_home(path).parent
 
 
-def _otherwise(record: Record) -> Iterator[str]:
-    """Further paths at which a record's visual may be, likeliest first."""
+def _alternative_paths(record: Record) -> Iterator[str]:
+    """Alternative paths of a record's visual, likeliest first."""
     names = (record.visual, *record.others)
     yield from record.others
     for name in names:
-        if "\\" in name:  # of a file that was written on Windows
+        if "\\" in name:  # written on Windows
             yield name.replace("\\", "/")
         if name != name.strip():
             yield name.strip()
@@ -152,47 +169,58 @@ def _otherwise(record: Record) -> Iterator[str]:
         yield from (name + suffix for name in names for suffix in (".jpg", ".png", ".jpeg", ".webp"))
 
 
-def finish_split(split: Split, problems: ErrorPolicy, where: str, check: bool, workers: int) -> Split:
-    """Leave out visuals that do not decode, if `check` says so, and say what there is.
+def finish_split(split: Split, policy: ErrorPolicy, where: str, check: bool, workers: int) -> Split:
+    """Drop visuals that cannot be decoded, if `check` is set, and log a summary.
+
+    Args:
+        split: after `SplitBuilder.describe`.
+        policy: handles visuals that cannot be decoded.
+        where: the file, for errors.
+        check: whether to decode every visual (of a video one frame).
+        workers: threads that decode.
 
     Raises:
-        DataError: nothing usable is left.
+        DataError: no usable sample is left.
     """
     if check:
-        broken, texts = _broken(split, problems, workers), len(split.texts)
+        broken, texts = _undecodable(split, policy, workers), len(split.texts)
         split.lost |= {str(split.visuals[index]): kind for index, kind in broken.items()}
         split.drop_visuals(set(broken))
         split.lost_texts += texts - len(split.texts)
     if not split.texts:
         left_out = f" ({split.summary()})" if split.skipped else ""
-        raise DataError(
-            f"{where}: not one usable picture or video with a caption{left_out}: check the file", "empty split"
-        )
+        raise DataError(f"{where}: no usable picture or video with a caption{left_out}: check the file", "empty split")
     logger.info("%s", split.summary())
     if split.lost:
-        names = [f"{shown_path(name)} ({kind})" for name, kind in split.lost.items()]
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        logger.warning("%s: only %s are there: left out %s%s", split.name, split.over, ", ".join(names[:_NAMED]), more)
+        names = [f"{printable_path(name)} ({kind})" for name, kind in split.lost.items()]
+        more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+        logger.warning(
+            "%s: only %s are there: left out %s%s",
+            split.name,
+            split.coverage_text,
+            ", ".join(names[:_MAX_LISTED]),
+            more,
+        )
     return split
 
 
-def _broken(split: RetrievalSplit, problems: ErrorPolicy, workers: int) -> dict[int, str]:
-    """Indices of the visuals that do not decode, with the kind of fault.
+def _undecodable(split: RetrievalSplit, policy: ErrorPolicy, workers: int) -> dict[int, str]:
+    """Indices of the visuals that cannot be decoded, with the kind of error.
 
-    Pillow and PyAV free the interpreter lock, so threads do.
+    Threads suffice, since Pillow and PyAV release the global interpreter lock.
     """
 
-    def fault(index: int) -> DataError | None:
+    def decode(index: int) -> DataError | None:
         try:
-            load_frames(split.visuals[index], split.origins[index], count=1, at_least=1)
+            load_frames(split.visuals[index], split.origins[index], count=1, min_side=1)
         except DataError as error:
             return error
         return None
 
     broken = dict[int, str]()
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        for index, error in enumerate(pool.map(fault, range(len(split.visuals)))):
+        for index, error in enumerate(pool.map(decode, range(len(split.visuals)))):
             if error is not None:
                 broken[index] = error.kind
-                problems.report(error)
+                policy.report(error)
     return broken

@@ -1,8 +1,8 @@
-"""A list of videos or pictures, one a line, and one file of captions for every split, named as `data.captions`.
+"""A list of video or picture names per split, one per line, and one file with all captions (`data.captions`).
 
 MSVD        train_list_msvd.txt            raw-captions.pkl, or AllVideoDescriptions.txt
 Flickr8k    Flickr_8k.trainImages.txt      Flickr8k.token.txt
-one's own   names, one a line              an object of name to captions as JSON
+your own    names, one per line            a JSON object of name to captions
 
 A caption is a text or a list of words.
 """
@@ -13,35 +13,35 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from uniadapter.data.layouts.fields import is_known, is_media
-from uniadapter.data.layouts.opening import BROKEN, open_bytes, open_text, reason
+from uniadapter.data.layouts.annotation_file import AnnotationFile, ReadRequest, read_json
+from uniadapter.data.layouts.field_names import is_known_field, is_media_name
+from uniadapter.data.layouts.open_files import BROKEN, error_reason, open_bytes, open_text
 from uniadapter.data.layouts.pickles import read_pickle
-from uniadapter.data.layouts.sources import Reading, Source, read_json
-from uniadapter.data.media.files import has_video_suffix, video_name
-from uniadapter.data.media.records import DataError, existing
+from uniadapter.data.layouts.records import DataError, annotation_path
+from uniadapter.data.media.paths import has_video_suffix, video_name
 
-_FOLDERS = ("images", "Images", "Flicker8k_Dataset")  # the last is spelt so in the archive
+_FOLDERS = ("images", "Images", "Flicker8k_Dataset")  # [sic], the archive's spelling
 
 
-def is_name_list(source: Source) -> bool:
-    """Whether a file is a list of names, one a line."""
+def is_name_list(source: AnnotationFile) -> bool:
+    """Whether a file is a list of names, one per line."""
     table = source.table
-    return table is not None and len(table.names) == 1 and " " not in table.line and not is_known(table.names[0])
+    return table is not None and len(table.names) == 1 and " " not in table.line and not is_known_field(table.names[0])
 
 
-def listed_rows(reading: Reading) -> Iterator[tuple[str, object]]:
-    """A row for each listed name, with all its captions; one without any is reported.
+def listed_rows(reading: ReadRequest) -> Iterator[tuple[str, object]]:
+    """Yield a row per listed name, with all its captions; names without captions are reported.
 
     Raises:
-        DataError: `data.captions` is not set, or no such file.
+        DataError: `data.captions` is not set, or the file does not exist.
     """
     if reading.captions is None:
         raise DataError(
-            f"{reading.path} is a list of names without captions: set data.captions to the file that has them, "
-            "raw-captions.pkl say",
+            f"{reading.path} is a list of names without captions: set data.captions to the file with the captions, "
+            "such as raw-captions.pkl",
             "no captions",
         )
-    captions = _captions(existing(reading.captions))
+    captions = _captions(annotation_path(reading.captions))
     listed: dict[str, str] = {}
     try:
         with open_text(reading.path) as stream:
@@ -49,16 +49,16 @@ def listed_rows(reading: Reading) -> Iterator[tuple[str, object]]:
                 if line.strip():
                     listed.setdefault(line.strip(), f"{reading.path}:{number}")
     except (UnicodeDecodeError, *BROKEN) as error:
-        raise DataError(f"{reading.path} is not text in UTF-8 ({reason(error)})", "not text") from None
-    reading.problems.listed = len(listed)
+        raise DataError(f"{reading.path} is not text in UTF-8 ({error_reason(error)})", "not text") from None
+    reading.policy.listed = len(listed)
     for name, origin in listed.items():
         found = captions.get(name, captions.get(Path(name).stem))
         if found is None:
             noun = "picture" if _is_picture(name) else "video"
             message = (
-                f"{origin}: {reading.captions} has no caption of {noun} {name[:80]}: take the two from one release"
+                f"{origin}: {reading.captions} has no caption of {noun} {name[:80]}: use two files of the same release"
             )
-            reading.problems.report(DataError(message, f"{noun} without a caption"))
+            reading.policy.report(DataError(message, f"{noun} without a caption"))
             continue
         texts = [_text(one) for one in found] if isinstance(found, (list, tuple)) else found
         if _is_picture(name):
@@ -69,7 +69,7 @@ def listed_rows(reading: Reading) -> Iterator[tuple[str, object]]:
 
 
 def _is_picture(name: str) -> bool:
-    return is_media(name) and not has_video_suffix(name)
+    return is_media_name(name) and not has_video_suffix(name)
 
 
 def _captions(file: Path) -> Mapping[str, Any]:
@@ -82,7 +82,7 @@ def _captions(file: Path) -> Mapping[str, Any]:
     else:
         content = _lines(file)
     if not isinstance(content, Mapping):
-        raise DataError(f"{file} should be an object of video to captions", "not captions")
+        raise DataError(f"{file} should be an object of video name to captions", "not captions")
     return content
 
 
@@ -95,7 +95,7 @@ def _lines(file: Path) -> dict[str, list[str]]:
                 if text and not name.startswith("#"):
                     found.setdefault(name.partition("#")[0], []).append(text)
     except (UnicodeDecodeError, *BROKEN) as error:
-        raise DataError(f"{file} is not text in UTF-8 ({reason(error)})", "not text") from None
+        raise DataError(f"{file} is not text in UTF-8 ({error_reason(error)})", "not text") from None
     return found
 
 

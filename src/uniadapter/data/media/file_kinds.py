@@ -1,4 +1,4 @@
-"""What a file is: by its content; by its suffix only where nothing else can say."""
+"""Detection of picture and video formats, by content first and by suffix if the content is unknown."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import stat
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-# Of videos, in the order in which they are tried for one that is not there under its own name.
+# Suffixes of videos, in the order in which they are tried for a missing file.
 VIDEO_SUFFIXES = (
     ".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv", ".mts", ".ts",
     ".asf", ".f4v", ".m2ts", ".vob", ".qt", ".3g2", ".divx", ".mpe", ".m1v", ".m2v", ".ogm", ".rm", ".rmvb", ".mxf",
     ".dv", ".y4m", ".ivf", ".h264", ".264", ".hevc", ".265", ".nut", ".wtv",
 )  # fmt: skip
-# Of pictures, some of which may move.
+# Suffixes of pictures, some of which may be animated.
 PICTURE_SUFFIXES = frozenset(
     {
         ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".ppm",
@@ -23,8 +23,8 @@ PICTURE_SUFFIXES = frozenset(
 
 Kind = Literal["video", "gif", "apng", "webp", "picture", "unknown"]
 
-HEAD = 4096  # bytes that say what a file is
-_STILL = ("avif", "heic", "heix", "mif1", "heim", "heis")  # pictures in MP4's clothes
+HEAD = 4096  # bytes read to detect the format
+_PICTURE_BRANDS = ("avif", "heic", "heix", "mif1", "heim", "heis")  # picture formats in an MP4 container
 _BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
 _VIDEO_STARTS = (
     b"\x1a\x45\xdf\xa3", b"FLV", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3",
@@ -32,13 +32,13 @@ _VIDEO_STARTS = (
     b"OggS", b"DKIF", b"YUV4MPEG2", b".RMF", b"\x06\x0e\x2b\x34",
 )  # fmt: skip
 _PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\x00", b"MM\x00*", b"P5", b"P6", b"\x00\x00\x00\x0cjP  ")
-_IRREGULAR = (
+_NOT_FILES = (
     (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )  # fmt: skip
-# What is met in the place of a picture, by its first bytes, and what can be done about it.
+# Files that are not pictures, by their first bytes, and the remedy.
 _CONVERT = "convert it to JPEG or PNG"
-_FOREIGN = (
+_UNREADABLE = (
     (b"\xff\x0a", "it is JPEG XL", f"pip install pillow-jxl-plugin, or {_CONVERT}"),
     (b"\x00\x00\x00\x0cJXL ", "it is JPEG XL", f"pip install pillow-jxl-plugin, or {_CONVERT}"),
     (b"%PDF", "it is a PDF", _CONVERT),
@@ -52,39 +52,39 @@ _FOREIGN = (
 
 
 def has_video_suffix(path: str | Path) -> bool:
-    """Whether a name ends as videos do."""
+    """Whether a name has the suffix of a video."""
     return _suffix(path) in VIDEO_SUFFIXES
 
 
 def has_picture_suffix(path: str | Path) -> bool:
-    """Whether a name ends as pictures do."""
+    """Whether a name has the suffix of a picture."""
     return _suffix(path) in PICTURE_SUFFIXES
 
 
 def is_video(path: str | Path) -> bool:
-    """Whether a path is a video by its suffix, or a folder; where the suffix is no help, by its content."""
+    """Whether a path is a video by its suffix or, with an unknown suffix, a folder or a video by content."""
     if has_video_suffix(path) or has_picture_suffix(path):
         return has_video_suffix(path)
-    return os.path.isdir(path) or kind_of(path) == "video"
+    return os.path.isdir(path) or file_kind(path) == "video"
 
 
-def kind_of(path: str | Path) -> Kind:
-    """By content; "gif", "apng" and "webp" may move; "unknown" also for what cannot be read."""
+def file_kind(path: str | Path) -> Kind:
+    """The kind of a file, by content; "gif", "apng" and "webp" may be animated; "unknown" if it cannot be read."""
     try:
         with open_file(path) as stream:
-            return kind_of_head(stream.read(HEAD))
+            return kind_of_bytes(stream.read(HEAD))
     except (OSError, ValueError):
         return "unknown"
 
 
-def kind_of_head(head: bytes) -> Kind:
-    """The same, by the first bytes; a WebP that stands still is a "picture"."""
+def kind_of_bytes(head: bytes) -> Kind:
+    """The kind of a file, by its first bytes; a WebP without animation is a "picture"."""
     if head[:4] == b"RIFF":
         animated = head[12:16] == b"VP8X" and len(head) > 20 and head[20] & 2
         riff: dict[bytes, Kind] = {b"AVI ": "video", b"WEBP": "webp" if animated else "picture"}
         return riff.get(head[8:12], "unknown")
     if head[4:8] in _BOXES:
-        return "picture" if _brand(head) in _STILL else "video"
+        return "picture" if _brand(head) in _PICTURE_BRANDS else "video"
     if head[:4] == b"GIF8":
         return "gif"
     if head.startswith(b"\x89PNG") and b"acTL" in head.split(b"IDAT")[0]:
@@ -94,32 +94,32 @@ def kind_of_head(head: bytes) -> Kind:
     return "picture" if head.startswith(_PICTURE_STARTS) else "unknown"
 
 
-def foreign(head: bytes) -> tuple[str, str]:
-    """What a file is whose first bytes no decoder of pictures knows, and what to do about it."""
+def explain_unreadable(head: bytes) -> tuple[str, str]:
+    """What an unreadable picture file is, by its first bytes, and the remedy."""
     if not head:
         return "it is empty, 0 bytes", "replace it"
     brand = _brand(head)
     if brand == "avif":
         return "it is AVIF, which this Pillow lacks", f"install a newer Pillow, or {_CONVERT}"
-    if brand in (*_STILL, "hevc", "hevx", "msf1"):
+    if brand in (*_PICTURE_BRANDS, "hevc", "hevx", "msf1"):
         return "it is HEIC", f"pip install pillow-heif, or {_CONVERT}"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    for start, words, remedy in _FOREIGN:
+    for start, words, remedy in _UNREADABLE:
         if head.startswith(start) or text.startswith(start.lower()):
             return words, remedy
-    if kind_of_head(head) == "video":
+    if kind_of_bytes(head) == "video":
         return "it is a video", "take a frame of it, or name it as a video"
-    return "no format of pictures that is known", "replace it"
+    return "not a known picture format", "replace it"
 
 
 def open_file(path: str | Path) -> BinaryIO:
-    """A regular file for reading; whatever else a path may lead to is refused rather than waited for.
+    """Open a regular file; pipes and devices, which might block, are refused.
 
     Raises:
-        OSError: there is none, or it is a folder, a pipe, a socket or a device.
-        ValueError: the name has a NUL.
+        OSError: it does not exist, or is a folder, a pipe, a socket or a device.
+        ValueError: the name has a null byte.
     """
-    _check_regular(os.stat(path).st_mode)  # opening a device may already do something
+    _check_regular(os.stat(path).st_mode)  # before opening, since opening a device may have side effects
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         _check_regular(os.fstat(descriptor).st_mode)
@@ -129,8 +129,8 @@ def open_file(path: str | Path) -> BinaryIO:
         raise
 
 
-def irregular(path: str | Path) -> str:
-    """Why a path leads to no file, for the end of "picture X"; empty if it does, or if nothing is there."""
+def not_a_file_reason(path: str | Path) -> str:
+    """Why a path is not a regular file, to follow "picture X"; "" if it is one, or does not exist."""
     try:
         _check_regular(os.stat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -142,7 +142,7 @@ def irregular(path: str | Path) -> str:
 
 def _check_regular(mode: int) -> None:
     if not stat.S_ISREG(mode):
-        kind = next((words for is_one, words in _IRREGULAR if is_one(mode)), "no file")
+        kind = next((words for is_one, words in _NOT_FILES if is_one(mode)), "no file")
         raise OSError(f"it is {kind} rather than a file")
 
 
@@ -155,6 +155,6 @@ def _brand(head: bytes) -> str:
 
 
 def _is_transport_stream(head: bytes) -> bool:
-    """MPEG-TS: a sync byte every 188 bytes, or every 192 after 4 of time code."""
+    """Whether it is MPEG-TS: a sync byte every 188 bytes, or every 192 bytes after 4 bytes of time code."""
     plain = len(head) > 376 and all(head[at] == 0x47 for at in (0, 188, 376))
     return plain or (len(head) > 388 and all(head[at] == 0x47 for at in (4, 196, 388)))

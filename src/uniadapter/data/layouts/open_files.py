@@ -1,4 +1,4 @@
-"""Files as bytes or text, unpacked on the way where they are gzipped."""
+"""Opening of files as bytes or text, with transparent decompression of gzip."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TextIO, cast
 
-BROKEN = (OSError, EOFError, zlib.error)  # what reading a damaged or vanished file raises
+BROKEN = (OSError, EOFError, zlib.error)  # raised when reading a corrupt or deleted file
 
 
 def open_bytes(file: Path) -> IO[bytes]:
-    """The file's bytes, unpacked if it is gzipped, whatever its name."""
+    """Open a file as bytes, decompressed if it is gzipped, whatever its name."""
     stream = file.open("rb")
     packed = stream.read(2) == b"\x1f\x8b"
     stream.seek(0)
@@ -21,12 +21,12 @@ def open_bytes(file: Path) -> IO[bytes]:
 
 
 def open_text(file: Path, newline: str | None = None) -> TextIO:
-    """The file's text in UTF-8, with or without a byte order mark; `newline` as for `open`."""
+    """Open a file as UTF-8 text, with or without a byte order mark; `newline` as for `open`."""
     return io.TextIOWrapper(open_bytes(file), encoding="utf-8-sig", newline=newline)
 
 
-def lines_of(stream: IO[bytes], longest: int) -> Iterator[bytes]:
-    """The lines of a file; a gzipped file of a few kilobytes may unpack to one of gigabytes.
+def read_lines(stream: IO[bytes], longest: int) -> Iterator[bytes]:
+    """Yield the lines of a file, with a limit, since a few kilobytes of gzip may expand to a line of gigabytes.
 
     Raises:
         ValueError: a line has more than `longest` bytes.
@@ -37,6 +37,6 @@ def lines_of(stream: IO[bytes], longest: int) -> Iterator[bytes]:
         yield line
 
 
-def reason(error: BaseException) -> str:
-    """What an error says, without the numbers and names of files that it repeats."""
+def error_reason(error: BaseException) -> str:
+    """An error's message, without error numbers and file names."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

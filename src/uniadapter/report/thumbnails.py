@@ -1,4 +1,4 @@
-"""Pictures, and clips as strips of frames, as `data:` addresses: small, and inside the page."""
+"""Thumbnails of pictures and strips of video frames, as `data:` URLs inside the page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uniadapter.data.media.picture_files import open_picture
 from uniadapter.data.media.rgb import to_rgb
 from uniadapter.data.media.video import load_clip, looks_like_video
 
-Picture = Path | str | bytes  # a file, or the bytes of one
+Picture = Path | str | bytes  # a file, or its bytes
 
 SIDE = 160  # pixels: twice the size shown, for dense screens
 STRIP_HEIGHT, STRIP_GAP = 96, 4  # pixels of a strip of frames
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class Thumbnails:
-    """Makes thumbnails and strips and remembers them, since a picture shows up under several queries.
+    """Creates and caches thumbnails and strips; a picture may appear in the results of several queries.
 
     Args:
         side: longest side of a thumbnail in pixels.
@@ -37,15 +37,15 @@ class Thumbnails:
         self.moving: dict[Path | bytes, bool] = {}
 
     def source(self, picture: Picture) -> str | None:
-        """The thumbnail as a `data:` address, of a clip its first frame; None for what cannot be read."""
+        """The thumbnail as a `data:` URL, of a clip its middle frame; None if it cannot be read."""
         return self._once(picture, 0, self._still)
 
     def strip(self, picture: Picture, count: int = 0) -> str | None:
-        """Frames of a clip side by side as a `data:` address; None for what cannot be read.
+        """Frames of a clip side by side as a `data:` URL; None if it cannot be read.
 
         Args:
             picture: the clip.
-            count: frames that the model saw of it, which are the ones shown if they are not too many; 0 if not known.
+            count: frames per clip of the model, which are shown if there are at most `MAX_FRAMES`; 0 if unknown.
         """
         shown = count if 1 < count <= MOST_FRAMES else STRIP_FRAMES
         return self._once(picture, shown, lambda key: _side_by_side(_frames(key, shown)))
@@ -62,7 +62,7 @@ class Thumbnails:
         if (key, count) not in self.made:
             try:
                 self.made[key, count] = _address(make(key))
-            except Exception as error:  # a page without one picture is better than no page after a long run
+            except Exception as error:  # after a long run, a page without one picture is better than no page
                 logger.warning("%s: no thumbnail (%s)", name_of(key) or "a picture", error)
                 self.made[key, count] = None
         return self.made[key, count]
@@ -75,7 +75,7 @@ class Thumbnails:
 
 
 def name_of(picture: Picture) -> str:
-    """A file's name without its ending; "" for bytes."""
+    """A file's name without suffix; "" for bytes."""
     return "" if isinstance(picture, bytes) else Path(picture).stem
 
 
@@ -88,7 +88,7 @@ def _is_animated(content: bytes) -> bool:
 
 
 def _frames(picture: Path | bytes, count: int) -> list[Image.Image]:
-    """The middles of as many equal parts of a clip, which are also what a model is shown."""
+    """The middle frames of `count` equal segments of a clip, as in evaluation."""
     if isinstance(picture, Path):
         return load_clip(picture, "", count)
     with Image.open(io.BytesIO(picture)) as image:
@@ -108,8 +108,8 @@ def _side_by_side(frames: list[Image.Image]) -> Image.Image:
 
 
 def _small(image: Image.Image, width: int, height: int) -> Image.Image:
-    """RGB on white, turned as the camera was held, no larger than this."""
-    image = to_rgb(image, at_least=max(width, height))
+    """The picture as upright RGB, no larger than this."""
+    image = to_rgb(image, min_side=max(width, height))
     image.thumbnail((width, height), Image.Resampling.LANCZOS)
     return image
 

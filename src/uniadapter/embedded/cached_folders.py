@@ -1,6 +1,6 @@
-"""Folders made on first use: whole or not at all, made anew when what they depend on has changed.
+"""Cached folders of generated files: created atomically, and again when their sources have changed.
 
-One process makes a folder while others that want it wait; what a killed one left half-made is cleared away by the next.
+One process creates a folder while others wait for it; partial folders of killed processes are removed by the next one.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from uniadapter.files.writing import WriteError, clear_leftovers
 logger = logging.getLogger(__name__)
 
 STAMP = "complete.sha256"
-VARIABLE = "UNIADAPTER_CACHE"  # where they are made
+VARIABLE = "UNIADAPTER_CACHE"  # environment variable with the cache folder
 
 
 def cache_folder() -> Path:
-    """Where they are made: $UNIADAPTER_CACHE, or the user's cache.
+    """The cache folder: $UNIADAPTER_CACHE, or `uniadapter` in the user's cache folder.
 
     Raises:
-        ConfigError: it isn't set, and the system knows no home folder for this user.
+        ConfigError: the variable is not set, and the user has no home folder.
     """
     chosen, cache = os.environ.get(VARIABLE), os.environ.get("XDG_CACHE_HOME")
     try:
@@ -42,7 +42,7 @@ def cache_folder() -> Path:
 
 
 def fingerprint(folder: Path, names: Iterable[str], version: str) -> str:
-    """Hash of the files of `folder` and of the version of the code that reads them."""
+    """SHA-256 of the files `names` in `folder` and of the version of the code that converts them."""
     digest = hashlib.sha256(version.encode())
     for name in names:
         digest.update((folder / name).read_bytes())
@@ -50,28 +50,36 @@ def fingerprint(folder: Path, names: Iterable[str], version: str) -> str:
 
 
 def prepare_folder(target: Path, stamp: str, write: Callable[[Path], None]) -> Path:
-    """Let `write` fill a folder unless `target` carries this stamp; returns `target`.
+    """Create a folder by `write` unless it exists with the same fingerprint.
 
-    It appears whole or not at all, however many processes call this at once and whichever of them is killed.
+    The folder is created atomically, even if several processes call this at the same time or one is killed.
+
+    Args:
+        target: the folder.
+        stamp: fingerprint of its sources, stored in the folder.
+        write: fills a new folder.
+
+    Returns:
+        `target`.
 
     Raises:
-        WriteError: it cannot be written; says why, and which variable names another place.
+        WriteError: it cannot be written; the message names the environment variable for another folder.
     """
     if _is_complete(target, stamp):
         return target
     partial: Path | None = None
     try:
         if target.exists() and not (target / STAMP).is_file():
-            raise FileExistsError(None, "something else of that name stands there")
+            raise FileExistsError(None, "another file or folder of that name exists")
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(target.parent):
+        with _exclusive(target.parent):
             if _is_complete(target, stamp):  # another process was first
                 return target
             clear_leftovers(target.parent)
             partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=f".{os.getpid()}.tmp", dir=target.parent))
             write(partial)
             (partial / STAMP).write_text(stamp + "\n")
-            _put(partial, target)
+            _move_into_place(partial, target)
     except WriteError:
         raise
     except OSError as error:
@@ -94,8 +102,8 @@ def _is_complete(target: Path, stamp: str) -> bool:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time, where folders can be locked; elsewhere each makes its own and one is kept."""
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Lock a folder for the block, where that is supported; elsewhere several may write, and one result is kept."""
     if os.name != "posix":
         yield
         return
@@ -110,8 +118,8 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _put(partial: Path, target: Path) -> None:
-    """Move a finished folder into place; an outdated one is moved out of the way first."""
+def _move_into_place(partial: Path, target: Path) -> None:
+    """Move a complete folder to its place; an outdated one is removed first."""
     os.chmod(partial, 0o755)
     if target.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", suffix=f".{os.getpid()}.tmp", dir=target.parent))
@@ -123,11 +131,11 @@ def _put(partial: Path, target: Path) -> None:
     except OSError:
         if not (target / STAMP).is_file():
             raise
-        # another process was first; its folder is as good as ours
+        # another process was first; its folder has the same content
 
 
 def _reason(error: OSError, folder: Path) -> str:
-    """Why nothing could be written; an encoder of pictures hides a full disk behind a number."""
+    """Why nothing could be written; picture encoders report a full disk only as an error number."""
     if error.strerror is None and shutil.disk_usage(folder).free < 1 << 20:
         return "no space left on device"
     return error.strerror or shortened(str(error), 100) or type(error).__name__

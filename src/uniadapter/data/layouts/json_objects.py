@@ -1,10 +1,10 @@
-"""JSON objects that hold records in other ways than a list of them.
+"""JSON files whose top level is an object instead of a list of records.
 
-{train: [records], test: [records]}                     one's own
+{train: [records], test: [records]}                     your own files
 {data: [records]}, or `annotations`, `questions`, …     TextCaps, TextVQA, DocVQA, CLEVR
-{id: record}                                            GQA's questions, ActivityNet's paragraphs, one's own
-{file: caption or captions}                             one's own
-{image: [paths], caption: [texts]}                      pandas, by columns
+{id: record}                                            GQA's questions, ActivityNet's paragraphs, your own files
+{file: caption or captions}                             your own files
+{image: [paths], caption: [texts]}                      columns, as pandas writes them
 """
 
 from __future__ import annotations
@@ -13,38 +13,38 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from uniadapter.data.layouts.fields import VISUAL_IDS, VISUALS, is_media, names_of, split_of
-from uniadapter.data.layouts.sources import Reading, Source
-from uniadapter.data.media.files import video_name
-from uniadapter.data.media.records import DataError, field_names
+from uniadapter.data.layouts.annotation_file import AnnotationFile, ReadRequest
+from uniadapter.data.layouts.field_names import VISUAL_IDS, VISUALS, is_media_name, match_fields, split_name
+from uniadapter.data.layouts.records import DataError, field_names
+from uniadapter.data.media.paths import video_name
 
 _LISTS = ("data", "annotations", "questions", "records", "rows", "samples", "items", "examples", "captions")
 
 
-def is_wrapped(source: Source) -> bool:
-    """Whether a file is an object with its records in a list."""
+def is_wrapped(source: AnnotationFile) -> bool:
+    """Whether a file is an object with a list of records, or with a list per split."""
     content = source.first or {}
-    return source.form == "object" and bool(_list_of(content) or _splits(content))
+    return source.form == "object" and bool(_records_key(content) or _splits(content))
 
 
-def wrapped_rows(reading: Reading) -> Iterator[tuple[str, object]]:
-    """The records of that list; of an object of splits, those of the split that is read.
+def wrapped_rows(reading: ReadRequest) -> Iterator[tuple[str, object]]:
+    """Yield the records of the list, or of the requested split's list.
 
     Raises:
         DataError: the file has splits, but not this one.
     """
     content = reading.source.first or {}
-    name = _list_of(content)
+    name = _records_key(content)
     if name is None:
         splits = _splits(content)
-        wanted = split_of(reading.split) or "test"
+        wanted = split_name(reading.split) or "test"
         if wanted not in splits:
             raise DataError(f"{reading.path} has {field_names(splits)}, no split {wanted}", "another split")
         name = splits[wanted]
     return ((f"{reading.path}.{name}[{index}]", row) for index, row in enumerate(content[name]))
 
 
-def is_keyed(source: Source) -> bool:
+def is_keyed(source: AnnotationFile) -> bool:
     """Whether a file is an object of id to record, or of file name to captions."""
     content = source.first or {}
     if source.form != "object" or not content or _columns(content):
@@ -53,11 +53,11 @@ def is_keyed(source: Source) -> bool:
     if all(isinstance(value, Mapping) for _, value in some):
         return True
     texts = all(isinstance(value, (str, list)) for _, value in some)
-    return texts and all(isinstance(key, str) and is_media(key) for key, _ in some)
+    return texts and all(isinstance(key, str) and is_media_name(key) for key, _ in some)
 
 
-def keyed_rows(reading: Reading) -> Iterator[tuple[str, object]]:
-    """A row for each id: of a question its number, else the name of what it is about."""
+def keyed_rows(reading: ReadRequest) -> Iterator[tuple[str, object]]:
+    """Yield a row per key, which becomes the question's id, or the name or id of the visual."""
     for key, record in (reading.source.first or {}).items():
         origin = f"{reading.path}[{str(key)[:60]!r}]"
         if isinstance(record, (str, list)):
@@ -68,33 +68,33 @@ def keyed_rows(reading: Reading) -> Iterator[tuple[str, object]]:
             yield origin, record
 
 
-def is_columnar(source: Source) -> bool:
+def is_columnar(source: AnnotationFile) -> bool:
     """Whether a file is an object of columns, each a list or an object of row to value."""
     return source.form == "object" and bool(_columns(source.first or {}))
 
 
-def columnar_rows(reading: Reading) -> Iterator[tuple[str, object]]:
-    """The rows across the columns."""
+def columnar_rows(reading: ReadRequest) -> Iterator[tuple[str, object]]:
+    """Yield the rows of the columns."""
     columns = _columns(reading.source.first or {})
     for index, cells in enumerate(zip(*columns.values(), strict=True)):
         yield f"{reading.path}[{index}]", dict(zip(columns, cells, strict=True))
 
 
 def _record(key: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    if {"sentences", "timestamps"} <= record.keys():  # ActivityNet: what is said of a video's parts, in its order
+    if {"sentences", "timestamps"} <= record.keys():  # ActivityNet: one sentence per segment of the video
         sentences = record["sentences"]
-        told = isinstance(sentences, list) and all(isinstance(one, str) for one in sentences)
-        caption = " ".join(one.strip() for one in sentences) if told else sentences
+        valid = isinstance(sentences, list) and all(isinstance(one, str) for one in sentences)
+        caption = " ".join(one.strip() for one in sentences) if valid else sentences
         return {"video": video_name(key), "video_id": key, "caption": caption}
-    named = names_of(record, {})
+    named = match_fields(record, {})
     if "question" in named:
         return {"question_id": key, **record}
     if named.keys() & {*VISUALS, *VISUAL_IDS}:
         return dict(record)
-    return {"image": key if is_media(key) else None, "image_id": key, **record}
+    return {"image": key if is_media_name(key) else None, "image_id": key, **record}
 
 
-def _list_of(content: Mapping[str, Any]) -> str | None:
+def _records_key(content: Mapping[str, Any]) -> str | None:
     for name in _LISTS:
         value = content.get(name)
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
@@ -103,15 +103,15 @@ def _list_of(content: Mapping[str, Any]) -> str | None:
 
 
 def _splits(content: Mapping[str, Any]) -> dict[str, str]:
-    """The file's names of the splits, if the object is one of splits with a list of records each."""
-    named = {split_of(key): key for key, value in content.items() if isinstance(value, list)}
+    """Split to the file's name of it, if all keys of the object name splits and all values are lists."""
+    named = {split_name(key): key for key, value in content.items() if isinstance(value, list)}
     whole = len(named) == len(content) and None not in named
     return {split: key for split, key in named.items() if split is not None} if whole else {}
 
 
 def _columns(content: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """The columns, if the object is one of columns as long as one another; else none."""
-    named = names_of(content, {})
+    """The columns, if the object consists of columns of equal length; else empty."""
+    named = match_fields(content, {})
     if not (named.keys() & {*VISUALS, *VISUAL_IDS} and named.keys() & {"caption", "question"}):
         return {}
     columns = {name: list(value.values()) if isinstance(value, Mapping) else value for name, value in content.items()}

@@ -1,29 +1,29 @@
 """Visual Genome's `question_answers.json`: `[{id, qas: [{qa_id, image_id, question, answer}]}]`.
 
-Pictures are numbered, in the folders VG_100K and VG_100K_2.
+Pictures are named by their id, in the folders VG_100K and VG_100K_2.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from uniadapter.data.layouts.sources import Reading, Source
-from uniadapter.data.media.records import DataError
+from uniadapter.data.layouts.annotation_file import AnnotationFile, ReadRequest
+from uniadapter.data.layouts.records import DataError
 
 _FOLDERS = ("VG_100K", "VG_100K_2", "images")
 
 
-def is_genome(source: Source) -> bool:
-    """Whether a file is one."""
+def is_genome(source: AnnotationFile) -> bool:
+    """Whether a file has this layout."""
     return isinstance((source.first or {}).get("qas"), list)
 
 
-def genome_rows(reading: Reading) -> Iterator[tuple[str, object]]:
-    """Rows, one a question."""
-    for origin, row in reading.source.rows(reading.problems):
+def genome_rows(reading: ReadRequest) -> Iterator[tuple[str, object]]:
+    """Yield a row per question."""
+    for origin, row in reading.source.rows(reading.policy):
         found = row.get("qas") if isinstance(row, Mapping) else None
         if not isinstance(row, Mapping) or not isinstance(found, list):
-            reading.problems.report(DataError(f"{origin}: it should have a list of questions, 'qas'", "missing field"))
+            reading.policy.report(DataError(f"{origin}: it should have a list of questions, 'qas'", "missing field"))
             continue
         for index, one in enumerate(found):
             where = f"{origin}.qas[{index}]"

@@ -1,7 +1,6 @@
-"""The clips that ship: single animations as H.264 files, and lists of which follow which.
+"""The embedded video dataset: animated emoji as H.264 files, and composed clips that concatenate several of them.
 
-A longer clip is made on first use by putting the packets of its animations behind one another; nothing is decoded or
-encoded for it.
+A composed clip is made on first use by concatenating the packets of its animations, without decoding or encoding.
 """
 
 from __future__ import annotations
@@ -13,17 +12,17 @@ from typing import Any
 
 import av
 
-from uniadapter.embedded.folders import fingerprint, prepare_folder
+from uniadapter.embedded.cached_folders import fingerprint, prepare_folder
 from uniadapter.embedded.questions import clip_questions, question_rows, read_kinds
 from uniadapter.files.assets import asset
 
 SPLITS = ("train", "val", "test", "test_novel")
-SECONDS = 3  # of one animation
-RENDERER = "2"  # part of the stamp: raise it when joining or questions change
+SECONDS = 3  # length of one animation
+RENDERER = "2"  # part of the fingerprint: raise it when the concatenation or the questions change
 
 
 def read_sequences(split: str, folder: Path | None = None) -> list[dict[str, Any]]:
-    """The composed clips of a split: id, parts (hexcodes), captions, named (hexcodes a caption), partner."""
+    """The composed clips of a split: id, parts (hexcodes), captions, named (hexcodes per caption), partner."""
     path = (folder or asset("clips")) / f"{split}.jsonl"
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -33,8 +32,13 @@ def read_animations(folder: Path | None = None) -> dict[str, dict[str, Any]]:
     return json.loads(((folder or asset("clips")) / "clips.json").read_text(encoding="utf-8"))
 
 
-def join(parts: list[Path], target: Path) -> None:
-    """Put clips of one encoder and size behind one another, each from its own keyframe on."""
+def concatenate(parts: list[Path], target: Path) -> None:
+    """Concatenate clips of the same encoder and size; each starts with a keyframe.
+
+    Args:
+        parts: the files, in order.
+        target: the file to write.
+    """
     with av.open(str(target), "w") as out:
         stream = None
         for number, part in enumerate(parts):
@@ -44,7 +48,7 @@ def join(parts: list[Path], target: Path) -> None:
                     stream = out.add_stream_from_template(video)
                 shift = round(number * SECONDS / Fraction(video.time_base))
                 for packet in source.demux(video):
-                    if packet.dts is None or packet.pts is None:  # the empty one at the end
+                    if packet.dts is None or packet.pts is None:  # the empty packet at the end
                         continue
                     packet.pts += shift
                     packet.dts += shift
@@ -53,18 +57,18 @@ def join(parts: list[Path], target: Path) -> None:
 
 
 def _rows(folder: Path, target: Path, split: str) -> list[dict[str, Any]]:
-    """Make the composed clips of a split and list them; an annotation a clip, or in training a caption."""
+    """Write the composed clips of a split, and return one annotation per clip."""
     (target / "videos" / split).mkdir(parents=True)
     rows: list[dict[str, Any]] = []
     for clip in read_sequences(split, folder):
         name = f"videos/{split}/{clip['id']}.mp4"
-        join([folder / "single" / f"{code}.mp4" for code in clip["parts"]], target / name)
+        concatenate([folder / "single" / f"{code}.mp4" for code in clip["parts"]], target / name)
         rows.append({"video": name, "caption": clip["captions"]})
     return rows
 
 
 def _single(folder: Path, target: Path, split: str) -> list[dict[str, Any]]:
-    """The single animations of a split, with the names that people gave the emoji."""
+    """Write the single animations of a split, and return annotations with the emoji's names as captions."""
     (target / "videos" / "single").mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for code, clip in read_animations(folder).items():
@@ -76,10 +80,10 @@ def _single(folder: Path, target: Path, split: str) -> list[dict[str, Any]]:
 
 
 def prepare_clips(root: Path) -> Path:
-    """Write the embedded clips into `root/clips` unless they are there; returns that folder.
+    """Write the embedded clips into `root/clips` unless it is up to date; returns that folder.
 
-    Written: `train.json` (composed and single clips), `val.json`, `test.json`, `test_novel.json` (composed),
-    `test_single.json`, `vqa_train.json` and so on with questions about the composed clips, and `videos/`.
+    Files: `train.json` (composed and single clips), `val.json`, `test.json`, `test_novel.json` (composed),
+    `test_single.json`, `vqa_train.json`, … with questions about the composed clips, and `videos/`.
     """
     source = asset("clips")
 

@@ -1,4 +1,4 @@
-"""What a run was made with, kept in its checkpoint: a run is gone on with only by one that would do the same."""
+"""The fingerprint of a run (settings, data, base weights), by which a checkpoint resumes only the same run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from uniadapter.errors import CheckpointError
 from uniadapter.files.messages import shortened
 from uniadapter.model.identity import base_hash
 
-# What may be another when a run is gone on with, and why; everything else may not.
+# Settings that may change when a run is resumed, and why; all others may not.
 MAY_DIFFER = {
     "output": "the folder may have been moved",
     "model.base": "the base's weights are compared instead of its name",
@@ -29,8 +29,8 @@ MAY_DIFFER = {
     "data.val": "read, never trained on",
     "data.test": "read, never trained on",
     "data.extra_tests": "read, never trained on",
-    "data.on_error": "what to do with the next picture that cannot be read",
-    "data.workers": "who loads a sample does not change it",
+    "data.on_error": "applies to the next picture that cannot be read",
+    "data.workers": "samples do not depend on the worker",
     "train.save_every": "saving changes nothing",
     "train.log_every": "logging changes nothing",
     "train.compile_vision": "more speed, the same mathematics",
@@ -47,64 +47,82 @@ MAY_DIFFER = {
     "evaluate.features_bf16": "memory and speed",
 }
 
-# Where the best validation decides which weights are kept, what validation measures may not change on the way.
+# With train.keep = "best", validation selects the weights, so these settings of validation may not change either.
 DECIDES_BEST = (
     "data.val", "evaluate.k", "evaluate.beta", "evaluate.dual_softmax", "evaluate.answers", "evaluate.beams",
     "evaluate.longest", "evaluate.shortest",
 )  # fmt: skip
 
-_LOOKED_AT = 1000  # files of a training set whose size is looked at
+_MAX_FILES_HASHED = 1000  # files of a training set whose sizes are part of the fingerprint
 
 
-def made_with(config: RunConfig, split: RetrievalSplit, model: Any) -> dict[str, Any]:
-    """What a run is made with, as plain values.
+def run_fingerprint(config: RunConfig, split: RetrievalSplit, model: Any) -> dict[str, Any]:
+    """The fingerprint of a run as plain values: its settings, and hashes of its data and base weights.
 
     Args:
-        config: the run's.
+        config: of the run.
         split: its training data.
-        model: as prepared, before anything was trained or taken up.
+        model: the prepared model, before training and before a checkpoint is loaded.
     """
-    return {"config": flat(config), "data": data_hash(split), "base": base_hash(model)}
+    return {"config": flatten_config(config), "data": data_hash(split), "base": base_hash(model)}
 
 
-def flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """A config's values by their dotted names, as JSON has them."""
+def flatten_config(config: Any, prefix: str = "") -> dict[str, Any]:
+    """A config's values by dotted name ("train.lr"), as in JSON."""
     values: dict[str, Any] = {}
     for field in fields(config):
         value = getattr(config, field.name)
         if is_dataclass(value):
-            values |= flat(value, f"{prefix}{field.name}.")
+            values |= flatten_config(value, f"{prefix}{field.name}.")
         else:
             values[prefix + field.name] = json.loads(json.dumps(value))
     return values
 
 
 def data_hash(split: RetrievalSplit) -> str:
-    """A hash of a split's records in their order, and of the sizes of up to a thousand of their files."""
+    """A hash of a split's records in order, and of the sizes of about a thousand of their files."""
     digest = hashlib.sha256()
     for field in fields(split):
         if field.name not in ("name", "visuals", "origins", "skipped", "notes"):
             digest.update(json.dumps([field.name, getattr(split, field.name)], default=str).encode())
     named = [os.fspath(visual) for visual in split.visuals if isinstance(visual, (str, os.PathLike))]
     digest.update(json.dumps([Path(name).name for name in named]).encode())
-    for name in named[:: max(1, len(named) // _LOOKED_AT)]:
+    for name in named[:: max(1, len(named) // _MAX_FILES_HASHED)]:
         digest.update(f"{os.path.getsize(name) if os.path.isfile(name) else 0} ".encode())
     return digest.hexdigest()
 
 
-def check_same(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    """Refuse to go on with a run that was made with something else.
+def check_batches(saved: int, now: int, path: Path) -> None:
+    """Refuse a checkpoint with another number of batches per epoch.
 
     Args:
-        saved: the checkpoint's.
-        now: this run's.
+        saved: of the checkpoint.
+        now: of this run.
         path: of the checkpoint, for the error.
 
     Raises:
-        CheckpointError: one line with the fields that differ, as they were and as they are.
+        CheckpointError: they differ.
+    """
+    if saved != now:
+        raise CheckpointError(
+            f"{path}: made with {saved} batches per epoch, not {now}; "
+            "resume with the same data, batch size and number of processes"
+        )
+
+
+def check_resumable(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    """Refuse a checkpoint of a run with other settings, data or base weights.
+
+    Args:
+        saved: fingerprint in the checkpoint.
+        now: fingerprint of this run.
+        path: of the checkpoint, for the error.
+
+    Raises:
+        CheckpointError: one line with the old and new values of the settings that differ.
     """
     before, after = (dict(one.get("config") or {}) for one in (saved, now))
-    usual = flat(RunConfig())  # of a field that the other side does not know
+    usual = flatten_config(RunConfig())  # defaults for fields that one of the versions does not have
     strict = DECIDES_BEST if after.get("train.keep") == "best" else ()
     differing = []
     for name in sorted(set(before) | set(after)):
@@ -118,5 +136,5 @@ def check_same(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:
     if differing:
         more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
         raise CheckpointError(
-            f"{path} was made otherwise: {'; '.join(differing[:3])}{more}; use that again, or start anew"
+            f"{path} is of another run: {'; '.join(differing[:3])}{more}; use the same values, or start a new run"
         )

@@ -1,4 +1,4 @@
-"""Questions with their answers, and captions, before and after, as cards of the page."""
+"""HTML cards of questions with their answers, and of captions, before and after training."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from uniadapter.report.pictures import Picture, Thumbnails
-from uniadapter.report.queries import chosen_label, target_picture
+from uniadapter.report.query_cards import reason_label, target_picture
+from uniadapter.report.thumbnails import Picture, Thumbnails
 
 
 @dataclass
 class TextExample:
-    """What was said of a picture or video.
+    """A question or caption with the model's texts.
 
     Args:
-        image: a file, or the bytes of one.
-        asked: the question; "" for a caption.
-        wanted: what people answered or wrote.
-        before: answers before training with their probabilities, the chosen one first; a caption alone with None.
+        image: a file, or its bytes.
+        question: "" for a caption.
+        expected: the annotated answers or captions.
+        before: answers before training with their probabilities, best first; a generated text with None.
         after: the same after training.
-        chosen: why it is shown, where it was chosen by its result; "" otherwise.
+        reason: why it was selected, if by its result; "" otherwise.
     """
 
     image: Picture
-    asked: str
-    wanted: Sequence[str]
+    question: str
+    expected: Sequence[str]
     before: Sequence[tuple[str, float | None]]
     after: Sequence[tuple[str, float | None]]
-    chosen: str = ""
+    reason: str = ""
 
 
 def text_cards(examples: Sequence[TextExample], labels: tuple[str, str], thumbnails: Thumbnails) -> str:
@@ -37,17 +37,17 @@ def text_cards(examples: Sequence[TextExample], labels: tuple[str, str], thumbna
 
 
 def _card(example: TextExample, labels: tuple[str, str], thumbnails: Thumbnails) -> str:
-    wanted = " · ".join(dict.fromkeys(example.wanted))
-    title = example.asked or wanted
-    about = f"what is asked about: {title}" if example.asked else f"what people described as: {title}"
+    wanted = " · ".join(dict.fromkeys(example.expected))
+    title = example.question or wanted
+    about = f"picture of the question: {title}" if example.question else f"picture with the caption: {title}"
     picture = target_picture(example.image, about, thumbnails)
-    said = f'<p class="ranks">right: <b>{escape(wanted)}</b></p>' if example.asked else ""
+    said = f'<p class="ranks">right: <b>{escape(wanted)}</b></p>' if example.question else ""
     lines = "".join(
-        f'<h4>{escape(label)}</h4><ol class="said">{_lines(given, example.wanted)}</ol>'
+        f'<h4>{escape(label)}</h4><ol class="said">{_lines(given, example.expected)}</ol>'
         for label, given in zip(labels, (example.before, example.after), strict=True)
         if given
     )
-    head = f"{picture}<h3>{escape(title)}</h3>{said}{chosen_label(example.chosen)}"
+    head = f"{picture}<h3>{escape(title)}</h3>{said}{reason_label(example.reason)}"
     return f'<article class="query"><header>{head}</header>{lines}</article>'
 
 
