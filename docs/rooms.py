@@ -61,6 +61,13 @@ def arrows(package: Path = PACKAGE) -> dict[str, set[str]]:
     return found
 
 
+def files(package: Path = PACKAGE) -> dict[str, set[str]]:
+    """From each file to those that it imports, by dotted names; a package's `__init__` re-exports and is left out."""
+    known = modules(package)
+    plain = {name: file for name, file in known.items() if file.name != "__init__.py"}
+    return {name: {one for one in imported(name, file, known) if one in plain} - {name} for name, file in plain.items()}
+
+
 def circles(graph: Arrows) -> list[set[str]]:
     """Rooms that reach each other, a set for each circle."""
     reach = {room: _reached(room, graph) for room in graph}
@@ -123,7 +130,7 @@ def main(package: Path) -> None:
         print(f"{level[room]:>2}  {room:<16} {' '.join(sorted(graph[room]))}")  # noqa: T201 - a script
     count = sum(map(len, graph.values()))
     print(f"{len(graph)} rooms, {max(level.values())} floors, {count} arrows")  # noqa: T201 - a script
-    for circle in circles(graph):
+    for circle in circles(graph) + circles(files(package)):
         print(f"a circle: {', '.join(sorted(circle))}")  # noqa: T201 - a script
 
 

@@ -140,4 +140,5 @@ def test_rooms_import_one_way() -> None:
         sys.path.pop(0)
     graph = rooms.arrows()
     assert rooms.circles(graph) == []
+    assert rooms.circles(rooms.files()) == [], "of files"
     assert max(rooms.floors(graph).values()) <= 9

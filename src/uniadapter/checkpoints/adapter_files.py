@@ -23,8 +23,8 @@ from uniadapter.errors import CheckpointError
 from uniadapter.files.messages import shortened
 from uniadapter.files.schema import SchemaError, read_json, validated
 from uniadapter.model.families import families
-from uniadapter.model.identity import BaseIdentity
 from uniadapter.model.settings import NO_SETTINGS, InferenceSettings
+from uniadapter.model.store import BaseIdentity
 from uniadapter.version import __version__
 
 logger = logging.getLogger(__name__)

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from uniadapter.model.backbone import backbone
-from uniadapter.model.store import OWNER, bare, store_of
+from uniadapter.model.store import OWNER, BaseIdentity, DType, bare, store_of
 
-DType = Literal["float32", "bfloat16", "float16"]
 _DTYPES: dict[DType, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -27,21 +24,6 @@ _DTYPES: dict[DType, torch.dtype] = {
 }
 # Names under which PEFT keeps the layer that it wraps.
 _WRAPPED = ("base_layer", "original_module")
-
-
-@dataclass(frozen=True)
-class BaseIdentity:
-    """Hashes that identify a base.
-
-    Args:
-        dtype: the least precise dtype among its tensors.
-        tensors: from dtype to the hash of all tensors rounded to it; empty for a quantised base.
-        vectors: the same for biases and norms alone.
-    """
-
-    dtype: DType
-    tensors: dict[DType, str] = field(default_factory=dict)
-    vectors: dict[DType, str] = field(default_factory=dict)
 
 
 def base_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +21,26 @@ from transformers import PreTrainedModel
 from uniadapter.model.adapter import UniAdapter, Use, to_dtype_of
 from uniadapter.model.adapter_set import AdapterSet
 
-if TYPE_CHECKING:
-    from uniadapter.model.identity import BaseIdentity
-
 Role = Literal["vision", "encoder", "decoder"]
+DType = Literal["float32", "bfloat16", "float16"]
 
 OWNER = "uniadapters"  # the submodule that owns the sets; its keys are never saved with the base
 ACTIVE = ""  # means "the set that is active at the time of the call"; no set can have this name
+
+
+@dataclass(frozen=True)
+class BaseIdentity:
+    """Hashes that identify a base.
+
+    Args:
+        dtype: the least precise dtype among its tensors.
+        tensors: from dtype to the hash of all tensors rounded to it; empty for a quantised base.
+        vectors: the same for biases and norms alone.
+    """
+
+    dtype: DType
+    tensors: dict[DType, str] = field(default_factory=dict)
+    vectors: dict[DType, str] = field(default_factory=dict)
 
 
 class AdapterStore:
