@@ -27,7 +27,8 @@ from device import processor
 from uniadapter.app.demo import DEMOS, demo_config
 from uniadapter.app.display import set_up_logging
 from uniadapter.app.memory import keep_freed_memory
-from uniadapter.app.runs import evaluate_split, load_split, measure, test_splits, train_split, zero_shot
+from uniadapter.app.method_results import measure, zero_shot
+from uniadapter.app.runs import evaluate_split, load_split, test_splits, train_split
 from uniadapter.config import RunConfig
 from uniadapter.evaluation.compare import paired_bootstrap, verdict
 from uniadapter.files.assets import asset

@@ -18,19 +18,18 @@ from uniadapter import report
 from uniadapter.app.display import TrainingBar, console, logged_to, pair_bar, say
 from uniadapter.app.evaluation_folder import resolve_source
 from uniadapter.app.features import image_features
+from uniadapter.app.method_results import measure, zero_shot
 from uniadapter.app.predict import ask, caption
 from uniadapter.app.runs import (
     ADAPTER,
     MODEL,
     evaluate_split,
     load_split,
-    measure,
     resolve_data,
     save_result,
     test_splits,
     train_split,
     write_config,
-    zero_shot,
 )
 from uniadapter.checkpoints.adapter_folder import read_adapter_config
 from uniadapter.checkpoints.compatibility import remaining_embedded_splits

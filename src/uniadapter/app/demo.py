@@ -10,18 +10,9 @@ from typing import Any
 
 from uniadapter.app.commands import finish_report, skipped, summaries
 from uniadapter.app.display import TrainingBar, logged_to, pair_bar, say
+from uniadapter.app.method_results import MethodResult, measure, zero_shot
 from uniadapter.app.parsing import read_config
-from uniadapter.app.runs import (
-    MethodResult,
-    load_split,
-    measure,
-    resolve_data,
-    save_result,
-    test_splits,
-    train_split,
-    write_config,
-    zero_shot,
-)
+from uniadapter.app.runs import load_split, resolve_data, save_result, test_splits, train_split, write_config
 from uniadapter.config import RunConfig
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.captioning import require_scorer

@@ -16,7 +16,8 @@ from uniadapter import report
 from uniadapter.app.commands import skipped, summaries
 from uniadapter.app.display import console, logged_to, pair_bar, say
 from uniadapter.app.evaluation_folder import resolve_source, results_folder
-from uniadapter.app.runs import evaluate_split, load_split, measure, resolve_data, zero_shot
+from uniadapter.app.method_results import measure, zero_shot
+from uniadapter.app.runs import evaluate_split, load_split, resolve_data
 from uniadapter.checkpoints.adapter_folder import read_adapter_config
 from uniadapter.checkpoints.compatibility import check_split
 from uniadapter.config import RunConfig

@@ -1,11 +1,10 @@
-"""The steps of a run: load data, train, save, evaluate."""
+"""The steps of a run: load data, train, save; `method_results` evaluates."""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,14 @@ from uniadapter.checkpoints.adapter_folder import save_adapter
 from uniadapter.checkpoints.compatibility import training_warnings
 from uniadapter.checkpoints.loading import quiet_transformers
 from uniadapter.config import SPLITS, ConfigError, DataConfig, RunConfig
-from uniadapter.data.loaders import train_loader
+from uniadapter.data.loaders import TrainLoader, train_loader
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.embedded import resolve_embedded
 from uniadapter.errors import CheckpointError, DataError, worker_failure
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.files.writing import WriteError, atomic_folder, write_text
 from uniadapter.files.yaml_files import write_yaml
-from uniadapter.model.counting import ParameterCounts
-from uniadapter.model.sets import adapter_set, disable_adapter
+from uniadapter.model.sets import adapter_set
 from uniadapter.model.settings import InferenceSettings
 from uniadapter.tasks import Result, task_for
 from uniadapter.tasks.preparing import Prepared, image_size, normalisation
@@ -112,7 +110,7 @@ def train_split(
     accelerator = accelerator or make_accelerator(config.train)
     prepared.model.to(accelerator.device)
     made = run_fingerprint(config, split, prepared.model) if folder is not None else {}
-    task = task_for(config).training_loss(prepared, split, config)
+    loss = task_for(config).training_loss(prepared, split, config)
     loader = train_loader(
         split,
         config.data,
@@ -125,11 +123,22 @@ def train_split(
         normalisation=normalisation(prepared),
     )
     trainer = Trainer(
-        task, loader, config.train, folder, accelerator, on_progress, on_epoch, validate, made, started, on_first_write
+        loss, loader, config.train, folder, accelerator, on_progress, on_epoch, validate, made, started, on_first_write
     )
     if accelerator.is_main_process:
         for line in training_warnings(config, len(split.texts), trainer.steps):
             logger.warning("%s", line)
+    _run(trainer, loader, split, folder, resume)
+    loss.release()
+    if prepared.adapter is not None:  # for inference with this model, without saving and loading
+        adapter_set(prepared.model, prepared.adapter).settings = _settings(prepared, config)
+    if loader.skipped:
+        logger.warning("left out while training: %s", ", ".join(f"{n} {kind}" for kind, n in loader.skipped.items()))
+    return trainer
+
+
+def _run(trainer: Trainer, loader: TrainLoader, split: RetrievalSplit, folder: Path | None, resume: bool) -> None:
+    """Train, close the loader, and turn failures of samples and worker processes into errors of one line."""
     try:
         trainer.train(resume)
     except Diverged as error:
@@ -142,12 +151,6 @@ def train_split(
         raise
     finally:
         loader.close()
-    task.release()
-    if prepared.adapter is not None:  # for inference with this model, without saving and loading
-        adapter_set(prepared.model, prepared.adapter).settings = _settings(prepared, config)
-    if loader.skipped:
-        logger.warning("left out while training: %s", ", ".join(f"{n} {kind}" for kind, n in loader.skipped.items()))
-    return trainer
 
 
 def _settings(prepared: Prepared, config: RunConfig) -> InferenceSettings:
@@ -189,117 +192,6 @@ def save_result(prepared: Prepared, config: RunConfig, folder: Path) -> int:
     except (WriteError, SafetensorError) as error:
         raise CheckpointError(str(error)) from error
     return (folder / MODEL / "model.safetensors").stat().st_size
-
-
-def metrics_row(
-    method: str,
-    counts: ParameterCounts | None,
-    result: Result,
-    size: int,
-    seconds: float,
-    **more: Any,
-) -> dict[str, Any]:
-    """One row of `metrics.json`.
-
-    Args:
-        method: its name.
-        counts: of parameters; None, for zero-shot, gives zeros.
-        result: of the evaluation.
-        size: of the saved weights in bytes.
-        seconds: of training and evaluation.
-        **more: further fields.
-    """
-    return {
-        "method": method,
-        "trainable_parameters": counts.trainable if counts else 0,
-        "trainable_percent": round(counts.trainable_percent, 4) if counts else 0.0,
-        "trainable_percent_without_embeddings": (
-            round(counts.trainable_percent_without_embeddings, 4) if counts else 0.0
-        ),
-        "adapter_percent": round(counts.adapter_percent, 4) if counts else 0.0,
-        "checkpoint_bytes": size,
-        "seconds": round(seconds, 1),
-        **result.scores,
-        **more,
-    }
-
-
-@dataclass
-class MethodResult:
-    """The results of a method.
-
-    Args:
-        row: of `metrics.json`.
-        result: on the test split.
-        extra: row and result on each further test set, by name.
-        history: losses over steps.
-    """
-
-    row: dict[str, Any]
-    result: Result
-    extra: dict[str, tuple[dict[str, Any], Result]]
-    history: list[dict[str, float | int]]
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """All rows, the main test set's first."""
-        return [self.row, *(row for row, _ in self.extra.values())]
-
-
-def measure(
-    prepared: Prepared,
-    config: RunConfig,
-    tests: dict[str, RetrievalSplit],
-    method: str,
-    started: float,
-    size: int = 0,
-    history: list[dict[str, float | int]] | None = None,
-    progress: Progress | None = None,
-) -> MethodResult:
-    """Evaluate on the test split and on further test sets.
-
-    Args:
-        prepared: the model.
-        config: of the run.
-        tests: test sets by name; the first is the main one.
-        method: its name in `metrics.json`.
-        started: `time.perf_counter()` at the start of the run.
-        size: of the saved weights in bytes.
-        history: losses over steps.
-        progress: called with the number of items done and of all.
-    """
-    counts = prepared.counts if prepared.counts.trainable and method != "zero_shot" else None
-    main, *others = tests
-    result = evaluate_split(prepared, tests[main], config, progress)
-    # Transductive results must be marked as such.
-    variants = ["dual softmax (transductive)"] if config.evaluate.dual_softmax else []
-    variants += ["blank pictures"] if config.data.blank and method != "question_only" else []
-    more = {"setting": ", ".join(variants)} if variants else {}
-    seconds = time.perf_counter() - started
-    row = metrics_row(method, counts, result, size, seconds, **tests[main].coverage(), **more)
-    extra = {}
-    for name in others:
-        found = evaluate_split(prepared, tests[name], config, progress)
-        more["test_set"] = name
-        extra[name] = (metrics_row(method, counts, found, size, seconds, **tests[name].coverage(), **more), found)
-    return MethodResult(row, result, extra, history or [])
-
-
-def zero_shot(
-    prepared: Prepared, config: RunConfig, tests: dict[str, RetrievalSplit], progress: Progress | None = None
-) -> MethodResult:
-    """Evaluate the base; an adapter is disabled meanwhile.
-
-    A fully fine-tuned base is named as such in the results, with all weights counted as trained.
-    """
-    started = time.perf_counter()
-    method: str = getattr(prepared.model.config, METHOD_KEY, "zero_shot")
-    size = 0
-    if method != "zero_shot":
-        prepared = replace(prepared, counts=replace(prepared.counts, trainable=prepared.counts.total, adapter=0))
-        size = sum(file.stat().st_size for file in Path(str(prepared.model.config.name_or_path)).glob("*.safetensors"))
-    with disable_adapter(prepared.model):
-        return measure(prepared, config, tests, method, started, size, progress=progress)
 
 
 def test_splits(config: RunConfig) -> dict[str, RetrievalSplit]:
