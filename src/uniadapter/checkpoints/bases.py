@@ -68,7 +68,7 @@ def _fetched(base: str) -> Path:
     """The folder of a hub model in the cache, downloaded if the hub can be reached."""
     from huggingface_hub import snapshot_download
 
-    small = ["*.json", "*.txt"]
+    small = ["*.json", "*.txt", "spiece.model", "tokenizer.model"]
     reachable = hub_in_reach()
     try:
         for weights in ("model*.safetensors", "pytorch_model*.bin"):
