@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_models import clip_texts, pixels, save_clip_tokenizer, save_family, tiny_clip
-from transformers import AutoTokenizer, CLIPForImageClassification, CLIPTextModel, PreTrainedModel
+from transformers import AutoTokenizer, CLIPForImageClassification, CLIPTextModel, CLIPTokenizer, PreTrainedModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 import uniadapter as ua
@@ -196,3 +196,24 @@ def test_the_unknown_token_is_not_the_one_that_ends_every_text(
     ua.text_features(model, tokenizer, "a zebra")
     assert "does not know" in caplog.text
     assert AutoTokenizer.from_pretrained(base)("A Red").input_ids == tokenizer("a red").input_ids
+
+
+def test_clip_s_own_tokenizer_class(tmp_path: Path) -> None:
+    """Byte pairs, with start and end behind all others, as in OpenAI's."""
+    said = ["a red square", "the picture of a blue square"] * 3
+    learnt = json.loads(CLIPTokenizer().train_new_from_iterator(said, 300).backend_tokenizer.to_str())["model"]
+    start, end = "<|startoftext|>", "<|endoftext|>"
+    words = [word for word in sorted(learnt["vocab"], key=learnt["vocab"].get) if word not in (start, end)]
+    vocabulary = {word: index for index, word in enumerate([*words, start, end])}
+    merges = [tuple(pair) for pair in learnt["merges"]]
+    CLIPTokenizer(vocab=vocabulary, merges=merges).save_pretrained(tmp_path)
+    tiny_clip(vocab=len(vocabulary)).save_pretrained(tmp_path)
+    model, tokenizer = ua.load_model(tmp_path), ua.load_tokenizer(tmp_path)
+    assert type(tokenizer) is CLIPTokenizer
+    assert tokenizer.eos_token_id == model.config.text_config.eos_token_id == len(vocabulary) - 1
+    assert tokenizer("A RED square").input_ids == tokenizer("a red square").input_ids
+    given = tokenizer(["a red square", "the"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        theirs = model.get_text_features(**given).pooler_output
+        ours = ua.text_features(model, tokenizer, ["A red square", "the"]).feature
+    assert (ours - torch.nn.functional.normalize(theirs, dim=-1)).abs().max() < 1e-6

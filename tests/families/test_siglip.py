@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_models import PLACES, VOCABULARY, pixels, save_family, save_siglip_tokenizer, siglip_texts, tiny_siglip
-from transformers import PreTrainedModel, Siglip2Config, Siglip2Model, SiglipConfig, SiglipModel
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import (
+    AutoTokenizer,
+    GemmaTokenizer,
+    PreTrainedModel,
+    Siglip2Config,
+    Siglip2Model,
+    SiglipConfig,
+    SiglipModel,
+)
 
 import uniadapter as ua
 from tiny import randomise
@@ -126,6 +136,41 @@ def test_the_second_siglip_s_tokenizer_is_made_to_read_as_it_was_trained(
     tokenizer.save_pretrained(tmp_path / "again")
     model.save_pretrained(tmp_path / "again")
     assert ua.load_tokenizer(tmp_path / "again")("A RED").input_ids == tokenizer("a red").input_ids
+
+
+def test_the_class_that_its_checkpoints_name_is_put_right(tmp_path: Path) -> None:
+    """Gemma's: by default it pads on the left, and capitals are other tokens."""
+    trained = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    trained.normalizer = normalizers.Replace(" ", "▁")
+    trained.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    said = ["a red square", "the picture of a blue square", "A RED SQUARE"]
+    trained.train_from_iterator(said, trainers.BpeTrainer(vocab_size=90, special_tokens=special))
+    learnt = json.loads(trained.to_str())["model"]
+    merges = [tuple(pair) for pair in learnt["merges"]]
+    GemmaTokenizer(vocab=learnt["vocab"], merges=merges, add_bos_token=False, add_eos_token=True).save_pretrained(
+        tmp_path
+    )
+    tiny_siglip(vocab=len(learnt["vocab"])).save_pretrained(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert (type(theirs).__name__, theirs.padding_side) == ("GemmaTokenizer", "left")
+    assert theirs("A RED SQUARE").input_ids != theirs("a red square").input_ids
+    tokenizer = ua.load_tokenizer(tmp_path)
+    assert (type(tokenizer).__name__, tokenizer.padding_side) == ("GemmaTokenizer", "right")
+    assert tokenizer("A RED SQUARE").input_ids == theirs("a red square").input_ids
+    assert ua.load_model(tmp_path).config.text_config.pad_token_id == 0
+
+
+def test_packages_that_its_own_tokenizer_needs_are_named(tmp_path: Path) -> None:
+    base = save_family(tmp_path / "base", "siglip")
+    file = base / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "tokenizer_class": "SiglipTokenizer"}))
+    if find_spec("sentencepiece") is not None:
+        pytest.skip("they are installed")
+    with pytest.raises(CheckpointError, match="pip install sentencepiece protobuf") as error:
+        ua.load_tokenizer(base)
+    assert "\n" not in str(error.value)
+    assert ua.load_model(base).config.text_config.pad_token_id == 1, "the model is loaded all the same"
 
 
 @pytest.mark.parametrize(

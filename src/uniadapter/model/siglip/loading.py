@@ -45,6 +45,18 @@ class SiglipLoader(DualLoader):
         with suppress(CheckpointError):  # said when the tokenizer is asked for
             model.config.text_config.pad_token_id = self.tokenizer(folder, base).pad_token_id
 
+    def tokenizer(self, path: Path, base: str) -> PreTrainedTokenizerBase:
+        """The tokenizer; where its class needs packages that are missing, the error says which to install."""
+        try:
+            return super().tokenizer(path, base)
+        except CheckpointError as error:
+            if "sentencepiece library" in str(error).lower() or "protobuf library" in str(error).lower():
+                raise CheckpointError(
+                    f"{base}: its tokenizer is SigLIP's own, which needs two more packages: "
+                    "pip install sentencepiece protobuf"
+                ) from error
+            raise
+
     def unlike(self, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> str:
         """A tokenizer that frames a text otherwise; one that leaves capital letters is made to lower them."""
         fault = super().unlike(tokenizer, config)
