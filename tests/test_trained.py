@@ -186,7 +186,8 @@ def test_captions(tokenizer: PreTrainedTokenizerBase) -> None:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        ([], "is empty"), (3, "cannot train on a int"), (iter([1]), "cannot train on a list_iterator"), (None, "cannot train on"),
+        ([], "is empty"), (3, "cannot train on a int"), (iter([1]), "cannot train on a list_iterator"),
+        (None, "cannot train on"),
         ([1, 2], "row 0 is a int"), ([("a",)], "row 0 has 1 values"), ([{"image": "a.png"}], "no column 'caption'"),
         ([{"caption": "a"}], "no column 'image'"), ({"test": []}, "no split 'train'"), ("nowhere.jsonl", "nowhere"),
         ([("nowhere.png", "a square")], "nowhere.png"), ([(Image.new("L", (9, 9)), 3)], "should hold a string"),
