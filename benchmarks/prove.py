@@ -31,7 +31,7 @@ from uniadapter.app.method_results import measure, zero_shot
 from uniadapter.app.runs import evaluate_split, load_split, test_splits, train_split
 from uniadapter.config import RunConfig
 from uniadapter.evaluation.compare import paired_bootstrap, verdict
-from uniadapter.files.assets import asset
+from uniadapter.files.assets import asset_path
 from uniadapter.tasks.preparing import prepare
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -106,7 +106,7 @@ PROOFS = {
 def machine(task: str) -> dict[str, Any]:
     """Where the numbers come from."""
     made_from = DEMOS[task].assets
-    listing = (asset(made_from) / "SPLIT_SHA256").read_text().splitlines() if made_from else []
+    listing = (asset_path(made_from) / "SPLIT_SHA256").read_text().splitlines() if made_from else []
     return {
         "device": processor(),
         "threads": torch.get_num_threads(),
@@ -127,7 +127,7 @@ def recipe(config: RunConfig) -> str:
     plain["data"] = [Path(p).name for p in (config.data.train, config.data.val) if p]
     plain["data"] += [config.data.frames, *([config.data.together] if config.data.together > 1 else [])]
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
-    for file in sorted(asset("backbone").glob("*.safetensors")):
+    for file in sorted(asset_path("backbone").glob("*.safetensors")):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""Every literal and range is checked wherever a config is made, from Python as from a file."""
+"""Ranges and choices of all settings are checked, from Python and from files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gathering on one process, and on two with unequal rows against the same losses on one."""
+"""Collective operations on one process, and on two with unequal rows against the same losses on one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scenes that ship: true captions, separate families, committed hashes, rendered layouts; and the backbone."""
+"""The embedded scenes: correct captions, disjoint families, committed hashes, rendered layouts; and the backbone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from uniadapter.app.runs import evaluate_split, load_split
 from uniadapter.checkpoints.loading import load_model
 from uniadapter.embedded import emoji_scenes as embedded
 from uniadapter.embedded.cached_folders import STAMP
-from uniadapter.files.assets import asset, package_path
+from uniadapter.files.assets import asset_path, package_path
 from uniadapter.tasks.preparing import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,7 +41,7 @@ def scenes() -> dict[str, list[dict[str, Any]]]:
 
 @pytest.fixture(scope="module")
 def names() -> dict[str, list[str]]:
-    return json.loads((asset("scenes") / "names.json").read_text())
+    return json.loads((asset_path("scenes") / "names.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +68,11 @@ def own_names(scene: dict[str, Any], names: dict[str, list[str]]) -> dict[str, l
 
 
 def test_the_committed_hashes_are_those_of_the_files() -> None:
-    lines = (asset("scenes") / "SPLIT_SHA256").read_text().split("\n")
+    lines = (asset_path("scenes") / "SPLIT_SHA256").read_text().split("\n")
     stated = {name: digest for digest, name in (line.split() for line in lines if line)}
     assert {f"{split}.jsonl" for split in SPLITS} | {"sprites.webp"} <= set(stated)
     for name, digest in stated.items():
-        assert hashlib.sha256((asset("scenes") / name).read_bytes()).hexdigest() == digest, name
+        assert hashlib.sha256((asset_path("scenes") / name).read_bytes()).hexdigest() == digest, name
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -146,7 +146,7 @@ def test_the_reader_refuses_what_it_cannot_read(check: Any) -> None:
 
 
 def test_families_are_of_one_split_only(scenes: dict[str, list[dict[str, Any]]]) -> None:
-    sprites = json.loads((asset("scenes") / "sprites.json").read_text())["sprites"]
+    sprites = json.loads((asset_path("scenes") / "sprites.json").read_text())["sprites"]
     families = {
         split: {sprites[code]["family"] for row in rows for code, *_ in row["objects"]}
         for split, rows in scenes.items()
@@ -213,7 +213,7 @@ def test_prepared_scenes_are_kept_and_an_outdated_folder_is_replaced(tmp_path: P
 
 
 def backbone() -> Path:
-    folder = asset("backbone")
+    folder = asset_path("backbone")
     if not (folder / "model.safetensors").exists():
         pytest.skip("the backbone is not in this checkout")
     return folder
@@ -282,6 +282,6 @@ def test_all_assets_stay_below_25_megabytes() -> None:
 
 
 def test_assets_stay_small() -> None:
-    size = sum(p.stat().st_size for p in asset("scenes").rglob("*") if p.is_file())
+    size = sum(p.stat().st_size for p in asset_path("scenes").rglob("*") if p.is_file())
     assert size < 4.5e6
-    assert (asset("scenes") / "sprites.webp").stat().st_size < 2.6e6
+    assert (asset_path("scenes") / "sprites.webp").stat().st_size < 2.6e6

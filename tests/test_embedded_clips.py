@@ -1,4 +1,4 @@
-"""The clips that ship: captions true of one clip only, separate families, and files that hold what the lists say."""
+"""The embedded clips: captions that fit one clip only, disjoint families, and files that match their lists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from uniadapter.config import ConfigError
 from uniadapter.data.media.video import load_clip
 from uniadapter.embedded import emoji_clips, resolve_embedded
-from uniadapter.files.assets import asset
+from uniadapter.files.assets import asset_path
 
 ROOT = Path(__file__).resolve().parents[1]
 SPLITS = emoji_clips.SPLITS
@@ -53,11 +53,11 @@ def decoded(path: Path) -> np.ndarray:
 
 
 def test_the_committed_hashes_are_those_of_the_files(animations: dict[str, dict[str, Any]]) -> None:
-    lines = (asset("clips") / "SPLIT_SHA256").read_text().splitlines()
+    lines = (asset_path("clips") / "SPLIT_SHA256").read_text().splitlines()
     stated = {name: digest for digest, name in map(str.split, lines)}
     assert {f"single/{code}.mp4" for code in animations} | {f"{split}.jsonl" for split in SPLITS} <= set(stated)
     for name, digest in stated.items():
-        assert hashlib.sha256((asset("clips") / name).read_bytes()).hexdigest() == digest, name
+        assert hashlib.sha256((asset_path("clips") / name).read_bytes()).hexdigest() == digest, name
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -110,7 +110,7 @@ def test_a_joined_clip_decodes_to_the_frames_of_its_parts(
 ) -> None:
     for row in lists["val"][:12]:
         path = written / "videos" / "val" / f"{row['id']}.mp4"
-        parts = [decoded(asset("clips") / "single" / f"{code}.mp4") for code in row["parts"]]
+        parts = [decoded(asset_path("clips") / "single" / f"{code}.mp4") for code in row["parts"]]
         assert all(part.shape == (FRAMES, 96, 96, 3) for part in parts)
         assert np.array_equal(decoded(path), np.concatenate(parts)), row["id"]
         with av.open(str(path)) as container:
@@ -123,13 +123,13 @@ def test_our_reader_takes_the_middles_of_the_parts(written: Path, lists: dict[st
     count = len(row["parts"])
     frames = load_clip(written / "videos" / "val" / f"{row['id']}.mp4", "", count)
     for code, frame in zip(row["parts"], frames, strict=True):
-        middle = decoded(asset("clips") / "single" / f"{code}.mp4")[FRAMES // 2]
+        middle = decoded(asset_path("clips") / "single" / f"{code}.mp4")[FRAMES // 2]
         assert np.abs(np.asarray(frame, dtype=int) - middle.astype(int)).mean() < 1
 
 
 def test_the_animations_move(animations: dict[str, dict[str, Any]]) -> None:
     for code in sorted(animations)[::25]:
-        frames = decoded(asset("clips") / "single" / f"{code}.mp4").astype(int)
+        frames = decoded(asset_path("clips") / "single" / f"{code}.mp4").astype(int)
         assert np.abs(frames - frames[:1]).max(axis=(1, 2, 3)).max() > 40, code
 
 
@@ -147,7 +147,7 @@ def test_the_lists_that_are_written(
 
 
 @pytest.mark.parametrize("name", ["embedded:train", "embedded:films/train", "embedded:clips/tset"])
-def test_a_name_that_is_not_there_says_what_is(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_names_list_the_known_ones(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNIADAPTER_CACHE", str(tmp_path))
     with pytest.raises(ConfigError, match="there is no"):
         resolve_embedded(name)

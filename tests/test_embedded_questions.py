@@ -1,4 +1,4 @@
-"""Questions of the embedded tasks: true of what was drawn, balanced for who cannot see, the same on every machine."""
+"""Embedded questions: correct answers, balanced against guessing, and reproducible on every machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from uniadapter.config import ConfigError, DataConfig
 from uniadapter.data.loaders import train_loader, visual_loader
 from uniadapter.data.questions import load_questions
 from uniadapter.embedded import easy_vqa, emoji_clips, emoji_scenes
-from uniadapter.embedded.questions import Question, balanced, clip_questions, question_rows, read_kinds, scene_questions
+from uniadapter.embedded.questions import Question, balance, clip_questions, question_rows, read_kinds, scene_questions
 from uniadapter.files.assets import package_path
 
 NUMBERS = {"two": 2, "three": 3, "four": 4}
@@ -117,7 +117,7 @@ def test_every_answer_is_true(split: str, asked: dict[str, list[Question]], kind
 
 
 @pytest.mark.parametrize("name", ["scenes/train", "scenes/test", "clips/train", "clips/test"])
-def test_who_cannot_see_cannot_know(name: str, asked: dict[str, list[Question]]) -> None:
+def test_answers_cannot_be_guessed_without_the_picture(name: str, asked: dict[str, list[Question]]) -> None:
     """Yes and no are equally frequent about each kind, and no answer stands out in any group."""
     groups: dict[str, Counter[str]] = {}
     for one in asked[name]:
@@ -135,17 +135,17 @@ def test_who_cannot_see_cannot_know(name: str, asked: dict[str, list[Question]])
     assert most["how many"] < 0.5
 
 
-def test_balancing_leaves_no_answer_alone(kinds: dict[str, str]) -> None:
+def test_balancing_drops_groups_with_one_answer(kinds: dict[str, str]) -> None:
     import random
 
     rows = [Question(str(n), "q", "yes" if n % 5 else "no", "k", "g") for n in range(20)]
-    kept = balanced(rows, random.Random(0))
+    kept = balance(rows, random.Random(0))
     assert Counter(one.answer for one in kept) == {"yes": 4, "no": 4}
     assert [int(one.visual_id) for one in kept] == sorted(int(one.visual_id) for one in kept)
-    assert balanced([row for row in rows if row.answer == "yes"], random.Random(0)) == []
+    assert balance([row for row in rows if row.answer == "yes"], random.Random(0)) == []
 
 
-def test_a_blank_picture_stands_for_every_picture(tmp_path: Path) -> None:
+def test_every_picture_is_replaced_by_a_blank_one(tmp_path: Path) -> None:
     for name in ("a", "b"):
         Image.new("RGB", (40, 40), (200, 30, 30)).save(tmp_path / f"{name}.png")
     rows = [{"image": f"{name}.png", "question": "what?", "answer": name} for name in ("a", "b")]
@@ -162,7 +162,7 @@ def test_a_blank_picture_stands_for_every_picture(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", [task for task in DEMOS])
-def test_methods_differ_in_what_they_train_and_how_fast_alone(task: str) -> None:
+def test_configs_of_methods_differ_only_in_method_and_learning_rate(task: str) -> None:
     """Same data, order, steps and augmentation: a fair comparison."""
     one, other = (
         read_config(package_path("configs") / f"{DEMOS[task].configs[m]}.yaml")
@@ -195,7 +195,7 @@ def test_easy_vqa_is_read_from_its_package(tmp_path: Path, monkeypatch: pytest.M
     assert found["test"].kinds == ["color", "yes/no"]
 
 
-def test_easy_vqa_that_is_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_easy_vqa_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install .uniadapter\[easy-vqa\]"):
         easy_vqa.package_data()

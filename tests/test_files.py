@@ -1,4 +1,4 @@
-"""Writing all or nothing."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from uniadapter.files.writing import (
     WriteError,
     atomic_file,
     atomic_folder,
-    clear_leftovers,
     file_hash,
+    remove_temporary_files,
     write_bytes,
     write_text,
 )
@@ -63,7 +63,7 @@ def test_a_symbolic_link_is_written_through(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["folder", "below a file"])
-def test_what_cannot_be_written_is_one_line_that_names_it(tmp_path: Path, what: str) -> None:
+def test_write_errors_are_one_line_with_the_path(tmp_path: Path, what: str) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder").mkdir()
     target = tmp_path / "folder" if what == "folder" else tmp_path / "file" / "a"
@@ -80,7 +80,7 @@ def test_leftovers_of_dead_processes_are_cleared_and_no_others(tmp_path: Path) -
     other = tmp_path / ".mine.tmp"
     for file in (left, busy, other):
         file.write_text("x")
-    assert clear_leftovers(tmp_path) == [left]
+    assert remove_temporary_files(tmp_path) == [left]
     assert busy.exists()
     assert other.exists()
 
@@ -124,7 +124,7 @@ def test_folders_that_a_killed_process_left_are_cleared(tmp_path: Path) -> None:
     left = tmp_path / ".files.99999999.tmp"
     left.mkdir()
     (left / "half").write_text("half")
-    assert clear_leftovers(tmp_path) == [left]
+    assert remove_temporary_files(tmp_path) == [left]
     assert not left.exists()
 
 

@@ -1,4 +1,4 @@
-"""The report: the form of metrics.json, writing all or nothing, tables, curves and the page."""
+"""Reports: schema of metrics.json, atomic writing, tables, curves and the page."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ def test_percentages(percent: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "steps"), [("curves.png", 1), ("curves.png", 200), ("curves.svg", 8)])
-def test_curves_are_drawn(tmp_path: Path, name: str, steps: int) -> None:
+def test_curves_are_plotted(tmp_path: Path, name: str, steps: int) -> None:
     path = report.curves(history(steps), tmp_path / name)
     if name.endswith("png"):
         with Image.open(path) as image:
@@ -327,7 +327,7 @@ def test_page_holds_everything_and_fetches_nothing(tmp_path: Path) -> None:
     assert text.count("<svg") == 4
 
 
-def test_page_escapes_what_it_is_given(tmp_path: Path) -> None:
+def test_page_escapes_its_input(tmp_path: Path) -> None:
     bad = "<script>alert(1)</script>\"'&"
     metrics = sample() | {"device": bad, "rows": [row(bad, setting=bad, test_set=bad), row("uniadapter")]}
     page_history = {bad: [{"step": 1, bad: 1.0}]}
@@ -352,7 +352,7 @@ def test_page_of_one_side_of_nothing_and_of_missing_pictures(tmp_path: Path) -> 
     assert "moved up" not in text
 
 
-def test_history_of_the_folder_is_drawn(tmp_path: Path) -> None:
+def test_history_of_the_folder_is_plotted(tmp_path: Path) -> None:
     (tmp_path / "history.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5}\n')
     assert "<svg" in report.write_report(tmp_path, sample()).read_text()
     assert "<svg" not in report.write_report(tmp_path, sample(), history={}).read_text()

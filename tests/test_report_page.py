@@ -1,4 +1,4 @@
-"""What a run's page says: each thing once, in words, about what was really trained, and how to use it."""
+"""The run's page: content without repetition, alternative texts, and usage examples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from uniadapter import report
 from uniadapter.data.questions import QuestionSplit
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.answering import Prediction
-from uniadapter.report.examples import CORRECTED, STAYED_RIGHT, WRONG, _chosen, examples_of
+from uniadapter.report.examples import CORRECTED, STAYED_RIGHT, WRONG, _chosen, select_examples
 from uniadapter.report.plots import panel_svg, quantities
 from uniadapter.report.text_cards import TextExample
 
@@ -41,7 +41,7 @@ def test_scores_that_nothing_reranked_are_shown_once(tmp_path: Path) -> None:
     assert "<summary>Ranks</summary>" in text
 
 
-def test_a_part_that_is_the_whole_loss_is_drawn_once() -> None:
+def test_a_part_that_equals_the_loss_is_plotted_once() -> None:
     alone = {"uniadapter": [{"step": s, "loss": 2.0 / s, "contrastive": 2.0 / s, "lr": 1e-3} for s in range(1, 5)]}
     assert quantities(alone) == ["loss", "lr"]
     assert quantities(history()) == ["loss", "contrastive", "matching", "lr"]
@@ -92,7 +92,7 @@ def test_the_title_names_what_was_trained_without_a_test_split(tmp_path: Path) -
     assert "<h1>Caption: zero-shot</h1>" in written(tmp_path, metrics, history={})
 
 
-def test_what_is_shown_to_no_eye_is_told_in_words(tmp_path: Path) -> None:
+def test_pictures_have_alternative_texts(tmp_path: Path) -> None:
     content = picture(tmp_path / "x.png").read_bytes()
     items = [report.RankedItem(content, correct=True, caption="a red square")]
     cards = [
@@ -158,7 +158,7 @@ def test_full_fine_tuning_is_not_compared_with_a_base_without_embeddings(tmp_pat
         ([], {}),
     ],
 )
-def test_first_cards_are_a_success_one_mended_and_a_failure(
+def test_first_cards_are_a_success_a_correction_and_a_failure(
     ranks: list[tuple[int, int]], firsts: dict[int, str]
 ) -> None:
     rows = _chosen(len(ranks), lambda row: (ranks[row][0] == 1, ranks[row][1] == 1))
@@ -167,7 +167,7 @@ def test_first_cards_are_a_success_one_mended_and_a_failure(
     assert sorted(rows) == list(range(len(ranks)))
 
 
-def test_a_dozen_are_shown_spread_over_the_test_set() -> None:
+def test_a_dozen_examples_are_evenly_spaced() -> None:
     rows = _chosen(1000, lambda row: (False, row == 999))
     assert len(rows) == 12
     assert rows[999] == CORRECTED
@@ -198,18 +198,18 @@ def test_examples_of_questions_and_captions(tmp_path: Path) -> None:
     split = QuestionSplit("test", **base, answers=[{"red": 1.0}] * 4, question_ids=list(range(4)))
     before = Found([Prediction(text) for text in ("blue", "blue", "red", "blue")])
     after = Found([Prediction(text) for text in ("blue", "Red", "red", "blue")])
-    shown = examples_of(split, before, after)  # type: ignore[arg-type]
+    shown = select_examples(split, before, after)  # type: ignore[arg-type]
     assert [(one.image, one.reason) for one in shown] == [  # type: ignore[union-attr]
         (files[2], STAYED_RIGHT), (files[1], CORRECTED), (files[0], WRONG), (files[3], ""),
     ]  # fmt: skip
     split.answers = [{}] * 4  # nobody says what is right
-    assert [one.reason for one in examples_of(split, before, after)] == [""] * 4  # type: ignore[arg-type]
+    assert [one.reason for one in select_examples(split, before, after)] == [""] * 4  # type: ignore[arg-type]
     captions = RetrievalSplit("test", **base)
     said = Found(["a"] * 4)
-    assert [one.reason for one in examples_of(captions, said, said)] == [""] * 4  # type: ignore[arg-type]
+    assert [one.reason for one in select_examples(captions, said, said)] == [""] * 4  # type: ignore[arg-type]
 
 
-def test_examples_of_queries_say_what_people_said(tmp_path: Path) -> None:
+def test_examples_of_queries_have_captions(tmp_path: Path) -> None:
     from uniadapter.evaluation.retrieval import RetrievalResult
 
     files = [picture(tmp_path / f"{n}.png") for n in range(3)]
@@ -225,12 +225,12 @@ def test_examples_of_queries_say_what_people_said(tmp_path: Path) -> None:
         )  # type: ignore[arg-type]
         for ranks in ((1, 2, 2), (1, 1, 2))
     ]
-    shown = examples_of(split, *results)  # type: ignore[arg-type]
+    shown = select_examples(split, *results)  # type: ignore[arg-type]
     assert [(one.query, one.reason) for one in shown] == [("one", STAYED_RIGHT), ("two", CORRECTED), ("three", WRONG)]  # type: ignore[union-attr]
     assert [item.caption for item in shown[0].after] == ["one", "two", "three"]  # type: ignore[union-attr]
 
 
-def test_what_a_test_set_lacks_stands_above_its_figures(tmp_path: Path) -> None:
+def test_visuals_left_out_are_noted_above_the_scores(tmp_path: Path) -> None:
     over = "7 of 8 pictures and 14 of 16 captions"
     metrics = sample() | {"rows": [row("uniadapter", skipped=1, over=over, queries=14, gallery=7)]}
     lost = {"count": 1, "over": over, "faults": {"broken picture": 1}, "names": [f"<{n}>.png" for n in range(10)]}

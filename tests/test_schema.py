@@ -1,4 +1,4 @@
-"""Content of files checked before use."""
+"""Validation of JSON and YAML files."""
 
 from __future__ import annotations
 

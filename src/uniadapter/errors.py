@@ -44,7 +44,7 @@ class UsageError(ValueError):
     """An invalid command line."""
 
 
-class NotFinite(FloatingPointError, ValueError):
+class NonFiniteError(FloatingPointError, ValueError):
     """A value computed from the weights is NaN or infinite: training diverged, or the weights are corrupt."""
 
 

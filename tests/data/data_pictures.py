@@ -1,4 +1,4 @@
-"""Pictures that the tests draw."""
+"""Helpers that draw pictures for the tests."""
 
 from __future__ import annotations
 

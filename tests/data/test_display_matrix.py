@@ -1,4 +1,4 @@
-"""Frames turned and mirrored by their display matrix: against its definition, and against ffmpeg's own filters."""
+"""Rotation and mirroring by the display matrix, against its definition and against ffmpeg's filters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures: decoding as people expect, and the two transforms."""
+"""Decoding of pictures, and the training and evaluation transforms."""
 
 from __future__ import annotations
 

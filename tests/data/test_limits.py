@@ -1,4 +1,4 @@
-"""Files that claim more than a machine has, and paths that lead to no file: one line each, at once, within limits."""
+"""Oversized files and paths that are not files are refused immediately, in one line."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def irregular(folder: Path) -> dict[str, str]:
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 @pytest.mark.parametrize("count", [1, 4])
-def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, count: int) -> None:
+def test_pipes_and_devices_are_refused_without_blocking(tmp_path: Path, count: int) -> None:
     for name, reason in irregular(tmp_path).items():
         assert not looks_like_video(tmp_path / name) or (tmp_path / name).is_dir()
         for call in (load_frames, load_clip):

@@ -1,4 +1,4 @@
-"""Order, resumption, processes, workers, and pictures that fail under way."""
+"""Order of samples, resuming, several processes, workers, and pictures that cannot be read."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_a_training_batch(split: RetrievalSplit) -> None:
     assert sorted(torch.cat([batch.sample_ids for batch in batches]).tolist()) == list(range(12))
 
 
-def test_workers_do_not_change_what_is_drawn_in_any_epoch(split: RetrievalSplit) -> None:
+def test_workers_do_not_change_the_augmentation_of_any_epoch(split: RetrievalSplit) -> None:
     alone, helped = loader(split), loader(split, workers=2)
     previous: list[Batch] = []
     for epoch, start in ((0, 0), (1, 0), (1, 2), (0, 0)):
@@ -167,14 +167,14 @@ def test_two_processes_see_what_one_sees(split: RetrievalSplit) -> None:
         assert whole.captions == left.captions + right.captions
 
 
-def test_resuming_loads_nothing_of_what_was_done(split: RetrievalSplit) -> None:
+def test_resuming_does_not_load_earlier_batches(split: RetrievalSplit) -> None:
     whole = list(loader(split))
     for image in {int(image) for batch in whole[:2] for image in batch.ids} - {int(image) for image in whole[2].ids}:
         split.visuals[image].unlink()  # type: ignore[union-attr]
     assert same(next(iter(loader(split, start_batch=2))), whole[2])
 
 
-def test_loading_leaves_the_global_generator_alone(split: RetrievalSplit) -> None:
+def test_loading_does_not_use_the_global_generator(split: RetrievalSplit) -> None:
     state = torch.get_rng_state()
     list(loader(split)), list(loader(split, workers=1))
     assert torch.equal(torch.get_rng_state(), state)

@@ -1,4 +1,4 @@
-"""Annotation files of every layout with a value changed: read, or refused in one short line, but nothing else."""
+"""Annotation files of every layout with one value changed are either read or refused in one short line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions: every layout that circulates, what is left out, and lists of answers."""
+"""Question files: published layouts, records left out, and lists of candidate answers."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_ones_own_files(write: Write, pictures: Path) -> None:
     assert [list(a) for a in load_questions(jsonl, DataConfig(), "train").answers] == [["2"], ["true"]]
 
 
-def test_what_is_left_out_is_counted_and_the_rest_stays_in_step(write: Write, pictures: Path) -> None:
+def test_skipped_questions_are_counted_and_all_fields_stay_aligned(write: Write, pictures: Path) -> None:
     (pictures / "broken.jpg").write_bytes(b"no picture")
     rows = [
         {"image": "a.jpg", "question": "one", "answer": "1", "question_id": 1},

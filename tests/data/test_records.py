@@ -1,4 +1,4 @@
-"""Annotation files: the ones in circulation, one's own, and every way in which they are wrong."""
+"""Reading of annotation files, valid and invalid."""
 
 from __future__ import annotations
 

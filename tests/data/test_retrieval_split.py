@@ -1,4 +1,4 @@
-"""Splits: who belongs to whom, what is left out, and datasets in memory."""
+"""Retrieval splits: which text belongs to which visual, records left out, and datasets in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any Pillow picture becomes the same upright RGB, from a file or from memory."""
+"""Conversion to RGB gives the same pixels for files and for pictures in memory."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def test_every_mode_looks_like_the_picture(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["LA", "La", "PA", "RGBA", "RGBa"])
-def test_what_is_clear_is_white(mode: str) -> None:
+def test_transparent_parts_are_white(mode: str) -> None:
     pixels = of(glass(mode))
     assert (pixels[:, :2] == 255).all()
     assert (pixels[:, 2:] == 90).all()
 
 
-def test_a_colour_that_stands_for_clear_is_white(write: Write) -> None:
+def test_a_transparent_colour_key_is_white(write: Write) -> None:
     deep = Image.fromarray(np.array([[0x1234, 0x8000]], np.uint16))
     deep.info["transparency"] = 0x1234
     assert of(deep)[0, :, 0].tolist() == [255, 128]
@@ -94,7 +94,7 @@ def test_values_of_other_types() -> None:
 @pytest.mark.parametrize(
     "name", ["deep.png", "deep.tif", "deep.pgm", "float.tif", "wide.tif", "glass.png", "glass.gif"]
 )
-def test_files_give_what_their_pictures_give(write: Write, name: str) -> None:
+def test_files_and_pictures_in_memory_give_the_same_pixels(write: Write, name: str) -> None:
     ramp = RAMP.astype(np.uint16) * 257
     made = {
         "float.tif": Image.fromarray(RAMP.astype(np.float32) / 255),

@@ -1,4 +1,4 @@
-"""Text cleaning, by a table."""
+"""Text cleaning."""
 
 from __future__ import annotations
 

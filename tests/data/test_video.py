@@ -1,4 +1,4 @@
-"""Videos: which frames are taken, of which containers, and what becomes of broken files."""
+"""Videos: sampled frames, containers, and corrupt files."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from uniadapter.data.media.frame_times import (
     frame_indices,
     frame_indices_by_time,
     frame_timestamps,
+    packet_spans,
     sample_positions,
-    spans,
 )
 from uniadapter.data.media.video import load_clip, looks_like_video, sample_frame_indices
 
@@ -163,18 +163,18 @@ def test_hidden_packets_are_decoded_but_not_taken() -> None:
     packets = [PacketInfo(-2, 1, True, False), PacketInfo(-1, 1, False, False), *entries([0, 1, 2, 3], keys=())]
     wanted = frame_timestamps(packets, sample_positions(4, None), 25)
     assert wanted == [0, 1, 2, 3]
-    assert [(span.first, span.last) for span in spans(packets, wanted, True)] == [(0, 5)]
+    assert [(span.first, span.last) for span in packet_spans(packets, wanted, True)] == [(0, 5)]
 
 
 def test_spans_start_at_the_keyframe_that_the_frame_needs() -> None:
     # Stored: I0 P3 B1 B2 | I6 B4 B5 P7; B4 and B5 come after the keyframe I6 but may refer to P3.
     packets = entries([0, 3, 1, 2, 6, 4, 5, 7], keys=(0, 4))
-    assert [(span.first, span.last) for span in spans(packets, [7], True)] == [(4, 7)]
-    assert [(span.first, span.last) for span in spans(packets, [5], True)] == [(0, 6)]
-    assert [(span.first, span.last) for span in spans(packets, [1, 7], True)] == [(0, 2), (4, 7)]
-    merged = spans(packets, [6, 4], True)
+    assert [(span.first, span.last) for span in packet_spans(packets, [7], True)] == [(4, 7)]
+    assert [(span.first, span.last) for span in packet_spans(packets, [5], True)] == [(0, 6)]
+    assert [(span.first, span.last) for span in packet_spans(packets, [1, 7], True)] == [(0, 2), (4, 7)]
+    merged = packet_spans(packets, [6, 4], True)
     assert [(span.first, span.last, span.timestamps) for span in merged] == [(0, 5, (4, 6))]
-    assert spans(packets, [7], False)[0].first == 0
+    assert packet_spans(packets, [7], False)[0].first == 0
 
 
 # Containers and codecs.
@@ -214,7 +214,7 @@ def test_frames_of_containers(tmp_path: Path, name: str, how: dict[str, Any]) ->
         assert all(frame.tobytes() == plain[number_of(frame)].tobytes() for frame in clip)
 
 
-def test_only_what_is_needed_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_needed_packets_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = movie(tmp_path / "a.mp4", 200, gop=10, options={**X264, "bf": "0", "sc_threshold": "0"})
     fed = []
     decode = pyav_reader.Reader.decode
@@ -278,7 +278,7 @@ def test_a_few_frames_are_repeated(tmp_path: Path) -> None:
     assert numbers(load_clip(movie(tmp_path / "one.webm", 1, codec="libvpx-vp9"), "x", 3)) == [0] * 3
 
 
-def test_draws_are_a_function_of_the_generator_only(tmp_path: Path) -> None:
+def test_augmentation_is_a_function_of_the_generator_only(tmp_path: Path) -> None:
     files = [movie(tmp_path / "a.mp4", 90), movie(tmp_path / "b.gif", 20, codec="gif", pixels="rgb8")]
     (tmp_path / "frames").mkdir()
     Image.fromarray(numbered(3)).save(tmp_path / "frames" / "3.png")
@@ -479,7 +479,7 @@ def test_missing_and_empty_files_are_named(tmp_path: Path, write: Write) -> None
 
 
 @pytest.mark.parametrize("name, codec", [("a.mp4", "aac"), ("a.mkv", "aac"), ("a.wav", "pcm_s16le")])
-def test_sound_alone_has_no_video_stream(tmp_path: Path, name: str, codec: str) -> None:
+def test_audio_files_have_no_video_stream(tmp_path: Path, name: str, codec: str) -> None:
     file = tmp_path / name
     with av.open(str(file), "w") as out:
         stream = out.add_stream(codec, rate=8000, layout="mono")
@@ -505,7 +505,7 @@ def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.ts", "fast.mp4", "a.avi", "a.gif", "a.264"])
 @pytest.mark.parametrize("share", [0.25, 0.6, 0.97])
-def test_of_a_truncated_file_the_beginning_is_used(tmp_path: Path, name: str, share: float) -> None:
+def test_the_beginning_of_a_truncated_file_is_used(tmp_path: Path, name: str, share: float) -> None:
     how = next((how for other, how in CONTAINERS if other == name), {})
     whole = movie(tmp_path / f"whole.{name[-3:]}", 60, gop=6, **how)
     content = _index_first(whole, tmp_path) if name == "fast.mp4" else whole.read_bytes()
@@ -571,7 +571,7 @@ def test_flipped_bits_never_surface_as_anything_else(tmp_path: Path, name: str) 
     assert decoded > (0 if name == "a.webp" else 5)
 
 
-def test_a_damaged_stretch_takes_its_neighbours(tmp_path: Path) -> None:
+def test_corrupt_frames_are_replaced_by_their_neighbours(tmp_path: Path) -> None:
     file = movie(tmp_path / "a.mkv", 60, codec="mjpeg", pixels="yuvj420p", options={"qscale": "2"})
     with av.open(str(file)) as container:
         packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
@@ -607,7 +607,7 @@ def test_large_files_that_claim_ten_hours_too(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("limit", ["PROCESSOR_SECONDS", "WALL_SECONDS", "MAX_DECODED_PACKETS", "MAX_PACKETS"])
-def test_what_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+def test_decoding_stops_at_its_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     file = movie(tmp_path / "a.mp4", 60)
     monkeypatch.setattr(pyav_reader, limit, 0)
     error = failure(file)

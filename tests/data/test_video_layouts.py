@@ -1,4 +1,4 @@
-"""MSR-VTT, DiDeMo and the other video sets, in every layout that circulates, read as they are."""
+"""Published layouts of MSR-VTT, DiDeMo and other video datasets."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_didemo_without_its_list_takes_every_video(write: Write, place: Callable
     ]  # fmt: skip
 
 
-def test_missing_didemo_videos_are_counted_and_said(
+def test_missing_didemo_videos_are_counted_in_the_summary(
     write: Write, place: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     file = write("test_data.json", DIDEMO)
@@ -240,9 +240,7 @@ def test_own_files_of_videos_folders_and_pictures(write: Write, place: Callable[
     assert content(from_dataset([{"image": file.parent / "videos/x/a.webm", "caption": "z"}]))[0][2] == "z"
 
 
-def test_what_cannot_be_decoded_is_left_out_of_an_evaluation_that_skips(
-    write: Write, place: Callable[..., None]
-) -> None:
+def test_evaluation_skips_visuals_that_cannot_be_decoded(write: Write, place: Callable[..., None]) -> None:
     place("a.mp4", "broken.png")
     write("videos/sound.png", Image.new("RGB", (8, 8)))
     rows = [
@@ -378,7 +376,7 @@ def test_layouts_by_name(write: Write, place: Callable[..., None]) -> None:
     assert all(name in str(error.value) for name in ("data.layout", "lmdb", *LAYOUTS))
 
 
-def test_detection_reads_the_first_row_alone(write: Write) -> None:
+def test_detection_reads_only_the_first_row(write: Write) -> None:
     long = write("long.json", '[ {"clip_name": "a", "caption": "x"}, ' + "broken")
     assert detect_layout(long) == "alpro"
     assert detect_layout(write("pretty.json", '{\n "videos": [],\n "sentences": []\n}')) == "msrvtt"

@@ -19,7 +19,7 @@ from transformers import (
     SiglipModel,
 )
 
-from uniadapter.files.assets import asset
+from uniadapter.files.assets import asset_path
 
 PLACES = 64
 VISION: dict[str, Any] = {
@@ -76,7 +76,7 @@ BUILDERS: dict[str, Callable[[int, dict[str, int]], PreTrainedModel]] = {
 
 def save_scene_base(folder: Path, family: str) -> Path:
     """A base of a family, with weights that tell pictures and texts apart, as a folder of transformers files."""
-    tokenizer = AutoTokenizer.from_pretrained(asset("backbone"))
+    tokenizer = AutoTokenizer.from_pretrained(asset_path("backbone"))
     torch.manual_seed(0)
     model = BUILDERS[family](len(tokenizer), tokenizer.get_vocab())
     with torch.no_grad():

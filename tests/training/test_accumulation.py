@@ -1,4 +1,4 @@
-"""Accumulated batches are one step: of the optimiser, of the momentum encoder and of the queue."""
+"""Gradient accumulation: several batches are one step of the optimiser, the momentum encoder and the queue."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_momentum_and_queue_move_once_a_step(tmp_path: Path, config: RunConfig) 
         before.append(momentum(trainer))
         trainers.append(trainer)
 
-    def on_progress(tick: ProgressEvent) -> None:
+    def on_progress(event: ProgressEvent) -> None:
         after.append(momentum(trainers[0]))  # while it is there: it goes with the end of training
 
     one = changed(config, batch_size=2, accumulate=4, max_steps=1)

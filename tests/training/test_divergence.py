@@ -1,4 +1,4 @@
-"""Divergence is one line at the step where it shows, whichever part of the loss sees it; nothing bad is saved."""
+"""Divergence is reported in one line at its step, and no checkpoint with bad weights is kept."""
 
 from __future__ import annotations
 
@@ -95,6 +95,6 @@ def test_whoever_sees_it_first(
 def test_the_checkpoint_before_goes_once_a_step_was_made(tmp_path: Path, config: RunConfig) -> None:
     seen: list[bool] = []
     before = tmp_path / f".{CHECKPOINT}.before"
-    train(changed(config, max_steps=3), tmp_path, on_progress=lambda tick: seen.append(before.exists()))
+    train(changed(config, max_steps=3), tmp_path, on_progress=lambda event: seen.append(before.exists()))
     assert seen == [False, False, False]
     assert not before.exists()

@@ -1,4 +1,4 @@
-"""Two processes: they stop distributed, resume exactly with dropout on, hold one queue, and share every evaluation."""
+"""Training on two processes: stopping, exact resuming with dropout, the shared queue, and evaluation."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def shares(config: RunConfig) -> None:
     assert evaluate_split(prepared, few, config).scores
 
 
-def test_only_what_is_read_is_gathered() -> None:
+def test_only_the_needed_values_are_gathered() -> None:
     texts = Texts(torch.ones(2, 3, dtype=torch.int64), torch.ones(2, 3), torch.rand(2, 3, 8), torch.rand(2, 4))
     found = retrieval._gather_texts(texts)
     assert found.states.numel() == 0

@@ -1,4 +1,4 @@
-"""A resumed run is the uninterrupted one, bit for bit, or is refused in one line."""
+"""A resumed run equals the uninterrupted one bit for bit, or is refused in one line."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def stopped(tmp_path_factory: pytest.TempPathFactory, config: RunConfig) -> Path
 
 
 def stop_at(step: int, config: RunConfig, folder: Path, resume: bool = False) -> Path:
-    def on_progress(tick: ProgressEvent) -> None:
-        if tick.step == step:
+    def on_progress(event: ProgressEvent) -> None:
+        if event.step == step:
             os.kill(os.getpid(), signal.SIGHUP)
 
     with pytest.raises(Interrupted):
@@ -63,7 +63,7 @@ def test_with_dropout_and_two_stops_it_is_the_same_run(tmp_path: Path, config: R
     assert losses[0] == losses[1]
 
 
-def test_dropout_is_on_and_leaves_the_callers_generator_alone(config: RunConfig) -> None:
+def test_dropout_is_on_and_does_not_use_the_callers_generator(config: RunConfig) -> None:
     from uniadapter.tasks.preparing import prepare
 
     assert prepare(config).model.text_encoder.embeddings.dropout.p == 0.1
@@ -80,8 +80,8 @@ def test_history_and_seconds_cover_the_whole_run_once(tmp_path: Path, config: Ru
     every = changed(config, log_every=4, save_every=3)
     folder = tmp_path / "parts"
 
-    def on_progress(tick: ProgressEvent) -> None:
-        if tick.step == 8:
+    def on_progress(event: ProgressEvent) -> None:
+        if event.step == 8:
             raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
@@ -160,7 +160,7 @@ def test_other_data_or_another_base_is_one_line(tmp_path: Path, stopped: Path, c
         train(other, stopped, resume=True)
 
 
-def test_what_may_differ_may(tmp_path: Path, stopped: Path, config: RunConfig) -> None:
+def test_some_settings_may_change_when_resuming(tmp_path: Path, stopped: Path, config: RunConfig) -> None:
     """Moved files, another log, other evaluation settings: the same run."""
     whole = train(config)
     assert config.data.train is not None

@@ -1,4 +1,4 @@
-"""One run at a time in a folder, never a new one over an old one unasked, nothing half-written left behind."""
+"""The run folder: locked to one run, not overwritten unless asked, and without leftover temporary files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from uniadapter.app import demo
 from uniadapter.app.cli import main
 from uniadapter.app.runs import write_config
 from uniadapter.errors import ConfigError
-from uniadapter.training.run_folder import LOCK, RESULTS, check_unused, locked_folder
+from uniadapter.training.run_folder import LOCK, RESULTS, check_run_folder, locked_folder
 
 # It has a child, as a run has that loads pictures in processes, which lives on for a while when it is killed.
 HOLDER = """
@@ -80,7 +80,7 @@ def test_two_runs_in_one_folder_are_one_line(
 
 
 @pytest.mark.parametrize("result", RESULTS)
-def test_a_used_folder_is_refused_and_left_alone(
+def test_a_used_folder_is_refused_and_not_changed(
     tmp_path: Path, run_file: Path, capsys: pytest.CaptureFixture[str], result: str
 ) -> None:
     file = tmp_path / result
@@ -134,17 +134,17 @@ def test_overwriting_replaces_old_results_only_by_new_ones(
 def test_a_file_in_the_folders_place_and_nothing_to_resume(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ConfigError, match="is a file"):
-        check_unused(tmp_path / "file" / "run")
+        check_run_folder(tmp_path / "file" / "run")
     with pytest.raises(ConfigError, match="nothing to resume"):
-        check_unused(tmp_path / "run", resume=True)
-    check_unused(tmp_path / "run")
+        check_run_folder(tmp_path / "run", resume=True)
+    check_run_folder(tmp_path / "run")
 
 
 def test_a_demo_replaces_a_demo_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("task: retrieval\n")
     metrics = {"task": "retrieval", "seed": 0, "data": "embedded scenes", "rows": []}
     assert not demo.holds_demo(tmp_path)  # an attempt that failed at once: nothing is in the way
-    check_unused(tmp_path)
+    check_run_folder(tmp_path)
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     assert demo.holds_demo(tmp_path)
     (tmp_path / "metrics.json").write_text(json.dumps({**metrics, "data": None}))

@@ -1,4 +1,4 @@
-"""Signals: the first saves and stops, a launcher's echo of it is no second one, and what was ignored stays so."""
+"""Signals: the first one saves and stops, a launcher's repetition is ignored, and ignored signals stay ignored."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_signal_saves_and_stops(
 
 
 def test_without_a_folder_it_does_not_say_saved(config: RunConfig) -> None:
-    def on_progress(tick: ProgressEvent) -> None:
+    def on_progress(event: ProgressEvent) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted, match="stopped at step 1; nothing was saved"):

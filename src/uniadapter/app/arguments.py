@@ -85,12 +85,12 @@ def int_between(low: int, high: int) -> Callable[[str], int]:
 
 def path_option(text: str) -> str:
     """The `type` of an option that takes a path; `~` is expanded, and URLs are errors."""
-    from uniadapter.config.checks import as_path
+    from uniadapter.config.checks import expand_path
 
     if re.match(r"[a-z]+://", text):
         raise argparse.ArgumentTypeError(f"{shortened(text, 80)} is a URL: download it, and name the file")
     try:
-        return as_path(text)
+        return expand_path(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -43,7 +43,7 @@ from uniadapter.files.messages import shortened
 from uniadapter.model.blip.converting import convert_adapter, convert_blip
 from uniadapter.model.settings import first_given
 from uniadapter.processes.distributed import check_on_rank0, reporting_lost_peers
-from uniadapter.report.examples import examples_of
+from uniadapter.report.examples import select_examples
 from uniadapter.tasks.preparing import Prepared, prepare
 from uniadapter.training.run_folder import exclusive_run_folder, remove_replaced_weights
 from uniadapter.training.stopping import raising_interrupted
@@ -131,7 +131,7 @@ def _train_and_measure(
     if not accelerator.is_main_process:
         return {}
     if tests:
-        examples = examples_of(tests["test"], before.result, after.result)
+        examples = select_examples(tests["test"], before.result, after.result)
     finish_report(folder, metrics, {name: trainer.history}, examples, str(prepared.counts))
     return metrics
 

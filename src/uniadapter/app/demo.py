@@ -17,7 +17,7 @@ from uniadapter.config import RunConfig
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.captioning import require_scorer
 from uniadapter.files.assets import package_path
-from uniadapter.report.examples import examples_of
+from uniadapter.report.examples import select_examples
 from uniadapter.report.metrics import read_metrics
 from uniadapter.tasks.preparing import prepare
 from uniadapter.training.run_folder import exclusive_run_folder, existing_results
@@ -164,7 +164,7 @@ def run_demo(task: str, folder: Path, seed: int = 0) -> dict[str, Any]:
             "total_seconds": round(time.perf_counter() - started, 1),
             "rows": rows,
         }
-        examples = examples_of(tests["test"], before.result, found["uniadapter"].result)
+        examples = select_examples(tests["test"], before.result, found["uniadapter"].result)
         history = {method: done.history for method, done in found.items()}
         finish_report(folder, metrics, history, examples, demo.summary)
         say(f"the whole demo took {metrics['total_seconds']:.0f} s")

@@ -41,7 +41,7 @@ from uniadapter.checkpoints.folder_names import (
 from uniadapter.errors import CheckpointError
 from uniadapter.files.messages import shortened
 from uniadapter.files.schema import validated
-from uniadapter.files.writing import atomic_file, clear_leftovers
+from uniadapter.files.writing import atomic_file, remove_temporary_files
 from uniadapter.model.adapter_set import file_name
 from uniadapter.model.backbone import backbone
 from uniadapter.model.identity import base_hash, foreign_parameter, identity_of
@@ -171,7 +171,7 @@ def write_adapter(folder: Path, described: AdapterFile, state: dict[str, Tensor]
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder}: is a file; an adapter is written into a folder, so name another path")
     refuse_peft_adapter(folder)
-    clear_leftovers(folder)
+    remove_temporary_files(folder)
     keep_card = is_foreign_card(folder / CARD_NAME)
     if keep_card:
         logger.info("%s is not a model card of this package and is kept", folder / CARD_NAME)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from uniadapter.checkpoints.folder_names import config_file
 from uniadapter.errors import CheckpointError
-from uniadapter.files.assets import asset
+from uniadapter.files.assets import asset_path
 
 CONFIG = "config.json"
 EMBEDDED = "embedded"
@@ -24,7 +24,7 @@ def locate_base(base: str) -> Path:
         CheckpointError: there is no such base; says where it was looked for.
     """
     if base == EMBEDDED:
-        return asset("backbone")
+        return asset_path("backbone")
     if not base.strip():
         raise CheckpointError("the base has no name: give a folder, a .pth file, a hub id or 'embedded'")
     if "://" in base:

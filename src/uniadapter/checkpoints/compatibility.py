@@ -9,7 +9,7 @@ from pathlib import Path
 from uniadapter.checkpoints.bases import CONFIG
 from uniadapter.config import SPLITS, RunConfig
 from uniadapter.errors import ConfigError
-from uniadapter.files.assets import asset
+from uniadapter.files.assets import asset_path
 from uniadapter.files.messages import suggestion
 from uniadapter.files.schema import SchemaError, read_json
 from uniadapter.model.families import Family, families, family_of
@@ -34,7 +34,7 @@ class BaseSizes:
     @classmethod
     def of_folder(cls, base: str) -> BaseSizes | None:
         """The sizes in the `config.json` of a local folder; None if there is no such file, or it lacks them."""
-        folder = asset("backbone") if base == "embedded" else Path(base)
+        folder = asset_path("backbone") if base == "embedded" else Path(base)
         try:
             described = read_json(folder / CONFIG)
             family = family_of(described.get("model_type"))

@@ -9,7 +9,7 @@ import os
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from uniadapter.config.checks import File, check, require
+from uniadapter.config.checks import File, require, validate_fields
 from uniadapter.config.data import SPLITS, DataConfig, LayoutName
 from uniadapter.config.evaluation import EvaluateConfig
 from uniadapter.config.model import AdapterConfig, Init, Method, ModelConfig
@@ -57,7 +57,7 @@ class RunConfig:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
     def __post_init__(self) -> None:
-        check(self, "")
+        validate_fields(self, "")
         together = self.data.together
         distinct = self.task != "retrieval" or together == 1
         require(distinct, f"data.together is {together}: a retrieval batch needs distinct visuals; leave it at 1")

@@ -14,7 +14,7 @@ from uniadapter.files.messages import shortened
 from uniadapter.files.schema import first_error
 
 
-def as_path(name: str) -> str:
+def expand_path(name: str) -> str:
     """A path with `~` expanded.
 
     Raises:
@@ -46,14 +46,14 @@ def _as_tuple(values: Any) -> Any:
 
 Text: TypeAlias = Annotated[str, Field(max_length=2000), AfterValidator(_writable)]
 File: TypeAlias = Annotated[
-    str, Field(min_length=1, max_length=4000), AfterValidator(_writable), AfterValidator(as_path)
+    str, Field(min_length=1, max_length=4000), AfterValidator(_writable), AfterValidator(expand_path)
 ]  # `~` is expanded
-Part: TypeAlias = Annotated[float, Field(gt=0, le=1)]
-Interval: TypeAlias = Annotated[tuple[Part, Part], BeforeValidator(_as_tuple)]
+Fraction: TypeAlias = Annotated[float, Field(gt=0, le=1)]
+Interval: TypeAlias = Annotated[tuple[Fraction, Fraction], BeforeValidator(_as_tuple)]
 Count: TypeAlias = Annotated[int, Field(ge=0, le=100_000_000)]
 
 
-def check(config: Any, where: str) -> None:
+def validate_fields(config: Any, where: str) -> None:
     """Validate every field of a config against its annotation, and store the converted values.
 
     Integers are accepted for floats, lists for tuples, `Path` objects for strings and numpy's scalars for numbers.

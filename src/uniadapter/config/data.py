@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from uniadapter.config.checks import Count, File, Interval, check, require
+from uniadapter.config.checks import Count, File, Interval, require, validate_fields
 from uniadapter.errors import OnError
 from uniadapter.files.messages import did_you_mean
 
@@ -82,7 +82,7 @@ class DataConfig:
     together: Annotated[int, Field(ge=1, le=65_536)] = 1
 
     def __post_init__(self) -> None:
-        check(self, "data")
+        validate_fields(self, "data")
         low, high = self.scale
         require(low <= high, f"data.scale is [{low}, {high}]: the smaller area comes first")
         for name in self.extra_tests:

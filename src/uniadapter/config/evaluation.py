@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from uniadapter.config.checks import Count, check, require
+from uniadapter.config.checks import Count, require, validate_fields
 from uniadapter.config.training import Precision, Size
 
 
@@ -47,6 +47,6 @@ class EvaluateConfig:
     precision: Precision = "no"
 
     def __post_init__(self) -> None:
-        check(self, "evaluate")
+        validate_fields(self, "evaluate")
         fits = self.shortest <= self.longest
         require(fits, f"evaluate.shortest is {self.shortest}, more than evaluate.longest, {self.longest}")

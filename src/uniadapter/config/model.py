@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from uniadapter.config.checks import Count, File, Text, check, require
+from uniadapter.config.checks import Count, File, Text, require, validate_fields
 from uniadapter.errors import ConfigError
 from uniadapter.files.messages import did_you_mean
 
@@ -54,7 +54,7 @@ class AdapterConfig:
     factor: Width = 0
 
     def __post_init__(self) -> None:
-        check(self, "adapter")
+        validate_fields(self, "adapter")
         some = self.vision or self.text or self.cross or self.key_value > 0
         require(some, "adapter: vision, text, cross and key_value are all off, so nothing would be adapted")
 
@@ -104,7 +104,7 @@ class ModelConfig:
     frame_chunk: Count = 0
 
     def __post_init__(self) -> None:
-        check(self, "model")
+        validate_fields(self, "model")
 
     @property
     def method_name(self) -> str:

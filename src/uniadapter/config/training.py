@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from uniadapter.config.checks import Count, check, require
+from uniadapter.config.checks import Count, require, validate_fields
 
 Precision = Literal["no", "bf16", "fp16"]
 Schedule = Literal["epoch_cosine", "cosine", "linear", "constant"]
@@ -45,7 +45,7 @@ class ObjectiveConfig:
     negatives: Literal["batch", "all"] = "all"
 
     def __post_init__(self) -> None:
-        check(self, "objective")
+        validate_fields(self, "objective")
         some = self.contrastive or self.matching
         require(some, "objective: contrastive and matching are both off, so there is nothing to train")
         kept = self.queue_size == 0 or self.momentum > 0
@@ -96,6 +96,6 @@ class TrainConfig:
     compile_vision: bool = False
 
     def __post_init__(self) -> None:
-        check(self, "train")
+        validate_fields(self, "train")
         falling = self.min_lr <= self.lr
         require(falling, f"train.min_lr is {self.min_lr}, more than train.lr, {self.lr}: it must be at most that")

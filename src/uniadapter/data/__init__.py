@@ -14,7 +14,7 @@ from uniadapter.data.media.images import (
     to_tensor,
 )
 from uniadapter.data.media.video import load_clip, load_frames
-from uniadapter.data.samples import EvaluationVisuals, TrainRows
+from uniadapter.data.samples import TrainDataset, VisualDataset
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.data.text import clean_caption, clean_question
 
@@ -26,14 +26,14 @@ __all__ = [
     "EpochBatchSampler",
     "ErrorPolicy",
     "EvaluationTransform",
-    "EvaluationVisuals",
     "LoadRequest",
     "Record",
     "RetrievalSplit",
     "SequentialBatchSampler",
+    "TrainDataset",
     "TrainLoader",
-    "TrainRows",
     "TrainTransform",
+    "VisualDataset",
     "VisualLoader",
     "clean_caption",
     "clean_question",

@@ -22,7 +22,7 @@ from uniadapter.data.batches import Batch, EpochBatchSampler, SequentialBatchSam
 from uniadapter.data.layouts.records import DataError, ErrorPolicy
 from uniadapter.data.media.images import CLIP, EvaluationTransform, Normalisation, TrainTransform
 from uniadapter.data.media.limits import check_frames
-from uniadapter.data.samples import EvaluationVisuals, LoadedVisual, TrainRows
+from uniadapter.data.samples import LoadedVisual, TrainDataset, VisualDataset
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.data.worker import init_worker
 from uniadapter.errors import worker_failure, worker_failure_message
@@ -172,7 +172,7 @@ def train_loader(
     scale = (config.scale[0], config.scale[1])
     transform = TrainTransform(size, scale, config.flip, config.augment, normalisation)
     check_frames(config.frames, "data.frames")
-    rows = TrainRows(split, transform, seed, config.on_error, config.frames, config.blank)
+    rows = TrainDataset(split, transform, seed, config.on_error, config.frames, config.blank)
     workers = _worker_count(config.workers, batches.batches_per_epoch)
     loader = _loader(rows, batches, _training_batch, workers, pin_memory)
     return TrainLoader(loader, batches, config.on_error == "skip", split)
@@ -206,7 +206,7 @@ def visual_loader(
     check_frames(frames, "data.eval_frames" if config.eval_frames else "data.frames")
     pixels = normalisation
     transform = EvaluationTransform(size, pixels.mean, pixels.std, pixels.resampling, pixels.crop)
-    visuals = EvaluationVisuals(split, transform, frames, config.blank)
+    visuals = VisualDataset(split, transform, frames, config.blank)
     workers = _worker_count(config.workers, len(batches))
     return VisualLoader(_loader(visuals, batches, _collate, workers, pin_memory), split=split)
 

@@ -101,8 +101,8 @@ def read_questions(
         )
     chosen = find_layout(source, layout, records=False)
     chosen = recognise_layout(source, records=False) if chosen.rows is None else chosen
-    reading = ReadRequest(source, policy, "question", split, None, fields or {})
-    for origin, row in layout_rows(chosen, reading, _REQUIRED):
+    request = ReadRequest(source, policy, "question", split, None, fields or {})
+    for origin, row in layout_rows(chosen, request, _REQUIRED):
         try:
             yield _question_record(origin, row, policy)
         except DataError as error:

@@ -43,7 +43,7 @@ class LoadedVisual:
     short: bool = False
 
 
-class TrainRows(Dataset[list[LoadedVisual]]):
+class TrainDataset(Dataset[list[LoadedVisual]]):
     """Training samples: captions with their visual, augmented by a function of (seed, epoch, first of the group).
 
     Args:
@@ -80,13 +80,13 @@ class TrainRows(Dataset[list[LoadedVisual]]):
         if loaded is not None:
             return [loaded]
         # Replace the whole group, so that both batches of a group that was split agree on the replacements.
-        found = self._next(load.epoch, lead, len(load.group), errors) if self.on_error == "skip" else []
+        found = self._replacements(load.epoch, lead, len(load.group), errors) if self.on_error == "skip" else []
         if not found:
             return [LoadedVisual(None, -1, [], errors=list(errors.values()))]
         every = [found[place % len(found)] for place in range(len(load.group))][wanted]
         return [replace(every[0], errors=list(errors.values())), *every[1:]]
 
-    def _next(self, epoch: int, row: int, count: int, errors: dict[int, DataError]) -> list[LoadedVisual]:
+    def _replacements(self, epoch: int, row: int, count: int, errors: dict[int, DataError]) -> list[LoadedVisual]:
         """Up to `count` readable samples that follow a row, starting over at the end of the split."""
         found: list[LoadedVisual] = []
         for step in range(1, len(self)):
@@ -114,7 +114,7 @@ class TrainRows(Dataset[list[LoadedVisual]]):
         return LoadedVisual(pixels, visual, list(rows), [split.texts[row] for row in rows], short=_repeats_frames(clip))
 
 
-class EvaluationVisuals(Dataset[LoadedVisual]):
+class VisualDataset(Dataset[LoadedVisual]):
     """The visuals of a split, each once, in order.
 
     Args:

@@ -23,7 +23,7 @@ from uniadapter.data.layouts.records import (
 )
 from uniadapter.data.media.file_kinds import is_video
 from uniadapter.data.media.images import VisualSource
-from uniadapter.data.media.paths import find_visual, missing_visual, printable_path, resolve_visual
+from uniadapter.data.media.paths import find_visual, missing_visual_error, printable_path, resolve_visual
 from uniadapter.data.media.video import load_frames
 from uniadapter.data.splits import RetrievalSplit
 
@@ -84,7 +84,7 @@ class SplitBuilder:
             message = f"{record.origin}: {record.noun} {asked} does not exist, nor {record.others[0]} and similar paths"
             raise DataError(f"{message}: set data.root to the folder with the files", f"missing {record.noun}")
         if found is None:
-            raise missing_visual(record.origin, asked, record.noun)
+            raise missing_visual_error(record.origin, asked, record.noun)
         other = self._asked.setdefault(found, asked)
         if other != asked:
             message = f"{record.origin}: {found} would be used for both {other} and {asked}: add the missing file"

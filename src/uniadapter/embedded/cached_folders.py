@@ -16,7 +16,7 @@ from pathlib import Path
 
 from uniadapter.errors import ConfigError
 from uniadapter.files.messages import shortened
-from uniadapter.files.writing import WriteError, clear_leftovers
+from uniadapter.files.writing import WriteError, remove_temporary_files
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def prepare_folder(target: Path, stamp: str, write: Callable[[Path], None]) -> P
         with _exclusive(target.parent):
             if _is_complete(target, stamp):  # another process was first
                 return target
-            clear_leftovers(target.parent)
+            remove_temporary_files(target.parent)
             partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=f".{os.getpid()}.tmp", dir=target.parent))
             write(partial)
             (partial / STAMP).write_text(stamp + "\n")

@@ -14,22 +14,22 @@ import av
 
 from uniadapter.embedded.cached_folders import fingerprint, prepare_folder
 from uniadapter.embedded.questions import clip_questions, question_rows, read_kinds
-from uniadapter.files.assets import asset
+from uniadapter.files.assets import asset_path
 
 SPLITS = ("train", "val", "test", "test_novel")
 SECONDS = 3  # length of one animation
-RENDERER = "2"  # part of the fingerprint: raise it when the concatenation or the questions change
+VERSION = "2"  # part of the fingerprint: raise it when the concatenation or the questions change
 
 
 def read_sequences(split: str, folder: Path | None = None) -> list[dict[str, Any]]:
     """The composed clips of a split: id, parts (hexcodes), captions, named (hexcodes per caption), partner."""
-    path = (folder or asset("clips")) / f"{split}.jsonl"
+    path = (folder or asset_path("clips")) / f"{split}.jsonl"
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def read_animations(folder: Path | None = None) -> dict[str, dict[str, Any]]:
     """Every animation by hexcode: label, family, split ("train", "val", "test", "novel"), names."""
-    return json.loads(((folder or asset("clips")) / "clips.json").read_text(encoding="utf-8"))
+    return json.loads(((folder or asset_path("clips")) / "clips.json").read_text(encoding="utf-8"))
 
 
 def concatenate(parts: list[Path], target: Path) -> None:
@@ -85,7 +85,7 @@ def prepare_clips(root: Path) -> Path:
     Files: `train.json` (composed and single clips), `val.json`, `test.json`, `test_novel.json` (composed),
     `test_single.json`, `vqa_train.json`, … with questions about the composed clips, and `videos/`.
     """
-    source = asset("clips")
+    source = asset_path("clips")
 
     def write(target: Path) -> None:
         listed = {split: _rows(source, target, split) for split in SPLITS}
@@ -98,5 +98,5 @@ def prepare_clips(root: Path) -> Path:
         for split, rows in listed.items():
             (target / f"{split}.json").write_text(json.dumps(rows, indent=0) + "\n", encoding="utf-8")
 
-    stamp = fingerprint(source, ["SPLIT_SHA256"], fingerprint(asset("scenes"), ["kinds.json"], RENDERER))
+    stamp = fingerprint(source, ["SPLIT_SHA256"], fingerprint(asset_path("scenes"), ["kinds.json"], VERSION))
     return prepare_folder(Path(root) / "clips", stamp, write)

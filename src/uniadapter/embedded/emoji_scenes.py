@@ -11,16 +11,16 @@ from PIL import Image
 
 from uniadapter.embedded.cached_folders import fingerprint, prepare_folder
 from uniadapter.embedded.questions import question_rows, read_kinds, scene_questions
-from uniadapter.files.assets import asset
+from uniadapter.files.assets import asset_path
 
 SIZE = 96  # side of a scene in pixels
 SPLITS = ("train", "val", "test", "test_novel")
-RENDERER = "3"  # part of the fingerprint: raise it when rendering or questions change
+VERSION = "3"  # part of the fingerprint: raise it when rendering or questions change
 
 
 def read_specifications(split: str, folder: Path | None = None) -> list[dict[str, Any]]:
     """The scenes of a split: id, background, objects (hexcode, x, y, size), captions, partner."""
-    path = (folder or asset("scenes")) / f"{split}.jsonl"
+    path = (folder or asset_path("scenes")) / f"{split}.jsonl"
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
@@ -96,7 +96,7 @@ def prepare_scenes(root: Path) -> Path:
     Files: ``train.json``, ``val.json``, ``test.json``, ``test_novel.json`` (captions), the same with the prefix
     ``vqa_`` (questions), and ``images/``.
     """
-    source = asset("scenes")
+    source = asset_path("scenes")
 
     def write(target: Path) -> None:
         atlas = Atlas(source)
@@ -104,4 +104,4 @@ def prepare_scenes(root: Path) -> Path:
             _write_split(split, source, target, atlas)
 
     names = ["sprites.webp", "sprites.json", "kinds.json", *(f"{split}.jsonl" for split in SPLITS)]
-    return prepare_folder(Path(root) / "scenes", fingerprint(source, names, RENDERER), write)
+    return prepare_folder(Path(root) / "scenes", fingerprint(source, names, VERSION), write)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from uniadapter.embedded import question_templates as words
-from uniadapter.files.assets import asset
+from uniadapter.files.assets import asset_path
 
 MIN_DISTANCE = 16  # pixels between two centres, for one to count as left of or above the other
 
@@ -41,7 +41,7 @@ class Question:
 
 def read_kinds() -> dict[str, str]:
     """Hexcode to the kind of the emoji; emoji without a kind are absent, and no question is about them."""
-    return json.loads((asset("scenes") / "kinds.json").read_text(encoding="utf-8"))
+    return json.loads((asset_path("scenes") / "kinds.json").read_text(encoding="utf-8"))
 
 
 def scene_questions(scenes: Iterable[dict[str, Any]], kinds: dict[str, str], seed: str) -> list[Question]:
@@ -60,7 +60,7 @@ def scene_questions(scenes: Iterable[dict[str, Any]], kinds: dict[str, str], see
         found += _presence(visual_id, shown, kinds, words.ANY, words.MISSING, rng)
         found += _sides(visual_id, scene["objects"], shown, rng)
         found += _relation(visual_id, scene["objects"], shown, rng)
-    return balanced(found, rng)
+    return balance(found, rng)
 
 
 def clip_questions(clips: Iterable[dict[str, Any]], kinds: dict[str, str], seed: str) -> list[Question]:
@@ -88,7 +88,7 @@ def clip_questions(clips: Iterable[dict[str, Any]], kinds: dict[str, str], seed:
             if shown.count(before) == 1 and before and after
         ]
         found += _before(visual_id, shown, rng)
-    return balanced(found, rng)
+    return balance(found, rng)
 
 
 def _question(
@@ -148,7 +148,7 @@ def _before(visual_id: str, shown: list[str], rng: random.Random) -> Iterator[Qu
         yield _question(visual_id, words.BEFORE, answer, "before", rng, a=shown[one], b=shown[other])
 
 
-def balanced(questions: list[Question], rng: random.Random) -> list[Question]:
+def balance(questions: list[Question], rng: random.Random) -> list[Question]:
     """Drop random questions until no answer of a group is more frequent than the group's median answer.
 
     Groups with only one answer are dropped, since it could be guessed without the picture.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from uniadapter.errors import NotFinite
+from uniadapter.errors import NonFiniteError
 
 # The right items of each query: a mask [Q, G], one index per query [Q], or a sequence of indices
 # for each query.
@@ -34,7 +34,7 @@ def ranks(scores: Tensor, positives: Positives) -> Tensor:
         [Q] int64 in 1..G, on the scores' device.
 
     Raises:
-        NotFinite: a score is NaN.
+        NonFiniteError: a score is NaN.
         ValueError: a query has no right item, or an index lies outside the gallery.
     """
     right = _Right.of(positives, scores)
@@ -220,7 +220,7 @@ def _numbers(scores: Tensor, what: str, rows: slice) -> Tensor:
     scores = scores if scores.is_floating_point() else scores.double()
     wrong = torch.isnan(scores).any(dim=1)
     if bool(wrong.any()):
-        raise NotFinite(f"query {rows.start + int(wrong.nonzero()[0, 0])}: a {what} is NaN, so it has no rank")
+        raise NonFiniteError(f"query {rows.start + int(wrong.nonzero()[0, 0])}: a {what} is NaN, so it has no rank")
     return scores
 
 

@@ -24,6 +24,6 @@ def package_path(name: str) -> Path:
     raise FileNotFoundError(f"{name} did not come with this installation of uniadapter: install its wheel, or clone it")
 
 
-def asset(name: str) -> Path:
+def asset_path(name: str) -> Path:
     """The path of a file or folder below `assets`."""
     return package_path("assets") / name

@@ -1,6 +1,6 @@
 """Atomic writes: at any moment a path holds either the complete old file or the complete new one.
 
-Temporary files carry the writer's process id in their name; `clear_leftovers` removes those of killed processes.
+Temporary files carry the writer's process id in their name; `remove_temporary_files` removes those of killed processes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_LEFTOVER = re.compile(r"^\..+\.(\d+)\.tmp$")
+_TEMPORARY = re.compile(r"^\..+\.(\d+)\.tmp$")
 
 
 class WriteError(OSError):
@@ -109,12 +109,12 @@ def write_text(path: Path | str, content: str) -> Path:
     return write_bytes(path, content.encode())
 
 
-def clear_leftovers(folder: Path | str) -> list[Path]:
+def remove_temporary_files(folder: Path | str) -> list[Path]:
     """Remove the temporary files that killed processes left in a folder (not below it); returns their paths."""
     removed = []
     with suppress(OSError):
         for file in Path(folder).iterdir():
-            match = _LEFTOVER.match(file.name)
+            match = _TEMPORARY.match(file.name)
             if match and not _alive(int(match.group(1))) and not file.is_symlink():
                 with suppress(OSError):
                     shutil.rmtree(file) if file.is_dir() else file.unlink()

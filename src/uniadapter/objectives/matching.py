@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from uniadapter.errors import NotFinite
+from uniadapter.errors import NonFiniteError
 from uniadapter.processes import seeds as draws
 
 NONE = -1  # drawn if every column has the row's own id
@@ -72,13 +72,13 @@ def draw_negatives(
         [B] int64 columns, on the similarities' device; `NONE` (-1) for a row without a column of another id.
 
     Raises:
-        NotFinite: a similarity is NaN or infinite.
+        NonFiniteError: a similarity is NaN or infinite.
     """
     device = similarity.device
     logits = similarity.detach().to("cpu", torch.float64)
     if not bool(torch.isfinite(logits).all()):
         row = int((~torch.isfinite(logits)).any(dim=1).nonzero()[0, 0])
-        raise NotFinite(f"hard negatives: a similarity of row {row} is NaN or infinite")
+        raise NonFiniteError(f"hard negatives: a similarity of row {row} is NaN or infinite")
     order = torch.arange(logits.shape[1]) if keys is None else torch.argsort(keys.cpu(), stable=True)
     allowed = ids.cpu()[:, None] != gallery_ids.cpu()[order][None]
     rows = allowed.any(dim=1)

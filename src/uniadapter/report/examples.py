@@ -20,7 +20,9 @@ STAYED_RIGHT, CORRECTED, WRONG = "right before and after", "corrected by trainin
 Right = Callable[[int], tuple[bool, bool]]  # row to whether it is right (before, after) training
 
 
-def examples_of(split: RetrievalSplit, before: Result, after: Result) -> list[report.QueryExample | report.TextExample]:
+def select_examples(
+    split: RetrievalSplit, before: Result, after: Result
+) -> list[report.QueryExample | report.TextExample]:
     """Examples of a split: the first one that stayed right, was corrected, and is wrong; the others evenly spaced.
 
     The first three have a `reason`. Captions are not right or wrong, so all of them are evenly spaced.

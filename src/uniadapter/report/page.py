@@ -16,7 +16,7 @@ from uniadapter.report.sections import curves_section, facts_section, key_figure
 from uniadapter.report.tables import method_label
 from uniadapter.report.text_cards import TextExample, text_cards
 from uniadapter.report.thumbnails import Thumbnails
-from uniadapter.report.usage import using_section
+from uniadapter.report.usage import usage_section
 from uniadapter.version import __version__
 
 PAGE = "report.html"
@@ -68,7 +68,7 @@ def write_report(
         results_section(metrics, colours),
         curves_section(history, colours),
         _examples_section(examples, labels, examples_note),
-        using_section(folder, metrics.task, str(metrics.more.get("base", "embedded"))),
+        usage_section(folder, metrics.task, str(metrics.more.get("base", "embedded"))),
         facts_section(metrics, folder / "config.yaml"),
     ]
     return write_text(folder / PAGE, _document(title, "\n".join(part for part in parts if part)))

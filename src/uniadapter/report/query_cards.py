@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from uniadapter.report.thumbnails import Picture, Thumbnails, name_of
+from uniadapter.report.thumbnails import Picture, Thumbnails, file_stem
 
 TOP = 5
 
@@ -126,7 +126,7 @@ def _line(label: str, items: Sequence[RankedItem], rank: int | None, thumbnails:
 
 
 def _tile(item: RankedItem, place: int, thumbnails: Thumbnails) -> str:
-    name = item.caption or name_of(item.image)
+    name = item.caption or file_stem(item.image)
     spoken = f"place {place}{', the right one' if item.correct else ''}{': ' + name if name else ''}"
     moves = thumbnails.moves(item.image)
     source = thumbnails.strip(item.image, len(item.frame_weights)) if moves else thumbnails.source(item.image)

@@ -14,9 +14,9 @@ from uniadapter.report.tables import (
     OTHER_SCORES,
     Column,
     best_rows,
-    by_test_set,
     cost_columns,
     direction_label,
+    group_by_test_set,
     method_label,
     percent_text,
     row_label,
@@ -38,7 +38,7 @@ def duration_text(seconds: float) -> str:
 
 def key_figures(metrics: Metrics, trained: str | None) -> str:
     """The key figures of the first test set, as HTML."""
-    rows = next(iter(by_test_set(metrics.rows).values()), [])
+    rows = next(iter(group_by_test_set(metrics.rows).values()), [])
     before = next((row for row in rows if row.method == "zero_shot"), None)
     after = next((row for row in rows if row.method == trained), None)
     shown = after or before
@@ -126,7 +126,7 @@ def any_reranked(rows: Sequence[Row]) -> bool:
 
 
 def _table(rows: Sequence[Row], columns: list[Column], colours: Mapping[str, int], metrics: Metrics) -> str:
-    groups = by_test_set(rows)
+    groups = group_by_test_set(rows)
     spans = [(group, len(list(members))) for group, members in groupby(columns, key=lambda column: column.group)]
     top = "".join(f'<th colspan="{n}"{" class=group" if g else ""}>{escape(g)}</th>' for g, n in spans)
     edges = _group_starts(columns)
@@ -193,7 +193,7 @@ def facts_section(metrics: Metrics, config: Path) -> str:
         name, text = _fact(key, value)
         if text and key != "skipped":  # shown with the results
             facts.append((name, text))
-    for row in next(iter(by_test_set(metrics.rows).values()), []):
+    for row in next(iter(group_by_test_set(metrics.rows).values()), []):
         if row.trainable_parameters:
             facts.append((row_label(row), _parameters(row)))
     lines = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in facts)

@@ -122,7 +122,7 @@ def cost_columns() -> list[Column]:
     ]
 
 
-def by_test_set(rows: Sequence[Row]) -> dict[str | None, list[Row]]:
+def group_by_test_set(rows: Sequence[Row]) -> dict[str | None, list[Row]]:
     """Rows grouped by test set, in order; only rows of the same test set are compared."""
     groups: dict[str | None, list[Row]] = {}
     for row in rows:
@@ -132,7 +132,7 @@ def by_test_set(rows: Sequence[Row]) -> dict[str | None, list[Row]]:
 
 def coverage_notes(rows: Sequence[Row]) -> list[str]:
     """A sentence for each test set of which visuals were left out, with the number of visuals scored."""
-    groups = by_test_set(rows)
+    groups = group_by_test_set(rows)
     found = {(name, str(row.more["over"])) for name, members in groups.items() for row in members if "over" in row.more}
     named = sorted((f"{name or 'main test set'}: " if len(groups) > 1 else "", over) for name, over in found)
     return [f"{name}scores are over {over}; the rest could not be read" for name, over in named]
@@ -159,8 +159,8 @@ def table(metrics: MetricsLike) -> Table:
     result.add_column("method", overflow="fold")
     for column in columns:
         result.add_column(_two_line_header(column), justify="right", no_wrap=True)
-    several = len(by_test_set(metrics.rows)) > 1
-    for name, rows in by_test_set(metrics.rows).items():
+    several = len(group_by_test_set(metrics.rows)) > 1
+    for name, rows in group_by_test_set(metrics.rows).items():
         if several:
             result.add_section()
             result.add_row(f"[dim]{_plain(name or 'main test set')}[/dim]")
@@ -178,11 +178,11 @@ def markdown_table(metrics: MetricsLike) -> str:
     """The results as a Markdown table, best values in bold."""
     metrics = Metrics.of(metrics)
     columns = [*score_columns(metrics.rows), *cost_columns()]
-    several = len(by_test_set(metrics.rows)) > 1
+    several = len(group_by_test_set(metrics.rows)) > 1
     heads = ["method", *(["test set"] if several else []), *(f"{_short(c.group)} {c.label}".strip() for c in columns)]
     left = 2 if several else 1
     lines = [heads, [":--"] * left + ["--:"] * len(columns)]
-    for name, rows in by_test_set(metrics.rows).items():
+    for name, rows in group_by_test_set(metrics.rows).items():
         best = [best_rows(column, rows) for column in columns]
         for place, row in enumerate(rows):
             cells = [f"**{c.show(row)}**" if place in b else c.show(row) for c, b in zip(columns, best, strict=True)]

@@ -63,7 +63,7 @@ class Thumbnails:
             try:
                 self.made[key, count] = _address(make(key))
             except Exception as error:  # after a long run, a page without one picture is better than no page
-                logger.warning("%s: no thumbnail (%s)", name_of(key) or "a picture", error)
+                logger.warning("%s: no thumbnail (%s)", file_stem(key) or "a picture", error)
                 self.made[key, count] = None
         return self.made[key, count]
 
@@ -74,7 +74,7 @@ class Thumbnails:
             return _small(image, self.side, self.side)
 
 
-def name_of(picture: Picture) -> str:
+def file_stem(picture: Picture) -> str:
     """A file's name without suffix; "" for bytes."""
     return "" if isinstance(picture, bytes) else Path(picture).stem
 

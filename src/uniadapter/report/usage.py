@@ -12,7 +12,7 @@ _HERE = "path/to/this/folder"  # placeholder in the model card
 _PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 
-def using_section(folder: Path, task: str, base: str) -> str:
+def usage_section(folder: Path, task: str, base: str) -> str:
     """The section for a run's saved weights, as HTML; "" if it saved none.
 
     Args:

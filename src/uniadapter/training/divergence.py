@@ -66,7 +66,7 @@ class Diverged(FloatingPointError):
         return write_text(folder / DIVERGED, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
-def samples_of(batch: Batch) -> list[SampleInfo]:
+def batch_samples(batch: Batch) -> list[SampleInfo]:
     """The samples of a batch."""
     pairs = zip(batch.sample_ids.tolist(), batch.ids.tolist(), batch.captions, strict=True)
     return [SampleInfo(*one) for one in pairs]

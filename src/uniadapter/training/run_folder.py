@@ -16,7 +16,7 @@ from uniadapter.checkpoints.folder_names import (
     is_adapter_of_peft,
 )
 from uniadapter.errors import ConfigError
-from uniadapter.files.writing import clear_leftovers
+from uniadapter.files.writing import remove_temporary_files
 
 try:
     import fcntl
@@ -51,7 +51,7 @@ def existing_results(folder: Path) -> list[str]:
     return [name for name in RESULTS if (folder / name).exists()]
 
 
-def check_unused(folder: Path, resume: bool = False, overwrite: bool = False) -> None:
+def check_run_folder(folder: Path, resume: bool = False, overwrite: bool = False) -> None:
     """Refuse to start a run in a folder that has another run's results.
 
     Args:
@@ -80,10 +80,10 @@ def check_unused(folder: Path, resume: bool = False, overwrite: bool = False) ->
 
 @contextmanager
 def exclusive_run_folder(folder: Path, resume: bool = False, overwrite: bool = False) -> Iterator[None]:
-    """Check and lock the run folder for the block; see `check_unused` and `locked_folder`."""
-    check_unused(folder, resume, overwrite)
+    """Check and lock the run folder for the block; see `check_run_folder` and `locked_folder`."""
+    check_run_folder(folder, resume, overwrite)
     with locked_folder(folder):
-        check_unused(folder, resume, overwrite)  # another run may have written results before the lock was free
+        check_run_folder(folder, resume, overwrite)  # another run may have written results before the lock was free
         yield
 
 
@@ -121,7 +121,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
     _held_locks.add(handle)
     try:
         for place in (folder, folder / "adapter", folder / "model"):
-            clear_leftovers(place)
+            remove_temporary_files(place)
         yield
     finally:
         if handle in _held_locks:  # else this is a fork of the process that has locked it

@@ -24,7 +24,7 @@ from uniadapter.errors import CheckpointError, Interrupted
 from uniadapter.processes.distributed import gather_list, max_over_processes, reporting_lost_peers
 from uniadapter.processes.seeds import DROPOUT, derive_seed
 from uniadapter.tasks.loss import StepInfo, TrainingLoss
-from uniadapter.training.divergence import Diverged, SampleInfo, first_nonfinite, samples_of
+from uniadapter.training.divergence import Diverged, SampleInfo, batch_samples, first_nonfinite
 from uniadapter.training.history import HISTORY, LogRecord
 from uniadapter.training.optimizer import clip_gradients, lr_schedule, make_accelerator, prepare_optimizer
 from uniadapter.training.progress import ProgressEvent, ProgressLog
@@ -155,7 +155,7 @@ class Trainer:
         for place, batch in enumerate(batches):
             last = place == size - 1
             step = StepInfo(self.config.seed, self.epoch, self.batch, self.batches, place == 0, last)
-            samples += samples_of(batch)
+            samples += batch_samples(batch)
             losses = self._accumulate(batch.to(self.accelerator.device), step, size, samples)
             finite &= torch.isfinite(losses["loss"])
             self.progress.window.add(losses, len(batch) * self.accelerator.num_processes)

@@ -22,33 +22,33 @@ def is_coco(source: AnnotationFile) -> bool:
     return named and (isinstance(content.get("annotations"), list) or "info" in content)
 
 
-def coco_rows(reading: ReadRequest) -> Iterator[tuple[str, object]]:
+def coco_rows(request: ReadRequest) -> Iterator[tuple[str, object]]:
     """Yield a row per caption, in the order of the annotations.
 
     Raises:
         DataError: the file has no captions.
     """
-    content = reading.source.first or {}
+    content = request.source.first or {}
     annotations = content.get("annotations")
     if not isinstance(annotations, list) or not annotations:
-        raise DataError(f"{reading.path} lists COCO's pictures without captions: use a captions_*.json", "no captions")
+        raise DataError(f"{request.path} lists COCO's pictures without captions: use a captions_*.json", "no captions")
     if isinstance(annotations[0], Mapping) and "caption" not in annotations[0]:
         raise DataError(
-            f"{reading.path} is an official COCO file, but its annotations have no caption (boxes or answers, "
+            f"{request.path} is an official COCO file, but its annotations have no caption (boxes or answers, "
             "perhaps): use a captions_*.json",
             "no captions",
         )
-    split = re.search(r"(train|val|test)(20\d\d)?", reading.source.name)
+    split = re.search(r"(train|val|test)(20\d\d)?", request.source.name)
     names = _file_names(content["images"], split.group(0) if split else "")
     for index, row in enumerate(annotations):
-        origin = f"{reading.path}.annotations[{index}]"
+        origin = f"{request.path}.annotations[{index}]"
         if not isinstance(row, Mapping):
             yield origin, row
             continue
         key = row.get("image_id")
         if not isinstance(key, (int, str)) or key not in names:
             message = f"{origin}: its image_id is not in the file's list of images: add it there"
-            reading.policy.report(DataError(message, "unknown image_id"))
+            request.policy.report(DataError(message, "unknown image_id"))
             continue
         yield origin, {"image": names[key], "image_id": key, "caption": row.get("caption")}
 

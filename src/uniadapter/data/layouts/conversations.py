@@ -27,24 +27,24 @@ def is_conversation(source: AnnotationFile) -> bool:
     return source.form != "table" and any(isinstance(row.get(name), list) or name in row for name in _TURNS)
 
 
-def conversation_rows(reading: ReadRequest) -> Iterator[tuple[str, object]]:
-    """Yield a row per question and answer, or per caption, as `reading.wanted` says."""
-    for origin, row in reading.source.rows(reading.policy):
+def conversation_rows(request: ReadRequest) -> Iterator[tuple[str, object]]:
+    """Yield a row per question and answer, or per caption, as `request.wanted` says."""
+    for origin, row in request.source.rows(request.policy):
         if not isinstance(row, Mapping):
             yield origin, row
             continue
         try:
             found = list(_question_reply_pairs(origin, row))
         except DataError as error:
-            reading.policy.report(error)
+            request.policy.report(error)
             continue
         visual = _visual(row)
         if not visual:
             message = f"{origin}: the conversation has no picture: remove it, or set data.on_error to skip"
-            reading.policy.report(DataError(message, "conversation without a picture"))
+            request.policy.report(DataError(message, "conversation without a picture"))
             continue
-        if reading.wanted == "caption":
-            reading.policy.changed["further turns of conversations ignored"] += len(found) - 1
+        if request.wanted == "caption":
+            request.policy.changed["further turns of conversations ignored"] += len(found) - 1
             yield origin, {**visual, "caption": found[0][1]}
             continue
         number = row.get("id", row.get("question_id"))

@@ -22,24 +22,24 @@ def is_token_file(source: AnnotationFile) -> bool:
     return source.table is not None and bool(_TOKEN.match(source.table.line.lstrip("\ufeff")))
 
 
-def token_rows(reading: ReadRequest) -> Iterator[tuple[str, object]]:
+def token_rows(request: ReadRequest) -> Iterator[tuple[str, object]]:
     """Yield a row per line."""
     number = 0
     try:
-        with open_text(reading.path) as stream:
+        with open_text(request.path) as stream:
             for number, line in enumerate(stream, start=1):
                 if not line.strip():
                     continue
                 match = _TOKEN.match(line.rstrip("\r\n"))
                 if match:
-                    yield f"{reading.path}:{number}", match.groupdict()
+                    yield f"{request.path}:{number}", match.groupdict()
                 else:
-                    message = f"{reading.path}:{number} is not 'picture#number', a tab and a caption"
-                    reading.policy.report(DataError(message, "unusable line"))
+                    message = f"{request.path}:{number} is not 'picture#number', a tab and a caption"
+                    request.policy.report(DataError(message, "unusable line"))
     except UnicodeDecodeError as error:
-        raise DataError(f"{reading.path}, after line {number}, is not text in UTF-8 ({error})", "not text") from None
+        raise DataError(f"{request.path}, after line {number}, is not text in UTF-8 ({error})", "not text") from None
     except BROKEN as error:
-        raise DataError(f"{reading.path} breaks off after line {number} ({error_reason(error)})", "cut off") from None
+        raise DataError(f"{request.path} breaks off after line {number} ({error_reason(error)})", "cut off") from None
 
 
 def is_results(source: AnnotationFile) -> bool:
@@ -47,9 +47,9 @@ def is_results(source: AnnotationFile) -> bool:
     return source.table is not None and {"image_name", "comment_number", "comment"} <= set(source.table.names)
 
 
-def results_rows(reading: ReadRequest) -> Iterator[tuple[str, object]]:
+def results_rows(request: ReadRequest) -> Iterator[tuple[str, object]]:
     """Yield a row per line; a number and a caption in the same cell are split."""
-    for origin, row in reading.source.rows(reading.policy):
+    for origin, row in request.source.rows(request.policy):
         if isinstance(row, Mapping) and row.get("comment") is None:
             match = _RUN_IN.match(str(row.get("comment_number") or ""))
             if match:

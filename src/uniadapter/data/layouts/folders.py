@@ -28,17 +28,17 @@ def is_folder(source: AnnotationFile) -> bool:
     return source.form == "folder"
 
 
-def folder_rows(reading: ReadRequest) -> Iterator[tuple[str, object]]:
+def folder_rows(request: ReadRequest) -> Iterator[tuple[str, object]]:
     """Yield a row per row of the metadata file or per picture, with absolute paths.
 
     Raises:
         DataError: the folder has neither metadata nor pictures with text files.
     """
-    folder = _split_folder(reading)
+    folder = _split_folder(request)
     metadata = next((folder / name for name in _METADATA if (folder / name).is_file()), None)
     if metadata is not None:
-        for origin, row in open_annotations(metadata).rows(reading.policy):
-            yield origin, _absolute_paths(folder, row, reading.fields) if isinstance(row, Mapping) else row
+        for origin, row in open_annotations(metadata).rows(request.policy):
+            yield origin, _absolute_paths(folder, row, request.fields) if isinstance(row, Mapping) else row
         return
     media = sorted(_media(folder))
     if not media and ((folder / "dataset_info.json").is_file() or (folder / "dataset_dict.json").is_file()):
@@ -62,24 +62,24 @@ def folder_rows(reading: ReadRequest) -> Iterator[tuple[str, object]]:
     for path, text in texts.items():
         if text is None:
             message = f"{path} has no .txt of the same name: add one, or remove the picture"
-            reading.policy.report(DataError(message, "picture without a caption"))
+            request.policy.report(DataError(message, "picture without a caption"))
             continue
         try:
             captions = [line.strip() for line in _read(text).splitlines() if line.strip()]
         except DataError as error:
-            reading.policy.report(error)
+            request.policy.report(error)
             continue
         yield str(text), {"image": str(path), "image_id": str(path.relative_to(folder)), "caption": captions or ""}
 
 
-def _split_folder(reading: ReadRequest) -> Path:
+def _split_folder(request: ReadRequest) -> Path:
     """The subfolder of the requested split, if there is one and the folder itself has no metadata file."""
-    folder = reading.path.absolute()
+    folder = request.path.absolute()
     if any((folder / name).is_file() for name in _METADATA):
         return folder
-    below = next((folder / name for name in split_names(reading.split) if (folder / name).is_dir()), None)
+    below = next((folder / name for name in split_names(request.split) if (folder / name).is_dir()), None)
     if below is not None:
-        reading.policy.notes.append(f"read from {below}")
+        request.policy.notes.append(f"read from {below}")
     return below or folder
 
 

@@ -27,21 +27,21 @@ def is_wrapped(source: AnnotationFile) -> bool:
     return source.form == "object" and bool(_records_key(content) or _splits(content))
 
 
-def wrapped_rows(reading: ReadRequest) -> Iterator[tuple[str, object]]:
+def wrapped_rows(request: ReadRequest) -> Iterator[tuple[str, object]]:
     """Yield the records of the list, or of the requested split's list.
 
     Raises:
         DataError: the file has splits, but not this one.
     """
-    content = reading.source.first or {}
+    content = request.source.first or {}
     name = _records_key(content)
     if name is None:
         splits = _splits(content)
-        wanted = split_name(reading.split) or "test"
+        wanted = split_name(request.split) or "test"
         if wanted not in splits:
-            raise DataError(f"{reading.path} has {field_names(splits)}, no split {wanted}", "another split")
+            raise DataError(f"{request.path} has {field_names(splits)}, no split {wanted}", "another split")
         name = splits[wanted]
-    return ((f"{reading.path}.{name}[{index}]", row) for index, row in enumerate(content[name]))
+    return ((f"{request.path}.{name}[{index}]", row) for index, row in enumerate(content[name]))
 
 
 def is_keyed(source: AnnotationFile) -> bool:
@@ -56,10 +56,10 @@ def is_keyed(source: AnnotationFile) -> bool:
     return texts and all(isinstance(key, str) and is_media_name(key) for key, _ in some)
 
 
-def keyed_rows(reading: ReadRequest) -> Iterator[tuple[str, object]]:
+def keyed_rows(request: ReadRequest) -> Iterator[tuple[str, object]]:
     """Yield a row per key, which becomes the question's id, or the name or id of the visual."""
-    for key, record in (reading.source.first or {}).items():
-        origin = f"{reading.path}[{str(key)[:60]!r}]"
+    for key, record in (request.source.first or {}).items():
+        origin = f"{request.path}[{str(key)[:60]!r}]"
         if isinstance(record, (str, list)):
             yield origin, {"image": key, "caption": record}
         elif isinstance(record, Mapping):
@@ -73,11 +73,11 @@ def is_columnar(source: AnnotationFile) -> bool:
     return source.form == "object" and bool(_columns(source.first or {}))
 
 
-def columnar_rows(reading: ReadRequest) -> Iterator[tuple[str, object]]:
+def columnar_rows(request: ReadRequest) -> Iterator[tuple[str, object]]:
     """Yield the rows of the columns."""
-    columns = _columns(reading.source.first or {})
+    columns = _columns(request.source.first or {})
     for index, cells in enumerate(zip(*columns.values(), strict=True)):
-        yield f"{reading.path}[{index}]", dict(zip(columns, cells, strict=True))
+        yield f"{request.path}[{index}]", dict(zip(columns, cells, strict=True))
 
 
 def _record(key: str, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,26 +20,26 @@ def is_karpathy(source: AnnotationFile) -> bool:
     return isinstance(first, Mapping) and {"sentences", "filename"} <= first.keys()
 
 
-def karpathy_rows(reading: ReadRequest) -> Iterator[tuple[str, object]]:
+def karpathy_rows(request: ReadRequest) -> Iterator[tuple[str, object]]:
     """Yield a row per picture of the requested split, with its sentences.
 
     Raises:
         DataError: the file has no picture of the split.
     """
-    wanted = split_names(reading.split)
-    images: list[Any] = (reading.source.first or {})["images"]
+    wanted = split_names(request.split)
+    images: list[Any] = (request.source.first or {})["images"]
     others, found = set(), 0
     for index, image in enumerate(images):
-        origin = f"{reading.path}.images[{index}]"
+        origin = f"{request.path}.images[{index}]"
         if isinstance(image, Mapping) and isinstance(image.get("split"), str) and image["split"] not in wanted:
             others.add(image["split"])
-            reading.policy.changed["pictures of other splits ignored"] += 1
+            request.policy.changed["pictures of other splits ignored"] += 1
             continue
         found += 1
         yield origin, _row(image) if isinstance(image, Mapping) else image
     if not found:
         there = field_names(sorted(others))
-        raise DataError(f"{reading.path} has pictures of {there}, none of {reading.split}", "another split")
+        raise DataError(f"{request.path} has pictures of {there}, none of {request.split}", "another split")
 
 
 def _row(image: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,19 +24,19 @@ def is_lsmdc(source: AnnotationFile) -> bool:
     return len(cells) >= 5 and all(map(_TIME.match, cells[1:5]))
 
 
-def lsmdc_rows(reading: ReadRequest) -> Iterator[tuple[str, object]]:
+def lsmdc_rows(request: ReadRequest) -> Iterator[tuple[str, object]]:
     """Yield a row per video and caption.
 
     Raises:
         DataError: the file has no sentences, as the blind test's.
     """
-    table = reading.source.table
+    table = request.source.table
     assert table is not None
     if len(table.names) < len(_NAMES):
-        raise DataError(f"{reading.path} is LSMDC's blind test: it has no sentences", "no captions")
+        raise DataError(f"{request.path} is LSMDC's blind test: it has no sentences", "no captions")
     more = tuple(f"column {number}" for number in range(len(_NAMES), len(table.names)))
     named = replace(table, names=_NAMES + more, has_header=False)
-    for origin, row in table_rows(reading.path, named, reading.policy):
+    for origin, row in table_rows(request.path, named, request.policy):
         assert isinstance(row, dict)
         clip = row["clip"]
         film = re.sub(r"_[^_]*$", "", clip)

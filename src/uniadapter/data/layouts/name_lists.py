@@ -29,36 +29,36 @@ def is_name_list(source: AnnotationFile) -> bool:
     return table is not None and len(table.names) == 1 and " " not in table.line and not is_known_field(table.names[0])
 
 
-def listed_rows(reading: ReadRequest) -> Iterator[tuple[str, object]]:
+def listed_rows(request: ReadRequest) -> Iterator[tuple[str, object]]:
     """Yield a row per listed name, with all its captions; names without captions are reported.
 
     Raises:
         DataError: `data.captions` is not set, or the file does not exist.
     """
-    if reading.captions is None:
+    if request.captions is None:
         raise DataError(
-            f"{reading.path} is a list of names without captions: set data.captions to the file with the captions, "
+            f"{request.path} is a list of names without captions: set data.captions to the file with the captions, "
             "such as raw-captions.pkl",
             "no captions",
         )
-    captions = _captions(annotation_path(reading.captions))
+    captions = _captions(annotation_path(request.captions))
     listed: dict[str, str] = {}
     try:
-        with open_text(reading.path) as stream:
+        with open_text(request.path) as stream:
             for number, line in enumerate(stream, start=1):
                 if line.strip():
-                    listed.setdefault(line.strip(), f"{reading.path}:{number}")
+                    listed.setdefault(line.strip(), f"{request.path}:{number}")
     except (UnicodeDecodeError, *BROKEN) as error:
-        raise DataError(f"{reading.path} is not text in UTF-8 ({error_reason(error)})", "not text") from None
-    reading.policy.listed = len(listed)
+        raise DataError(f"{request.path} is not text in UTF-8 ({error_reason(error)})", "not text") from None
+    request.policy.listed = len(listed)
     for name, origin in listed.items():
         found = captions.get(name, captions.get(Path(name).stem))
         if found is None:
             noun = "picture" if _is_picture(name) else "video"
             message = (
-                f"{origin}: {reading.captions} has no caption of {noun} {name[:80]}: use two files of the same release"
+                f"{origin}: {request.captions} has no caption of {noun} {name[:80]}: use two files of the same release"
             )
-            reading.policy.report(DataError(message, f"{noun} without a caption"))
+            request.policy.report(DataError(message, f"{noun} without a caption"))
             continue
         texts = [_text(one) for one in found] if isinstance(found, (list, tuple)) else found
         if _is_picture(name):

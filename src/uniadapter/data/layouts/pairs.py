@@ -62,7 +62,7 @@ def parse_visual(origin: str, row: Row) -> VisualRef:
         DataError: a field is empty or of the wrong type, or the row has both an image and a video.
     """
     if row.get("image") is not None or row.get("video") is not None:
-        return _named(origin, row)
+        return _parse_path(origin, row)
     if row.get("video_id") is not None:
         value = id_field(origin, "video_id", row["video_id"])
         numbered = isinstance(value, int) or value.isdigit()
@@ -103,7 +103,7 @@ def _fits(folder: str, name: str) -> bool:
     return not name.startswith("COCO_") or name.startswith(f"COCO_{folder}_")
 
 
-def _named(origin: str, row: Row) -> VisualRef:
+def _parse_path(origin: str, row: Row) -> VisualRef:
     named = [name for name in VISUALS if row.get(name) is not None]
     if len(named) > 1:
         raise DataError(f"{origin}: has both 'image' and 'video': remove one of them", "image and video")

@@ -112,43 +112,43 @@ def read_records(
     fields = fields or {}
     source = open_annotations(path)
     chosen = find_layout(source, layout, not fields)
-    reading = ReadRequest(source, policy, "caption", split, captions, fields)
+    request = ReadRequest(source, policy, "caption", split, captions, fields)
     if chosen.records is not None:
-        return chosen.records(reading)
-    return pair_records(layout_rows(chosen, reading, REQUIRED), policy)
+        return chosen.records(request)
+    return pair_records(layout_rows(chosen, request, REQUIRED), policy)
 
 
-def layout_rows(layout: AnnotationLayout, reading: ReadRequest, required: Required) -> Iterator[tuple[str, Row]]:
+def layout_rows(layout: AnnotationLayout, request: ReadRequest, required: Required) -> Iterator[tuple[str, Row]]:
     """Stream the rows of the requested split with the expected field names.
 
     Args:
         layout: of the file, one with `rows`.
-        reading: the file, and what to read from it.
+        request: the file, and what to read from it.
         required: expected names of the required fields; of a tuple, one is enough.
 
     Raises:
         DataError: as `read_records`.
     """
-    source, read = reading.source, layout.rows
+    source, read = request.source, layout.rows
     assert read is not None
     if source.form in ("table", "parquet") and layout.name == "pairs":
         header: dict[str, Any] = dict(source.first or {})
-        if missing_fields(required, match_fields(header, reading.fields).keys()):
+        if missing_fields(required, match_fields(header, request.fields).keys()):
             # Every row would fail, so raise for the file even with `on_error="skip"`.
             where = f"{source.path}:1 (the header)" if source.form == "table" else str(source.path)
             raise layout_field_error(
-                where, missing_fields(required, header.keys()), header, {}, reading.fields, layout.what
+                where, missing_fields(required, header.keys()), header, {}, request.fields, layout.what
             )
 
     def again(policy: ErrorPolicy) -> Iterator[tuple[str, object]]:
-        again = ReadRequest(source, policy, reading.wanted, reading.split, reading.captions, reading.fields)
+        again = ReadRequest(source, policy, request.wanted, request.split, request.captions, request.fields)
         return read(again)
 
     first = source.first if layout.name in ("pairs", "results") else None
     if layout.name in ("wrapped", "columns", "keyed", "folder"):
         first = next((row for _, row in again(ErrorPolicy("skip", quiet=True)) if isinstance(row, Mapping)), None)
-    rows = rows_of_split(again, reading.policy, first, reading.split, reading.fields, str(source.path))
-    return rename_fields(rows, reading.policy, required, reading.fields, layout.what)
+    rows = rows_of_split(again, request.policy, first, request.split, request.fields, str(source.path))
+    return rename_fields(rows, request.policy, required, request.fields, layout.what)
 
 
 def recognise_layout(source: AnnotationFile, records: bool = True) -> AnnotationLayout:

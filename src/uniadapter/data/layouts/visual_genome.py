@@ -18,12 +18,12 @@ def is_genome(source: AnnotationFile) -> bool:
     return isinstance((source.first or {}).get("qas"), list)
 
 
-def genome_rows(reading: ReadRequest) -> Iterator[tuple[str, object]]:
+def genome_rows(request: ReadRequest) -> Iterator[tuple[str, object]]:
     """Yield a row per question."""
-    for origin, row in reading.source.rows(reading.policy):
+    for origin, row in request.source.rows(request.policy):
         found = row.get("qas") if isinstance(row, Mapping) else None
         if not isinstance(row, Mapping) or not isinstance(found, list):
-            reading.policy.report(DataError(f"{origin}: it should have a list of questions, 'qas'", "missing field"))
+            request.policy.report(DataError(f"{origin}: it should have a list of questions, 'qas'", "missing field"))
             continue
         for index, one in enumerate(found):
             where = f"{origin}.qas[{index}]"

@@ -102,7 +102,7 @@ def frame_timestamps(entries: Sequence[PacketInfo], positions: Sequence[float], 
     return [starts[place] for place in frame_indices_by_time(starts, starts[-1] + last, positions)]
 
 
-def spans(entries: Sequence[PacketInfo], wanted: Sequence[int], from_keys: bool) -> list[PacketSpan]:
+def packet_spans(entries: Sequence[PacketInfo], wanted: Sequence[int], from_keys: bool) -> list[PacketSpan]:
     """The packets to decode: from a keyframe to the last requested frame after it; overlapping spans are merged.
 
     Args:

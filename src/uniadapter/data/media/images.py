@@ -20,7 +20,7 @@ from torch import Tensor
 
 from uniadapter.data.media.augment import rand_augment, random_flip, random_resized_crop
 from uniadapter.data.media.limits import MAX_PIXELS, TooLarge, check_pixels
-from uniadapter.data.media.paths import error_text, missing_visual, printable_path
+from uniadapter.data.media.paths import error_text, missing_visual_error, printable_path
 from uniadapter.data.media.picture_files import BROKEN, UnsupportedPicture, open_picture
 from uniadapter.data.media.rgb import to_rgb
 from uniadapter.errors import DataError
@@ -96,7 +96,7 @@ def load_picture(source: VisualSource, origin: str = "", min_side: int = 0) -> I
         value: Any = source if isinstance(source, Path) else source.rows[source.row][source.column]
         return _decode(value, min_side)
     except FileNotFoundError:
-        raise missing_visual(origin, source if isinstance(source, Path) else name) from None
+        raise missing_visual_error(origin, source if isinstance(source, Path) else name) from None
     except TooLarge as error:
         raise DataError(f"{where}picture {name} {error}{_SKIP}", "picture too large") from None
     except BROKEN as error:

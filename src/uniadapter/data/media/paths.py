@@ -55,7 +55,7 @@ def find_visual(path: Path, noun: str = "picture") -> Path | None:
     return bare if _holds_frames(bare) else None
 
 
-def missing_visual(origin: str, name: object, noun: str = "picture") -> DataError:
+def missing_visual_error(origin: str, name: object, noun: str = "picture") -> DataError:
     """The error for a picture or video that does not exist, or is not a file."""
     where = f"{origin}: " if origin else ""
     # Every copy of a video benchmark lacks some videos; a missing picture is most likely a wrong path.

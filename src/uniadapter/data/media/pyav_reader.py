@@ -252,13 +252,13 @@ class FrameConverter:
     def __call__(self, frame: av.VideoFrame) -> Image.Image | None:
         """Upright RGB, transparent parts white; None if the pixels cannot be converted."""
         width, height = reduced_size(frame.width, frame.height, self._at_least, self._most)
-        see_through = any(component.is_alpha for component in frame.format.components)
+        transparent = any(component.is_alpha for component in frame.format.components)
         try:
             converted = self._reformatter.reformat(
-                frame, width, height, "rgba" if see_through else "rgb24",
+                frame, width, height, "rgba" if transparent else "rgb24",
                 interpolation="BILINEAR" if width == frame.width else "BICUBIC", threads=1,
             )  # fmt: skip
-            picture = on_white(Image.fromarray(converted.to_ndarray())) if see_through else converted.to_image()
+            picture = flatten_alpha(Image.fromarray(converted.to_ndarray())) if transparent else converted.to_image()
             return upright(picture, display_matrix(frame))
         except BROKEN:
             return None
@@ -277,7 +277,7 @@ def reduced_size(width: int, height: int, min_side: int, most: int = MAX_CLIP_PI
     return (width, height) if scale >= 1 else (max(round(width * scale), 1), max(round(height * scale), 1))
 
 
-def on_white(picture: Image.Image) -> Image.Image:
+def flatten_alpha(picture: Image.Image) -> Image.Image:
     """A transparent picture composed on white, as RGB."""
     layers = picture.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", layers.size, (255, 255, 255, 255)), layers).convert("RGB")

@@ -45,7 +45,7 @@ def to_rgb(picture: Image.Image, min_side: int = 0) -> Image.Image:
     """
     picture.load()  # before the metadata: some formats have theirs after the pixels
     factor = max(min(picture.size) // (min_side or REDUCED_SIDE), 1) if math.prod(picture.size) > _LARGE else 1
-    rgb = _converted(picture, factor)
+    rgb = _convert(picture, factor)
     turn = _exif_transpose(picture)
     return rgb if turn is None else rgb.transpose(turn)
 
@@ -90,7 +90,7 @@ def _exif_transpose(picture: Image.Image) -> Image.Transpose | None:
         return None  # corrupt metadata of a valid picture
 
 
-def _converted(picture: Image.Image, factor: int) -> Image.Image:
+def _convert(picture: Image.Image, factor: int) -> Image.Image:
     """A new RGB picture without tags, reduced by an integer factor."""
     span = _extrema(np.asarray(picture)) if picture.mode in _DEEP_MODES else (0.0, 0.0)
     width, height = picture.size

@@ -31,7 +31,7 @@ from uniadapter.data.media.limits import (
 )
 from uniadapter.data.media.paths import error_text, printable_path
 from uniadapter.data.media.picture_files import BROKEN, open_picture
-from uniadapter.data.media.pyav_reader import Deadline, DecodingError, on_white
+from uniadapter.data.media.pyav_reader import Deadline, DecodingError, flatten_alpha
 from uniadapter.data.media.video_decoding import decode_clip
 from uniadapter.errors import DataError
 
@@ -206,7 +206,7 @@ def _from_webp(file: Path, positions: Sequence[float], min_side: int) -> list[Im
     content, durations = _webp_chunks(file.read_bytes())
     try:
         with open_picture(io.BytesIO(content)) as animation:
-            numbers = _webp_places(durations, int(getattr(animation, "n_frames", 1)), positions)
+            numbers = _webp_frame_indices(durations, int(getattr(animation, "n_frames", 1)), positions)
             for number in range(numbers[-1] + 1):
                 deadline.check()
                 try:
@@ -217,7 +217,7 @@ def _from_webp(file: Path, positions: Sequence[float], min_side: int) -> list[Im
                         raise
                     break  # each frame depends on the one before
                 if number in numbers:
-                    taken[number] = _small(on_white(animation), min_side, len(positions))
+                    taken[number] = _small(flatten_alpha(animation), min_side, len(positions))
     except TooLarge:
         raise
     except BROKEN as error:
@@ -240,7 +240,7 @@ def _webp_chunks(content: bytes) -> tuple[bytes, list[int]]:
     return content[:4] + (end - 8).to_bytes(4, "little") + content[8:end], durations
 
 
-def _webp_places(durations: list[int], total: int, positions: Sequence[float]) -> list[int]:
+def _webp_frame_indices(durations: list[int], total: int, positions: Sequence[float]) -> list[int]:
     """Frame indices by display time, or by number if the durations are missing or invalid."""
     if len(durations) != total or not all(0 < one <= 1000 * MAX_FRAME_SECONDS for one in durations):
         return frame_indices(total, positions)

@@ -18,7 +18,7 @@ from uniadapter.data.media.frame_times import (
     PacketSpan,
     frame_indices,
     frame_timestamps,
-    spans,
+    packet_spans,
 )
 from uniadapter.data.media.limits import TooLarge
 from uniadapter.data.media.paths import error_text
@@ -81,10 +81,10 @@ def _by_time(
     """Decode from keyframes; if a frame is missing then, decode everything from the beginning."""
     taken: dict[int, Image.Image] = {}
     for from_keys in (True, False) if reader.codec in RANDOM_ACCESS else (False,):
-        plan = spans(entries, times, from_keys)
+        plan = packet_spans(entries, times, from_keys)
         numbered, exact = enumerate(reader.packets()), True
         for span in plan:
-            for pts, frame in _shown(reader, numbered, span, in_full=not from_keys):
+            for pts, frame in _frames_at(reader, numbered, span, in_full=not from_keys):
                 picture = None if frame is None else convert(frame)
                 exact = exact and frame is not None and frame.pts == pts
                 if picture is not None:
@@ -94,7 +94,7 @@ def _by_time(
     return [taken.get(pts) for pts in times]
 
 
-def _shown(
+def _frames_at(
     reader: Reader, numbered: Numbered, span: PacketSpan, in_full: bool
 ) -> Iterator[tuple[int, av.VideoFrame | None]]:
     """Yield (timestamp, frame) of a span; if that frame is corrupt, an earlier one, or None."""

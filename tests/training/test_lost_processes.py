@@ -1,4 +1,4 @@
-"""What ends around a run from outside: a loading process, a whole process while it is still importing."""
+"""Workers and processes that are killed during a run."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def lose_a_loading_process(folder: Path) -> None:
     config = replace(config, data=replace(config.data, workers=1))
     loaders: list[torch.utils.data.DataLoader[object]] = []
 
-    def on_progress(tick: ProgressEvent) -> None:
-        if tick.step == 2:
+    def on_progress(event: ProgressEvent) -> None:
+        if event.step == 2:
             os.kill(loaders[0]._iterator._workers[0].pid, signal.SIGKILL)  # type: ignore[union-attr]
 
     try:
@@ -40,7 +40,7 @@ def lose_a_loading_process(folder: Path) -> None:
 
 def test_a_killed_loading_process_is_one_line(tmp_path: Path) -> None:
     # In a process of its own: torch's signal handler raises wherever the main process stands, so also in pytest.
-    code = "import sys, test_lost; from pathlib import Path; test_lost.lose_a_loading_process(Path(sys.argv[1]))"
+    code = "import sys, test_lost_processes as test; from pathlib import Path; test.lose_a_loading_process(Path(sys.argv[1]))"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=120

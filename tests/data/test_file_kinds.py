@@ -1,4 +1,4 @@
-"""What a file is, by its content: one list of suffixes, and an error that says what was found instead of a picture."""
+"""Detection of file formats by content, suffixes, and errors that name the format found instead of a picture."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ FOUND = {
 
 
 @pytest.mark.parametrize("name", FOUND)
-def test_what_is_no_picture_is_called_what_it_is(write: Write, name: str) -> None:
+def test_errors_name_the_format_of_files_that_are_not_pictures(write: Write, name: str) -> None:
     content, found, remedy = FOUND[name]
     with pytest.raises(DataError) as error:
         load_picture(write(name, content), "a.csv:2")

@@ -1,4 +1,4 @@
-"""What an evaluation leaves out is loud: named in the log, counted in `metrics.json`, and said beside the figure."""
+"""Visuals left out of an evaluation are logged, counted in `metrics.json`, and mentioned with the scores."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def run_file(folder: Path, base: Path, task: str, lost: dict[str, bytes | None],
 
 
 @pytest.mark.parametrize("task", FIELDS)
-def test_a_figure_says_what_it_is_over(
+def test_scores_say_how_many_visuals_they_are_over(
     tmp_path: Path, bases: dict[str, Path], task: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if task == "caption":
@@ -103,7 +103,7 @@ def test_where_faults_are_not_skipped_one_ends_the_run(
     assert "broken.png cannot be read" in capsys.readouterr().err
 
 
-def test_each_test_set_says_what_its_scores_are_over() -> None:
+def test_each_test_set_says_how_many_visuals_its_scores_are_over() -> None:
     costs = {
         "trainable_parameters": 0,
         "trainable_percent": 0,

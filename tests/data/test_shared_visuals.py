@@ -1,4 +1,4 @@
-"""Samples of one visual behind one another: the order, the pixels that they share, and visuals that fail."""
+"""Consecutive samples that share a visual: their order, their pixels, and visuals that cannot be read."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_groups_are_of_one_visual_and_cover_every_sample_once() -> None:
     assert {frozenset(group) for group in again} != {frozenset(group) for group in groups}  # dealt out anew
 
 
-def test_groups_stand_anywhere() -> None:
+def test_groups_are_shuffled() -> None:
     owners = [n // 5 for n in range(500)] + [100 + n for n in range(100)]  # groups of four, of one, and visuals of one
     batches = EpochBatchSampler(600, 600, seed=0, sample_visuals=owners, together=4)
     places: list[list[float]] = [[], [], []]
@@ -133,7 +133,7 @@ def test_a_batch_holds_a_shared_visual_once(split: RetrievalSplit) -> None:
     assert all(same(a, b) for a, b in zip(batches, loader(split, workers=2), strict=True))
 
 
-def test_a_visual_is_drawn_for_the_first_of_its_group(split: RetrievalSplit) -> None:
+def test_the_augmentation_depends_on_the_first_sample_of_a_group(split: RetrievalSplit) -> None:
     alone = {}
     for batch in loader(split, together=1):
         assert batch.rows.tolist() == list(range(len(batch)))
@@ -211,7 +211,7 @@ def test_too_few_readable_samples_are_repeated(write: Write) -> None:
     assert batch.sample_ids.tolist() == [0] * 5
 
 
-def test_what_cannot_go_together_is_refused() -> None:
+def test_shared_visuals_are_refused_for_retrieval() -> None:
     with pytest.raises(ConfigError, match=r"^data.together is 4: a retrieval batch needs distinct visuals"):
         RunConfig(data=DataConfig(together=4))
     RunConfig(task="vqa", data=DataConfig(together=4))

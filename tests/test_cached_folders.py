@@ -1,4 +1,4 @@
-"""Folders that the embedded tasks are unpacked to: whole or not at all, and one line where that cannot be."""
+"""Cached folders of the embedded data: created atomically, or one line with the reason."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def killed(folder: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_what_a_killed_process_left_is_cleared_and_never_taken_for_whole(tmp_path: Path) -> None:
+def test_partial_folders_of_killed_processes_are_removed_and_not_used(tmp_path: Path) -> None:
     target = tmp_path / "scenes"
     process = multiprocessing.get_context("fork").Process(target=prepare_folder, args=(target, "new", killed))
     process.start()
@@ -63,7 +63,7 @@ def test_what_a_killed_process_left_is_cleared_and_never_taken_for_whole(tmp_pat
     assert [file.name for file in tmp_path.iterdir()] == ["scenes"]
 
 
-def test_somebody_elses_folder_of_that_name_is_left_alone(tmp_path: Path) -> None:
+def test_an_unrelated_folder_of_that_name_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "scenes").mkdir()
     (tmp_path / "scenes/thesis.tex").write_text("years of work")
     with pytest.raises(WriteError, match="UNIADAPTER_CACHE"):
@@ -72,7 +72,7 @@ def test_somebody_elses_folder_of_that_name_is_left_alone(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("reason", ["No space left on device", "Read-only file system"])
-def test_why_it_cannot_be_unpacked_is_said(tmp_path: Path, reason: str) -> None:
+def test_errors_say_why_it_cannot_be_unpacked(tmp_path: Path, reason: str) -> None:
     def full(folder: Path) -> None:
         fill(folder)
         raise OSError(errno.ENOSPC, reason)

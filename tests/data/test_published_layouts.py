@@ -1,4 +1,4 @@
-"""Files as they circulate, each with variants of its kind; the pictures are looked for where their owners put them."""
+"""Layouts of the published annotation files and their variants; pictures are found in the usual folders."""
 
 from __future__ import annotations
 
@@ -480,7 +480,7 @@ def test_errors_name_the_layout_and_the_remedy(
     assert len(str(error.value)) <= 300
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
+def test_paths_that_are_not_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DataError, match="is not a regular file"):
         captions(tmp_path / "pipe")
@@ -491,7 +491,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     assert len(str(error.value)) <= 300
 
 
-def test_what_unpacks_to_gigabytes_is_not_unpacked(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gzip_that_expands_to_gigabytes_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(annotation_file, "_MAX_BYTES", 1 << 20)
     monkeypatch.setattr(annotation_file, "_MAX_LINE_BYTES", 1 << 20)
     blank = b" " * (1 << 22)
@@ -526,7 +526,7 @@ def test_ids_of_every_kind(write: Write, pictures: Path) -> None:
             captions(write("b.json", [{"image": "000.jpg", "caption": "x", "image_id": wrong}]))
 
 
-def test_numbers_and_windows_paths_are_said_and_read(write: Write, tmp_path: Path) -> None:
+def test_numbers_and_windows_paths_are_converted_and_counted(write: Write, tmp_path: Path) -> None:
     write("sub/a.jpg", picture(1))
     rows = [
         {"image": "sub\\a.jpg", "question": "How many?", "answer": 2},

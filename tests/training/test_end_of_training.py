@@ -1,4 +1,4 @@
-"""How a run ends: tick, checkpoint, validation, whatever the settings; and which weights it ends with."""
+"""The end of a run: log line, checkpoint and validation, with any settings, and the weights that it keeps."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
         ({"epochs": 1, "accumulate": 3, "log_every": 100}, [2], [2]),
     ],
 )
-def test_after_the_last_step_come_tick_checkpoint_and_validation(
+def test_after_the_last_step_come_log_line_checkpoint_and_validation(
     tmp_path: Path,
     config: RunConfig,
     monkeypatch: pytest.MonkeyPatch,
@@ -62,12 +62,12 @@ def test_after_the_last_step_come_tick_checkpoint_and_validation(
     monkeypatch.setattr(CheckpointFile, "write", spy)
     trainer = train(
         changed(config, **settings), tmp_path, ready=trainers.append, validate=validate,
-        on_progress=lambda tick: events.append(("tick", tick.step)),
+        on_progress=lambda event: events.append(("logged", event.step)),
     )  # fmt: skip
     assert [step for kind, step in events if kind == "validated"] == validated
     assert [step for kind, step in events if kind == "saved"] == saved
     last = trainer.step
-    assert events[-3:] == [("tick", last), ("saved", last), ("validated", last)]
+    assert events[-3:] == [("logged", last), ("saved", last), ("validated", last)]
     assert all(events[events.index(("validated", step)) - 1] == ("saved", step) for step in validated)
     assert trainer.weights_info == {"which": "last", "step": last, "validation": 0.0}
 
@@ -112,7 +112,7 @@ def test_the_best_survives_a_resume_and_validation_is_not_read_twice(tmp_path: P
     assert_same(weights(again), weights(whole))
 
 
-def test_what_is_kept_is_in_the_metrics_and_a_failed_evaluation_is_gone_on_with(
+def test_kept_weights_are_in_the_metrics_and_a_failed_evaluation_can_be_resumed(
     tmp_path: Path, config: RunConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One run: keep the best, fail while measuring, resume; nothing is trained again."""
