@@ -39,8 +39,11 @@ def lose_a_loading_process(folder: Path) -> None:
 
 
 def test_a_killed_loading_process_is_one_line(tmp_path: Path) -> None:
-    # In a process of its own: torch's signal handler raises wherever the main process stands, so also in pytest.
-    code = "import sys, test_lost_processes as test; from pathlib import Path; test.lose_a_loading_process(Path(sys.argv[1]))"
+    # In a separate process, because torch's signal handler may raise at any point, also inside pytest.
+    code = (
+        "import sys, test_lost_processes as test; from pathlib import Path; "
+        "test.lose_a_loading_process(Path(sys.argv[1]))"
+    )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=120
