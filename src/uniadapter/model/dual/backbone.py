@@ -14,6 +14,7 @@ from uniadapter.model.adapter_set import BackboneShape
 from uniadapter.model.backbone import Backbone, Contrast, Layout
 from uniadapter.model.dual.frames import FRAME_TEMPERATURE, pooled, weighted_similarity
 from uniadapter.model.features import Visuals
+from uniadapter.model.kernels.linear import BaseLinear
 from uniadapter.model.store import AdaptedHead, AdapterStore, Role, retype
 
 
@@ -93,11 +94,14 @@ class DualBackbone(Backbone):
         )
 
     def inject(self, store: AdapterStore) -> None:
-        """Re-type the layers and heads."""
+        """Re-type the layers and heads, and the layers' products, which are then those of the faster library."""
         towers: tuple[tuple[Role, Any], ...] = (("vision", self.vision), ("encoder", self.text))
         for role, tower in towers:
             for index, layer in enumerate(tower.encoder.layers):
                 retype(layer, self.layer, store, role, index)
+        for stack in self.stacks():
+            for module in stack.modules():
+                module.__class__ = BaseLinear if type(module) is nn.Linear else type(module)
         for name, head in self.base_heads().items():
             if head.weight.is_floating_point():  # a quantised one computes in its own way
                 retype(head, AdaptedHead, store, "vision")

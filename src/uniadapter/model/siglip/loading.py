@@ -32,7 +32,7 @@ class SiglipLoader(DualLoader):
     def check_config(self, config: PreTrainedConfig, file: Path) -> None:
         """That pictures are pooled, and texts projected to their width."""
         super().check_config(config, file)
-        if not config.vision_config.vision_use_head:
+        if not getattr(config.vision_config, "vision_use_head", True):
             raise CheckpointError(f"{file}: vision_config.vision_use_head is false, so pictures have no feature")
         width, wanted = config.text_config.projection_size, config.vision_config.hidden_size
         if width != wanted:
