@@ -13,6 +13,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from uniadapter.config import TrainConfig
 
@@ -52,12 +53,18 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
 
 
 def prepare_optimizer(
-    accelerator: Accelerator, loss: nn.Module, config: TrainConfig
-) -> tuple[nn.Module, AcceleratedOptimizer]:
-    """AdamW over the trainable parameters of `loss`.
+    accelerator: Accelerator, loss: nn.Module, config: TrainConfig, factor: Callable[[int], float]
+) -> tuple[nn.Module, AcceleratedOptimizer, LambdaLR]:
+    """AdamW over the trainable parameters of `loss`, and its learning rate scheduler.
+
+    Args:
+        accelerator: of the run.
+        loss: the module to train.
+        config: `weight_decay` and `lr` are used.
+        factor: from `lr_schedule`.
 
     Returns:
-        `loss`, wrapped in DistributedDataParallel if there are several processes, and the optimiser.
+        `loss`, wrapped in DistributedDataParallel if there are several processes, the optimiser and the scheduler.
 
     Raises:
         ValueError: nothing is trainable.
@@ -66,10 +73,11 @@ def prepare_optimizer(
     if not any(group["params"] for group in groups):
         raise ValueError("nothing to train: add an adapter, or make the model's weights trainable")
     optimizer = torch.optim.AdamW(groups, lr=config.lr)
+    scheduler = LambdaLR(optimizer, factor)  # before accelerate patches `optimizer.step` for fp16
     with warnings.catch_warnings():  # accelerate still uses the old name of one of torch's options
         warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
         module, prepared = accelerator.prepare(loss, optimizer)
-    return module, prepared
+    return module, prepared, scheduler
 
 
 def clip_gradients(accelerator: Accelerator, optimizer: torch.optim.Optimizer, max_norm: float) -> Tensor:

@@ -75,15 +75,13 @@ class Trainer:
     def __post_init__(self) -> None:
         accelerator = self.accelerator = self.accelerator or make_accelerator(self.config)
         self.loss.to(accelerator.device)
-        self.module, self.optimizer = prepare_optimizer(accelerator, self.loss, self.config)
         self.batches = len(self.loader)
         self.steps_per_epoch = max(1, math.ceil(self.batches / self.config.accumulate))
         self.steps = self.config.epochs * self.steps_per_epoch
         if self.config.max_steps:
             self.steps = min(self.steps, self.config.max_steps)
         factor = lr_schedule(self.config, self.steps, self.steps_per_epoch)
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
-
+        self.module, self.optimizer, self.scheduler = prepare_optimizer(accelerator, self.loss, self.config, factor)
         self.step = self.epoch = self.batch = 0
         self.seconds_before = 0.0  # taken by the run before it was resumed
         self.started = time.perf_counter() if self.started is None else self.started
