@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from uniadapter.embedded.scenes import Atlas, gradient
-from uniadapter.files.assets import asset
+from uniadapter.embedded.emoji_scenes import Atlas, gradient
+from uniadapter.files.assets import asset_path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -53,7 +53,7 @@ def scenes(names: Names) -> dict[str, writing.Scenes]:
 
 @pytest.fixture(scope="module")
 def moving() -> set[str]:
-    return set(json.loads((asset("clips") / "clips.json").read_text()))
+    return set(json.loads((asset_path("clips") / "clips.json").read_text()))
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +285,7 @@ def test_scenes_are_rendered_as_specified(tmp_path: Path, names: Names) -> None:
     source = tmp_path / "source"
     write_small(source, lambda split: writing.compose_scenes(split, names, 3, 20))
     for name in ("sprites.webp", "sprites.json"):  # drawings of the same style, by the same codes
-        shutil.copy(asset("scenes") / name, source / name)
+        shutil.copy(asset_path("scenes") / name, source / name)
     target = preparing.prepare_scenes(source, tmp_path)
     rows = {row["id"]: row for row in preparing.read_lines(source / "val.jsonl")}
     written = json.loads((target / "val.json").read_text())
@@ -323,7 +323,7 @@ def test_clips_are_their_animations_behind_one_another(tmp_path: Path, names: Na
     source = tmp_path / "source"
     write_small(source, lambda split: writing.compose_clips(split, names, moving, 3, 4))
     (source / "clips.json").write_text("{}")
-    shutil.copytree(asset("clips") / "single", source / "single")
+    shutil.copytree(asset_path("clips") / "single", source / "single")
     target = preparing.prepare_clips(source, tmp_path)
     for row in preparing.read_lines(source / "test.jsonl"):
         with av.open(str(target / f"videos/test/{row['id']}.mp4")) as video:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageSequence
 
-from uniadapter.embedded.scenes import SIZE, gradient
+from uniadapter.embedded.emoji_scenes import SIZE, gradient
 from world.clips import encode
 from world.concepts import plain_hexcode
 from world.fusing.sources import CACHE

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from uniadapter.embedded.scenes import Atlas, render
+from uniadapter.embedded.emoji_scenes import Atlas, render
 from world.fusing.sources import CACHE, NEW
 from world.fusing.tasks.names import Names
 from world.gather import square

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from uniadapter.embedded.clips import join
-from uniadapter.embedded.folders import fingerprint, prepare_folder
-from uniadapter.embedded.scenes import Atlas, render
+from uniadapter.embedded.cached_folders import fingerprint, prepare_folder
+from uniadapter.embedded.emoji_clips import concatenate
+from uniadapter.embedded.emoji_scenes import Atlas, render
 from world.fusing.tasks import sequences
 from world.fusing.tasks.scene import SPLITS
 
@@ -88,7 +88,7 @@ def prepare_clips(source: Path, root: Path) -> Path:
             captions = []
             for row in read_lines(source / f"{split}.jsonl"):
                 name = f"videos/{split}/{row['id']}.mp4"
-                join([source / "single" / f"{code}.mp4" for code in row["parts"]], target / name)
+                concatenate([source / "single" / f"{code}.mp4" for code in row["parts"]], target / name)
                 captions.append({"video": name, "caption": row["captions"]})
             asked = question_rows(source / f"vqa_{split}.jsonl", "video", f"videos/{split}/{{}}.mp4")
             _write(target, {split: captions, f"vqa_{split}": asked})
