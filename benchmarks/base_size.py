@@ -33,7 +33,7 @@ from uniadapter.app.memory import keep_freed_memory
 from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.config import AdapterConfig, ModelConfig, ObjectiveConfig
 from uniadapter.evaluation.rerank import rerank
-from uniadapter.model.backbone import backbone
+from uniadapter.model.dispatch import backbone
 from uniadapter.model.encoding import encode_text, encode_visual
 from uniadapter.model.features import Visuals
 from uniadapter.model.sets import adapter_set

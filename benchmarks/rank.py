@@ -24,8 +24,8 @@ from torch import Tensor
 from transformers import BlipForQuestionAnswering
 
 from uniadapter.app.memory import keep_freed_memory
-from uniadapter.model.backbone import adopt
 from uniadapter.model.blip.ranking import rank_answers
+from uniadapter.model.dispatch import adapter_store
 from uniadapter.model.features import AnswerTree, Context
 
 RESULTS = Path(__file__).parent / "results"
@@ -82,8 +82,8 @@ def main() -> None:
     tree = AnswerTree.of(answers(arguments.answers))
     context = Context(torch.randn(1, 12, 768), torch.ones(1, 12, dtype=torch.long))
     ways = {
-        "usual": lambda: tiled(model, context, tree, arguments.block),  # first, before `adopt` re-types the layers
-        "sdpa": lambda: (adopt(model), tiled(model, context, tree, arguments.block))[1],
+        "usual": lambda: tiled(model, context, tree, arguments.block),  # before `adapter_store` changes the layers
+        "sdpa": lambda: (adapter_store(model), tiled(model, context, tree, arguments.block))[1],
         "ours": lambda: rank_answers(model, context, tree),
     }
     seconds, found = {}, {}

@@ -26,9 +26,9 @@ from transformers.models.blip import modeling_blip, modeling_blip_text
 from tiny import TASK_MODELS, randomise, tiny_config, tiny_model, tiny_texts
 from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.config import AdapterConfig
-from uniadapter.model.backbone import adopt, restore
 from uniadapter.model.blip.inject import backbone_shape
-from uniadapter.model.kernels.attention import attend_to
+from uniadapter.model.dispatch import adapter_store, restore
+from uniadapter.model.kernels.attention import layer_attention
 from uniadapter.model.sets import disable_adapter
 
 CONFIG = AdapterConfig(bottleneck=4, key_value=4)
@@ -133,7 +133,7 @@ def test_a_fresh_adapter_leaves_transformers_own_forward_as_it_was(cls: type, si
         pytest.skip("transformers' answer decoder expects states as wide as the visual encoder's")
     model = tiny_model(cls, **sizes).requires_grad_(False)
     original = logits(model)
-    adopt(model)
+    adapter_store(model)
     bare = logits(model)
     assert differ(bare, original) < 2e-5, "SDPA against transformers' eager attention"
     built = add_adapter(model, CONFIG)
@@ -218,7 +218,7 @@ def test_cross_attention_obeys_its_mask_where_transformers_does_not() -> None:
         "transformers' BLIP obeys encoder_attention_mask now: docs/method.md and the benchmarks' correction of the "
         "peers are out of date"
     )
-    adopt(model)
+    adapter_store(model)
     assert cross_attended(model) == 0, "even without adapters"
     randomise(add_adapter(model, CONFIG))
     assert cross_attended(model) == 0
@@ -244,7 +244,7 @@ def test_a_row_that_is_masked_throughout_stays_finite_in_half_precision() -> Non
     mask = torch.full((1, 1, 3, 3), torch.finfo(torch.float32).min)
     mask[..., 1:, 0] = 0
     for weights in (False, True):
-        context, _ = attend_to(query, key, value, mask, 0.0, weights)
+        context, _ = layer_attention(query, key, value, mask, 0.0, weights)
         assert torch.isfinite(context).all()
         assert differ([context[:, 1].float()], [value[:, :, 0].flatten(1).float()]) < 1e-2
 
@@ -254,8 +254,8 @@ def test_attend_without_weights_is_attend_with_weights() -> None:
     query, key, value = torch.randn(2, 4, 3, 8), torch.randn(2, 4, 6, 8), torch.randn(2, 4, 6, 8)
     mask = (torch.rand(2, 1, 3, 6) < 0.3) * -1e9
     for given in (None, mask):
-        fast, none = attend_to(query, key, value, given, 0.0, weights=False)
-        slow, weights = attend_to(query, key, value, given, 0.0, weights=True)
+        fast, none = layer_attention(query, key, value, given, 0.0, weights=False)
+        slow, weights = layer_attention(query, key, value, given, 0.0, weights=True)
         assert none is None
         assert weights is not None
         assert weights.shape == (2, 4, 3, 6)
@@ -418,7 +418,7 @@ def test_backbone_shape_reads_the_config() -> None:
 
 def test_adopting_twice_is_adopting_once() -> None:
     model = tiny_model()
-    assert adopt(model) is adopt(model)
+    assert adapter_store(model) is adapter_store(model)
     restore(model)
     restore(model)
     assert not [m for m in model.modules() if type(m).__module__.startswith("uniadapter")]
@@ -428,7 +428,7 @@ def test_adopting_twice_is_adopting_once() -> None:
 def test_every_layer_is_retyped_and_keeps_its_weights(cls: type) -> None:
     model = tiny_model(cls, vision_layers=3)
     before = {name: p for name, p in model.named_parameters()}
-    adopt(model)
+    adapter_store(model)
     after = dict(model.named_parameters())
     assert list(after) == list(before)
     assert all(after[name] is p for name, p in before.items()), "the very same tensors"

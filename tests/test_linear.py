@@ -13,7 +13,7 @@ import uniadapter.model.blip.fusion
 from tiny import tiny_model, tiny_texts
 from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.config import AdapterConfig
-from uniadapter.model.backbone import adopt, restore
+from uniadapter.model.dispatch import adapter_store, restore
 from uniadapter.model.encoding import encode_text, encode_visual, fuse, visual_feature
 from uniadapter.model.kernels import linear as kernels
 from uniadapter.model.kernels.linear import BaseLinear, frozen_linear, linear_then_activation
@@ -84,7 +84,7 @@ def test_what_is_left_to_torch(taken: list, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_weights_that_are_trained_get_their_gradient(taken: list) -> None:
     model = tiny_model()
-    adopt(model)
+    adapter_store(model)
     layer = model.vision_model.encoder.layers[0].mlp.fc1
     layer(torch.randn(2, 32)).sum().backward()
     assert layer.weight.grad is not None

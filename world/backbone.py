@@ -17,7 +17,7 @@ from transformers import (
     BlipForImageTextRetrieval,
 )
 
-from uniadapter.model.backbone import adopt
+from uniadapter.model.dispatch import adapter_store
 from world.canvas import MEAN, PATCH, SIZE, STD
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]"]
@@ -100,7 +100,7 @@ class PretrainingBlip(nn.Module):
             own.output = shared.output
         self._initialise()
         for model in (self.retrieval, self.captioner):
-            adopt(model)  # SDPA; no weight moves
+            adapter_store(model)  # SDPA; no weight moves
 
     @property
     def decoder(self) -> nn.Module:

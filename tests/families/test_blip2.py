@@ -19,8 +19,8 @@ from uniadapter import add_adapter, remove_adapter
 from uniadapter.config import AdapterConfig
 from uniadapter.evaluation.blocks import block_pairs
 from uniadapter.model.adapter_set import AdapterSet
-from uniadapter.model.backbone import adopt, restore
 from uniadapter.model.blip2 import encoding, fusion
+from uniadapter.model.dispatch import adapter_store, restore
 from uniadapter.model.encoding import begin_fusion, encode_text, encode_visual, match, similarity
 from uniadapter.model.features import Texts, Visuals
 from uniadapter.objectives.matching import matching_loss
@@ -130,7 +130,7 @@ def test_scores_are_transformers_own_without_an_adapter_with_a_fresh_one_and_wit
 ) -> None:
     model, (ids, mask) = tiny_blip2(attention=attention, **sizes), tiny_texts(4)
     original, keys = own(model, ids, mask), list(model.state_dict())
-    adopt(model)
+    adapter_store(model)
     assert differ(own(model, ids, mask), original) < 1e-6, "re-typed, without a set"
     assert differ(ours(model, ids, mask), original) < 2e-6
     restore(model)

@@ -17,7 +17,7 @@ from tiny import randomise
 from uniadapter.config import AdapterConfig, ModelConfig, ObjectiveConfig
 from uniadapter.data.media.images import EvaluationTransform
 from uniadapter.errors import CheckpointError
-from uniadapter.model.backbone import backbone
+from uniadapter.model.dispatch import backbone
 from uniadapter.model.tokens import TokenBatch
 from uniadapter.tasks.loss import StepInfo
 from uniadapter.tasks.retrieval import RetrievalLoss

@@ -19,8 +19,8 @@ from tiny import randomise
 from uniadapter.checkpoints.adapters import add_adapter, load_adapter
 from uniadapter.config import AdapterConfig, ConfigError
 from uniadapter.model.adapter_set import AdapterSet
-from uniadapter.model.backbone import backbone
 from uniadapter.model.counting import count_parameters
+from uniadapter.model.dispatch import backbone
 from uniadapter.model.encoding import contrast_of, encode_text, encode_visual, loss_scalars
 from uniadapter.model.sets import active_adapter, adapter_set, disable_adapter, remove_adapter, select_adapter
 from uniadapter.objectives.pretrained import pretrained_contrast
@@ -164,9 +164,9 @@ def test_a_base_in_bfloat16_has_adapters_in_float32(family: str) -> None:
     assert {one.dtype for one in rounded} == {torch.float32}
     assert 0 < differ(exact, rounded) < 0.05
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        lowered = features(family, model)
-    assert {one.dtype for one in lowered} == {torch.float32}
-    assert 0 < differ(exact, lowered) < 0.05
+        to_autocast_dtype = features(family, model)
+    assert {one.dtype for one in to_autocast_dtype} == {torch.float32}
+    assert 0 < differ(exact, to_autocast_dtype) < 0.05
 
 
 # Training

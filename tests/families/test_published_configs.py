@@ -24,7 +24,7 @@ from squares import COLOURS, karpathy, save_tokenizer
 from test_video_commands import films
 from uniadapter.app.cli import main
 from uniadapter.app.parsing import config_path, read_config
-from uniadapter.model.backbone import backbone
+from uniadapter.model.dispatch import backbone
 
 BASES = {
     "msrvtt_clip_b16": "openai/clip-vit-base-patch16",

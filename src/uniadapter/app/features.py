@@ -24,7 +24,7 @@ from uniadapter.evaluation.mode import evaluation_mode
 from uniadapter.evaluation.retrieval import encode_texts
 from uniadapter.files.messages import shortened
 from uniadapter.files.schema import as_int
-from uniadapter.model.backbone import backbone, require_task
+from uniadapter.model.dispatch import backbone, require_task
 from uniadapter.model.encoding import encode_visual, match
 from uniadapter.model.features import Texts, Visuals
 from uniadapter.model.sets import active_adapter, active_settings

@@ -12,8 +12,8 @@ from uniadapter.data.layouts.records import DataError
 from uniadapter.data.media.user_inputs import Picture, Pictures, as_texts
 from uniadapter.data.text import clean_question
 from uniadapter.evaluation.answering import AnswerList, Prediction, answer_questions
-from uniadapter.model.backbone import require_task
 from uniadapter.model.decoding import generate_texts, visual_context
+from uniadapter.model.dispatch import require_task
 from uniadapter.model.features import Visuals
 from uniadapter.model.sets import active_settings
 from uniadapter.model.settings import InferenceSettings, first_given

@@ -20,8 +20,8 @@ from uniadapter.checkpoints.loading import load_model, load_tokenizer
 from uniadapter.config import AdapterConfig, ConfigError, RunConfig
 from uniadapter.data.in_memory import Data, make_split
 from uniadapter.data.splits import RetrievalSplit
-from uniadapter.model.backbone import adopt, task_of
 from uniadapter.model.counting import count_parameters
+from uniadapter.model.dispatch import adapter_store, task_of
 from uniadapter.model.sets import active_adapter, adapter_names, select_adapter
 from uniadapter.tasks.preparing import Prepared
 from uniadapter.training.run_folder import exclusive_run_folder
@@ -185,8 +185,8 @@ def _run_config(
 
 def _adapter(model: PreTrainedModel, adapter: AdapterConfig | str | None, config: RunConfig) -> str:
     """Name of the set to train, which is added if necessary, and selected."""
-    if isinstance(adapter, str) or (adapter is None and adapter_names(model) and adopt(model).name):
-        name = adapter if isinstance(adapter, str) else str(adopt(model).name)
+    if isinstance(adapter, str) or (adapter is None and adapter_names(model) and adapter_store(model).name):
+        name = adapter if isinstance(adapter, str) else str(adapter_store(model).name)
     else:
         taken = adapter_names(model)
         name = next(one for one in ("default", *(f"adapter_{n}" for n in range(1, 10**6))) if one not in taken)

@@ -43,11 +43,11 @@ from uniadapter.files.messages import shortened
 from uniadapter.files.schema import validated
 from uniadapter.files.writing import atomic_file, remove_temporary_files
 from uniadapter.model.adapter_set import file_name
-from uniadapter.model.backbone import backbone
+from uniadapter.model.dispatch import backbone
 from uniadapter.model.identity import base_hash, foreign_parameter, identity_of
 from uniadapter.model.sets import adapter_set
 from uniadapter.model.settings import InferenceSettings
-from uniadapter.model.store import bare
+from uniadapter.model.store import unwrapped
 
 __all__ = [
     "CONFIG_NAME",
@@ -97,7 +97,7 @@ def save_adapter(
         >>> sorted(file.name for file in ua.save_adapter(model, folder / "boxes", "boxes").iterdir())
         ['README.md', 'adapter_model.safetensors', 'uniadapter_config.json']
     """
-    model = bare(model)
+    model = unwrapped(model)
     built = adapter_set(model, name)
     foreign = foreign_parameter(model)
     if foreign is not None:

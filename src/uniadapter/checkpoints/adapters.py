@@ -25,12 +25,12 @@ from uniadapter.config import AdapterConfig
 from uniadapter.errors import CheckpointError, ConfigError
 from uniadapter.files.messages import shortened
 from uniadapter.model.adapter_set import AdapterSet, file_name
-from uniadapter.model.backbone import backbone
+from uniadapter.model.dispatch import backbone
 from uniadapter.model.families import families
 from uniadapter.model.identity import matches_hash, same_base
 from uniadapter.model.sets import adapter_names, adapter_set, add_set, restore_if_unused, select_adapter
 from uniadapter.model.settings import InferenceSettings
-from uniadapter.model.store import OWNER, bare
+from uniadapter.model.store import OWNER, unwrapped
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def add_adapter(model: PreTrainedModel, config: AdapterConfig | None = None, nam
 
 def _save_beside_base(model: PreTrainedModel) -> None:
     """Have the model's `save_pretrained`, which transformers' `Trainer` calls too, save its adapters as well."""
-    inner = bare(model)
+    inner = unwrapped(model)
     inner.save_pretrained = partial(_save_pretrained, inner)  # type: ignore[method-assign]
 
 
@@ -109,7 +109,7 @@ def load_adapter(
         >>> ua.adapter_names(model)
         ['boxes', 'again']
     """
-    model, folder = bare(model), Path(folder).expanduser()
+    model, folder = unwrapped(model), Path(folder).expanduser()
     header = read_header(folder)
     described = resolve_config(folder, header.config)
     try:

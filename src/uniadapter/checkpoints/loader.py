@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.checkpoints.bases import CONFIG
-from uniadapter.checkpoints.tokenizers import check_words, find_tokenizer, read_tokenizer
+from uniadapter.checkpoints.tokenizers import check_vocabulary, find_tokenizer, read_tokenizer
 from uniadapter.errors import CheckpointError, ConfigError
 from uniadapter.files.messages import first_line
 from uniadapter.files.schema import SchemaError, read_json
@@ -33,10 +33,10 @@ class BaseLoader:
         family: of the models.
 
     Attributes:
-        may_lack: submodules whose weights a file may lack, such as heads; they are then initialised randomly.
+        optional_modules: submodules whose weights a file may lack, such as heads; they are then initialised randomly.
     """
 
-    may_lack: ClassVar[tuple[str, ...]] = ()
+    optional_modules: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, family: Family) -> None:
         self.family = family
@@ -129,7 +129,7 @@ class BaseLoader:
         words = self.family.size(self.read_config(path).to_dict(), self.family.vocabulary)
         if words is None:
             raise CheckpointError(f"{path / CONFIG}: does not say how many tokens there are")
-        check_words(tokenizer, words, str(source))
+        check_vocabulary(tokenizer, words, str(source))
         return tokenizer
 
 

@@ -111,7 +111,7 @@ def load_model(
         else:
             config, state = loader.read_original(path, base)
             shapes, load = {name: tuple(tensor.shape) for name, tensor in state.items()}, lambda: state
-        fresh = check_shapes(base, cls, config, shapes, loader.may_lack, loader.tied(config))
+        fresh = check_shapes(base, cls, config, shapes, loader.optional_modules, loader.tied(config))
         model = build_model(base, cls, config, load(), dtype)
     if fresh:
         logger.warning("%s has no %s: starting from a random one, to be trained", base, ", ".join(fresh))

@@ -61,7 +61,7 @@ def read_tokenizer(source: Path) -> PreTrainedTokenizerBase:
         raise CheckpointError(f"{source}: not a readable tokenizer ({type(error).__name__}: {error})") from error
 
 
-def check_words(tokenizer: PreTrainedTokenizerBase, vocabulary: int, where: str) -> None:
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, vocabulary: int, where: str) -> None:
     """Refuse a tokenizer that has ids without an embedding, or that maps ordinary words to [UNK].
 
     Args:

@@ -2,7 +2,7 @@
 
 Source: the rules of visualqa.org/evaluation.html, and where those are silent or wrong, the behaviour of the
 script behind them (`vqaEval.py` of GT-Vision-Lab/VQA, since VQA v2). For scores that are comparable to published
-ones, its oddities are kept:
+ones, its config_warnings are kept:
 
 - a mark between letters becomes a space (`hot-dog` is `hot dog`), but a mark that touches a space anywhere in
   the answer vanishes everywhere in it (`x -ray, t-shirt` is `x ray tshirt`), and a comma between two digits
@@ -68,7 +68,7 @@ def normalise_answer(text: str) -> str:
     """Normalise an answer as the official VQA evaluation does.
 
     In this order: white space, punctuation, lower case, number words to digits, articles removed, apostrophes
-    of contractions; see the module's docstring on the oddities.
+    of contractions; see the module's docstring on the config_warnings.
     """
     words = (_DIGITS.get(word, word) for word in _without_punctuation(strip_answer(text)).lower().split())
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)

@@ -15,8 +15,8 @@ from uniadapter.data.batches import Batch
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.blocks import block_questions
 from uniadapter.evaluation.mode import evaluation_mode
-from uniadapter.model.backbone import decoding
 from uniadapter.model.decoding import generate_texts, question_context, rank_answers
+from uniadapter.model.dispatch import decoding
 from uniadapter.model.encoding import encode_visual
 from uniadapter.model.features import AnswerTree, Context, Visuals
 from uniadapter.model.tokens import token_ids, tokenize, warn_of_truncation

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from uniadapter.model.backbone import backbone
+from uniadapter.model.dispatch import backbone
 
 _CPU_TOKENS = 1536  # text tokens of a block on a CPU: more is hardly faster, and costs memory
 _CPU_VISUAL_TOKENS = 16384  # most visual tokens of a block: 50 MB for BLIP-base, and 100 MB of keys and values

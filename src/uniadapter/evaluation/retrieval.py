@@ -17,7 +17,7 @@ from uniadapter.evaluation.mode import evaluation_mode
 from uniadapter.evaluation.recall import dual_softmax, ranks, rerank_order, reranked_ranks, retrieval_metrics
 from uniadapter.evaluation.rerank import Progress, rerank
 from uniadapter.evaluation.visual_store import encoded_visuals
-from uniadapter.model.backbone import adopt, backbone
+from uniadapter.model.dispatch import adapter_store, backbone
 from uniadapter.model.encoding import encode_text, similarity
 from uniadapter.model.features import Texts
 from uniadapter.model.frame_attention import frame_weights
@@ -113,7 +113,7 @@ def evaluate_retrieval(
         if distributed:
             features, frames = gather_rows(features), gather_rows(frames)
         with torch.autocast(model.device.type, enabled=False):  # rounded similarities would be equal
-            active = adopt(model).active
+            active = adapter_store(model).active
             aware = active is not None and active.config.frame_aware
             itc = similarity(model, texts.feature, features, frames if aware else None)
             if config.dual_softmax:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from uniadapter.config import ConfigError, EvaluateConfig
 from uniadapter.data.batches import Batch
 from uniadapter.evaluation.blocks import free_memory
-from uniadapter.model.backbone import backbone
+from uniadapter.model.dispatch import backbone
 from uniadapter.model.encoding import encode_visual
 from uniadapter.model.features import Visuals
 

@@ -6,7 +6,6 @@ family by `model.config.model_type`; the public functions, which take the model,
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,14 +17,13 @@ from transformers import PreTrainedModel
 
 from uniadapter.config import AdapterConfig
 from uniadapter.model.adapter_set import AdapterSet, BackboneShape
-from uniadapter.model.families import families, family_of
+from uniadapter.model.families import families
 from uniadapter.model.features import AnswerTree, Context, FusionCache, Texts, Visuals
 from uniadapter.model.frame_attention import FRAME_TEMPERATURE
-from uniadapter.model.store import OWNER, AdapterStore, bare, original_types
+from uniadapter.model.store import AdapterStore
 
 Read = Literal["all", "first"]
 Contrast = Literal["momentum", "softmax", "sigmoid"]
-_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,6 @@ class Layout:
         std: of each channel; pixels are divided by it after the subtraction.
         resampling: Pillow's name of the filter that pictures are resized with.
         crop: whether the middle square of a picture is shown, rather than the whole picture squeezed to a square.
-        padding: whether texts are padded to the longest of a batch, or all to `positions` ("max_length").
         contrast: the contrastive loss that the family was pre-trained with.
         fuses: whether it has a fused encoder and a matching head.
         decodes: whether it has a text decoder.
@@ -70,7 +67,6 @@ class Layout:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     resampling: str = "bicubic"
-    padding: Literal["longest", "max_length"] = "longest"
     contrast: Contrast = "momentum"
     fuses: bool = False
     decodes: bool = False
@@ -105,7 +101,7 @@ class Backbone(ABC):
         classes = {cls.__name__ for cls in type(self.model).__mro__}
         return next((task for task, name in families()[self.layout.family].classes.items() if name in classes), None)
 
-    def no_task(self) -> TypeError:
+    def task_error(self) -> TypeError:
         """The error, not raised here, for a model that is none of the family's task classes; names them."""
         family = families()[self.layout.family]
         *some, last = family.classes.values()
@@ -130,14 +126,14 @@ class Backbone(ABC):
 
     @abstractmethod
     def inject(self, store: AdapterStore) -> None:
-        """Give the layers their adapted classes, see `store.retype`; without an active set outputs do not change."""
+        """Give the layers their adapted classes, see `store`; without an active set outputs do not change."""
 
     @abstractmethod
     def vision_layers(self) -> list[nn.Module]:
         """The visual encoder's layers, in order."""
 
     @abstractmethod
-    def stacks(self) -> Iterable[nn.Module]:
+    def transformer_stacks(self) -> Iterable[nn.Module]:
         """Modules whose frozen matrices may be kept in half precision: the layers of every encoder and decoder."""
 
     @abstractmethod
@@ -152,7 +148,7 @@ class Backbone(ABC):
     def encode_text(self, ids: Tensor, mask: Tensor) -> Texts:
         """See `encoding.encode_text`."""
 
-    def oddities(self) -> list[str]:
+    def config_warnings(self) -> list[str]:
         """Warnings, a line each, about settings of the base's config that differ from the original checkpoints'.
 
         Raises:
@@ -178,7 +174,7 @@ class Backbone(ABC):
         """
         return _fine(text) @ _fine(visual).T
 
-    def parts(self, places: Mapping[str, str]) -> dict[str, Any]:
+    def submodules(self, places: Mapping[str, str]) -> dict[str, Any]:
         """The parts of this model at the attribute paths of `heads` or `scalars`; those it lacks are left out."""
         found = {}
         for name, place in places.items():
@@ -201,11 +197,11 @@ class Backbone(ABC):
 
     def base_heads(self) -> dict[str, nn.Linear]:
         """The base's own heads by name, as far as the model has them."""
-        return {name: head for name, head in self.parts(self.heads).items() if isinstance(head, nn.Linear)}
+        return {name: head for name, head in self.submodules(self.heads).items() if isinstance(head, nn.Linear)}
 
     def base_scalars(self) -> dict[str, nn.Parameter]:
         """The base's own learnable numbers of the contrastive loss, by name."""
-        return {name: one for name, one in self.parts(self.scalars).items() if isinstance(one, nn.Parameter)}
+        return {name: one for name, one in self.submodules(self.scalars).items() if isinstance(one, nn.Parameter)}
 
 
 class FusingBackbone(Backbone):
@@ -262,118 +258,6 @@ class DecodingBackbone(Backbone):
     @abstractmethod
     def generate(self, start: Tensor, context: Context, beams: int, longest: int, shortest: int) -> Tensor:
         """Token ids [Q, L] found by beam search, one row for each row of the context; all begin with `start` [1, G]."""
-
-
-def backbone(model: nn.Module) -> Backbone:
-    """The interface to a model, by its family.
-
-    Args:
-        model: of transformers, also in PEFT's wrapper.
-
-    Raises:
-        TypeError: no family has models of its `model_type`; names the known ones.
-    """
-    inner = bare(model)
-    kind = getattr(getattr(inner, "config", None), "model_type", None)
-    try:
-        family = family_of(kind)
-    except LookupError as error:
-        raise TypeError(f"{type(inner).__name__} cannot be adapted: {error}") from None
-    found: Backbone = family.part("backbone")(inner)
-    return found
-
-
-def fusing(model: nn.Module) -> FusingBackbone:
-    """As `backbone`, for functions that need a fused encoder.
-
-    Raises:
-        TypeError: the model has none.
-    """
-    found = backbone(model)
-    if not isinstance(found, FusingBackbone) or not found.layout.fuses:
-        raise TypeError(f"{type(found.model).__name__} has no fused encoder: it compares texts and visuals by features")
-    return found
-
-
-def decoding(model: nn.Module) -> DecodingBackbone:
-    """As `backbone`, for functions that need a text decoder.
-
-    Raises:
-        TypeError: the model has none.
-    """
-    found = backbone(model)
-    if not isinstance(found, DecodingBackbone) or not found.layout.decodes:
-        raise TypeError(f"{type(found.model).__name__} has no text decoder")
-    return found
-
-
-def task_of(model: nn.Module) -> str:
-    """The model's task: "retrieval", "vqa" or "caption".
-
-    Raises:
-        TypeError: the model's class is none of its family's task classes.
-    """
-    found = backbone(model)
-    if found.task is None:
-        raise found.no_task()
-    return found.task
-
-
-def require_task(model: nn.Module, task: str, what: str) -> None:
-    """Check that a model is for a task.
-
-    Args:
-        model: any model.
-        task: "retrieval", "vqa" or "caption".
-        what: name of the function that needs it, for the error.
-
-    Raises:
-        TypeError: names the class that is needed and how to load it.
-    """
-    found = backbone(model)
-    if found.task == task:
-        return
-    family = families()[found.layout.family]
-    needed = family.classes.get(task)
-    if needed is None:
-        raise TypeError(f"{what} needs a model for {task}, and {family.title} has none: see `uniadapter families`")
-    base = getattr(found.model.config, "name_or_path", "") or "BASE"
-    raise TypeError(
-        f"{what} needs a {needed}, not a {type(found.model).__name__}: "
-        f"load it by load_model({str(base)[-100:]!r}, {task!r})"
-    )
-
-
-def adopt(model: nn.Module) -> AdapterStore:
-    """Give the model's layers their adapted classes, once; see `store.retype`.
-
-    No weight moves, and without an adapter set the outputs are the base's. A BLIP gains fused attention by it, and a
-    cross-attention that applies its mask, which transformers' loses.
-
-    Raises:
-        TypeError: the model is of no family, or none of its task classes.
-    """
-    inner = bare(model)
-    if OWNER not in inner._modules:
-        with _lock:  # several threads may use the model for the first time at once
-            if OWNER not in inner._modules:
-                seen = backbone(inner)
-                _ = seen.shape  # raises for a model of no task class
-                sets = nn.ModuleDict()
-                store = AdapterStore(sets)
-                seen.inject(store)
-                inner._uniadapter_store = store  # type: ignore[assignment]
-                setattr(inner, OWNER, sets)  # last: it says that all is in place
-    return inner._uniadapter_store  # type: ignore[return-value]
-
-
-def restore(model: nn.Module) -> None:
-    """Undo `adopt`: every layer gets its original class back, and the model loses its adapter sets."""
-    inner = bare(model)
-    original_types(inner)
-    if OWNER in inner._modules:
-        delattr(inner, OWNER)
-        del inner._uniadapter_store
 
 
 def _fine(features: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
-from uniadapter.model.backbone import backbone
-from uniadapter.model.store import OWNER, bare
+from uniadapter.model.dispatch import backbone
+from uniadapter.model.store import OWNER, unwrapped
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def count_parameters(model: PreTrainedModel) -> ParameterCounts:
         >>> counts.trainable_percent < 2.2
         True
     """
-    owner = bare(model)._modules.get(OWNER)
+    owner = unwrapped(model)._modules.get(OWNER)
     of_sets = {id(p) for p in owner.parameters()} if owner is not None else set()
     sets = owner.values() if isinstance(owner, nn.ModuleDict) else ()
     heads = {id(p) for s in sets for part in (s.heads, s.scalars) for p in part.parameters()}  # type: ignore[union-attr]
@@ -91,7 +91,7 @@ def print_trainable_parameters(model: PreTrainedModel) -> None:
         trainable params: ... || all params: ... || trainable%: ...
     """
     counts = count_parameters(model)
-    owner = bare(model)._modules.get(OWNER)
+    owner = unwrapped(model)._modules.get(OWNER)
     everything = counts.total + sum(p.numel() for p in (owner.parameters() if owner is not None else ()))
     share = 100 * counts.trainable / everything
     line = f"trainable params: {counts.trainable:,d} || all params: {everything:,d} || trainable%: {share:.4f}"

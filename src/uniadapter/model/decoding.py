@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.config import ConfigError
 from uniadapter.files.schema import as_int
-from uniadapter.model.backbone import decoding
+from uniadapter.model.dispatch import decoding
 from uniadapter.model.features import AnswerTree, Context, Visuals
 from uniadapter.model.tokens import TokenBatch, prompt_length, tokenize
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from uniadapter.errors import ConfigError
-from uniadapter.model.backbone import Contrast, Read, adopt, backbone, fusing
+from uniadapter.model.backbone import Contrast, Read
+from uniadapter.model.dispatch import adapter_store, backbone, fusing
 from uniadapter.model.features import FusionCache, Texts, Visuals
 
 
@@ -132,7 +133,7 @@ def loss_scalars(model: PreTrainedModel) -> dict[str, Tensor]:
     Returns:
         `logit_scale`, the logarithm of the factor on similarities, and `logit_bias`, as far as the family has them.
     """
-    active = adopt(model).active
+    active = adapter_store(model).active
     own = {} if active is None else dict(active.scalars.items())
     return {**backbone(model).base_scalars(), **own}
 

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from uniadapter.model.backbone import backbone
-from uniadapter.model.store import OWNER, BaseIdentity, DType, bare, store_of
+from uniadapter.model.dispatch import backbone
+from uniadapter.model.store import OWNER, BaseIdentity, DType, store_of, unwrapped
 
 _DTYPES: dict[DType, torch.dtype] = {
     "float32": torch.float32,
@@ -31,7 +31,7 @@ def base_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
     Where PEFT has wrapped the model or one of its layers, the base's parameter is given, under its original name.
     """
-    inner = bare(model)
+    inner = unwrapped(model)
     wrapped = {name for name, module in inner.named_modules() if not module._modules.keys().isdisjoint(_WRAPPED)}
     for name, parameter in inner.named_parameters():
         own = _own_name(name, wrapped)
@@ -42,7 +42,7 @@ def base_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 def foreign_parameter(model: nn.Module) -> str | None:
     """Name of a parameter that another library has added to the base, such as PEFT's LoRA; None if there is none."""
     own = {id(parameter) for _, parameter in base_parameters(model)}
-    named = bare(model).named_parameters()
+    named = unwrapped(model).named_parameters()
     return next((name for name, one in named if id(one) not in own and name.split(".")[0] != OWNER), None)
 
 

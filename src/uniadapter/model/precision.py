@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from uniadapter.model.backbone import adopt, backbone
+from uniadapter.model.dispatch import adapter_store, backbone
 from uniadapter.model.identity import identity_of
 
 
@@ -35,10 +35,10 @@ def round_frozen(model: PreTrainedModel, dtype: torch.dtype) -> int:
         >>> found.feature.dtype
         torch.float32
     """
-    store = adopt(model)
+    store = adapter_store(model)
     frozen = {
         id(module.weight): module
-        for module in itertools.chain.from_iterable(stack.modules() for stack in backbone(model).stacks())
+        for module in itertools.chain.from_iterable(stack.modules() for stack in backbone(model).transformer_stacks())
         if isinstance(module, nn.Linear) and not module.weight.requires_grad and module.weight.dtype != dtype
     }
     if frozen:

@@ -13,10 +13,10 @@ from transformers import PreTrainedModel
 
 from uniadapter.config import AdapterConfig
 from uniadapter.model.adapter_set import AdapterSet
-from uniadapter.model.backbone import adopt, backbone, restore
+from uniadapter.model.dispatch import adapter_store, backbone, restore
 from uniadapter.model.identity import base_parameters
 from uniadapter.model.settings import NO_SETTINGS, InferenceSettings
-from uniadapter.model.store import OWNER, bare
+from uniadapter.model.store import OWNER, store_of, unwrapped
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +36,10 @@ __all__ = [
 
 def _exclude_from_saving(model: PreTrainedModel) -> None:
     """Keep the keys of adapter sets out of what `save_pretrained` writes as the base."""
-    model = bare(model)
+    model = unwrapped(model)
     mine = f"{OWNER}."
     kept = {key for key in model._keys_to_ignore_on_save or () if not key.startswith(mine)}
-    owner = bare(model)._modules.get(OWNER)
+    owner = unwrapped(model)._modules.get(OWNER)
     own = {f"{mine}{key}" for key in (owner.state_dict() if owner is not None else ())}
     own |= {f"{mine}{name}.temperature" for name in adapter_names(model)}  # a task may add one later
     model._keys_to_ignore_on_save = kept | own
@@ -64,8 +64,8 @@ def add_set(model: PreTrainedModel, config: AdapterConfig, name: str) -> Adapter
         ValueError: the name is taken, empty, has a dot, or is one that torch's modules use themselves.
     """
     _check_name(model, name)
-    built = backbone(model).new_set(config)  # before `adopt`: if it raises, nothing has changed
-    adopt(model).sets[name] = built
+    built = backbone(model).new_set(config)  # before `adapter_store`: if it raises, nothing has changed
+    adapter_store(model).sets[name] = built
     _exclude_from_saving(model)
     select_adapter(model, name)
     return built
@@ -89,7 +89,7 @@ def add_momentum(model: PreTrainedModel, source: str | None = None, name: str = 
     _check_name(model, name)
     copied = copy.deepcopy(adapter_set(model, source)).requires_grad_(False)
     copied.momentum_of = _name(model, source)
-    adopt(model).sets[name] = copied
+    adapter_store(model).sets[name] = copied
     _exclude_from_saving(model)
     return copied
 
@@ -116,7 +116,7 @@ def select_adapter(model: PreTrainedModel, name: str | None, trainable: bool = T
     """
     if name is not None:
         adapter_set(model, name)
-    store = adopt(model)
+    store = adapter_store(model)
     base = [parameter for _, parameter in base_parameters(model)]
     if store.trainable is None:
         store.trainable = [(parameter, parameter.requires_grad) for parameter in base]
@@ -150,7 +150,7 @@ def active_adapter(model: PreTrainedModel, name: str | None) -> Iterator[None]:
         >>> ua.adapter_set(model) is ua.adapter_set(model, "stars")
         True
     """
-    store = adopt(model)
+    store = adapter_store(model)
     if name is not None and name not in store.sets:
         raise KeyError(f"no adapter named {name!r}: there is {', '.join(store.sets) or 'none'}")
     with store.using(name):
@@ -190,7 +190,7 @@ def remove_adapter(model: PreTrainedModel, name: str | None = None) -> None:
         []
     """
     name = _name(model, name)
-    store = adopt(model)
+    store = adapter_store(model)
     del store.sets[name]
     if store.selected == name:
         store.selected = None
@@ -203,8 +203,9 @@ def remove_adapter(model: PreTrainedModel, name: str | None = None) -> None:
 
 
 def restore_if_unused(model: PreTrainedModel) -> None:
-    """Undo `adopt` if no set is left, unless `round_frozen` was called, since the base's hash would be lost."""
-    if OWNER in bare(model)._modules and not len(adopt(model).sets) and adopt(model).identity is None:
+    """Undo `adapter_store` if no set is left, unless `round_frozen` was called, since the base's hash would be lost."""
+    store = store_of(model)
+    if store is not None and not len(store.sets) and store.identity is None:
         restore(model)
 
 
@@ -216,7 +217,7 @@ def adapter_names(model: PreTrainedModel) -> list[str]:
         >>> ua.adapter_names(model)
         ['boxes']
     """
-    owner = bare(model)._modules.get(OWNER)
+    owner = unwrapped(model)._modules.get(OWNER)
     return list(owner.keys()) if isinstance(owner, nn.ModuleDict) else []
 
 
@@ -236,14 +237,14 @@ def adapter_set(model: PreTrainedModel, name: str | None = None) -> AdapterSet:
         ['itm_head', 'text_proj', 'vision_proj']
     """
     found = _name(model, name)
-    return getattr(bare(model), OWNER)[found]  # type: ignore[no-any-return]
+    return getattr(unwrapped(model), OWNER)[found]  # type: ignore[no-any-return]
 
 
 def _name(model: PreTrainedModel, name: str | None) -> str:
     """A checked name; None is the active set, or the only one where none is active."""
     names = adapter_names(model)
     if name is None and names:
-        name = adopt(model).name or (names[0] if len(names) == 1 else None)
+        name = adapter_store(model).name or (names[0] if len(names) == 1 else None)
         if name is None:
             raise KeyError(f"no adapter is active: name one of {', '.join(names)}")
     if name not in names:
@@ -256,7 +257,7 @@ def active_settings(model: PreTrainedModel, name: str | None = None) -> Inferenc
     """The inference settings of a set, the active one if None; for the base alone, settings that state nothing."""
     if name is not None:
         return adapter_set(model, name).settings
-    active = adopt(model).active if OWNER in bare(model)._modules else None
+    active = adapter_store(model).active if OWNER in unwrapped(model)._modules else None
     return NO_SETTINGS if active is None else active.settings
 
 

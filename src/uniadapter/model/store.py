@@ -93,14 +93,14 @@ class AdapterStore:
 _chosen: ContextVar[Mapping[AdapterStore, str | None]] = ContextVar("uniadapter_chosen", default=MappingProxyType({}))
 
 
-def bare(model: nn.Module) -> PreTrainedModel:
+def unwrapped(model: nn.Module) -> PreTrainedModel:
     """The model without PEFT's wrapper, if it has one."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator,return-value]
 
 
 def store_of(model: nn.Module) -> AdapterStore | None:
     """The store of a model; None if its layers have not been adapted."""
-    inner = bare(model)
+    inner = unwrapped(model)
     return inner._uniadapter_store if OWNER in inner._modules else None  # type: ignore[return-value]
 
 
@@ -125,7 +125,7 @@ class Adapted:
         return None if found is None else found.adapter(self.role, self.index, use)
 
 
-class Recomputed(Adapted):
+class CheckpointedLayer(Adapted):
     """An adapted layer under gradient checkpointing: recomputed with the set that was active in its forward pass.
 
     The backward pass may run in another thread, or after the block that activated the set has ended, so the set's name
@@ -170,7 +170,7 @@ def head_dtype(head: nn.Module, other: torch.dtype) -> torch.dtype:
     return weight.dtype if isinstance(weight, Tensor) and weight.is_floating_point() else other
 
 
-def retype(module: nn.Module, cls: type[nn.Module], store: AdapterStore, role: Role, index: int = 0) -> None:
+def set_adapted_class(module: nn.Module, cls: type[nn.Module], store: AdapterStore, role: Role, index: int = 0) -> None:
     """Replace a module's class by an adapted subclass; its weights stay where they are.
 
     Args:
@@ -184,8 +184,8 @@ def retype(module: nn.Module, cls: type[nn.Module], store: AdapterStore, role: R
     module.store, module.role, module.index = store, role, index  # type: ignore[assignment]
 
 
-def original_types(model: nn.Module) -> None:
-    """Undo `retype` for every module of a model, and remove its references to the store."""
+def restore_classes(model: nn.Module) -> None:
+    """Undo `set_adapted_class` for every module of a model, and remove its references to the store."""
     for module in model.modules():
         original = type(module).__dict__.get("original")
         if original is not None:

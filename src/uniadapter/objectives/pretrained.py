@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from uniadapter.model.backbone import adopt
+from uniadapter.model.dispatch import adapter_store
 from uniadapter.model.encoding import similarity
 from uniadapter.model.features import Texts, Visuals
 from uniadapter.objectives.sigmoid import sigmoid_loss
@@ -40,7 +40,7 @@ def pretrained_contrast(
     Returns:
         The loss, a scalar, to be weighted by this process's share of the rows.
     """
-    active = adopt(model).active
+    active = adapter_store(model).active
     weighted = active is not None and active.config.frame_aware
     gallery = gather_rows(visuals.feature, True)
     frames = gather_rows(visuals.frames, True) if weighted else None

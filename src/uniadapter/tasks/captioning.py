@@ -15,8 +15,8 @@ from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.captioning import INSTALL, can_score, caption_scores, require_scorer
 from uniadapter.evaluation.mode import evaluation_mode
 from uniadapter.evaluation.rerank import Progress
-from uniadapter.model.backbone import backbone
 from uniadapter.model.decoding import check_lengths, generate_texts, visual_context
+from uniadapter.model.dispatch import backbone
 from uniadapter.model.encoding import encode_visual
 from uniadapter.model.tokens import prompt_length, warn_of_truncation
 from uniadapter.objectives.decoding import caption_nll

@@ -15,8 +15,8 @@ from uniadapter.checkpoints.compatibility import BaseSizes, check_fits
 from uniadapter.checkpoints.loading import load_model, load_tokenizer
 from uniadapter.config import RunConfig
 from uniadapter.data.media.images import Normalisation
-from uniadapter.model.backbone import adopt, backbone
 from uniadapter.model.counting import ParameterCounts, count_parameters
+from uniadapter.model.dispatch import adapter_store, backbone
 from uniadapter.model.encoding import contrast_of
 from uniadapter.model.families import families
 from uniadapter.model.precision import round_frozen
@@ -66,7 +66,7 @@ def prepare(config: RunConfig, adapter_folder: Path | None = None) -> Prepared:
     tokenizer = load_tokenizer(settings.base)
     seen = backbone(model)
     sizes = BaseSizes(seen.layout.patch_size, seen.layout.positions, families()[seen.layout.family])
-    for line in [*seen.oddities(), *check_fits(config, sizes)]:
+    for line in [*seen.config_warnings(), *check_fits(config, sizes)]:
         logger.warning("%s: %s", settings.base, line)
     name: str | None = None
     answers: list[str] = []
@@ -81,7 +81,7 @@ def prepare(config: RunConfig, adapter_folder: Path | None = None) -> Prepared:
         for line in adapter_set(model).plan():
             logger.info("%s", line)
     else:
-        adopt(model)
+        adapter_store(model)
         model.requires_grad_(settings.method == "full")
     precision = config.evaluate.precision
     trained = settings.method != "none"  # else the model is only evaluated, and `train.precision` does not matter

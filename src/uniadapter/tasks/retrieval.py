@@ -15,7 +15,7 @@ from uniadapter.data.captions import load_retrieval
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.evaluation.retrieval import evaluate_retrieval
-from uniadapter.model.backbone import backbone
+from uniadapter.model.dispatch import backbone
 from uniadapter.model.encoding import contrast_of, encode_text, encode_visual, loss_scalars, match, similarity
 from uniadapter.model.features import Texts, Visuals
 from uniadapter.model.sets import adapter_set

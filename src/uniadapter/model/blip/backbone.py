@@ -58,7 +58,7 @@ class BlipBackbone(FusingBackbone, DecodingBackbone):
     def shape(self) -> BackboneShape:
         """Sizes of the visual encoder and the text encoder or decoder, which share adapters."""
         if not hasattr(self.model, "vision_model") or not inject.text_stacks(self.model):
-            raise self.no_task()
+            raise self.task_error()
         return inject.backbone_shape(self.model)
 
     def inject(self, store: AdapterStore) -> None:
@@ -69,7 +69,7 @@ class BlipBackbone(FusingBackbone, DecodingBackbone):
         """The ViT's."""
         return [*self.model.vision_model.encoder.layers]
 
-    def stacks(self) -> Iterable[nn.Module]:
+    def transformer_stacks(self) -> Iterable[nn.Module]:
         """The layers of the ViT, the text encoder and the text decoder."""
         text = (stack.layer for stack in inject.text_stacks(self.model).values())
         return itertools.chain([self.model.vision_model.encoder.layers], text)  # type: ignore[list-item]
@@ -78,7 +78,7 @@ class BlipBackbone(FusingBackbone, DecodingBackbone):
         """By transformers' `gradient_checkpointing_enable`."""
         self.model.vision_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
-    def oddities(self) -> list[str]:
+    def config_warnings(self) -> list[str]:
         """Settings of some configs on the hub that differ from the original checkpoints'."""
         text, vision = self.model.config.text_config, self.model.config.vision_config
         lines = []

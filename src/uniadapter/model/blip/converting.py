@@ -28,11 +28,11 @@ from uniadapter.checkpoints.pth import read_pth
 from uniadapter.checkpoints.weights import check_shapes
 from uniadapter.errors import CheckpointError
 from uniadapter.files.writing import atomic_folder, write_text
-from uniadapter.model.backbone import backbone
 from uniadapter.model.blip.backbone import MEAN, STD, BlipBackbone
 from uniadapter.model.blip.loading import TIED
 from uniadapter.model.blip.original import ImportedAdapter, base_name, import_adapter, import_base, infer_config
 from uniadapter.model.blip.tokenizer import load_tokenizer_from
+from uniadapter.model.dispatch import backbone
 from uniadapter.model.identity import identity_of
 
 _CLASSES: dict[str, type[PreTrainedModel]] = {

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from uniadapter.model.backbone import adopt
 from uniadapter.model.blip.fusion import fuse, with_time
 from uniadapter.model.blip.inject import text_stacks
 from uniadapter.model.blip.layers import AdaptedTextLayer
+from uniadapter.model.dispatch import adapter_store
 from uniadapter.model.features import Context, Texts, Visuals
-from uniadapter.model.kernels.attention import attend_to
-from uniadapter.model.kernels.packing import PackedPairs, left_aligned, pack_pairs, refuse_padding_before
+from uniadapter.model.kernels.attention import layer_attention
+from uniadapter.model.kernels.packing import PackedPairs, check_right_padded, left_aligned, pack_pairs
 
 
 def question_context(model: PreTrainedModel, visuals: Visuals, ids: Tensor, mask: Tensor, rows: Tensor) -> Context:
@@ -49,7 +49,7 @@ class ProjectedContext:
     """
 
     def __init__(self, model: PreTrainedModel, context: Context) -> None:
-        adopt(model)
+        adapter_store(model)
         stack = text_stacks(model).get("decoder")
         if stack is None:
             raise TypeError(f"{type(model).__name__} has no text decoder")
@@ -79,7 +79,7 @@ class ProjectedContext:
         mask = None if self.mask is None else queries.repeat(self.mask[packed.visuals])
         query = attention.split_heads(queries.pack(attention.query(attended)))
         dropout = attention.dropout.p if layer.training else 0.0
-        context, _ = attend_to(query, key, value, mask, dropout)
+        context, _ = layer_attention(query, key, value, mask, dropout)
         return layer.crossattention.output(queries.unpack(context), attended)
 
 
@@ -103,7 +103,7 @@ def decode(model: PreTrainedModel, context: Context, rows: Tensor, ids: Tensor, 
         [P, L, d]; states of padding are undefined.
     """
     if mask is not None:
-        refuse_padding_before(mask)
+        check_right_padded(mask)
     projected, length = ProjectedContext(model, context), ids.shape[1]
     lengths = torch.full((len(ids),), length) if mask is None else mask.sum(1)
     packed = pack_by_context(rows, lengths, length)

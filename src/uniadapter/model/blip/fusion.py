@@ -6,21 +6,22 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from uniadapter.model.backbone import Read, adopt
+from uniadapter.model.backbone import Read
 from uniadapter.model.blip.layers import AdaptedTextLayer
 from uniadapter.model.blip.vision import project
+from uniadapter.model.dispatch import adapter_store
 from uniadapter.model.features import FusionCache, Texts, Visuals
 from uniadapter.model.frame_attention import frame_weighted_attention, frame_weights, weights_of_tokens
 from uniadapter.model.kernels.absorbed import absorbed_attention, absorbing_is_cheaper
-from uniadapter.model.kernels.attention import attend, lowered
+from uniadapter.model.kernels.attention import attend, to_autocast_dtype
 from uniadapter.model.kernels.linear import is_base_linear
 from uniadapter.model.kernels.packing import (
     PackedPairs,
     Packing,
     Queries,
+    check_right_padded,
     left_aligned,
     pack_pairs,
-    refuse_padding_before,
 )
 from uniadapter.model.store import head_dtype
 
@@ -31,7 +32,7 @@ def encode_text(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Texts:
     """See `encoding.encode_text`; texts are packed without padding."""
     if not hasattr(model, "text_encoder"):
         raise TypeError(f"{type(model).__name__} has no text encoder")
-    adopt(model)
+    adapter_store(model)
     text = model.config.text_config
     ids, mask = left_aligned(ids, mask, text.max_position_embeddings)
     if not len(ids):
@@ -63,8 +64,8 @@ def fused_ids(model: PreTrainedModel, ids: Tensor) -> Tensor:
 
 def begin_fusion(model: PreTrainedModel, texts: Texts) -> FusionCache:
     """The first layer's self-attention, which does not depend on visuals."""
-    adopt(model)
-    refuse_padding_before(texts.mask)
+    adapter_store(model)
+    check_right_padded(texts.mask)
     lengths = texts.mask.sum(1)
     first: AdaptedTextLayer = next(iter(model.text_encoder.encoder.layer))
     states = []
@@ -86,13 +87,13 @@ def fuse(
     cache: FusionCache | None = None,
 ) -> Tensor:
     """See `encoding.fuse`: the texts of a visual are one long query, and texts are packed without padding."""
-    adopt(model)
+    adapter_store(model)
     if not len(pairs):
         shape = (0, model.config.text_config.hidden_size)
         return texts.states.new_zeros(shape if read == "first" else (0, texts.ids.shape[1], shape[1]))
     device = texts.ids.device
     packed = pack_pairs(pairs, texts.mask.sum(1), texts.ids.shape[1])
-    active = adopt(model).active
+    active = adapter_store(model).active
     tokens = visuals.tokens  # they may be in a file, or in half precision
     tokens = tokens[packed.visuals.to(tokens.device)].to(device, model.dtype)
     packed = packed.to(device)
@@ -102,12 +103,12 @@ def fuse(
         weights = frame_weights(texts.feature[packed.texts], visuals.frames[packed.pair_visuals])
     cache = begin_fusion(model, texts) if cache is None else cache
     states = cache.take(packed.texts[packed.pair_of_token], packed.position_in_text)
-    return _fused_layers(model, states, lowered(visual.flatten(1, 2)), packed, weights, visual.shape[2], read)
+    return _fused_layers(model, states, to_autocast_dtype(visual.flatten(1, 2)), packed, weights, visual.shape[2], read)
 
 
 def with_time(model: PreTrainedModel, tokens: Tensor) -> Tensor:
     """Visual tokens [V, T, N, d] plus the active set's temporal embedding, if it has one."""
-    active = adopt(model).active
+    active = adapter_store(model).active
     if active is None or not hasattr(active, "time"):
         return tokens
     time = _temporal(active.time, tokens.shape[1]).unsqueeze(2)

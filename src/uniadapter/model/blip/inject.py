@@ -18,7 +18,7 @@ from uniadapter.model.blip.layers import (
     FusedGeluMLP,
 )
 from uniadapter.model.kernels.linear import BaseLinear
-from uniadapter.model.store import AdaptedHead, AdapterStore, Role, retype
+from uniadapter.model.store import AdaptedHead, AdapterStore, Role, set_adapted_class
 
 
 def text_stacks(model: nn.Module) -> dict[Role, BlipTextEncoder]:
@@ -65,7 +65,7 @@ def task_of(model: nn.Module) -> str | None:
 
 
 def inject(model: PreTrainedModel, heads: dict[str, nn.Linear], store: AdapterStore) -> None:
-    """Replace the classes of the visual and textual layers and of the heads; see `store.retype`.
+    """Replace the classes of the visual and textual layers and of the heads; see `store.set_adapted_class`.
 
     Args:
         model: a BLIP of transformers.
@@ -73,21 +73,21 @@ def inject(model: PreTrainedModel, heads: dict[str, nn.Linear], store: AdapterSt
         store: the model's adapter sets.
     """
     for index, layer in enumerate(model.vision_model.encoder.layers):
-        retype(layer, AdaptedVisionLayer, store, "vision", index)
-        retype(layer.self_attn, AdaptedVisionAttention, store, "vision", index)
+        set_adapted_class(layer, AdaptedVisionLayer, store, "vision", index)
+        set_adapted_class(layer.self_attn, AdaptedVisionAttention, store, "vision", index)
     for role, stack in text_stacks(model).items():
-        retype(stack, AdaptedTextEncoder, store, role)
+        set_adapted_class(stack, AdaptedTextEncoder, store, role)
         for index, layer in enumerate(stack.layer):
-            retype(layer, AdaptedTextLayer, store, role, index)
-            retype(layer.attention.self, AdaptedTextAttention, store, role, index)
-            retype(layer.crossattention.self, AdaptedTextAttention, store, role, index)
+            set_adapted_class(layer, AdaptedTextLayer, store, role, index)
+            set_adapted_class(layer.attention.self, AdaptedTextAttention, store, role, index)
+            set_adapted_class(layer.crossattention.self, AdaptedTextAttention, store, role, index)
     for stack in (model.vision_model.encoder, *text_stacks(model).values()):
         for module in stack.modules():
             module.__class__ = _FASTER.get(type(module), type(module))
     for name, head in heads.items():
         if not head.weight.is_floating_point():  # a quantised head keeps its class
             continue
-        retype(head, AdaptedHead, store, "vision")
+        set_adapted_class(head, AdaptedHead, store, "vision")
         head.name = name  # type: ignore[assignment]
 
 

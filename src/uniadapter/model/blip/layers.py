@@ -14,10 +14,10 @@ from transformers.models.blip.modeling_blip_text import (
 )
 
 from uniadapter.model.kernels.absorbed import absorbed_attention
-from uniadapter.model.kernels.attention import attend_to, lowered
+from uniadapter.model.kernels.attention import layer_attention, to_autocast_dtype
 from uniadapter.model.kernels.linear import frozen_linear, is_base_linear, linear_then_activation
 from uniadapter.model.kernels.packing import Packing
-from uniadapter.model.store import ACTIVE, Adapted, Recomputed
+from uniadapter.model.store import ACTIVE, Adapted, CheckpointedLayer
 
 
 def _wants_weights(module: nn.Module, kwargs: dict[str, Any]) -> bool:
@@ -34,14 +34,14 @@ class AdaptedVisionAttention(Adapted, BlipAttention):
         """As `BlipAttention`: states [B, N, d] to states [B, N, d] and the weights, if asked for."""
         query, key, value = self._split_heads(self.qkv(hidden_states))
         dropout = self.dropout.p if self.training else 0.0
-        context, weights = attend_to(query, key, value, None, dropout, _wants_weights(self, kwargs))
+        context, weights = layer_attention(query, key, value, None, dropout, _wants_weights(self, kwargs))
         return self.projection(context), weights
 
     def class_token(self, hidden_states: Tensor) -> Tensor:
         """Output for the CLS token alone, [B, d], for states [B, N, d]; with `absorbed_attention`."""
         if not is_base_linear(self.qkv):
             return self(hidden_states)[0][:, 0]
-        hidden, width = lowered(hidden_states), hidden_states.shape[-1]
+        hidden, width = to_autocast_dtype(hidden_states), hidden_states.shape[-1]
         (asks, *attended) = zip(self.qkv.weight.split(width), self.qkv.bias.split(width), strict=True)
         (query,) = self._split_heads(frozen_linear(hidden[:, :1], *asks))
         context = absorbed_attention(query, hidden, *attended, dropout=self.dropout.p if self.training else 0.0)
@@ -52,7 +52,7 @@ class AdaptedVisionAttention(Adapted, BlipAttention):
         return states.unflatten(-1, (-1, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
 
 
-class AdaptedVisionLayer(Recomputed, BlipEncoderLayer):
+class AdaptedVisionLayer(CheckpointedLayer, BlipEncoderLayer):
     """BLIP's visual layer with an adapter in parallel to the MLP, on the states before the second norm."""
 
     original = BlipEncoderLayer
@@ -114,7 +114,7 @@ class AdaptedTextAttention(Adapted, BlipTextSelfAttention):
             key, value = self._cached(past_key_values, cross, states, key_delta, value_delta)
         dropout = self.dropout.p if self.training else 0.0
         mask = encoder_attention_mask if cross else attention_mask
-        return attend_to(
+        return layer_attention(
             self.split_heads(self.query(hidden_states)), key, value, mask, dropout, _wants_weights(self, kwargs)
         )
 
@@ -132,7 +132,7 @@ class AdaptedTextAttention(Adapted, BlipTextSelfAttention):
         return key, value
 
 
-class AdaptedTextLayer(Recomputed, BlipTextLayer):
+class AdaptedTextLayer(CheckpointedLayer, BlipTextLayer):
     """BLIP's text layer in three parts, between which `fuse` goes from texts to pairs.
 
     On a text alone: FFN(a) + A(a, text), where a is the output of self-attention. Fused: c = cross-attention(a), then
@@ -155,12 +155,12 @@ class AdaptedTextLayer(Recomputed, BlipTextLayer):
         """
         attention: AdaptedTextAttention = self.attention.self
         asking = hidden[packing.firsts] if first else hidden
-        lower = lowered(hidden)
+        lower = to_autocast_dtype(hidden)
         key, value = (attention.split_heads(packing.pad(part(lower))) for part in (attention.key, attention.value))
-        query = attention.query(lowered(asking) if first else lower)
+        query = attention.query(to_autocast_dtype(asking) if first else lower)
         query = attention.split_heads(query[:, None] if first else packing.pad(query))
         dropout = attention.dropout.p if self.training else 0.0
-        context, _ = attend_to(query, key, value, mask, dropout)
+        context, _ = layer_attention(query, key, value, mask, dropout)
         return self.attention.output(context[:, 0] if first else packing.pack(context), asking)
 
     def query_residual(self, attended: Tensor, name: str | None = ACTIVE) -> Tensor | None:

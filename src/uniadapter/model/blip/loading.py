@@ -24,7 +24,7 @@ TIED = "text_decoder.cls.predictions.decoder."  # the decoder's copy of its word
 class BlipLoader(BaseLoader):
     """Reads BLIP models; heads that a file lacks are initialised randomly."""
 
-    may_lack = tuple(BlipBackbone.heads)
+    optional_modules = tuple(BlipBackbone.heads)
 
     def read_config(self, folder: Path) -> BlipConfig:
         """See `BaseLoader`; every value is validated."""

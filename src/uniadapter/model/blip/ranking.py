@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from uniadapter.model.blip.decoder import ProjectedContext, label_smoothing, pack_by_context, token_logits
 from uniadapter.model.features import AnswerTree, Context
-from uniadapter.model.kernels.attention import attend_to
+from uniadapter.model.kernels.attention import layer_attention
 
 LOGIT_ELEMENTS = 1 << 25  # logits held at once (128 MB of float32)
 
@@ -94,7 +94,7 @@ class _TreeScorer:
                 prefixes = parents[packed.texts]
                 key = torch.cat([above.keys[index][prefixes], key], dim=2)
                 value = torch.cat([above.values[index][prefixes], value], dim=2)
-            context, _ = attend_to(attention.split_heads(attention.query(hidden)), key, value, None, 0.0)
+            context, _ = layer_attention(attention.split_heads(attention.query(hidden)), key, value, None, 0.0)
             attended = layer.attention.output(context, hidden)
             residual = layer.query_residual(attended)
             crossed = self.projected.cross_attention(index, attended[:, 0], packed)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from uniadapter.model.backbone import adopt
 from uniadapter.model.blip.layers import AdaptedVisionLayer
+from uniadapter.model.dispatch import adapter_store
 from uniadapter.model.features import Visuals
 from uniadapter.model.store import head_dtype
 
@@ -81,7 +81,7 @@ def _after_first(model: PreTrainedModel, frames: Tensor, chunk: int, stem: Stem 
 
 
 def _layers(model: PreTrainedModel) -> list[AdaptedVisionLayer]:
-    adopt(model)
+    adapter_store(model)
     return list(model.vision_model.encoder.layers)  # type: ignore[arg-type]
 
 

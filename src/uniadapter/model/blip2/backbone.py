@@ -53,7 +53,7 @@ class Blip2Backbone(FusingBackbone):
         """Vision layers by themselves, and Q-Former layers, every n-th of which has a cross-attention."""
         config = self.model.config
         if self.task is None:
-            raise self.no_task()
+            raise self.task_error()
         if not config.qformer_config.use_qformer_text_input:
             raise TypeError(
                 "this BLIP-2 reads no texts (qformer_config.use_qformer_text_input is false): use one that was "
@@ -77,7 +77,7 @@ class Blip2Backbone(FusingBackbone):
         """The ViT's."""
         return list(self.model.vision_model.encoder.layers)
 
-    def stacks(self) -> Iterable[nn.Module]:
+    def transformer_stacks(self) -> Iterable[nn.Module]:
         """The ViT's layers alone: transformers keeps the Q-Former in float32 where the rest is in half precision."""
         layers: nn.Module = self.model.vision_model.encoder.layers
         return [layers]

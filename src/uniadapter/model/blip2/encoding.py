@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from uniadapter.model.backbone import adopt
 from uniadapter.model.blip2.qformer import attend_text, embedded_text
+from uniadapter.model.dispatch import adapter_store
 from uniadapter.model.features import Texts, Visuals
 from uniadapter.model.kernels.packing import Packing, left_aligned
 from uniadapter.model.store import head_dtype
@@ -35,7 +35,7 @@ def encode_visual(model: PreTrainedModel, frames: Tensor, chunk: int = 0) -> Vis
     Raises:
         ValueError: the chunk is negative.
     """
-    adopt(model)
+    adapter_store(model)
     if chunk < 0:
         raise ValueError(f"{chunk} frames at once: frame_chunk must be at least 1, or 0 for all")
     size = model.config.vision_config.image_size
@@ -68,7 +68,7 @@ def encode_text(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Texts:
     Raises:
         ValueError: a mask has holes, is no mask, or a text has no token or more than the model has positions.
     """
-    adopt(model)
+    adapter_store(model)
     ids, mask = left_aligned(ids, mask, model.config.qformer_config.max_position_embeddings)
     if not len(ids):
         none = model.qformer.layernorm.weight.new_zeros((0, 0, model.config.qformer_config.hidden_size))

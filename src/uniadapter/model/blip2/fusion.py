@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from uniadapter.model.backbone import adopt
 from uniadapter.model.blip2.layers import AdaptedQFormerLayer
 from uniadapter.model.blip2.qformer import Joint, attend_joint, cross, embedded_queries, embedded_text
+from uniadapter.model.dispatch import adapter_store
 from uniadapter.model.features import FusionCache, Texts, Visuals
 from uniadapter.model.frame_attention import frame_weights
-from uniadapter.model.kernels.attention import lowered
-from uniadapter.model.kernels.packing import Packing, Queries, refuse_padding_before
+from uniadapter.model.kernels.attention import to_autocast_dtype
+from uniadapter.model.kernels.packing import Packing, Queries, check_right_padded
 from uniadapter.model.store import AdaptedHead, head_dtype
 
 _TEXTS_AT_ONCE = 64  # whose first layer is computed together
@@ -47,8 +47,8 @@ def begin_fusion(model: PreTrainedModel, texts: Texts) -> QueryCache:
     Raises:
         ValueError: the texts are not padded on the right.
     """
-    adopt(model)
-    refuse_padding_before(texts.mask)
+    adapter_store(model)
+    check_right_padded(texts.mask)
     width = model.config.qformer_config.hidden_size
     if not 0 < len(texts) <= _KEPT_TEXTS:
         none = texts.feature.new_zeros((0, width))
@@ -99,7 +99,7 @@ def fuse(
     Returns:
         [P, q, d]; row p belongs to pairs[p].
     """
-    active = adopt(model).active
+    active = adapter_store(model).active
     asked: Tensor = model.query_tokens
     count, width = asked.shape[1:]
     if not len(pairs):
@@ -121,7 +121,7 @@ def fuse(
 def _begun(model: PreTrainedModel, texts: Texts, rows: Tensor, cache: FusionCache | None) -> tuple[Joint, Packing]:
     """What the pairs of these texts [P] begin with, and how their tokens stand."""
     if not isinstance(cache, QueryCache) or not len(cache):  # of these pairs' texts alone, each once
-        refuse_padding_before(texts.mask)
+        check_right_padded(texts.mask)
         some, rows = torch.unique(rows, return_inverse=True)
         ids, mask = texts.ids[some], texts.mask[some]
         lengths, first = mask.sum(1), _first_layer(model, ids, mask)
@@ -136,7 +136,7 @@ def _begun(model: PreTrainedModel, texts: Texts, rows: Tensor, cache: FusionCach
 
 def with_time(model: PreTrainedModel, tokens: Tensor) -> Tensor:
     """Visual tokens [V, T, N, d] with the active set's temporal embedding, where it has one."""
-    active = adopt(model).active
+    active = adapter_store(model).active
     if active is None or not hasattr(active, "time"):
         return tokens
     time = active.time
@@ -150,7 +150,7 @@ def _layers(
 ) -> Tensor:
     """From what `begin_fusion` gives to the queries' last states, [P, q, d], pairs sorted by picture."""
     encoder, mask = model.qformer.encoder, _mask(packing, joint.queries)
-    visual = lowered(tokens.flatten(1, 2))
+    visual = to_autocast_dtype(tokens.flatten(1, 2))
     deltas = encoder.deltas(visual)
     last = len(encoder.layer) - 1
     for index, layer in enumerate(encoder.layer):

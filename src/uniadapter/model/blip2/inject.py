@@ -12,24 +12,24 @@ from uniadapter.model.blip2.layers import (
     AdaptedVisionLayer,
 )
 from uniadapter.model.kernels.linear import BaseLinear
-from uniadapter.model.store import AdaptedHead, AdapterStore, retype
+from uniadapter.model.store import AdaptedHead, AdapterStore, set_adapted_class
 
 
 def inject(model: PreTrainedModel, heads: dict[str, nn.Linear], store: AdapterStore) -> None:
-    """Re-type what an adapter changes, and the linear layers of both stacks; see `store.retype`."""
+    """Re-type what an adapter changes, and the linear layers of both stacks; see `store.set_adapted_class`."""
     vision, qformer = model.vision_model.encoder, model.qformer.encoder
     for index, layer in enumerate(vision.layers):
-        retype(layer, AdaptedVisionLayer, store, "vision", index)
-    retype(qformer, AdaptedQFormer, store, "encoder")
+        set_adapted_class(layer, AdaptedVisionLayer, store, "vision", index)
+    set_adapted_class(qformer, AdaptedQFormer, store, "encoder")
     for index, layer in enumerate(qformer.layer):
-        retype(layer, AdaptedQFormerLayer, store, "encoder", index)
+        set_adapted_class(layer, AdaptedQFormerLayer, store, "encoder", index)
         if layer.has_cross_attention:
-            retype(layer.crossattention.attention, AdaptedCrossAttention, store, "encoder", index)
+            set_adapted_class(layer.crossattention.attention, AdaptedCrossAttention, store, "encoder", index)
     for stack in (vision, qformer):
         for module in stack.modules():
             if type(module) is nn.Linear:
                 module.__class__ = BaseLinear
     for name, head in heads.items():
         if head.weight.is_floating_point():  # a quantised one computes in its own way
-            retype(head, AdaptedHead, store, "vision")
+            set_adapted_class(head, AdaptedHead, store, "vision")
             head.name = name  # type: ignore[assignment]

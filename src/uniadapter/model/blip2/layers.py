@@ -21,10 +21,10 @@ from transformers.models.blip_2.modeling_blip_2 import (
     eager_attention_forward,
 )
 
-from uniadapter.model.store import ACTIVE, Adapted, Recomputed
+from uniadapter.model.store import ACTIVE, Adapted, CheckpointedLayer
 
 
-class AdaptedVisionLayer(Recomputed, Blip2EncoderLayer):
+class AdaptedVisionLayer(CheckpointedLayer, Blip2EncoderLayer):
     """BLIP-2's visual layer; the adapter stands beside the MLP and reads the states before their second norm."""
 
     original = Blip2EncoderLayer
@@ -85,7 +85,7 @@ class AdaptedCrossAttention(Adapted, Blip2QFormerMultiHeadAttention):
         return context.flatten(2), weights
 
 
-class AdaptedQFormerLayer(Recomputed, Blip2QFormerLayer):
+class AdaptedQFormerLayer(CheckpointedLayer, Blip2QFormerLayer):
     """A Q-Former layer, whose queries and texts share one adapter.
 
     With a the self-attention's output and c the cross-attention's (c = a in layers that have none):

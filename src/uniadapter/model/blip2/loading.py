@@ -9,7 +9,7 @@ from typing import Any
 from transformers import Blip2Config, PreTrainedTokenizerBase
 
 from uniadapter.checkpoints.loader import BaseLoader
-from uniadapter.checkpoints.tokenizers import check_words, find_tokenizer, read_tokenizer
+from uniadapter.checkpoints.tokenizers import check_vocabulary, find_tokenizer, read_tokenizer
 from uniadapter.errors import CheckpointError
 from uniadapter.model.blip2.backbone import Blip2Backbone
 from uniadapter.model.blip2.base_config import read_base_config
@@ -22,7 +22,7 @@ IMAGE_TOKEN = "<image>"  # which transformers' processor puts before a text as o
 class Blip2Loader(BaseLoader):
     """How BLIP-2's bases are read."""
 
-    may_lack = tuple(Blip2Backbone.heads)
+    optional_modules = tuple(Blip2Backbone.heads)
 
     def read_config(self, folder: Path) -> Blip2Config:
         """Checked value by value."""
@@ -41,7 +41,7 @@ class Blip2Loader(BaseLoader):
         words = self.vocabulary(self.read_config(path))
         beyond = tokenizer.get_vocab().get(IMAGE_TOKEN) == words
         tokenizer.split_special_tokens = beyond or tokenizer.split_special_tokens
-        check_words(tokenizer, words + beyond, str(source))
+        check_vocabulary(tokenizer, words + beyond, str(source))
         ids = tokenizer("a picture of the").input_ids
         if len(ids) < 3 or ids[0] != tokenizer.cls_token_id or ids[-1] != tokenizer.sep_token_id:
             raise CheckpointError(

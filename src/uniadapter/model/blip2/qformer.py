@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from uniadapter.model.blip2.layers import AdaptedCrossAttention, AdaptedQFormerLayer
 from uniadapter.model.frame_attention import frame_weighted_attention
-from uniadapter.model.kernels.attention import attend, attend_to, lowered
+from uniadapter.model.kernels.attention import attend, layer_attention, to_autocast_dtype
 from uniadapter.model.kernels.packing import Packing, Queries
 
 
@@ -67,9 +67,9 @@ def attend_text(layer: AdaptedQFormerLayer, hidden: Tensor, packing: Packing, ma
         packing: how they stand.
         mask: additive, [S, 1, 1, L], or None.
     """
-    parts, once = layer.attention.attention, lowered(hidden)
+    parts, once = layer.attention.attention, to_autocast_dtype(hidden)
     query, key, value = (_heads(layer, packing.pad(part(once))) for part in (parts.query, parts.key, parts.value))
-    context, _ = attend_to(query, key, value, mask, _dropout(layer))
+    context, _ = layer_attention(query, key, value, mask, _dropout(layer))
     return layer.attention.output(packing.pack(context), hidden)
 
 
@@ -86,13 +86,13 @@ def attend_joint(
         queries_only: the last layer's texts are read by nobody, so their states stay as they are.
     """
     parts = layer.attention.attention
-    queries, text = lowered(joint.queries), lowered(joint.text)
+    queries, text = to_autocast_dtype(joint.queries), to_autocast_dtype(joint.text)
 
     def both(part: torch.nn.Module) -> Tensor:
         return _heads(layer, torch.cat([part(queries), packing.pad(part(text))], dim=1))
 
     asked = _heads(layer, parts.query(queries)) if queries_only else both(parts.query)
-    context, _ = attend_to(asked, both(parts.key), both(parts.value), mask, _dropout(layer))
+    context, _ = layer_attention(asked, both(parts.key), both(parts.value), mask, _dropout(layer))
     count = queries.shape[1]
     attended = layer.attention.output(context[:, :count], joint.queries)
     if queries_only:
@@ -123,7 +123,7 @@ def cross(
         patches: tokens a frame, where there are weights.
     """
     attention: AdaptedCrossAttention = layer.crossattention.attention
-    query = attention.heads(rows.pack(attention.query(lowered(attended)).flatten(0, 1)))
+    query = attention.heads(rows.pack(attention.query(to_autocast_dtype(attended)).flatten(0, 1)))
     key, value = map(rows.repeat, attention.keys_values(visual, *deltas))
     dropout = attention.attention_dropout if layer.training else 0.0
     if weights is None:

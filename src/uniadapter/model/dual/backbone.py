@@ -15,7 +15,7 @@ from uniadapter.model.backbone import Backbone, Contrast, Layout
 from uniadapter.model.dual.frames import FRAME_TEMPERATURE, pooled, weighted_similarity
 from uniadapter.model.features import Visuals
 from uniadapter.model.kernels.linear import BaseLinear
-from uniadapter.model.store import AdaptedHead, AdapterStore, Role, retype
+from uniadapter.model.store import AdaptedHead, AdapterStore, Role, set_adapted_class
 
 
 class DualBackbone(Backbone):
@@ -28,7 +28,6 @@ class DualBackbone(Backbone):
         family: name of the family.
         layer: what its layers are re-typed to.
         contrast: the loss that it was pre-trained with.
-        padding: of texts, see `Layout`.
         mean: of pixels, where the base says nothing else.
         std: likewise.
         crop: whether it was trained on the middle of pictures, where the base says nothing else.
@@ -37,7 +36,6 @@ class DualBackbone(Backbone):
     family: ClassVar[str]
     layer: ClassVar[type[nn.Module]]
     contrast: ClassVar[Contrast]
-    padding: ClassVar[Any] = "longest"
     frame_temperature = FRAME_TEMPERATURE
     mean: ClassVar[tuple[float, float, float]]
     std: ClassVar[tuple[float, float, float]]
@@ -79,7 +77,6 @@ class DualBackbone(Backbone):
             std=tuple(getattr(config, "image_std", self.std)),
             resampling=getattr(config, "image_resampling", "bicubic"),
             crop=bool(getattr(config, "image_crop", self.crop)),
-            padding=self.padding,
             contrast=self.contrast,
         )
 
@@ -87,7 +84,7 @@ class DualBackbone(Backbone):
     def shape(self) -> BackboneShape:
         """What an adapter set is built from."""
         if self.task is None:
-            raise self.no_task()
+            raise self.task_error()
         layout = self.layout
         return BackboneShape(
             layout.vision_layers, layout.vision_width, layout.text_layers, layout.text_width, encoder=False
@@ -98,20 +95,20 @@ class DualBackbone(Backbone):
         towers: tuple[tuple[Role, Any], ...] = (("vision", self.vision), ("encoder", self.text))
         for role, tower in towers:
             for index, layer in enumerate(tower.encoder.layers):
-                retype(layer, self.layer, store, role, index)
-        for stack in self.stacks():
+                set_adapted_class(layer, self.layer, store, role, index)
+        for stack in self.transformer_stacks():
             for module in stack.modules():
                 module.__class__ = BaseLinear if type(module) is nn.Linear else type(module)
         for name, head in self.base_heads().items():
             if head.weight.is_floating_point():  # a quantised one computes in its own way
-                retype(head, AdaptedHead, store, "vision")
+                set_adapted_class(head, AdaptedHead, store, "vision")
                 head.name = name  # type: ignore[assignment]
 
     def vision_layers(self) -> list[nn.Module]:
         """The visual tower's layers, in order."""
         return list(self.vision.encoder.layers)
 
-    def stacks(self) -> tuple[nn.Module, ...]:
+    def transformer_stacks(self) -> tuple[nn.Module, ...]:
         """Both towers' layers."""
         return self.vision.encoder, self.text.encoder
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from uniadapter.model.store import ACTIVE, Recomputed
+from uniadapter.model.store import ACTIVE, CheckpointedLayer
 
 
-class AdaptedPreNormLayer(Recomputed):
+class AdaptedPreNormLayer(CheckpointedLayer):
     """What stands before transformers' own layer class in a re-typed one.
 
     The parts are the original's, called as it calls them, so that masks, `is_causal` and whatever else goes to the

@@ -49,7 +49,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     return attention_in_chunks(query, key, value, masked, dropout)[:, :, :asked]
 
 
-def attend_to(
+def layer_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, weights: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """Attention of a layer, with the attention weights if they are asked for.
@@ -79,7 +79,7 @@ def attend_to(
     return context.transpose(1, 2).flatten(2), probabilities
 
 
-def lowered(states: Tensor) -> Tensor:
+def to_autocast_dtype(states: Tensor) -> Tensor:
     """States in the dtype of autocast, if it is on, so that several layers do not each convert them."""
     kind = states.device.type
     if not torch.is_autocast_enabled(kind) or states.dtype == torch.float64:

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import GELUActivation
 
-from uniadapter.model.kernels.attention import lowered
+from uniadapter.model.kernels.attention import to_autocast_dtype
 
 
 class BaseLinear(nn.Linear):
     """A linear layer of the base, computed by `frozen_linear`."""
 
-    original = nn.Linear  # the class that `store.original_types` restores
+    original = nn.Linear  # the class that `store.restore_classes` restores
 
     def forward(self, input: Tensor) -> Tensor:
         """As `nn.Linear`, [..., in] to [..., out]."""
@@ -59,7 +59,7 @@ def linear_then_activation(states: Tensor, linear: nn.Linear, activation: nn.Mod
         [..., out].
     """
     if type(activation) is GELUActivation and is_base_linear(linear) and not torch.is_grad_enabled():
-        lower = lowered(states)
+        lower = to_autocast_dtype(states)
         if _onednn_suits(lower, linear.weight, linear.bias) or _onednn_suits_bfloat16(lower, linear.weight):
             return _by_onednn(lower, linear.weight, linear.bias, "gelu")
     return activation(linear(states))

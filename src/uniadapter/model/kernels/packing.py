@@ -65,7 +65,7 @@ def left_aligned(ids: Tensor, mask: Tensor, positions: int) -> tuple[Tensor, Ten
     return ids, real.long()
 
 
-def refuse_padding_before(mask: Tensor) -> None:
+def check_right_padded(mask: Tensor) -> None:
     """Raise `ValueError` if a mask [S, L] has padding on the left."""
     if mask.shape[1] > 1 and bool((mask[:, 1:] > mask[:, :-1]).any()):
         raise ValueError("texts must be padded on the right: encode_text gives such, whatever the tokenizer's side")

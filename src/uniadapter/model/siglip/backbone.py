@@ -12,7 +12,7 @@ from uniadapter.model.dual.backbone import DualBackbone
 from uniadapter.model.dual.frames import unit
 from uniadapter.model.dual.layers import AdaptedPreNormLayer
 from uniadapter.model.features import Texts
-from uniadapter.model.kernels.packing import refuse_padding_before
+from uniadapter.model.kernels.packing import check_right_padded
 
 NAFLEX = (
     "SigLIP 2 NaFlex cuts pictures of any shape into patches, for which there is no loader here; take one of fixed "
@@ -35,7 +35,6 @@ class SiglipBackbone(DualBackbone):
     family = "siglip"
     layer = AdaptedSiglipLayer
     contrast: ClassVar[Contrast] = "sigmoid"
-    padding = "max_length"
     mean = std = (0.5, 0.5, 0.5)
     heads: ClassVar[dict[str, str]] = {"text_head": "text_model.head"}
     scalars: ClassVar[dict[str, str]] = {"logit_scale": "logit_scale", "logit_bias": "logit_bias"}
@@ -82,7 +81,7 @@ class SiglipBackbone(DualBackbone):
         if not len(ids):
             states = self.text.final_layer_norm.weight.new_zeros((0, places, self.text.config.hidden_size))
             return Texts(ids, mask, states, unit(self.text.head(states[:, -1])))
-        refuse_padding_before(mask)
+        check_right_padded(mask)
         ids, mask = self._padded(ids, mask, places)
         out = self.text(input_ids=ids)
         return Texts(ids, mask, out.last_hidden_state, unit(out.pooler_output))
