@@ -19,6 +19,7 @@ from world.fusing.folder import write
 from world.fusing.fused import fuse, margin
 from world.fusing.loop import export, optimisers, restore
 from world.fusing.measure import Subject
+from world.fusing.measure_speech import named, speak
 from world.fusing.questions import Asker
 from world.fusing.stage2 import Batches, Learner
 from world.fusing.stage3 import PROMPT, Speaker, losses, next_words
@@ -58,6 +59,31 @@ def test_a_batch_of_captions_and_answers_is_learnt(subject: Subject) -> None:
     assert kept[-1]["caption"] < 0.7 * kept[0]["caption"]
     assert kept[-1]["answer"] < 0.7 * kept[0]["answer"]
     assert not any(p.requires_grad for p in subject.learner.parameters())
+
+
+def test_texts_are_read_for_the_things_that_they_name() -> None:
+    lexicon = LEXICON
+    number = {" ".join(name): n for n, names in enumerate(lexicon.names) for name in names}
+    words = ["two", "things", ":", "a", "police", "car", "left", "of", "an", "ice", "cream", ",", "and", "the", "oak"]
+    assert named(words, lexicon) == [number["police car"], number["ice cream"], number["oak"]]
+
+
+def test_the_likeliest_words_are_those_that_were_learnt(subject: Subject) -> None:
+    """After enough steps on one text, that text is what is said."""
+    torch.manual_seed(0)
+    vocabulary, speaker = Vocabulary(), Speaker(subject)
+    text = [*PROMPT.split(), "a", "cat", "left", "of", "the", "car"]
+    ids, mask = vocabulary.encode([text])
+    ids[:, 0] = vocabulary.id["[DEC]"]
+    states, seen = torch.randn(1, 37, 192), torch.ones(1, 37, dtype=torch.long)
+    steps = optimisers(speaker, 1e-3, 0.01)
+    for _ in range(15):
+        next_words(speaker.logits(ids, mask, states, seen), ids, mask, 4)[0].backward()
+        for optimiser in steps:
+            optimiser.step()
+            optimiser.zero_grad()
+    assert speak(speaker, vocabulary, states, seen, PROMPT.split(), 20) == [text[3:]]
+    assert speak(speaker, vocabulary, states, seen, PROMPT.split(), 7) == [text[3:6]]
 
 
 def test_three_classes_of_transformers_load_the_folder(subject: Subject, tmp_path: Path) -> None:
