@@ -99,8 +99,20 @@ def percent(right: Tensor) -> float:
     return round(100 * float(right.float().mean()), 1)
 
 
-def falsehoods(subject: Subject, bank: Bank, among: list[int], see: See, count: int = 600) -> dict[str, float]:
-    """Per cent of decisions "belongs" or "doesn't" that are right, by kind of falsehood."""
+def falsehoods(
+    subject: Subject, bank: Bank, among: list[int], see: See, order: bool = False, count: int = 600
+) -> dict[str, float]:
+    """Per cent of decisions "belongs" or "doesn't" that are right, by kind of falsehood.
+
+    Args:
+        subject: the base.
+        bank: canvases of a style.
+        among: concepts that may be named.
+        see: what becomes of their tokens.
+        order: which of a true and a false text belongs more, instead of each by itself: a control that always says the
+            same would be right half the time by that alone.
+        count: decisions of a kind, in pairs.
+    """
     out = {}
     tokens = see(bank.tokens)
     for name, frame, how, style in FALSEHOODS:
@@ -111,7 +123,8 @@ def falsehoods(subject: Subject, bank: Bank, among: list[int], see: See, count: 
         rows = [row for row, pair in found if pair is not None][:count]
         texts = [[pair[0].words, pair[1].words] for _, pair in found if pair is not None][:count]
         margins = subject.first_states(tokens[rows], texts)[1]
-        out[name] = percent(torch.cat([margins[:, 0] > 0, margins[:, 1] < 0]))
+        right = margins[:, 0] > margins[:, 1] if order else torch.cat([margins[:, 0] > 0, margins[:, 1] < 0])
+        out[name] = percent(right)
     return out
 
 
@@ -191,9 +204,13 @@ def measure(subject: Subject, style: str, canvases: int = CANVASES, twins: int =
         "shuffled pairs": lambda tokens: tokens.roll(1, 0),
     }
     out: dict = {"matching": falsehoods(subject, bank, seen, lambda tokens: tokens)}
+    out["matching, order"] = falsehoods(subject, bank, seen, lambda tokens: tokens, True)
     out["questions"] = questions(subject, bank, seen, lambda tokens: tokens)
     out["controls"] = {
-        name: {"matching": falsehoods(subject, bank, seen, see), "questions": questions(subject, bank, seen, see)}
+        name: {
+            "matching, order": falsehoods(subject, bank, seen, see, True),
+            "questions": questions(subject, bank, seen, see),
+        }
         for name, see in controls.items()
     }
     out["controls"]["picture alone"] = {"questions": questions(subject, bank, seen, lambda tokens: tokens, "?")}
@@ -201,11 +218,8 @@ def measure(subject: Subject, style: str, canvases: int = CANVASES, twins: int =
         scenes, captions = twin_scenes(subject.lexicon, seen, twins, way, f"twins {name}")
         out[f"retrieval, {name}"] = retrieval(subject, style_bank(style, scenes, f"twins {style}").tokens, captions)
     layouts = [layout(novel, subject.lexicon, rng.randint(1, 3), rng) for _ in range(canvases // 2)]
-    unseen = style_bank(style, layouts, f"novel {style}")
-    out["novel concepts"] = {
-        "object": falsehoods(subject, unseen, novel, lambda tokens: tokens)["object"],
-        "relation turned": falsehoods(subject, unseen, novel, lambda tokens: tokens)["relation turned"],
-    }
+    unseen = falsehoods(subject, style_bank(style, layouts, f"novel {style}"), novel, lambda tokens: tokens)
+    out["novel concepts"] = {name: unseen[name] for name in ("object", "relation turned", "count")}
     return out
 
 
