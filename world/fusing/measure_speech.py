@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from uniadapter.evaluation.captioning import can_score, caption_scores
-from uniadapter.files.writing import written_atomically
+from uniadapter.files.writing import atomic_file
 from world.fusing.bank import COUNTS, Bank, layout
 from world.fusing.captions import Captioner
 from world.fusing.concepts import read_concepts
@@ -140,7 +140,7 @@ def main() -> None:
         }  # fmt: skip
     text = json.dumps({"canvases": args.canvases, "styles": found}, indent=1) + "\n"
     if args.out:
-        with written_atomically(args.out) as temporary:
+        with atomic_file(args.out) as temporary:
             temporary.write_text(text)
     LOG.info("%s", text)
 

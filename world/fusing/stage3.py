@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers.models.blip.modeling_blip_text import BlipTextLMHeadModel
 
 from world.fusing.bank import Bank, Source, read_vision
+from world.fusing.dense import RELATING, looked
 from world.fusing.fused import fuse
 from world.fusing.loop import arguments as common
 from world.fusing.loop import prepare, run
@@ -56,6 +57,14 @@ class Speaker(nn.Module):
             input_ids=ids, attention_mask=mask, encoder_hidden_states=states, encoder_attention_mask=seen
         ).logits
 
+    def looking(self, ids: Tensor, mask: Tensor, states: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """`logits`, and where a layer's heads look [S, heads, L, K], each row of sum 1."""
+        out = self.decoder(
+            input_ids=ids, attention_mask=mask, encoder_hidden_states=states, encoder_attention_mask=seen,
+            output_attentions=True,
+        )  # fmt: skip
+        return out.logits, out.cross_attentions[RELATING]
+
 
 def next_words(logits: Tensor, ids: Tensor, mask: Tensor, given: int) -> tuple[Tensor, Tensor]:
     """Cross-entropy of the words of texts that stand behind the `given` first ones, and the share that is right."""
@@ -80,26 +89,36 @@ def losses(
     """A step's losses, and the share of words that were right."""
     bank, rows, _ = batches.rows(step)
     rng = random.Random(f"stage3 {batches.source.seed} step {step}")
-    caption, caption_right = captions(speaker, batches, bank, rows, rng)
+    caption, caption_right, look = captions(speaker, batches, bank, rows, rng)
     answer, answer_right = answers(speaker, subject, batches, bank, rows, rng)
-    return {"caption": caption, "answer": answer}, {
+    return {"caption": caption, "answer": answer, "look": look}, {
         "caption_right": float(caption_right), "answer_right": float(answer_right),
     }  # fmt: skip
 
 
 def captions(
     speaker: Speaker, batches: Batches, bank: Bank, rows: list[int], rng: random.Random
-) -> tuple[Tensor, Tensor]:
-    """Loss of a caption of each canvas after the prompt."""
-    captioner, texts = batches.writer.captioner, []
-    for row in rows:
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Losses of a caption of each canvas after the prompt.
+
+    What is to be named next is looked at before it is named: without that, a thing is named again and again.
+    """
+    captioner, texts, words = batches.writer.captioner, [], []
+    for number, row in enumerate(rows):
         claim = captioner.claim(bank.scenes[row], rng)
         assert claim is not None
-        texts.append([*PROMPT.split(), *captioner.word(claim, rng, opener="").words][: LONGEST - 2])
+        saying = captioner.word(claim, rng, opener="")
+        texts.append([*PROMPT.split(), *saying.words][: LONGEST - 2])
+        before = len(PROMPT.split())  # a word is foretold at the place before its own, and [DEC] stands first
+        named = enumerate(saying.named[: LONGEST - 2 - before], before)
+        words += [(number, 0, place, concept) for place, concept in named if concept >= 0]
     ids, mask = spoken(batches, texts)
     tokens = bank.tokens[rows].float()
-    logits = speaker.logits(ids, mask, tokens, torch.ones(tokens.shape[:2], dtype=torch.long))
-    return next_words(logits, ids, mask, 1 + len(PROMPT.split()))
+    logits, looks = speaker.looking(ids, mask, tokens, torch.ones(tokens.shape[:2], dtype=torch.long))
+    marks = torch.tensor(words, dtype=torch.long).view(-1, 4)
+    patches = bank.owner[rows][marks[:, 0]] == marks[:, 3:]
+    look = looked(looks.float().clamp(min=1e-6).log().unsqueeze(2), marks, patches)
+    return *next_words(logits, ids, mask, 1 + len(PROMPT.split())), look
 
 
 def answers(
