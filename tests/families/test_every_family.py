@@ -157,4 +157,5 @@ def test_an_adapter_of_another_family(
     ua.save_adapter(model, tmp_path / "theirs")
     run = run_file(tmp_path, base, scenes)
     said = one_line(capsys, ["evaluate", str(run), "--adapter", str(tmp_path / "theirs")])
-    assert "made for" in said
+    assert "made for retrieval (BlipForImageTextRetrieval)" in said
+    assert "load the base that it was made for" in said

@@ -131,10 +131,13 @@ def _check_base(model: PreTrainedModel, described: AdapterFile, folder: Path) ->
     """Raise `CheckpointError` for another base; warn if their dtypes do not allow to tell."""
     if described.model_class != type(model).__name__:
         own_task = TASK_OF_CLASS.get(type(model).__name__, "another task")
+        remedy = f"load the base with task={described.task!r}, or an adapter for {own_task}"
+        if own_task == described.task:  # of another family
+            remedy = f"load the base that it was made for, {described.base}"
         raise CheckpointError(
             shortened(
                 f"{folder}: made for {described.task} ({described.model_class}), not for {own_task} "
-                f"({type(model).__name__}); load the base with task={described.task!r}, or an adapter for {own_task}"
+                f"({type(model).__name__}); {remedy}"
             )
         )
     own = model.config.name_or_path or "unnamed"
