@@ -170,12 +170,12 @@ def demo(arguments: list[str]) -> None:
 
 def list_families(arguments: list[str]) -> None:
     """`uniadapter families`."""
-    Parser(prog="uniadapter families", description="which models can be adapted, and what each can do").parse_args(
-        arguments
-    )
-    from uniadapter.model.families import support_matrix
+    parser = Parser(prog="uniadapter families", description="which models can be adapted, and what each can do")
+    parser.add_argument("--tests", action="store_true", help="name the test behind each check mark too")
+    chosen = parser.parse_args(arguments)
+    from uniadapter.model.families import covering_tests, support_matrix
 
-    sys.stdout.write(support_matrix())
+    sys.stdout.write(support_matrix() + (f"\n{covering_tests()}" if chosen.tests else ""))
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

@@ -118,3 +118,13 @@ def support_matrix() -> str:
         rows.append([family.title, *marks])
     listed = [f"{number}. {note}" for note, number in notes.items()]
     return "\n".join(["| " + " | ".join(row) + " |" for row in rows] + ["", *listed]) + "\n"
+
+
+def covering_tests() -> str:
+    """The test behind each check mark of the table, in Markdown."""
+    lines = [
+        f"- {family.title}, {CAPABILITIES[name]}: `{test}`"
+        for family in families().values()
+        for name, test in family.covered.items()
+    ]
+    return "\n".join(lines) + "\n"

@@ -23,12 +23,12 @@ FAMILY = Family(
     originals=True,
     covered={
         "retrieval": "tests/test_commands.py::test_own_data_and_training_learns",
-        "video": "tests/test_video_commands.py",
-        "rerank": "tests/evaluation/test_rerank.py",
-        "vqa": "tests/test_answer_commands.py",
-        "caption": "tests/test_answer_commands.py",
-        "shared": "tests/test_parity.py",
-        "key_value": "tests/test_parity.py",
+        "video": "tests/test_video_commands.py::test_video_layouts_through_train_and_evaluate",
+        "rerank": "tests/evaluation/test_rerank.py::test_rerank_equals_one_pair_at_a_time",
+        "vqa": "tests/test_answer_commands.py::test_vqa_files_learn_measure_and_answer",
+        "caption": "tests/test_answer_commands.py::test_captions_are_learnt_and_scored",
+        "shared": "tests/test_parity.py::test_parity_adapter",
+        "key_value": "tests/test_parity.py::test_parity_features_and_fusion",
     },
     notes={"merging": "adapters beside a non-linearity cannot be merged into the base's matrices"},
 )
