@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# The CPU build of torch where the platform has one; `make demo TORCH_INDEX=` takes PyPI's default.
+# Another index for torch, if PyPI's build is not wanted: on Linux `make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu`
+# spares the download of CUDA.
 TORCH_INDEX ?=
 
 .PHONY: help install demo test lint check bench prove clean
