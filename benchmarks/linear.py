@@ -78,7 +78,7 @@ def main() -> None:
     kernels.prefers_onednn = kernels.has_onednn  # type: ignore[assignment]
     rows = [row for dtype in DTYPES for count in ROWS for shape in SHAPES for row in measured(dtype, count, *shape)]
     out = {"device": machine(), "torch": torch.__version__, "preferred_here": preferred, "rows": rows}
-    (RESULTS / "kernels.json").write_text(json.dumps(out, indent=2) + "\n")
+    (RESULTS / "linear.json").write_text(json.dumps(out, indent=2) + "\n")
 
 
 if __name__ == "__main__":
