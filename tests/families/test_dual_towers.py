@@ -83,7 +83,7 @@ LAYERS = (modeling_clip.CLIPEncoderLayer, modeling_siglip.SiglipEncoderLayer)
 def test_transformers_still_has_the_layer_that_is_overridden(layer: type) -> None:
     found = list(inspect.signature(layer.forward).parameters)
     assert found == ["self", "hidden_states", "attention_mask", "kwargs"], (
-        f"transformers changed {layer.__name__}.forward: compare it with AdaptedPreNormLayer in model/dual/layers.py"
+        f"transformers changed {layer.__name__}.forward: compare it with AdaptedPreNormLayer in model/adapted_layers.py"
     )
     family = "clip" if layer is LAYERS[0] else "siglip"
     parts = next({name for name, _ in m.named_children()} for m in BUILDERS[family]().modules() if type(m) is layer)

@@ -22,6 +22,9 @@ from uniadapter.model.features import AnswerTree, Context, FusionCache, Texts, V
 from uniadapter.model.frame_attention import FRAME_TEMPERATURE
 from uniadapter.model.store import AdapterStore
 
+# Of pixels in [0, 1], for each channel; BLIP and BLIP-2 took them over.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 Read = Literal["all", "first"]
 Contrast = Literal["momentum", "softmax", "sigmoid"]
 

@@ -29,6 +29,9 @@ CAPABILITIES = {
 }
 
 
+NOT_MERGED = "adapters beside a non-linearity cannot be merged into the base's matrices"  # of any family
+
+
 @dataclass(frozen=True)
 class Family:
     """A family of models with one architecture.

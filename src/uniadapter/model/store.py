@@ -184,6 +184,14 @@ def set_adapted_class(module: nn.Module, cls: type[nn.Module], store: AdapterSto
     module.store, module.role, module.index = store, role, index  # type: ignore[assignment]
 
 
+def adapt_heads(heads: Mapping[str, nn.Linear], store: AdapterStore) -> None:
+    """Let heads, by name, give way to the active set's copies; a quantised one computes in its own way and stays."""
+    for name, head in heads.items():
+        if head.weight.is_floating_point():
+            set_adapted_class(head, AdaptedHead, store, "vision")
+            head.name = name  # type: ignore[assignment]
+
+
 def restore_classes(model: nn.Module) -> None:
     """Undo `set_adapted_class` for every module of a model, and remove its references to the store."""
     for module in model.modules():

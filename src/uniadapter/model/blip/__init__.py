@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from uniadapter.model.families import Family
+from uniadapter.model.families import NOT_MERGED, Family
 
 FAMILY = Family(
     name="blip",
@@ -30,5 +30,5 @@ FAMILY = Family(
         "shared": "tests/test_parity.py::test_parity_adapter",
         "key_value": "tests/test_parity.py::test_parity_features_and_fusion",
     },
-    notes={"merging": "adapters beside a non-linearity cannot be merged into the base's matrices"},
+    notes={"merging": NOT_MERGED},
 )

@@ -10,14 +10,10 @@ from torch import Tensor, nn
 
 from uniadapter.errors import ConfigError
 from uniadapter.model.adapter_set import BackboneShape
-from uniadapter.model.backbone import DecodingBackbone, FusingBackbone, Layout, Read
+from uniadapter.model.backbone import CLIP_MEAN, CLIP_STD, DecodingBackbone, FusingBackbone, Layout, Read
 from uniadapter.model.blip import decoder, fusion, inject, ranking, vision
 from uniadapter.model.features import AnswerTree, Context, FusionCache, Texts, Visuals
 from uniadapter.model.store import AdapterStore
-
-# Of pixels in [0, 1], by channel; BLIP uses CLIP's.
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class BlipBackbone(FusingBackbone, DecodingBackbone):
@@ -47,8 +43,8 @@ class BlipBackbone(FusingBackbone, DecodingBackbone):
             positions=int(text.max_position_embeddings),
             image_size=int(vision.image_size),
             patch_size=int(vision.patch_size),
-            mean=MEAN,
-            std=STD,
+            mean=CLIP_MEAN,
+            std=CLIP_STD,
             fuses=hasattr(self.model, "text_encoder"),
             decodes=hasattr(self.model, "text_decoder"),
             packs=True,

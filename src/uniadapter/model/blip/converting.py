@@ -28,7 +28,8 @@ from uniadapter.checkpoints.pth import read_pth
 from uniadapter.checkpoints.weights import check_shapes
 from uniadapter.errors import CheckpointError
 from uniadapter.files.writing import atomic_folder, write_text
-from uniadapter.model.blip.backbone import MEAN, STD, BlipBackbone
+from uniadapter.model.backbone import CLIP_MEAN, CLIP_STD
+from uniadapter.model.blip.backbone import BlipBackbone
 from uniadapter.model.blip.loading import TIED
 from uniadapter.model.blip.original import ImportedAdapter, base_name, import_adapter, import_base, infer_config
 from uniadapter.model.blip.tokenizer import load_tokenizer_from
@@ -192,6 +193,6 @@ def _preprocessing(config: BlipConfig) -> dict[str, Any]:
         "size": {"height": side, "width": side},
         "resample": 3,  # bicubic
         "rescale_factor": 1 / 255,
-        "image_mean": list(MEAN),
-        "image_std": list(STD),
+        "image_mean": list(CLIP_MEAN),
+        "image_std": list(CLIP_STD),
     }

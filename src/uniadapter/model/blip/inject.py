@@ -17,8 +17,8 @@ from uniadapter.model.blip.layers import (
     FusedGeluIntermediate,
     FusedGeluMLP,
 )
-from uniadapter.model.kernels.linear import BaseLinear
-from uniadapter.model.store import AdaptedHead, AdapterStore, Role, set_adapted_class
+from uniadapter.model.kernels.linear import replace_linears
+from uniadapter.model.store import AdapterStore, Role, adapt_heads, set_adapted_class
 
 
 def text_stacks(model: nn.Module) -> dict[Role, BlipTextEncoder]:
@@ -81,18 +81,7 @@ def inject(model: PreTrainedModel, heads: dict[str, nn.Linear], store: AdapterSt
             set_adapted_class(layer, AdaptedTextLayer, store, role, index)
             set_adapted_class(layer.attention.self, AdaptedTextAttention, store, role, index)
             set_adapted_class(layer.crossattention.self, AdaptedTextAttention, store, role, index)
-    for stack in (model.vision_model.encoder, *text_stacks(model).values()):
-        for module in stack.modules():
-            module.__class__ = _FASTER.get(type(module), type(module))
-    for name, head in heads.items():
-        if not head.weight.is_floating_point():  # a quantised head keeps its class
-            continue
-        set_adapted_class(head, AdaptedHead, store, "vision")
-        head.name = name  # type: ignore[assignment]
-
-
-_FASTER: dict[type[nn.Module], type[nn.Module]] = {
-    nn.Linear: BaseLinear,
-    BlipMLP: FusedGeluMLP,
-    BlipTextIntermediate: FusedGeluIntermediate,
-}
+    text = text_stacks(model).values()
+    faster = {BlipMLP: FusedGeluMLP, BlipTextIntermediate: FusedGeluIntermediate}
+    replace_linears(model.vision_model.encoder, *text, others=faster)
+    adapt_heads(heads, store)

@@ -13,6 +13,7 @@ from transformers.models.blip.modeling_blip_text import (
     BlipTextSelfAttention,
 )
 
+from uniadapter.model.adapted_layers import AdaptedKeysValues, AdaptedPreNormLayer
 from uniadapter.model.kernels.absorbed import absorbed_attention
 from uniadapter.model.kernels.attention import layer_attention, to_autocast_dtype
 from uniadapter.model.kernels.linear import frozen_linear, is_base_linear, linear_then_activation
@@ -52,24 +53,10 @@ class AdaptedVisionAttention(Adapted, BlipAttention):
         return states.unflatten(-1, (-1, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
 
 
-class AdaptedVisionLayer(CheckpointedLayer, BlipEncoderLayer):
+class AdaptedVisionLayer(AdaptedPreNormLayer, BlipEncoderLayer):
     """BLIP's visual layer with an adapter in parallel to the MLP, on the states before the second norm."""
 
     original = BlipEncoderLayer
-
-    def forward(self, hidden_states: Tensor, adapter: str | None = ACTIVE, **kwargs: Any) -> Tensor:
-        """As `BlipEncoderLayer`: x <- x + mlp(norm2 x) + A(x, vision), [B, N, d]."""
-        return self.with_adapter(*self.without_adapter(hidden_states, **kwargs), adapter)
-
-    def without_adapter(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """What does not depend on this layer's adapter: x after the attention, and x + mlp(norm2 x), both [B, N, d]."""
-        x = hidden_states + self.self_attn(self.layer_norm1(hidden_states), **kwargs)[0]
-        return x, x + self.mlp(self.layer_norm2(x))
-
-    def with_adapter(self, x: Tensor, out: Tensor, name: str | None = ACTIVE) -> Tensor:
-        """The layer's output, from the results x and out of `without_adapter`, with the adapter of the set `name`."""
-        adapter = self._adapter("vision", name)
-        return out if adapter is None else out + adapter(x, "vision")
 
     def class_token(self, hidden_states: Tensor) -> Tensor:
         """Output for the CLS token alone, [B, d], for states [B, N, d]."""
@@ -77,23 +64,10 @@ class AdaptedVisionLayer(CheckpointedLayer, BlipEncoderLayer):
         return self.with_adapter(x, x + self.mlp(self.layer_norm2(x)))
 
 
-class AdaptedTextAttention(Adapted, BlipTextSelfAttention):
+class AdaptedTextAttention(AdaptedKeysValues, BlipTextSelfAttention):
     """BLIP's text self- or cross-attention, fused; applies the mask of cross-attention, which transformers loses."""
 
     original = BlipTextSelfAttention
-
-    def split_heads(self, states: Tensor) -> Tensor:
-        """Split [B, L, d] into [B, H, L, d_h]."""
-        return states.unflatten(-1, (self.num_attention_heads, self.attention_head_size)).transpose(1, 2)
-
-    def keys_values(
-        self, states: Tensor, key_delta: Tensor | None = None, value_delta: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, H, K, d_h] of attended states [B, K, d]; deltas are added to the projections."""
-        key, value = self.key(states), self.value(states)
-        key = key if key_delta is None else key + key_delta
-        value = value if value_delta is None else value + value_delta
-        return self.split_heads(key), self.split_heads(value)
 
     def forward(  # noqa: D102 - transformers' interface
         self,

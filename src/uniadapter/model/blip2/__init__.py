@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from uniadapter.model.families import Family
+from uniadapter.model.families import NOT_MERGED, Family
 
 FAMILY = Family(
     name="blip2",
@@ -28,6 +28,6 @@ FAMILY = Family(
         "shared": "by the queries and texts of each Q-Former layer; the visual encoder has another width",
         "vqa": "its language model is not in Blip2ForImageTextRetrieval",
         "caption": "its language model is not in Blip2ForImageTextRetrieval",
-        "merging": "adapters beside a non-linearity cannot be merged into the base's matrices",
+        "merging": NOT_MERGED,
     },
 )

@@ -8,14 +8,10 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from uniadapter.model.adapter_set import BackboneShape
-from uniadapter.model.backbone import FusingBackbone, Layout, Read
+from uniadapter.model.backbone import CLIP_MEAN, CLIP_STD, FusingBackbone, Layout, Read
 from uniadapter.model.blip2 import encoding, fusion, inject
 from uniadapter.model.features import FusionCache, Texts, Visuals
 from uniadapter.model.store import AdapterStore
-
-# CLIP's, which BLIP-2 took over.
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Blip2Backbone(FusingBackbone):
@@ -41,8 +37,8 @@ class Blip2Backbone(FusingBackbone):
             positions=int(text.max_position_embeddings),
             image_size=int(vision.image_size),
             patch_size=int(vision.patch_size),
-            mean=MEAN,
-            std=STD,
+            mean=CLIP_MEAN,
+            std=CLIP_STD,
             contrast="softmax",
             fuses=True,
             packs=True,

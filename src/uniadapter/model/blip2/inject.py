@@ -11,8 +11,8 @@ from uniadapter.model.blip2.layers import (
     AdaptedQFormerLayer,
     AdaptedVisionLayer,
 )
-from uniadapter.model.kernels.linear import BaseLinear
-from uniadapter.model.store import AdaptedHead, AdapterStore, set_adapted_class
+from uniadapter.model.kernels.linear import replace_linears
+from uniadapter.model.store import AdapterStore, adapt_heads, set_adapted_class
 
 
 def inject(model: PreTrainedModel, heads: dict[str, nn.Linear], store: AdapterStore) -> None:
@@ -25,11 +25,5 @@ def inject(model: PreTrainedModel, heads: dict[str, nn.Linear], store: AdapterSt
         set_adapted_class(layer, AdaptedQFormerLayer, store, "encoder", index)
         if layer.has_cross_attention:
             set_adapted_class(layer.crossattention.attention, AdaptedCrossAttention, store, "encoder", index)
-    for stack in (vision, qformer):
-        for module in stack.modules():
-            if type(module) is nn.Linear:
-                module.__class__ = BaseLinear
-    for name, head in heads.items():
-        if head.weight.is_floating_point():  # a quantised one computes in its own way
-            set_adapted_class(head, AdaptedHead, store, "vision")
-            head.name = name  # type: ignore[assignment]
+    replace_linears(vision, qformer)
+    adapt_heads(heads, store)

@@ -21,40 +21,20 @@ from transformers.models.blip_2.modeling_blip_2 import (
     eager_attention_forward,
 )
 
+from uniadapter.model.adapted_layers import AdaptedKeysValues, AdaptedPreNormLayer
 from uniadapter.model.store import ACTIVE, Adapted, CheckpointedLayer
 
 
-class AdaptedVisionLayer(CheckpointedLayer, Blip2EncoderLayer):
+class AdaptedVisionLayer(AdaptedPreNormLayer, Blip2EncoderLayer):
     """BLIP-2's visual layer; the adapter stands beside the MLP and reads the states before their second norm."""
 
     original = Blip2EncoderLayer
 
-    def forward(self, hidden_states: Tensor, adapter: str | None = ACTIVE, **kwargs: Any) -> Tensor:
-        """As `Blip2EncoderLayer`: x <- x + mlp(norm2 x) + A(x, vision), [B, N, d]."""
-        attended, _ = self.self_attn(hidden_states=self.layer_norm1(hidden_states), **kwargs)
-        x = hidden_states + attended
-        out = x + self.mlp(self.layer_norm2(x))
-        found = self._adapter("vision", adapter)
-        return out if found is None else out + found(x, "vision")
 
-
-class AdaptedCrossAttention(Adapted, Blip2QFormerMultiHeadAttention):
+class AdaptedCrossAttention(AdaptedKeysValues, Blip2QFormerMultiHeadAttention):
     """The Q-Former's cross-attention, whose keys and values take the deltas of the key/value adapters."""
 
     original = Blip2QFormerMultiHeadAttention
-
-    def heads(self, states: Tensor) -> Tensor:
-        """Split [B, L, d] into [B, H, L, d_h]."""
-        return states.unflatten(-1, (self.num_attention_heads, self.attention_head_size)).transpose(1, 2)
-
-    def keys_values(
-        self, states: Tensor, key_delta: Tensor | None = None, value_delta: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, H, K, d_h] of attended states [B, K, d]; deltas come after the projection."""
-        key, value = self.key(states), self.value(states)
-        key = key if key_delta is None else key + key_delta
-        value = value if value_delta is None else value + value_delta
-        return self.heads(key), self.heads(value)
 
     def forward(  # noqa: D102 - transformers' interface
         self,
@@ -74,7 +54,7 @@ class AdaptedCrossAttention(Adapted, Blip2QFormerMultiHeadAttention):
         )
         context, weights = attend(
             self,
-            self.heads(self.query(hidden_states)),
+            self.split_heads(self.query(hidden_states)),
             key,
             value,
             encoder_attention_mask,

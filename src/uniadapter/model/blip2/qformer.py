@@ -123,7 +123,7 @@ def cross(
         patches: tokens a frame, where there are weights.
     """
     attention: AdaptedCrossAttention = layer.crossattention.attention
-    query = attention.heads(rows.pack(attention.query(to_autocast_dtype(attended)).flatten(0, 1)))
+    query = attention.split_heads(rows.pack(attention.query(to_autocast_dtype(attended)).flatten(0, 1)))
     key, value = map(rows.repeat, attention.keys_values(visual, *deltas))
     dropout = attention.attention_dropout if layer.training else 0.0
     if weights is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from uniadapter.model.families import Family
+from uniadapter.model.dual import COVERED, NOTES
+from uniadapter.model.families import NOT_MERGED, Family
 
 FAMILY = Family(
     name="clip",
@@ -14,17 +15,10 @@ FAMILY = Family(
     patch=("vision_config", "patch_size"),
     positions=("text_config", "max_position_embeddings"),
     vocabulary=("text_config", "vocab_size"),
-    covered={
-        "retrieval": "tests/families/test_dual_runs.py::test_training_learns_and_its_folder_is_all_that_is_needed",
-        "video": "tests/families/test_dual_runs.py::test_videos_are_trained_and_evaluated",
-        "shared": "tests/families/test_dual_towers.py::test_one_down_projection_serves_both_towers_where_widths_agree",
-    },
+    covered=COVERED,
     notes={
-        "rerank": "two towers are compared by their features; nothing reads a text and a picture together",
-        "vqa": "no decoder",
-        "caption": "no decoder",
+        **NOTES,
         "shared": "where widths agree, as OpenAI's do not; `adapter.factor` shares a factor where they do not",
-        "key_value": "no cross-attention",
-        "merging": "adapters beside a non-linearity cannot be merged into the base's matrices",
+        "merging": NOT_MERGED,
     },
 )

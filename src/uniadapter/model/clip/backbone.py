@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 from torch import Tensor
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
-from uniadapter.model.backbone import Contrast
+from uniadapter.model.adapted_layers import AdaptedPreNormLayer
+from uniadapter.model.backbone import CLIP_MEAN, CLIP_STD, Contrast
 from uniadapter.model.dual.backbone import DualBackbone
 from uniadapter.model.dual.frames import unit
-from uniadapter.model.dual.layers import AdaptedPreNormLayer
 from uniadapter.model.features import Texts
 from uniadapter.model.kernels.packing import left_aligned
 
@@ -29,9 +29,9 @@ class CLIPBackbone(DualBackbone):
     family = "clip"
     layer = AdaptedCLIPLayer
     contrast: ClassVar[Contrast] = "softmax"
-    mean = (0.48145466, 0.4578275, 0.40821073)
+    mean = CLIP_MEAN
     crop = True
-    std = (0.26862954, 0.26130258, 0.27577711)
+    std = CLIP_STD
     heads: ClassVar[dict[str, str]] = {"visual_projection": "visual_projection", "text_projection": "text_projection"}
     scalars: ClassVar[dict[str, str]] = {"logit_scale": "logit_scale"}
 

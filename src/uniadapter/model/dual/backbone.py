@@ -14,8 +14,8 @@ from uniadapter.model.adapter_set import BackboneShape
 from uniadapter.model.backbone import Backbone, Contrast, Layout
 from uniadapter.model.dual.frames import FRAME_TEMPERATURE, pooled, weighted_similarity
 from uniadapter.model.features import Visuals
-from uniadapter.model.kernels.linear import BaseLinear
-from uniadapter.model.store import AdaptedHead, AdapterStore, Role, set_adapted_class
+from uniadapter.model.kernels.linear import replace_linears
+from uniadapter.model.store import AdapterStore, Role, adapt_heads, set_adapted_class
 
 
 class DualBackbone(Backbone):
@@ -96,13 +96,8 @@ class DualBackbone(Backbone):
         for role, tower in towers:
             for index, layer in enumerate(tower.encoder.layers):
                 set_adapted_class(layer, self.layer, store, role, index)
-        for stack in self.transformer_stacks():
-            for module in stack.modules():
-                module.__class__ = BaseLinear if type(module) is nn.Linear else type(module)
-        for name, head in self.base_heads().items():
-            if head.weight.is_floating_point():  # a quantised one computes in its own way
-                set_adapted_class(head, AdaptedHead, store, "vision")
-                head.name = name  # type: ignore[assignment]
+        replace_linears(*self.transformer_stacks())
+        adapt_heads(self.base_heads(), store)
 
     def vision_layers(self) -> list[nn.Module]:
         """The visual tower's layers, in order."""

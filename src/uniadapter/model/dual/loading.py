@@ -8,17 +8,22 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
-from transformers.activations import ACT2FN
 
+from uniadapter.checkpoints.base_values import (
+    IGNORING,
+    Layers,
+    Positive,
+    Share,
+    Size,
+    Vocabulary,
+    check_sizes,
+    read_values,
+)
 from uniadapter.checkpoints.loader import BaseLoader
 from uniadapter.errors import CheckpointError
-from uniadapter.files.schema import SchemaError, read_json, validated
+from uniadapter.files.schema import read_json, validated
 
-_Layers = Annotated[int, Field(ge=1, le=256)]
-_Size = Annotated[int, Field(ge=1, le=1 << 16)]
-_Share = Annotated[float, Field(ge=0, le=1)]
 _Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
-_IGNORING = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's numbers
 
 
@@ -26,22 +31,22 @@ _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box"
 class TowerValues:
     """What both towers' configs must say."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _IGNORING
-    hidden_size: _Size
-    intermediate_size: _Size
-    num_hidden_layers: _Layers
-    num_attention_heads: _Size
+    __pydantic_config__: ClassVar[ConfigDict] = IGNORING
+    hidden_size: Size
+    intermediate_size: Size
+    num_hidden_layers: Layers
+    num_attention_heads: Size
     hidden_act: str
-    layer_norm_eps: Annotated[float, Field(gt=0)]
-    attention_dropout: _Share
+    layer_norm_eps: Positive
+    attention_dropout: Share
 
 
 @dataclass
 class VisionValues(TowerValues):
     """What the visual tower's config must say; pictures and patches are square."""
 
-    image_size: _Size
-    patch_size: _Size
+    image_size: Size
+    patch_size: Size
     num_channels: Literal[3]
 
 
@@ -49,8 +54,8 @@ class VisionValues(TowerValues):
 class TextValues(TowerValues):
     """What the textual tower's config must say."""
 
-    vocab_size: Annotated[int, Field(ge=3, le=1 << 22)]
-    max_position_embeddings: _Size
+    vocab_size: Vocabulary
+    max_position_embeddings: Size
     eos_token_id: int
 
 
@@ -58,9 +63,9 @@ class TextValues(TowerValues):
 class PictureValues:
     """What a preprocessor's file says of pixels; what it lacks is as the family has it."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _IGNORING
+    __pydantic_config__: ClassVar[ConfigDict] = IGNORING
     image_mean: _Channels | None = None
-    image_std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)] | None = None
+    image_std: Annotated[list[Positive], Field(min_length=3, max_length=3)] | None = None
     resample: Literal[0, 1, 2, 3, 4, 5] | None = None
     do_center_crop: bool | None = None
 
@@ -84,24 +89,8 @@ class DualLoader(BaseLoader):
 
     def check_config(self, config: PreTrainedConfig, file: Path) -> None:
         """Refuse values that no model of the family can have; names the file."""
-        try:
-            vision = validated(config.vision_config.to_dict(), VisionValues, f"{file}: vision_config")
-            text = validated(config.text_config.to_dict(), TextValues, f"{file}: text_config")
-        except SchemaError as error:
-            raise CheckpointError(str(error)) from error
-        towers: tuple[tuple[str, TowerValues], ...] = (("vision_config", vision), ("text_config", text))
-        for name, tower in towers:
-            if tower.hidden_size % tower.num_attention_heads:
-                raise CheckpointError(
-                    f"{file}: {name} has {tower.num_attention_heads} attention heads, which do not divide its "
-                    f"hidden_size of {tower.hidden_size}"
-                )
-            if tower.hidden_act not in ACT2FN:
-                raise CheckpointError(
-                    f"{file}: {name}.hidden_act is {tower.hidden_act[:40]!r}, which transformers lacks"
-                )
-        if vision.image_size < vision.patch_size:
-            raise CheckpointError(f"{file}: pictures of {vision.image_size} px are smaller than their patches")
+        vision, text = read_values(file, lambda: _towers(config, file))
+        check_sizes(file, vision, {"vision_config": vision, "text_config": text})
 
     def tokenizer(self, path: Path, base: str) -> PreTrainedTokenizerBase:
         """The tokenizer of a folder, checked against the model and made to read as the model was trained."""
@@ -128,15 +117,20 @@ class DualLoader(BaseLoader):
 def _pictures(folder: Path) -> PictureValues:
     """What the folder's preprocessor says."""
     file = folder / "preprocessor_config.json"
-    try:
-        if not file.is_file():  # newer folders have it within the processor's
-            file = folder / "processor_config.json"
-            values = read_json(file) if file.is_file() else {}
-            values = values.get("image_processor", {}) if isinstance(values, dict) else values
-        else:
-            values = read_json(file)
-        return validated(values, PictureValues, str(file))
-    except SchemaError as error:
-        raise CheckpointError(str(error)) from error
-    except OSError as error:
-        raise CheckpointError(f"{file}: could not be read ({error.strerror or error})") from error
+    if not file.is_file():  # newer folders have it within the processor's
+        file = folder / "processor_config.json"
+    return read_values(file, lambda: validated(_image_processor(file), PictureValues, str(file)))
+
+
+def _image_processor(file: Path) -> object:
+    values = read_json(file) if file.is_file() else {}
+    within = file.name == "processor_config.json" and isinstance(values, dict)
+    return values.get("image_processor", {}) if within else values
+
+
+def _towers(config: PreTrainedConfig, file: Path) -> tuple[VisionValues, TextValues]:
+    vision, text = config.vision_config.to_dict(), config.text_config.to_dict()
+    return (
+        validated(vision, VisionValues, f"{file}: vision_config"),
+        validated(text, TextValues, f"{file}: text_config"),
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,19 @@ class BaseLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """As `nn.Linear`, [..., in] to [..., out]."""
         return frozen_linear(input, self.weight, self.bias)
+
+
+def replace_linears(*stacks: nn.Module, others: Mapping[type[nn.Module], type[nn.Module]] | None = None) -> None:
+    """Let the plain linear layers in some modules be computed by `frozen_linear`; no weight moves.
+
+    Args:
+        stacks: modules, whose own modules are looked at too.
+        others: from further classes to what they are replaced by.
+    """
+    faster = {nn.Linear: BaseLinear, **(others or {})}
+    for stack in stacks:
+        for module in stack.modules():
+            module.__class__ = faster.get(type(module), type(module))
 
 
 def frozen_linear(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from transformers.models.siglip.modeling_siglip import SiglipEncoderLayer
 
+from uniadapter.model.adapted_layers import AdaptedPreNormLayer
 from uniadapter.model.backbone import Contrast, Layout
 from uniadapter.model.dual.backbone import DualBackbone
 from uniadapter.model.dual.frames import unit
-from uniadapter.model.dual.layers import AdaptedPreNormLayer
 from uniadapter.model.features import Texts
 from uniadapter.model.kernels.packing import check_right_padded
 
