@@ -1,8 +1,7 @@
 """Captions as the web has them: some name all, some part, some say where; in many wordings.
 
-Two ways of saying how things lie are left out of pre-training (`Style.task`), for the tasks to teach: the axis of
-"above" and "below" between two things, and the grammar "a cat with a dog to its left". That things are "at the top" or
-"at the bottom" of the picture is said.
+The second and third stages speak of "left" and "right" between two things, the joint stage of "above" and "below" too.
+The grammar "a cat with a dog to its left" is left out of all pre-training, for the tasks to teach.
 """
 
 from __future__ import annotations
@@ -64,6 +63,7 @@ class Style:
 
 
 PRETRAINING = Style()
+BOTH = Style("xy")
 ABOVE = Style("y")
 REVERSED = Style("x", 1.0)
 

@@ -25,21 +25,34 @@ def trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 
 
-def optimisers(model: nn.Module, lr: float, muon: float) -> list[torch.optim.Optimizer]:
-    """Muon for the layers' matrices, AdamW for all else; each group remembers its peak rate."""
+Parameters = dict[str, nn.Parameter]
 
-    def is_inner(name: str, parameter: nn.Parameter) -> bool:
-        return parameter.ndim == 2 and (".layer." in name or ".layers." in name)
 
-    named = trained(model)
-    rest = [(n, p) for n, p in named if not is_inner(n, p)]
-    groups = [
-        {"params": [p for n, p in rest if p.ndim == 2 and "embedding" not in n], "weight_decay": 0.05},
-        {"params": [p for n, p in rest if p.ndim != 2 or "embedding" in n], "weight_decay": 0.0},
-    ]
-    inner = [p for n, p in named if is_inner(n, p)]
+def optimisers(
+    model: nn.Module, lr: float, muon: float, shares: dict[str, float] | None = None
+) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices, AdamW for all else; each group remembers its peak rate.
+
+    Args:
+        model: of which all that requires a gradient is trained.
+        lr: AdamW's rate.
+        muon: Muon's rate.
+        shares: of both rates, by what a parameter's name begins with.
+    """
+    parts: dict[float, Parameters] = {}
+    for name, parameter in trained(model):
+        share = next((s for start, s in (shares or {}).items() if name.startswith(start)), 1.0)
+        parts.setdefault(share, {})[name] = parameter
+    plain, inner = [], []
+    for share, named in parts.items():
+        layers = {n: p for n, p in named.items() if p.ndim == 2 and (".layer." in n or ".layers." in n)}
+        rest = {n: p for n, p in named.items() if n not in layers}
+        decayed = [p for n, p in rest.items() if p.ndim == 2 and "embedding" not in n]
+        others = [p for n, p in rest.items() if p.ndim != 2 or "embedding" in n]
+        plain += [{"params": p, "lr": share * lr, "weight_decay": d} for p, d in ((decayed, 0.05), (others, 0.0)) if p]
+        inner += [{"params": list(layers.values()), "lr": share * muon}] if layers else []
     found: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True),
+        torch.optim.AdamW(plain, lr=lr, betas=(0.9, 0.98), fused=True),
         torch.optim.Muon(inner, lr=muon, weight_decay=0.01, momentum=0.95),
     ]
     for group in (g for optimiser in found for g in optimiser.param_groups):
@@ -82,7 +95,13 @@ def prepare(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
 
 
-def run(args: argparse.Namespace, model: nn.Module, losses: Losses, weights: dict[str, float]) -> None:
+def run(
+    args: argparse.Namespace,
+    model: nn.Module,
+    losses: Losses,
+    weights: dict[str, float],
+    shares: dict[str, float] | None = None,
+) -> None:
     """Train a model, or go on with it.
 
     Args:
@@ -90,8 +109,9 @@ def run(args: argparse.Namespace, model: nn.Module, losses: Losses, weights: dic
         model: with all that is trained; what requires no gradient stays as it is and is not saved.
         losses: of a step; a function of its number and the model's weights.
         weights: of losses that don't weigh 1.
+        shares: of the rates, as `optimisers` takes them.
     """
-    optimisers_ = optimisers(model, args.lr, args.muon)
+    optimisers_ = optimisers(model, args.lr, args.muon, shares)
     args.out.mkdir(parents=True, exist_ok=True)
     step, spent = load(args.out, model, optimisers_)
     started, sums = time.process_time() - spent, {}

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from world.canvas import COLOURS
+from world.fusing.captions import KEYS
 from world.fusing.names import KINDS, NUMBERS, Lexicon
 from world.fusing.saying import Saying
 from world.fusing.truths import OPPOSITE, Scene, another
@@ -14,6 +15,10 @@ from world.fusing.truths import OPPOSITE, Scene, another
 IS_THERE = ("is there", "do you see", "can you see", "does the picture show", "is that")
 HOW_MANY = ("how many things are there ?", "how many things ?", "how many things do you see ?", "count the things .")
 SIDES = ("left", "right", "top", "bottom")
+ASIDE = ("to the {} of", "{} of", "on the {} of")
+WAYS = ("left", "right", "above", "below")
+AXIS = {"left": "x", "right": "x", "above": "y", "below": "y"}
+RELATED = {"left": ASIDE, "right": ASIDE, "above": ("above", "over", "higher than"), "below": ("below", "under")}
 KINDS_ASKED = (
     "thing",
     "kind",
@@ -51,10 +56,11 @@ class Asker:
     Args:
         lexicon: names.
         among: concepts that may be named.
+        axes: "x" to ask of left and right, "xy" of above and below too.
     """
 
-    def __init__(self, lexicon: Lexicon, among: list[int]) -> None:
-        self.lexicon, self.among = lexicon, among
+    def __init__(self, lexicon: Lexicon, among: list[int], axes: str = "x") -> None:
+        self.lexicon, self.among, self.axes = lexicon, among, axes
         self.answers = ["yes", "no", *NUMBERS, *COLOURS, *SIDES]
         self.first_name = len(self.answers)
         self.answers += [" ".join(names[0]) for names in lexicon.names]
@@ -93,7 +99,8 @@ class Asker:
         """Two things of which one is to the other's side."""
         concepts = sorted(scene.concepts)
         rng.shuffle(concepts)
-        pairs = ((a, b, scene.direction(a, b, "x")) for a in concepts for b in concepts if a != b)
+        axis = rng.choice(self.axes) if len(self.axes) > 1 else self.axes
+        pairs = ((a, b, scene.direction(a, b, axis)) for a in concepts for b in concepts if a != b)
         return next((pair for pair in pairs if pair[2]), None)
 
     def _relation(self, scene: Scene, saying: Saying, rng: random.Random) -> tuple[Saying, int] | None:
@@ -104,7 +111,8 @@ class Asker:
         yes = rng.random() < 0.5
         said = direction if yes else OPPOSITE[direction]
         saying.say("is").name(a, self.lexicon, rng, "the")
-        saying.turn(rng.choice(("to the {} of", "{} of", "on the {} of")).format(said), said, a, b)
+        words = rng.choice(RELATED[said]).format(said)
+        saying.turn(words, next(word for word in words.split() if word in KEYS), a, b)
         return saying.name(b, self.lexicon, rng, "the").say("?"), self.number["yes" if yes else "no"]
 
     def _place(self, scene: Scene, saying: Saying, rng: random.Random) -> tuple[Saying, int] | None:
@@ -138,13 +146,13 @@ class Asker:
         return saying, self.number[scene.ground]
 
     def _beside(self, scene: Scene, saying: Saying, rng: random.Random) -> tuple[Saying, int] | None:
-        """What is left of something, where that is one thing beyond doubt."""
+        """What is left of (above) something, where that is one thing beyond doubt."""
         for b in rng.sample(sorted(scene.concepts), len(scene.concepts)):
-            for direction in rng.sample(("left", "right"), 2):
+            for direction in rng.sample(WAYS[: 2 * len(self.axes)], 2 * len(self.axes)):
                 found = [c for c in sorted(scene.concepts - {b}) if self._leans(scene, c, b, direction)]
-                if len(found) == 1 and scene.direction(found[0], b, "x") == direction:
+                if len(found) == 1 and scene.direction(found[0], b, AXIS[direction]) == direction:
                     self._ask_what(saying, found[0], rng)
-                    saying.say(rng.choice(("{} of", "to the {} of", "on the {} of")).format(direction))
+                    saying.say(rng.choice(RELATED[direction]).format(direction))
                     saying.name(b, self.lexicon, rng, "the")
                     return saying.say("?"), self.first_name + found[0]
         return None
@@ -152,8 +160,9 @@ class Asker:
     @staticmethod
     def _leans(scene: Scene, a: int, b: int, direction: str) -> bool:
         """Whether a is at all on that side of b."""
-        across = scene.where(a)[0] - scene.where(b)[0]
-        return across < -6 if direction == "left" else across > 6
+        side = "xy".index(AXIS[direction])
+        away = scene.where(a)[side] - scene.where(b)[side]
+        return away < -6 if direction in ("left", "above") else away > 6
 
     @staticmethod
     def _ask_what(saying: Saying, concept: int, rng: random.Random) -> None:

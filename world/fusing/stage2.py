@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from transformers import BlipForImageTextRetrieval
 
 from world.fusing.bank import Bank, Source, read_vision
+from world.fusing.captions import PRETRAINING, Captioner, Style
 from world.fusing.dense import DenseHeads, Words, dense_losses, kinds_of, places
 from world.fusing.fused import build, fuse, start_words, text_feature, unit_rows, visual_feature
 from world.fusing.loop import arguments as common
 from world.fusing.loop import prepare, run
+from world.fusing.names import Lexicon
 from world.fusing.stage1 import autocast
 from world.fusing.texts import TEXTS, Writer
 from world.fusing.vision import WIDTH
@@ -50,7 +52,21 @@ class Learner(nn.Module):
         start_words(self.base, heads, word_starts(vocabulary, unit_rows(heads["patch.weight"][:-1])))
 
 
-class Batches:
+class Texts:
+    """What writes a step's texts.
+
+    Args:
+        lexicon: names.
+        seen: concepts that may be named.
+        style: what captions may say.
+    """
+
+    def __init__(self, lexicon: Lexicon, seen: list[int], style: Style = PRETRAINING) -> None:
+        self.writer, self.vocabulary = Writer(lexicon, seen, Captioner(lexicon, style)), Vocabulary()
+        self.kinds = kinds_of(lexicon)
+
+
+class Batches(Texts):
     """Batches by step.
 
     Args:
@@ -60,9 +76,8 @@ class Batches:
     """
 
     def __init__(self, source: Source, batch: int, more: int) -> None:
+        super().__init__(source.lexicon, source.seen)
         self.source, self.batch, self.more = source, batch, more
-        self.writer, self.vocabulary = Writer(source.lexicon, source.seen), Vocabulary()
-        self.kinds = kinds_of(source.lexicon)
         self.per_epoch = source.size // batch
         self.number, self.bank = -1, None
 
@@ -81,7 +96,13 @@ class Batches:
 def losses(learner: Learner, batches: Batches, step: int) -> tuple[dict[str, Tensor], dict[str, float]]:
     """A step's losses, and what of its matching and answers was right."""
     bank, rows, further = batches.rows(step)
-    rng = random.Random(f"stage2 {batches.source.seed} step {step}")
+    return losses_of(learner, batches, bank, rows, further, random.Random(f"stage2 {batches.source.seed} step {step}"))
+
+
+def losses_of(
+    learner: Learner, batches: Texts, bank: Bank, rows: list[int], further: list[int], rng: random.Random
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """`losses` of these rows of a bank; `further` ones are for contrast alone."""
     scenes = [bank.scenes[row] for row in rows]
     texts = batches.writer.step(scenes, rng)
     ids, mask = batches.vocabulary.encode([saying.words for some in texts.sayings for saying in some])
@@ -92,7 +113,7 @@ def losses(learner: Learner, batches: Batches, step: int) -> tuple[dict[str, Ten
     truth = torch.tensor([1, 0, 1, 0]).repeat(len(rows))
     answered, answers = learner.answer(first[:, 4:]).float().flatten(0, 1), torch.tensor(texts.answers).flatten()
     found = {"match": F.cross_entropy(matched, truth), "answer": F.cross_entropy(answered, answers)}
-    at = places(scenes, len(batches.source.lexicon))
+    at = places(scenes, len(batches.writer.lexicon))
     found |= dense_losses(learner.dense, fused, bank.owner[rows], at, Words.of(texts.sayings), batches.kinds)
     found["contrast"] = contrast(learner, batches, bank, rows + further, rng)
     right = {
@@ -102,7 +123,7 @@ def losses(learner: Learner, batches: Batches, step: int) -> tuple[dict[str, Ten
     return found, right
 
 
-def contrast(learner: Learner, batches: Batches, bank: Bank, rows: list[int], rng: random.Random) -> Tensor:
+def contrast(learner: Learner, batches: Texts, bank: Bank, rows: list[int], rng: random.Random) -> Tensor:
     """Each canvas against the captions of all, both ways."""
     captions = [batches.writer.caption(bank.scenes[row], rng).words for row in rows]
     text = text_feature(learner.base, *batches.vocabulary.encode(captions))

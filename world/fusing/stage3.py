@@ -24,7 +24,7 @@ from world.fusing.loop import arguments as common
 from world.fusing.loop import prepare, run
 from world.fusing.measure import Subject, read
 from world.fusing.stage1 import autocast
-from world.fusing.stage2 import Batches
+from world.fusing.stage2 import Batches, Learner, Texts
 from world.fusing.vision import WIDTH
 
 PROMPT = "a picture of"
@@ -89,15 +89,22 @@ def losses(
     """A step's losses, and the share of words that were right."""
     bank, rows, _ = batches.rows(step)
     rng = random.Random(f"stage3 {batches.source.seed} step {step}")
+    return losses_of(speaker, subject.learner, batches, bank, rows, rng)
+
+
+def losses_of(
+    speaker: Speaker, learner: Learner, batches: Texts, bank: Bank, rows: list[int], rng: random.Random
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """`losses` of these rows of a bank."""
     caption, caption_right, look = captions(speaker, batches, bank, rows, rng)
-    answer, answer_right = answers(speaker, subject, batches, bank, rows, rng)
+    answer, answer_right = answers(speaker, learner, batches, bank, rows, rng)
     return {"caption": caption, "answer": answer, "look": look}, {
         "caption_right": float(caption_right), "answer_right": float(answer_right),
     }  # fmt: skip
 
 
 def captions(
-    speaker: Speaker, batches: Batches, bank: Bank, rows: list[int], rng: random.Random
+    speaker: Speaker, batches: Texts, bank: Bank, rows: list[int], rng: random.Random
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Losses of a caption of each canvas after the prompt.
 
@@ -122,7 +129,7 @@ def captions(
 
 
 def answers(
-    speaker: Speaker, subject: Subject, batches: Batches, bank: Bank, rows: list[int], rng: random.Random
+    speaker: Speaker, learner: Learner, batches: Texts, bank: Bank, rows: list[int], rng: random.Random
 ) -> tuple[Tensor, Tensor]:
     """Loss of the answers to questions on each canvas."""
     asker = batches.writer.asker
@@ -131,7 +138,7 @@ def answers(
     ids, mask = batches.vocabulary.encode([question.saying.words for question in questions])
     shape = (len(rows), QUESTIONS, -1)
     with torch.no_grad():
-        fused = fuse(subject.learner.base, ids.view(shape), mask.view(shape), bank.tokens[rows].float())
+        fused = fuse(learner.base, ids.view(shape), mask.view(shape), bank.tokens[rows].float())
     states = fused.layers[-1].view(len(questions), -1, WIDTH)
     said, said_mask = spoken(batches, [asker.answers[question.answer].split() for question in questions])
     return next_words(speaker.logits(said, said_mask, states, mask), said, said_mask, 1)

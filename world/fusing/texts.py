@@ -42,7 +42,7 @@ class Writer:
     def __init__(self, lexicon: Lexicon, among: list[int], captioner: Captioner | None = None) -> None:
         self.lexicon, self.among = lexicon, among
         self.captioner = captioner or Captioner(lexicon)
-        self.asker = Asker(lexicon, among)
+        self.asker = Asker(lexicon, among, self.captioner.style.axes)
 
     def pair(
         self, scene: Scene, rng: random.Random, frame: str = "", how: str = "", bare: bool = False

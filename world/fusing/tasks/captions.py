@@ -1,8 +1,8 @@
 """Captions of the retrieval task, in a grammar that pre-training never had.
 
-Relations to the left and right are said as pre-training has them ("beside") and turned round ("its"); above and below,
-both axes at once, chains, lines, sizes and "only" are the tasks' own. What decides a caption is its kind, by which
-results are split.
+Relations are said as pre-training has them ("beside", "above") and turned round ("its": "a cat with a dog to its
+left"); that, both axes at once, chains, lines, sizes and "only" are the tasks' own. What decides a caption is its kind,
+by which results are split.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from world.fusing.tasks.scene import BIG, SMALL, Scene
 
 CAPTIONS = 3
 # How often each kind is tried; a scene that has none of a kind gets another.
-WEIGHTS = {"beside": 0.46, "its": 0.07, "above": 0.17, "both": 0.07, "chain": 0.07, "line": 0.04, "size": 0.03,
-           "places": 0.09}  # fmt: skip
+WEIGHTS = {"beside": 0.14, "its": 0.4, "above": 0.12, "both": 0.08, "chain": 0.1, "line": 0.05, "size": 0.03,
+           "places": 0.08}  # fmt: skip
 KINDS = (*WEIGHTS, "alone")
 OPENERS = ("", "", "", "", "there is ", "a picture of ", "this picture has ", "the picture contains ")
 TOWARDS = {
@@ -117,7 +117,7 @@ class Stating:
         return f"{text} <1>", (a, b), ((direction, a, b),)
 
     def _its(self) -> Made | None:
-        found = self._two(("left", "right"))
+        found = self._two(tuple(OPPOSITE))
         if found is None:
             return None
         a, b, direction = found
@@ -129,9 +129,8 @@ class Stating:
         if found is None:
             return None
         a, b, direction = found
-        of, its = self.rng.choice(TOWARDS[direction]), self.rng.choice(ITS[direction])
-        text = self.rng.choice((f"<0> {of} <1>", f"<0> is {of} <1>", f"<1> with <0> {its}", f"<1> has <0> {its}"))
-        return text, (a, b), ((direction, a, b),)
+        of = self.rng.choice(TOWARDS[direction])
+        return self.rng.choice((f"<0> {of} <1>", f"<0> is {of} <1>")), (a, b), ((direction, a, b),)
 
     def _both(self) -> Made | None:
         found = self._two(("above", "below"))

@@ -1,0 +1,88 @@
+"""The joint stage of the embedded base's pre-training: what moves, and how fast; what it speaks of."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("world", reason="the scripts that build the assets come with the repository alone")
+from safetensors.torch import load_file
+from world.fusing.bank import PATCH, layout
+from world.fusing.canvas import Painter, named_grounds
+from world.fusing.captions import BOTH
+from world.fusing.concepts import read_concepts
+from world.fusing.loop import optimisers
+from world.fusing.measure import read
+from world.fusing.names import Lexicon
+from world.fusing.questions import Asker
+from world.fusing.sprites import STILL, TILE, make_sprites
+from world.fusing.stage2 import Texts
+from world.fusing.stage4 import SHARES, Joint, Live, losses
+from world.fusing.truths import Scene
+
+ROOT = Path(__file__).parent.parent / "world" / "fusing"
+CONCEPTS = read_concepts()
+LEXICON = Lexicon(CONCEPTS)
+SEEN = [number for number, concept in enumerate(CONCEPTS) if not concept.novel]
+
+
+class Squares(Live):
+    """Canvases whose drawings are squares of one colour each; all else is the real one."""
+
+    def __init__(self, batch: int, more: int) -> None:
+        Texts.__init__(self, LEXICON, SEEN, BOTH)
+        self.concepts, self.lexicon, self.seen = CONCEPTS, LEXICON, SEEN
+        self.batch, self.more, self.seed, self.number = batch, more, 0, 0
+        colours = torch.randint(0, 256, (len(LEXICON), 3), generator=torch.Generator().manual_seed(1))
+        pictures = torch.full((len(LEXICON), 4, TILE, TILE), 255, dtype=torch.uint8)
+        pictures[:, :3] = colours.to(torch.uint8)[:, :, None, None]
+        sprites = make_sprites(pictures, np.arange(len(LEXICON)), len(LEXICON), 1, STILL, 0)
+        ground, names = named_grounds(20, 0)
+        self.painter = Painter(sprites, ground, PATCH, names)
+
+
+@pytest.fixture(scope="module")
+def joint() -> Joint:
+    return Joint(read(ROOT / "stage2.safetensors"), load_file(ROOT / "stage3.safetensors"))
+
+
+def test_every_part_gets_a_gradient_but_the_patch_embedding(joint: Joint) -> None:
+    found, right = losses(joint, Squares(4, 2), 3)
+    again, _ = losses(joint, Squares(4, 2), 3)
+    assert {name: loss.item() for name, loss in found.items()} == {name: loss.item() for name, loss in again.items()}
+    assert 0 < right["match_right"] <= 1
+    sum(found.values()).backward()  # type: ignore[union-attr]
+    moved = {name for name, p in joint.named_parameters() if p.grad is not None and bool(p.grad.abs().sum() > 0)}
+    for part in ("learner.base.vision_model.encoder", "learner.base.text_encoder", "learner.answer", "speaker.decoder"):
+        assert any(name.startswith(part) for name in moved), part
+    assert not any("patch_embedding" in name for name in moved)
+    joint.zero_grad(set_to_none=True)
+
+
+def test_rates_by_part(joint: Joint) -> None:
+    rates: dict[int, float] = {}
+    for optimiser, peak in zip(optimisers(joint, 1e-3, 1e-2, SHARES), (1e-3, 1e-2), strict=True):
+        rates |= {id(p): g["peak"] / peak for g in optimiser.param_groups for p in g["params"]}
+    for name, parameter in joint.named_parameters():
+        if parameter.requires_grad:
+            share = 0.125 if ".vision_model." in name else 0.5 if name.startswith("learner.") else 1.0
+            assert rates[id(parameter)] == pytest.approx(share), name
+
+
+def test_questions_of_both_axes() -> None:
+    asker, rng = Asker(LEXICON, SEEN, "xy"), random.Random(0)
+    said: set[str] = set()
+    for number in range(300):
+        scene = Scene(layout(SEEN, LEXICON, 2 + number % 3, rng))
+        asked = asker(scene, rng, "relation")
+        beside = asker(scene, rng, "beside")
+        said |= set(asked.saying.words) if asked else set()
+        said |= set(beside.saying.words) if beside else set()
+        if beside:  # the thing asked for is the only one on that side
+            answer = beside.answer - asker.first_name
+            assert answer in scene.concepts
+    assert {"left", "right", "above", "below"} <= said
