@@ -1,4 +1,4 @@
-"""The folder that transformers load: ``python -m world.fusing.folder STAGE2 STAGE3 FOLDER``.
+"""The folder that transformers load: ``python -m world.fusing.folder STAGE4 FOLDER``.
 
 One set of weights for `BlipForImageTextRetrieval`, `BlipForConditionalGeneration` and `BlipForQuestionAnswering`.
 """
@@ -9,12 +9,11 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import load_file
 from torch import nn
 
 from world.backbone import export
-from world.fusing.loop import restore
-from world.fusing.measure import Subject, read
+from world.fusing.measure import Subject
+from world.fusing.measure_speech import read_joint
 from world.fusing.stage3 import Speaker
 from world.fusing.vocabulary import make_tokenizer
 
@@ -41,14 +40,10 @@ def write(subject: Subject, speaker: Speaker | None, folder: Path) -> None:
 def main() -> None:
     """Parse and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("base", type=Path)
-    parser.add_argument("decoder", type=Path)
+    parser.add_argument("weights", type=Path, help="of the joint stage")
     parser.add_argument("folder", type=Path)
     args = parser.parse_args()
-    subject = read(args.base)
-    speaker = Speaker(subject)
-    restore(speaker, load_file(args.decoder))
-    write(subject, speaker, args.folder)
+    write(*read_joint(args.weights), args.folder)
 
 
 if __name__ == "__main__":

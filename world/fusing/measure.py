@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from uniadapter.files.writing import atomic_file
-from world.fusing.bank import COUNTS, Bank, encoded, layout, read_vision, still_painter
+from world.fusing.bank import COUNTS, Bank, encoded, layout, still_painter
 from world.fusing.canvas import Placed
 from world.fusing.captions import ABOVE, REVERSED, Captioner, Style
 from world.fusing.concepts import read_concepts
@@ -49,10 +49,13 @@ FALSEHOODS = [
     ("places exchanged", "places", "exchanged", None),
     ("count", "count", "count", None),
     ("ground", "objects", "ground", None),
-    ("left out: above turned", "relation", "turned", ABOVE),
-    ("left out: above swapped", "relation", "swapped", ABOVE),
+    ("above swapped", "relation", "swapped", ABOVE),
+    ("above turned", "relation", "turned", ABOVE),
+    ("above exchanged", "relation", "exchanged", ABOVE),
     ("left out: its turned", "relation", "turned", REVERSED),
 ]
+ASKED = {kind: (kind, "x") for kind in KINDS_ASKED} | {"above": ("relation", "y"), "what is above": ("beside", "y")}
+RETRIEVED = {"left and right": Style(), "above and below": ABOVE, "left out: its": REVERSED}
 See = Callable[[Tensor], Tensor]  # what a control makes of the canvases' tokens
 
 
@@ -86,12 +89,18 @@ class Subject:
 
 
 def read(file: Path) -> Subject:
-    """The base of the second stage as exported."""
+    """The base of the second stage as exported, or that of the joint stage."""
     concepts = read_concepts()
     lexicon = Lexicon(concepts)
     learner = Learner(len(Asker(lexicon, []).answers))
-    restore(learner, load_file(file))
+    state = load_file(file)
+    restore(learner, part(state, "learner.") or state)
     return Subject(learner.eval().requires_grad_(False), lexicon, Vocabulary())
+
+
+def part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """What begins with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def percent(right: Tensor) -> float:
@@ -131,16 +140,15 @@ def falsehoods(
 def questions(subject: Subject, bank: Bank, among: list[int], see: See, say: str = "") -> dict[str, float]:
     """Per cent of answers that are right, by kind of question; with `say`, all are asked in these words instead."""
     out = {}
-    asker = Asker(subject.lexicon, among)
     tokens = see(bank.tokens)
-    for kind in KINDS_ASKED:
-        rng = random.Random(f"questions {kind}")
+    for name, (kind, axes) in ASKED.items():
+        asker, rng = Asker(subject.lexicon, among, axes), random.Random(f"questions {name}")
         found = [(row, asker(scene, rng, kind)) for row, scene in enumerate(bank.scenes)]
         rows = [row for row, question in found if question is not None]
         asked = [question for _, question in found if question is not None]
         words = [[say.split() if say else question.saying.words] for question in asked]
         logits = subject.learner.answer(subject.first_states(tokens[rows], words)[0][:, 0])
-        out[kind] = percent(logits.argmax(1) == torch.tensor([question.answer for question in asked]))
+        out[name] = percent(logits.argmax(1) == torch.tensor([question.answer for question in asked]))
     return out
 
 
@@ -185,9 +193,10 @@ def retrieval(subject: Subject, tokens: Tensor, captions: list[list[str]]) -> di
     }
 
 
-def style_bank(style: str, layouts: list[list[Placed]], seed: str) -> Bank:
+def style_bank(subject: Subject, style: str, layouts: list[list[Placed]], seed: str) -> Bank:
     """Layouts in a style, encoded in float32."""
-    return encoded(read_vision()[0], still_painter(style), layouts, random.Random(seed), bf16=False)
+    vision = subject.learner.base.vision_model
+    return encoded(vision, still_painter(style), layouts, random.Random(seed), bf16=False)
 
 
 def measure(subject: Subject, style: str, canvases: int = CANVASES, twins: int = TWINS) -> dict:
@@ -197,7 +206,7 @@ def measure(subject: Subject, style: str, canvases: int = CANVASES, twins: int =
     novel = [number for number, concept in enumerate(concepts) if concept.novel]
     rng = random.Random(f"layouts {style}")
     layouts = [layout(seen, subject.lexicon, rng.choices((1, 2, 3, 4), COUNTS)[0], rng) for _ in range(canvases)]
-    bank = style_bank(style, layouts, f"paint {style}")
+    bank = style_bank(subject, style, layouts, f"paint {style}")
     mean = bank.tokens.float().mean(0)
     controls: dict[str, See] = {
         "text alone": lambda tokens: mean.expand_as(tokens),
@@ -214,11 +223,13 @@ def measure(subject: Subject, style: str, canvases: int = CANVASES, twins: int =
         for name, see in controls.items()
     }
     out["controls"]["picture alone"] = {"questions": questions(subject, bank, seen, lambda tokens: tokens, "?")}
-    for name, way in (("left and right", Style()), ("left out: above and below", ABOVE)):
+    for name, way in RETRIEVED.items():
         scenes, captions = twin_scenes(subject.lexicon, seen, twins, way, f"twins {name}")
-        out[f"retrieval, {name}"] = retrieval(subject, style_bank(style, scenes, f"twins {style}").tokens, captions)
+        out[f"retrieval, {name}"] = retrieval(
+            subject, style_bank(subject, style, scenes, f"twins {style}").tokens, captions
+        )
     layouts = [layout(novel, subject.lexicon, rng.randint(1, 3), rng) for _ in range(canvases // 2)]
-    unseen = falsehoods(subject, style_bank(style, layouts, f"novel {style}"), novel, lambda tokens: tokens)
+    unseen = falsehoods(subject, style_bank(subject, style, layouts, f"novel {style}"), novel, lambda tokens: tokens)
     out["novel concepts"] = {name: unseen[name] for name in ("object", "relation turned", "count")}
     return out
 

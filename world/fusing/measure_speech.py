@@ -1,6 +1,6 @@
 """What the decoder says of styles that pre-training never saw.
 
-    python -m world.fusing.measure_speech world/fusing/stage2.safetensors world/fusing/stage3.safetensors [FILE.json]
+    python -m world.fusing.measure_speech world/fusing/stage4.safetensors [FILE.json]
 
 Captions, written greedily after the prompt: per cent of the things named that are there; CIDEr and BLEU-4 against five
 captions of each canvas in other wordings, where `pycocoevalcap` is installed. Answers, written: per cent that are the
@@ -21,13 +21,13 @@ from safetensors.torch import load_file
 from uniadapter.evaluation.captioning import can_score, caption_scores
 from uniadapter.files.writing import atomic_file
 from world.fusing.bank import COUNTS, Bank, layout
-from world.fusing.captions import Captioner
+from world.fusing.captions import BOTH, Captioner
 from world.fusing.concepts import read_concepts
 from world.fusing.fused import fuse
 from world.fusing.loop import restore
-from world.fusing.measure import Subject, read, style_bank
+from world.fusing.measure import ASKED, Subject, part, read, style_bank
 from world.fusing.names import Lexicon
-from world.fusing.questions import KINDS_ASKED, Asker
+from world.fusing.questions import Asker
 from world.fusing.sources import HELD_OUT, NEW
 from world.fusing.stage3 import LONGEST, PROMPT, Speaker
 from world.fusing.vision import WIDTH
@@ -72,12 +72,20 @@ def named(words: list[str], lexicon: Lexicon) -> list[int]:
     return found
 
 
+def read_joint(file: Path) -> tuple[Subject, Speaker]:
+    """The joint stage's base and decoder as exported."""
+    subject = read(file)
+    speaker = Speaker(subject)
+    restore(speaker, part(load_file(file), "speaker."))
+    return subject, speaker.eval().requires_grad_(False)
+
+
 def captions(speaker: Speaker, subject: Subject, bank: Bank) -> dict[str, float | list[str]]:
     """Scores of the captions written, and the first of them."""
     tokens = bank.tokens.float()
     seen = torch.ones(tokens.shape[:2], dtype=torch.long)
     written = speak(speaker, subject.vocabulary, tokens, seen, PROMPT.split(), LONGEST)
-    captioner, rng = Captioner(subject.lexicon), random.Random("references")
+    captioner, rng = Captioner(subject.lexicon, BOTH), random.Random("references")
     references = {}
     for row, scene in enumerate(bank.scenes):
         claims = [captioner.claim(scene, rng) for _ in range(REFERENCES)]
@@ -99,9 +107,9 @@ def captions(speaker: Speaker, subject: Subject, bank: Bank) -> dict[str, float 
 @torch.no_grad()
 def answers(speaker: Speaker, subject: Subject, bank: Bank, among: list[int]) -> dict[str, float]:
     """Per cent of written answers that are right, by kind of question."""
-    asker, out = Asker(subject.lexicon, among), {}
-    for kind in KINDS_ASKED:
-        rng = random.Random(f"questions {kind}")
+    out = {}
+    for name, (kind, axes) in ASKED.items():
+        asker, rng = Asker(subject.lexicon, among, axes), random.Random(f"questions {name}")
         asked = [(row, q) for row, scene in enumerate(bank.scenes) if (q := asker(scene, rng, kind)) is not None]
         ids, mask = subject.vocabulary.encode([question.saying.words for _, question in asked])
         tokens = bank.tokens[[row for row, _ in asked]].float()
@@ -109,24 +117,20 @@ def answers(speaker: Speaker, subject: Subject, bank: Bank, among: list[int]) ->
         states = fused.layers[-1].view(len(asked), -1, WIDTH)
         written = speak(speaker, subject.vocabulary, states, mask, [], 8)
         right = [" ".join(words) == asker.answers[q.answer] for words, (_, q) in zip(written, asked, strict=True)]
-        out[kind] = round(100 * sum(right) / len(right), 1)
+        out[name] = round(100 * sum(right) / len(right), 1)
     return out
 
 
 def main() -> None:
     """Parse and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("base", type=Path)
-    parser.add_argument("decoder", type=Path)
+    parser.add_argument("weights", type=Path, help="of the joint stage")
     parser.add_argument("out", type=Path, nargs="?", default=None)
     parser.add_argument("--canvases", type=int, default=500)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
-    subject = read(args.base)
-    speaker = Speaker(subject)
-    restore(speaker, load_file(args.decoder))
-    speaker.eval()
+    subject, speaker = read_joint(args.weights)
     seen = [number for number, concept in enumerate(read_concepts()) if not concept.novel]
     found = {}
     for style in (HELD_OUT, NEW):
@@ -134,7 +138,7 @@ def main() -> None:
         layouts = [
             layout(seen, subject.lexicon, rng.choices((1, 2, 3, 4), COUNTS)[0], rng) for _ in range(args.canvases)
         ]
-        bank = style_bank(style, layouts, f"paint {style}")
+        bank = style_bank(subject, style, layouts, f"paint {style}")
         found[style] = {
             "captions": captions(speaker, subject, bank), "answers": answers(speaker, subject, bank, seen),
         }  # fmt: skip

@@ -56,7 +56,7 @@ class Asker:
     Args:
         lexicon: names.
         among: concepts that may be named.
-        axes: "x" to ask of left and right, "xy" of above and below too.
+        axes: "x" to ask of left and right, "y" of above and below, "xy" of both.
     """
 
     def __init__(self, lexicon: Lexicon, among: list[int], axes: str = "x") -> None:
@@ -147,8 +147,9 @@ class Asker:
 
     def _beside(self, scene: Scene, saying: Saying, rng: random.Random) -> tuple[Saying, int] | None:
         """What is left of (above) something, where that is one thing beyond doubt."""
+        ways = [way for way in WAYS if AXIS[way] in self.axes]
         for b in rng.sample(sorted(scene.concepts), len(scene.concepts)):
-            for direction in rng.sample(WAYS[: 2 * len(self.axes)], 2 * len(self.axes)):
+            for direction in rng.sample(ways, len(ways)):
                 found = [c for c in sorted(scene.concepts - {b}) if self._leans(scene, c, b, direction)]
                 if len(found) == 1 and scene.direction(found[0], b, AXIS[direction]) == direction:
                     self._ask_what(saying, found[0], rng)
