@@ -17,7 +17,7 @@ from world.fusing.concepts import read_concepts
 from world.fusing.dense import DenseHeads, Words, dense_losses, kinds_of, looked, places
 from world.fusing.fused import Fused, build, fuse, text_feature
 from world.fusing.loop import optimisers, trained
-from world.fusing.measure import RERANKED, Subject, falsehoods, questions, retrieval, twin_scenes
+from world.fusing.measure import FALSEHOODS, RERANKED, Subject, falsehoods, questions, retrieval, twin_scenes
 from world.fusing.names import Lexicon
 from world.fusing.questions import Asker
 from world.fusing.saying import Saying
@@ -186,7 +186,7 @@ def test_measuring_asks_all_and_controls_are_at_chance() -> None:
     bank = source.round(0)
     constant = bank.tokens.float().mean(0)
     found = falsehoods(subject, bank, SEEN, lambda tokens: constant.expand_as(tokens))
-    assert len(found) == 11
+    assert len(found) == len(FALSEHOODS)
     assert all(30 < value < 70 for value in found.values())
     assert max(questions(subject, bank, SEEN, lambda tokens: tokens).values()) <= 75
     layouts, captions = twin_scenes(LEXICON, SEEN, 40, PRETRAINING, "x")
