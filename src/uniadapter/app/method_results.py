@@ -82,6 +82,7 @@ def measure(
     size: int = 0,
     history: list[dict[str, float | int]] | None = None,
     progress: Progress | None = None,
+    setting: str = "",
 ) -> MethodResult:
     """Evaluate on the test split and on further test sets.
 
@@ -94,12 +95,14 @@ def measure(
         size: of the saved weights in bytes.
         history: losses over steps.
         progress: called with the number of items done and of all.
+        setting: name of the variant of the method; "" for the method itself.
     """
     counts = prepared.counts if prepared.counts.trainable and method != "zero_shot" else None
     main, *others = tests
     result = evaluate_split(prepared, tests[main], config, progress)
     # Transductive results must be marked as such.
-    variants = ["dual softmax (transductive)"] if config.evaluate.dual_softmax else []
+    variants = [setting] if setting else []
+    variants += ["dual softmax (transductive)"] if config.evaluate.dual_softmax else []
     variants += ["blank pictures"] if config.data.blank and method != "question_only" else []
     more = {"setting": ", ".join(variants)} if variants else {}
     seconds = time.perf_counter() - started
