@@ -17,6 +17,7 @@ LayoutName = Literal[
 ]  # fmt: skip
 FIELDS = (
     "image", "video", "caption", "image_id", "video_id", "question", "question_id", "answer", "answer_type", "split",
+    "group",
 )  # fmt: skip
 FieldName = Annotated[str, Field(min_length=1, max_length=200)]
 SPLITS = ("train", "val", "test")
@@ -44,7 +45,7 @@ class DataConfig:
             a video are joined into one text. "auto" detects it from the first row; docs/data.md lists the others.
         fields: your files' field names, where they are not recognised, as expected name to your name:
             `{image: photo, caption: comment}`. The expected names are image, video, caption, image_id, video_id,
-            question, question_id, answer, answer_type and split.
+            question, question_id, answer, answer_type, split and group.
         root: folder to which paths of pictures and videos are relative; null means the annotation file's folder.
         frames: frames per video (T), in training and, unless `eval_frames` is set, in evaluation; a picture is 1 frame.
         eval_frames: frames per video in evaluation; 0 means as many as in training.
@@ -57,6 +58,9 @@ class DataConfig:
         workers: DataLoader worker processes; 0 loads in the main process.
         together: consecutive samples of a batch that share a visual, which is loaded, augmented and encoded once for
             them (questions and captions only); 1 shuffles all samples.
+        hard_negatives: share of the training samples that are put into a batch beside a sample of another visual with
+            the same `group`, a field of the rows of `train`; visuals with the same group are each other's hard
+            negatives. 0 shuffles regardless of it. At most the samples that have such a partner are placed so.
     """
 
     train: File | None = None
@@ -80,6 +84,7 @@ class DataConfig:
     on_error: OnError = "raise"
     workers: Annotated[int, Field(ge=0, le=64)] = 2
     together: Annotated[int, Field(ge=1, le=65_536)] = 1
+    hard_negatives: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     def __post_init__(self) -> None:
         validate_fields(self, "data")

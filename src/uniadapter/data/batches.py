@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from uniadapter.config import ConfigError
+from uniadapter.data.hard_negatives import place_hard_negatives
 from uniadapter.processes.seeds import GROUPS, ORDER, permutation
 
 
@@ -73,10 +74,11 @@ class EpochBatchSampler(Sampler[list[LoadRequest]]):
     """Sampler of one process's part of each global training batch.
 
     The order is a function of (seed, epoch) only: a permutation of the samples or, with `together` > 1, of groups of
-    samples that share a visual, formed anew each epoch. Each global batch is split into contiguous parts, one per
-    process, whose sizes differ by at most one, so all parts together are the batch of a single process. The last batch
-    of an epoch may be smaller; if it has fewer samples than processes, they join the batch before. Every request holds
-    its epoch, so persistent workers never use an old one.
+    samples that share a visual, formed anew each epoch. With `hard_negatives`, for which the batch size counts too,
+    samples of different visuals with the same `sample_groups` follow one another in a batch. Each global batch is split
+    into contiguous parts, one per process, whose sizes differ by at most one, so all parts together are the batch of a
+    single process. The last batch of an epoch may be smaller; if it has fewer samples than processes, they join the
+    batch before. Every request holds its epoch, so persistent workers never use an old one.
 
     Args:
         count: samples of the training set.
@@ -88,6 +90,8 @@ class EpochBatchSampler(Sampler[list[LoadRequest]]):
         start_batch: global batches of the first epoch to skip, for a resumed run.
         sample_visuals: index of each sample's visual; None if all differ.
         together: maximum samples of a group; 1 shuffles all samples.
+        sample_groups: for each sample what its visual has in common with its hard negatives; None for none.
+        hard_negatives: share of the samples that are placed beside a hard negative.
 
     Raises:
         ConfigError: some process would get no sample.
@@ -105,6 +109,8 @@ class EpochBatchSampler(Sampler[list[LoadRequest]]):
         start_batch: int = 0,
         sample_visuals: Sequence[int] | None = None,
         together: int = 1,
+        sample_groups: Sequence[str | int | None] | None = None,
+        hard_negatives: float = 0.0,
     ) -> None:
         if batch_size < world:
             raise ConfigError(f"train.batch_size is {batch_size}: {world} processes need at least one sample each")
@@ -115,6 +121,7 @@ class EpochBatchSampler(Sampler[list[LoadRequest]]):
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self.rank, self.world = rank, world
         self.sample_visuals, self.together = sample_visuals, together
+        self.sample_groups, self.hard_negatives = sample_groups, hard_negatives
         self.set_epoch(epoch, start_batch)
 
     @property
@@ -144,15 +151,27 @@ class EpochBatchSampler(Sampler[list[LoadRequest]]):
     def _order(self, epoch: int) -> tuple[list[int], Sequence[int]]:
         """All samples in order of their groups, and the offset at which each group starts; the last is the end."""
         order = permutation(self.count, self.seed, ORDER, epoch)
-        if self.together == 1 or self.sample_visuals is None:
+        visuals, kin = self.sample_visuals, self.sample_groups if self.hard_negatives else None
+        if visuals is None or (self.together == 1 and kin is None):
             return order, range(self.count + 1)
+        groups: Sequence[Sequence[int]] = [(row,) for row in order]
+        if self.together > 1:
+            groups = self._share_visuals(order, visuals, epoch)
+        if kin is not None:
+            groups = place_hard_negatives(
+                groups, visuals, kin,
+                share=self.hard_negatives, batch_size=self.batch_size, seed=self.seed, epoch=epoch,
+            )  # fmt: skip
+        return list(chain.from_iterable(groups)), list(accumulate(map(len, groups), initial=0))
+
+    def _share_visuals(self, order: list[int], visuals: Sequence[int], epoch: int) -> list[list[int]]:
+        """Groups of at most `together` samples of one visual, shuffled."""
         owned: dict[int, list[int]] = {}
         for row in order:
-            owned.setdefault(self.sample_visuals[row], []).append(row)
+            owned.setdefault(visuals[row], []).append(row)
         step = self.together
         groups = [rows[low : low + step] for rows in owned.values() for low in range(0, len(rows), step)]
-        groups = [groups[index] for index in permutation(len(groups), self.seed, GROUPS, epoch)]
-        return list(chain.from_iterable(groups)), list(accumulate(map(len, groups), initial=0))
+        return [groups[index] for index in permutation(len(groups), self.seed, GROUPS, epoch)]
 
 
 def _load_requests(epoch: int, order: list[int], starts: Sequence[int], low: int, high: int) -> Iterator[LoadRequest]:

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from uniadapter.config import DataConfig
-from uniadapter.data.layouts.records import DataError, ErrorPolicy, Record, id_field
+from uniadapter.data.layouts.records import DataError, ErrorPolicy, Record, group_field, id_field
 from uniadapter.data.layouts.registry import read_records
 from uniadapter.data.media.file_kinds import has_video_suffix
 from uniadapter.data.media.images import DatasetPicture, Rows
@@ -52,6 +52,7 @@ def from_dataset(
     caption_column: str = "caption",
     *,
     id_column: str | None = None,
+    group_column: str | None = None,
     config: DataConfig | None = None,
     name: str = "dataset",
     check: bool | None = None,
@@ -65,6 +66,7 @@ def from_dataset(
         caption_column: column of the caption.
         id_column: column of an id that rows of the same picture share; without it, rows share a picture only if they
             have the same path.
+        group_column: column of the group that pictures share which are each other's hard negatives.
         config: as for `load_retrieval`; `root` defaults to the working directory.
         name: of the split.
         check: as for `load_retrieval`.
@@ -77,7 +79,7 @@ def from_dataset(
     split = RetrievalSplit(name, skipped=policy.skipped)
     builder = SplitBuilder(split, policy, clean_caption, config.max_words, "caption")
     columns = (image_column, caption_column) + ((id_column,) if id_column else ())
-    for row, (image, caption, *ids) in _columns(dataset, columns, name, policy):
+    for row, (image, caption, *ids), group in _columns(dataset, columns, group_column, name, policy):
         origin = f"{name}[{row}]"
         try:
             ids = [id_field(origin, str(id_column), one) for one in ids]
@@ -87,11 +89,11 @@ def from_dataset(
         for one in _captions(caption, caption_column, origin, policy):
             if isinstance(image, (str, Path)):
                 noun = "video" if has_video_suffix(image) else "picture"
-                record = Record(str(image), one, ids[0] if ids else str(image), origin, noun)
+                record = Record(str(image), one, ids[0] if ids else str(image), origin, noun, group=group)
                 builder.add_file(record, Path(config.root or ""))
             else:
                 key = ids[0] if ids else row
-                builder.add((image_column, key), DatasetPicture(dataset, row, image_column), key, one, origin)
+                builder.add((image_column, key), DatasetPicture(dataset, row, image_column), key, one, origin, group)
     builder.describe()
     if check is None:
         check = config.on_error == "skip" and name != "train"
@@ -99,9 +101,9 @@ def from_dataset(
 
 
 def _columns(
-    dataset: Rows, names: tuple[str, ...], where: str, policy: ErrorPolicy
-) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    """Row indices and the values of these columns; the pictures of a Hugging Face dataset are not decoded."""
+    dataset: Rows, names: tuple[str, ...], group: str | None, where: str, policy: ErrorPolicy
+) -> Iterator[tuple[int, tuple[Any, ...], str | int | None]]:
+    """Row indices, the values of these columns, and groups; the pictures of a Hugging Face dataset are not decoded."""
     known = getattr(dataset, "column_names", None)
     if known is None:
         for row in range(len(dataset)):
@@ -114,15 +116,18 @@ def _columns(
             if absent:
                 policy.report(_no_column(f"{where}[{row}]", absent[0], list(values)))
             else:
-                yield row, tuple(values[name] for name in names)
+                yield row, tuple(values[name] for name in names), group_field({"group": values.get(group or "")})
         return
-    for name in names:
+    for name in (*names, group) if group else names:
         if name not in known:
             raise _no_column(where, name, known)
     lazy = len(dataset) > 0 and isinstance(dataset[0][names[0]], (Image.Image, dict))
     table: Any = dataset  # indexing by a name gives a column
     images = [None] * len(dataset) if lazy else table[names[0]]
-    yield from enumerate(zip(images, *(table[name] for name in names[1:]), strict=True))
+    groups = table[group] if group else [None] * len(dataset)
+    columns = zip(images, *(table[name] for name in names[1:]), strict=True)
+    for row, (content, value) in enumerate(zip(columns, groups, strict=True)):
+        yield row, content, group_field({"group": value})
 
 
 def _captions(value: object, column: str, origin: str, policy: ErrorPolicy) -> list[str]:

@@ -11,7 +11,7 @@ from uniadapter.config import DataConfig
 from uniadapter.data.captions import from_dataset, load_retrieval
 from uniadapter.data.layouts.answers import parse_answers
 from uniadapter.data.layouts.field_names import match_fields
-from uniadapter.data.layouts.records import DataError, ErrorPolicy, Record
+from uniadapter.data.layouts.records import DataError, ErrorPolicy, Record, group_field
 from uniadapter.data.media.arrays import from_array
 from uniadapter.data.media.images import DatasetPicture, Rows
 from uniadapter.data.media.paths import has_video_suffix
@@ -62,7 +62,8 @@ def make_split(data: Data, task: str, config: DataConfig, name: str = "train") -
     if task == "vqa":
         return _question_split(rows, names, config, name)
     visual = names.get("image") or names["video"]
-    return from_dataset(rows, visual, names["caption"], config=config, name=name)
+    group = names.get("group")
+    return from_dataset(rows, visual, names["caption"], group_column=group, config=config, name=name)
 
 
 class _MappedRows:
@@ -132,7 +133,7 @@ def _question_split(rows: Rows, names: Mapping[str, str], config: DataConfig, na
             policy.report(error)
             continue
         before = len(split.texts)
-        _add_text(builder, rows, number, row.get(visual), visual, row["question"], origin, config)
+        _add_text(builder, rows, number, row.get(visual), visual, row["question"], origin, config, group_field(row))
         if len(split.texts) > before:
             split.question_ids.append(before)
             split.answers.append(answer_weights(answers))
@@ -152,10 +153,11 @@ def _add_text(
     text: str,
     origin: str,
     config: DataConfig,
+    group: str | int | None,
 ) -> None:
     """Add a text of a picture, which is a file name or a value in the dataset."""
     if isinstance(picture, str):
         noun = "video" if has_video_suffix(picture) else "picture"
-        builder.add_file(Record(picture, text, picture, origin, noun), Path(config.root or ""))
+        builder.add_file(Record(picture, text, picture, origin, noun, group=group), Path(config.root or ""))
     else:
-        builder.add((column, number), DatasetPicture(rows, number, column), number, text, origin)
+        builder.add((column, number), DatasetPicture(rows, number, column), number, text, origin, group)

@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from uniadapter.config import DataConfig
+from uniadapter.config import ConfigError, DataConfig
 from uniadapter.data.batches import Batch, EpochBatchSampler, SequentialBatchSampler
 from uniadapter.data.layouts.records import DataError, ErrorPolicy
 from uniadapter.data.media.images import CLIP, EvaluationTransform, Normalisation, TrainTransform
@@ -154,7 +154,8 @@ def train_loader(
 
     Args:
         split: the visuals and captions.
-        config: `frames`, `scale`, `flip`, `augment`, `blank`, `on_error`, `workers` and `together` are used.
+        config: `frames`, `scale`, `flip`, `augment`, `blank`, `on_error`, `workers`, `together` and `hard_negatives`
+            are used.
         size: side of the frames in pixels.
         batch_size: samples per batch, over all processes.
         seed: of order and augmentation.
@@ -164,10 +165,16 @@ def train_loader(
         start_batch: its first batch.
         pin_memory: return batches in page-locked memory.
         normalisation: pixel mean and standard deviation of the base model.
+
+    Raises:
+        ConfigError: hard negatives are asked for, and the split names none.
     """
+    if config.hard_negatives:
+        _check_groups(split, config)
     batches = EpochBatchSampler(
         len(split.texts), batch_size, seed, epoch=epoch, rank=rank, world=world, start_batch=start_batch,
         sample_visuals=split.text_visual, together=config.together,
+        sample_groups=split.text_group or None, hard_negatives=config.hard_negatives,
     )  # fmt: skip
     scale = (config.scale[0], config.scale[1])
     transform = TrainTransform(size, scale, config.flip, config.augment, normalisation)
@@ -209,6 +216,19 @@ def visual_loader(
     visuals = VisualDataset(split, transform, frames, config.blank)
     workers = _worker_count(config.workers, len(batches))
     return VisualLoader(_loader(visuals, batches, _collate, workers, pin_memory), split=split)
+
+
+def _check_groups(split: RetrievalSplit, config: DataConfig) -> None:
+    """Raise `ConfigError` if no two visuals of a split are hard negatives of each other."""
+    pairs = set(zip(split.text_group, split.text_visual, strict=True)) if split.text_group else set()
+    shared = Counter(group for group, _ in pairs if group is not None)
+    if not shared or max(shared.values()) < 2:
+        field = config.fields.get("group", "group")
+        lack = f"no two {split.noun} of the same {field!r}" if shared else f"no field {field!r}"
+        raise ConfigError(
+            f"data.hard_negatives is {config.hard_negatives:g}, but {config.train or split.name} has {lack}: give "
+            f"{split.noun} that are hard negatives of each other the same one, or set data.hard_negatives to 0"
+        )
 
 
 def _loader(

@@ -30,6 +30,7 @@ from uniadapter.data.layouts.records import (
     Record,
     Required,
     Row,
+    group_field,
     id_field,
     is_valid_unicode,
     lone_surrogate_error,
@@ -115,7 +116,8 @@ def _question_record(origin: str, row: Row, policy: ErrorPolicy) -> QuestionReco
     visual = parse_visual(origin, row)
     number = _question_id(origin, row)
     weight = GENOME_WEIGHT if row.get("dataset") == "vg" else 1.0
-    record = Record(visual.path, question, visual.visual_id, origin, visual.noun, visual.others)
+    group = group_field(row)
+    record = Record(visual.path, question, visual.visual_id, origin, visual.noun, visual.others, group)
     return QuestionRecord(
         record,
         number,

@@ -70,7 +70,7 @@ class SplitBuilder:
             return
         path = self._found[asked]
         if path is not None:
-            self.add(path, path, record.visual_id, record.caption, record.origin)
+            self.add(path, path, record.visual_id, record.caption, record.origin, record.group)
         else:
             self.split.lost_texts += 1
 
@@ -92,7 +92,15 @@ class SplitBuilder:
         self._nouns.add("video" if is_video(found) else record.noun)
         return found
 
-    def add(self, key: object, source: VisualSource, visual_id: str | int, caption: str, origin: str) -> None:
+    def add(
+        self,
+        key: object,
+        source: VisualSource,
+        visual_id: str | int,
+        caption: str,
+        origin: str,
+        group: str | int | None = None,
+    ) -> None:
         """Add a caption of a visual.
 
         Args:
@@ -101,6 +109,7 @@ class SplitBuilder:
             visual_id: the file's id of it.
             caption: the text, not cleaned.
             origin: the record, for errors.
+            group: shared by visuals that are each other's hard negatives.
         """
         if not is_valid_unicode(caption) or not is_valid_unicode(str(visual_id)):
             self._problems.report(
@@ -130,10 +139,13 @@ class SplitBuilder:
         text = " ".join(words[: self._max_words])
         self.split.texts.append(text)
         self.split.text_visual.append(self._index[key])
+        self.split.text_group.append(group)
 
     def describe(self, file_name: str = "") -> None:
         """Set the split's noun and notes, after the last record."""
         split, listed = self.split, self._problems.listed
+        if all(group is None for group in split.text_group):
+            split.text_group = []
         if self._nouns:
             split.noun = f"{self._nouns.pop()}s" if len(self._nouns) == 1 else "visuals"
         variant = training_split(file_name, split.visual_ids, listed or len(self._found))

@@ -26,6 +26,8 @@ class RetrievalSplit:
         texts: the cleaned captions, in file order; a training sample is a caption, its id the index here.
         text_visual: for each caption the index of its visual.
         skipped: kind of error to the number of captions, records or distinct visuals left out.
+        text_group: for each caption the `group` of its row, None if it has none; captions of different visuals with the
+            same group are each other's hard negatives. Empty if no row has one.
         noun: "pictures", "videos" or, for a mix, "visuals".
         notes: further parts of the summary: length of the video list, number of truncated texts.
         lost: visuals that are missing or cannot be read, name to kind of error.
@@ -45,6 +47,7 @@ class RetrievalSplit:
     lost: dict[str, str] = field(default_factory=dict)
     lost_texts: int = 0
     said: set[str] = field(default_factory=set, repr=False)
+    text_group: list[str | int | None] = field(default_factory=list)
 
     text_noun: ClassVar[str] = "captions"
 
@@ -115,3 +118,4 @@ class RetrievalSplit:
         """
         self.texts = [self.texts[text] for text in kept]
         self.text_visual = [self.text_visual[text] for text in kept]
+        self.text_group = [self.text_group[text] for text in kept] if self.text_group else []

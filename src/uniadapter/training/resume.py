@@ -83,8 +83,11 @@ def data_hash(split: RetrievalSplit) -> str:
     """A hash of a split's records in order, and of the sizes of about a thousand of their files."""
     digest = hashlib.sha256()
     for field in fields(split):
+        value = getattr(split, field.name)
+        if field.name == "text_group" and not value:
+            continue  # so that runs from before there was this field can be resumed
         if field.name not in ("name", "visuals", "origins", "skipped", "notes"):
-            digest.update(json.dumps([field.name, getattr(split, field.name)], default=str).encode())
+            digest.update(json.dumps([field.name, value], default=str).encode())
     named = [os.fspath(visual) for visual in split.visuals if isinstance(visual, (str, os.PathLike))]
     digest.update(json.dumps([Path(name).name for name in named]).encode())
     for name in named[:: max(1, len(named) // _MAX_FILES_HASHED)]:

@@ -41,6 +41,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "answer_type": ("answertype",),
     "answer": ("ans",),  # `answers.py` has the other names of answers
     "split": (),
+    "group": (),
 }  # fmt: skip
 TARGETS = tuple(name for name in ALIASES)
 SPLITS = {

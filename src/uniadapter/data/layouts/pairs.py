@@ -21,6 +21,7 @@ from uniadapter.data.layouts.records import (
     Required,
     Row,
     caption_field,
+    group_field,
     id_field,
     wrong_type_error,
 )
@@ -50,7 +51,8 @@ def pair_records(rows: Iterable[tuple[str, Row]], policy: ErrorPolicy) -> Iterat
             policy.report(error)
             continue
         for where, caption in captions:
-            yield Record(visual.path, caption, visual.visual_id, where, visual.noun, visual.others)
+            group = group_field(row)
+            yield Record(visual.path, caption, visual.visual_id, where, visual.noun, visual.others, group)
 
 
 def parse_visual(origin: str, row: Row) -> VisualRef:

@@ -67,6 +67,7 @@ class Record:
         origin: position in the file: "FILE[INDEX]" or "FILE:LINE".
         noun: "picture" or "video"; videos are also searched for with other suffixes.
         others: alternative paths, if the file has only an id or a bare name.
+        group: visuals with the same one are each other's hard negatives; None if the row names none.
     """
 
     visual: str
@@ -75,6 +76,7 @@ class Record:
     origin: str
     noun: str = "picture"
     others: tuple[str, ...] = ()
+    group: str | int | None = None
 
 
 def usable_rows(
@@ -141,6 +143,16 @@ def id_field(origin: str, name: str, value: object) -> str | int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     raise wrong_type_error(origin, name, value, "a string or a whole number")
+
+
+def group_field(row: Row) -> str | int | None:
+    """The `group` of a row, a string or an integer; None without one, or if it is of another type."""
+    value = row.get("group")
+    if value in (None, "") or isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    if isinstance(value, str):
+        return value[:-2] if value.endswith(".0") and value[:-2].isdigit() else value  # as for ids
+    return int(value) if value == value // 1 else None
 
 
 def annotation_path(path: str | Path) -> Path:
