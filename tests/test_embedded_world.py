@@ -10,10 +10,11 @@ import pytest
 import torch
 
 pytest.importorskip("world", reason="the scripts that build the assets come with the repository alone")
-from world.fusing.canvas import SIZE, Painter, arrange
-from world.fusing.concepts import NOVEL, difference_hash, is_novel, read_concepts
-from world.fusing.sprites import STILL, TILE, Jitter, make_sprites
-from world.fusing.vision import WIDTH, build_vision, encode, prime
+from world.pictures.canvas import Painter, arrange
+from world.pictures.concepts import NOVEL, difference_hash, is_novel, read_concepts
+from world.pictures.grounds import SIZE
+from world.pictures.sprites import STILL, TILE, Jitter, make_sprites
+from world.stages.vision import WIDTH, build_vision, encode, prime
 
 COLOURS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255)])
 

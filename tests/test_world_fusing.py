@@ -10,22 +10,24 @@ import pytest
 import torch
 
 pytest.importorskip("world", reason="the scripts that build the assets come with the repository alone")
-from world.fusing.bank import PATCH, Bank, encoded, layout, read_vision
-from world.fusing.canvas import SIZE, Painter, named_grounds
-from world.fusing.captions import PRETRAINING
-from world.fusing.concepts import read_concepts
-from world.fusing.dense import DenseHeads, Words, dense_losses, kinds_of, looked, places
-from world.fusing.fused import Fused, build, fuse, text_feature
-from world.fusing.loop import optimisers, trained
-from world.fusing.measure import FALSEHOODS, RERANKED, Subject, falsehoods, questions, retrieval, twin_scenes
-from world.fusing.names import Lexicon
-from world.fusing.questions import Asker
-from world.fusing.saying import Saying
-from world.fusing.sprites import STILL, TILE, make_sprites
-from world.fusing.stage2 import Batches, Learner, arguments, losses, train
-from world.fusing.truths import Scene
-from world.fusing.vision import WIDTH
-from world.fusing.vocabulary import Vocabulary
+from world.measures.fusion import FALSEHOODS, RERANKED, falsehoods, questions, retrieval, twin_scenes
+from world.pictures.canvas import Painter
+from world.pictures.concepts import read_concepts
+from world.pictures.grounds import SIZE, named_grounds
+from world.pictures.sprites import STILL, TILE, make_sprites
+from world.stages.bank import Bank, encoded, layout, read_vision
+from world.stages.dense import DenseHeads, Words, dense_losses, kinds_of, looked, places
+from world.stages.fused import Fused, build, fuse, text_feature
+from world.stages.loop import optimisers, trained
+from world.stages.stage2 import Batches, Learner, arguments, losses, train
+from world.stages.subject import Subject
+from world.stages.vision import PATCH, WIDTH
+from world.texts.captions import PRETRAINING
+from world.texts.names import Lexicon
+from world.texts.questions import Asker
+from world.texts.saying import Saying
+from world.texts.truths import Scene
+from world.texts.vocabulary import Vocabulary
 
 CONCEPTS = read_concepts()
 LEXICON = Lexicon(CONCEPTS)
@@ -76,7 +78,7 @@ def test_the_forward_pass_is_that_of_transformers() -> None:
 
 
 def test_the_package_fuses_these_weights_as_pre_training_did() -> None:
-    from world.fusing.fused import margin
+    from world.stages.fused import margin
 
     import uniadapter as ua
 

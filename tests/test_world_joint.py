@@ -11,20 +11,22 @@ import torch
 
 pytest.importorskip("world", reason="the scripts that build the assets come with the repository alone")
 from safetensors.torch import load_file
-from world.fusing.bank import PATCH, layout
-from world.fusing.canvas import Painter, named_grounds
-from world.fusing.captions import BOTH
-from world.fusing.concepts import read_concepts
-from world.fusing.loop import optimisers
-from world.fusing.measure import read
-from world.fusing.names import Lexicon
-from world.fusing.questions import Asker
-from world.fusing.sprites import STILL, TILE, make_sprites
-from world.fusing.stage2 import Texts
-from world.fusing.stage4 import SHARES, Joint, Live, losses
-from world.fusing.truths import Scene
+from world.pictures.canvas import Painter
+from world.pictures.concepts import read_concepts
+from world.pictures.grounds import named_grounds
+from world.pictures.sprites import STILL, TILE, make_sprites
+from world.stages.bank import layout
+from world.stages.loop import optimisers
+from world.stages.stage2 import Texts
+from world.stages.stage4 import SHARES, Joint, Live, losses
+from world.stages.subject import read
+from world.stages.vision import PATCH
+from world.texts.captions import BOTH
+from world.texts.names import Lexicon
+from world.texts.questions import Asker
+from world.texts.truths import Scene
 
-ROOT = Path(__file__).parent.parent / "world" / "fusing"
+ROOT = Path(__file__).parent.parent / "world" / "stages"
 CONCEPTS = read_concepts()
 LEXICON = Lexicon(CONCEPTS)
 SEEN = [number for number, concept in enumerate(CONCEPTS) if not concept.novel]

@@ -15,15 +15,15 @@ from transformers import (
 )
 
 pytest.importorskip("world", reason="the scripts that build the assets come with the repository alone")
-from world.fusing.folder import write
-from world.fusing.fused import fuse, margin
-from world.fusing.loop import export, optimisers, restore
-from world.fusing.measure import Subject
-from world.fusing.measure_speech import named, speak
-from world.fusing.questions import Asker
-from world.fusing.stage2 import Batches, Learner
-from world.fusing.stage3 import PROMPT, Speaker, losses, next_words
-from world.fusing.vocabulary import Vocabulary
+from world.measures.speech import named, speak
+from world.stages.folder import write
+from world.stages.fused import fuse, margin
+from world.stages.loop import export, optimisers, restore
+from world.stages.stage2 import Batches, Learner
+from world.stages.stage3 import PROMPT, Speaker, losses, next_words
+from world.stages.subject import Subject
+from world.texts.questions import Asker
+from world.texts.vocabulary import Vocabulary
 
 from test_world_fusing import LEXICON, TEXTS, Squares
 

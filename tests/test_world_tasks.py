@@ -23,16 +23,16 @@ from uniadapter.files.assets import asset_path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 try:
-    pytest.importorskip("world.fusing.tasks", reason="the world's scripts are in a checkout only")
-    from world.fusing.bank import layout
-    from world.fusing.captions import BOTH, Captioner
-    from world.fusing.concepts import read_concepts
-    from world.fusing.names import Lexicon
-    from world.fusing.tasks import preparing, reading, reading_clips, scene, sequences, writing
-    from world.fusing.tasks.answering import answer
-    from world.fusing.tasks.names import Names, task_names
-    from world.fusing.truths import Scene as PretrainingScene
-    from world.fusing.vocabulary import FILE as VOCABULARY
+    pytest.importorskip("world.tasks", reason="the world's scripts are in a checkout only")
+    from world.pictures.concepts import read_concepts
+    from world.stages.bank import layout
+    from world.tasks import preparing, reading, reading_clips, scene, sequences, writing
+    from world.tasks.answering import answer
+    from world.tasks.names import Names, task_names
+    from world.texts.captions import BOTH, Captioner
+    from world.texts.names import Lexicon
+    from world.texts.truths import Scene as PretrainingScene
+    from world.texts.vocabulary import FILE as VOCABULARY
 finally:
     sys.path.remove(str(ROOT))
 

@@ -8,14 +8,14 @@ from collections import Counter
 import pytest
 
 pytest.importorskip("world", reason="the scripts that build the assets come with the repository alone")
-from world.fusing.bank import layout
-from world.fusing.captions import ABOVE, PRETRAINING, REVERSED, Captioner, Style
-from world.fusing.concepts import read_concepts
-from world.fusing.names import KINDS, NAMES, NUMBERS, Lexicon
-from world.fusing.questions import KINDS_ASKED, Asker
-from world.fusing.texts import TEXTS, Writer
-from world.fusing.truths import OTHER_COLOURS, Claim, Scene, alterations, falsified
-from world.fusing.vocabulary import Vocabulary, gather, make_tokenizer
+from world.pictures.concepts import read_concepts
+from world.stages.bank import layout
+from world.texts.captions import ABOVE, PRETRAINING, REVERSED, Captioner, Style
+from world.texts.names import KINDS, NAMES, NUMBERS, Lexicon
+from world.texts.questions import KINDS_ASKED, Asker
+from world.texts.truths import OTHER_COLOURS, Claim, Scene, alterations, falsified
+from world.texts.vocabulary import Vocabulary, gather, make_tokenizer
+from world.texts.writer import TEXTS, Writer
 
 CONCEPTS = read_concepts()
 LEXICON = Lexicon(CONCEPTS)

@@ -1,1 +1,1 @@
-"""Scripts that build what ships in ``assets/``: run once, not needed by users of the package."""
+"""Scripts that make the embedded world: pictures, concepts, the pre-trained base and its tasks. Not installed."""

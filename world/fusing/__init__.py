@@ -1,1 +1,0 @@
-"""Scripts that make the embedded world: pictures, concepts, the pre-trained base and its tasks. Not installed."""

@@ -1,0 +1,1 @@
+"""What the pre-trained base can do before anything is adapted."""

@@ -1,0 +1,1 @@
+"""What is drawn: packages, the concepts chosen from them, sprites, canvases."""

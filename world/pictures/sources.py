@@ -1,0 +1,81 @@
+"""The packages that pictures and words come from, pinned; which style is kept for what; how they are fetched."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+LOG = logging.getLogger(__name__)
+CACHE = Path(__file__).resolve().parents[2] / ".cache" / "world"
+
+
+@dataclass(frozen=True)
+class Package:
+    """One npm package: `role` says what is taken from it, `shipped` whether any of that is in `assets/`."""
+
+    name: str
+    version: str
+    licence: str
+    role: str
+    shipped: bool = False
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder it is unpacked into."""
+        return f"{self.name.lstrip('@').replace('/', '-')}-{self.version}"
+
+
+DRAWN: dict[str, Package] = {
+    style: Package(f"@iconify-json/{style}", version, licence, "pictures, pre-training only")
+    for style, version, licence in [
+        ("noto", "1.2.9", "Apache-2.0"),
+        ("noto-v1", "1.2.5", "Apache-2.0"),
+        ("twemoji", "1.2.5", "CC-BY-4.0"),
+        ("openmoji", "1.2.29", "CC-BY-SA-4.0"),
+        ("emojione", "1.2.3", "CC-BY-4.0"),
+        ("fxemoji", "1.2.2", "Apache-2.0"),
+        ("emojione-v1", "1.2.3", "CC-BY-SA-4.0"),
+        ("streamline-emojis", "1.2.4", "CC-BY-4.0"),
+    ]
+}
+NEW = "fluent-3d"  # the style of the tasks, never seen in pre-training
+HELD_OUT = "twemoji"  # a drawn style that no pre-training step sees: what the base is measured on
+PRETRAINED = tuple(style for style in DRAWN if style != HELD_OUT)
+NEW_STYLE = Package("@lobehub/fluent-emoji-3d", "1.1.0", "MIT", "pictures of the scenes", True)
+ANIMATED = [
+    Package(f"@lobehub/fluent-emoji-anim-{i}", "1.0.0", "MIT", "animations of the clips", True) for i in (1, 2, 3, 4)
+]
+EMOJIBASE = Package("emojibase-data", "17.0.0", "MIT", "labels, shortcodes, groups", True)
+CLDR = Package("cldr-annotations-full", "48.2.0", "Unicode-3.0", "names", True)
+CLDR_DERIVED = Package("cldr-annotations-derived-full", "48.2.0", "Unicode-3.0", "names", True)
+EMOJILIB = Package("emojilib", "4.0.3", "MIT", "names", True)
+WORDS = (EMOJIBASE, CLDR, CLDR_DERIVED, EMOJILIB)
+ALL = (*DRAWN.values(), NEW_STYLE, *WORDS)
+
+
+def fetch(package: Package, cache: Path = CACHE / "pkg") -> Path:
+    """Folder of the unpacked package, fetched with `npm pack` when it is not there yet.
+
+    Raises:
+        ValueError: the package declares another licence than the one noted here.
+    """
+    target = cache / package.folder
+    if not (target / "package.json").exists():
+        target.mkdir(parents=True, exist_ok=True)
+        spec = f"{package.name}@{package.version}"
+        LOG.info("fetching %s", spec)
+        command = ["npm", "pack", spec, "--silent", "--pack-destination", str(cache)]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        with tarfile.open(cache / output.strip().splitlines()[-1]) as tar:
+            for member in tar.getmembers():
+                # npm archives hold one top folder ("package/"); drop it
+                member.name = member.name.partition("/")[2] or member.name
+                tar.extract(member, target, filter="data")
+    declared = json.loads((target / "package.json").read_text()).get("license")
+    if declared != package.licence:
+        raise ValueError(f"{package.name} {package.version} declares {declared!r}, not {package.licence!r}: look at it")
+    return target
