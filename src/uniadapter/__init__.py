@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from uniadapter.app.attention import attention_maps
     from uniadapter.app.features import image_features, pair_scores, text_features
     from uniadapter.app.predict import ask, caption
     from uniadapter.app.train import Trained, train
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from uniadapter.checkpoints.loading import load_model, load_tokenizer
     from uniadapter.checkpoints.pretrained import Pretrained, from_pretrained
     from uniadapter.config import AdapterConfig, RunConfig
+    from uniadapter.model.attention_maps import AttentionMap
     from uniadapter.model.counting import count_parameters, print_trainable_parameters
     from uniadapter.model.encoding import encode_text, encode_visual, fuse, fused_ids, match
     from uniadapter.model.features import Texts, Visuals
@@ -61,6 +63,8 @@ _MODULES = {
         "matching_loss",
     ),
     "model.precision": ("round_frozen",),
+    "app.attention": ("attention_maps",),
+    "model.attention_maps": ("AttentionMap",),
     "app.features": ("image_features", "pair_scores", "text_features"),
     "app.predict": ("ask", "caption"),
     "checkpoints.pretrained": ("Pretrained", "from_pretrained"),
@@ -71,6 +75,7 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 
 __all__ = [
     "AdapterConfig",
+    "AttentionMap",
     "FeatureQueue",
     "InferenceSettings",
     "MatchingPairs",
@@ -86,6 +91,7 @@ __all__ = [
     "add_adapter",
     "answer_loss",
     "ask",
+    "attention_maps",
     "base_hash",
     "caption",
     "caption_loss",

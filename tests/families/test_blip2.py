@@ -21,7 +21,7 @@ from uniadapter.evaluation.blocks import block_pairs
 from uniadapter.model.adapter_set import AdapterSet
 from uniadapter.model.blip2 import encoding, fusion
 from uniadapter.model.dispatch import adapter_store, restore
-from uniadapter.model.encoding import begin_fusion, encode_text, encode_visual, match, similarity
+from uniadapter.model.encoding import begin_fusion, encode_text, encode_visual, fuse_with_weights, match, similarity
 from uniadapter.model.features import Texts, Visuals
 from uniadapter.objectives.matching import matching_loss
 from uniadapter.objectives.softmax import softmax_loss
@@ -253,6 +253,12 @@ def test_pairs_that_are_none_are_refused(pairs: Tensor, said: str) -> None:
     model, _ = adapted()
     with torch.no_grad(), pytest.raises(ValueError, match=said):
         match(model, *encoded(model, *tiny_texts(4)), pairs)
+
+
+def test_words_have_no_attention_maps() -> None:
+    model, _ = adapted()
+    with torch.no_grad(), pytest.raises(TypeError, match="do not attend to patches"):
+        fuse_with_weights(model, *encoded(model, *tiny_texts(4)), torch.tensor([[0, 0]]))
 
 
 def test_a_block_has_room_for_the_queries_beside_each_text() -> None:

@@ -64,7 +64,7 @@ def ask(
     """
     require_task(model, "vqa", "ask")
     stated = active_settings(model, adapter)
-    texts = _questions(questions, stated)
+    texts = clean_questions(as_texts(questions, "questions"), stated)
     visuals = image
     if not isinstance(visuals, Visuals):
         visuals = image_features(model, [image], frames, image_size, adapter=adapter)  # type: ignore[list-item]
@@ -82,10 +82,10 @@ def ask(
         return answer_questions(model, tokenizer, visuals, texts, about, settings, config, listed)  # type: ignore[arg-type]
 
 
-def _questions(questions: str | Sequence[str], stated: InferenceSettings) -> list[str]:
+def clean_questions(questions: list[str], stated: InferenceSettings) -> list[str]:
     """Questions, cleaned as in training; an empty one is an error."""
     words = first_given(stated.max_words, _QUESTION_WORDS)
-    texts = clean_texts(as_texts(questions, "questions"), clean_question, words, "questions")
+    texts = clean_texts(questions, clean_question, words, "questions")
     if not all(texts):
         number = texts.index("") + 1
         raise DataError(f"question {number} is empty once cleaned: write one, or leave it out", "empty question")

@@ -224,6 +224,10 @@ class FusingBackbone(Backbone):
     def match(self, texts: Texts, visuals: Visuals, pairs: Tensor, cache: FusionCache | None = None) -> Tensor:
         """See `encoding.match`."""
 
+    def fuse_with_weights(self, texts: Texts, visuals: Visuals, pairs: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """See `encoding.fuse_with_weights`; a family whose texts attend to patches themselves overrides it."""
+        raise TypeError(f"{type(self.model).__name__}: words of its texts do not attend to patches, as a BLIP's do")
+
     def fused_ids(self, ids: Tensor) -> Tensor:
         """See `encoding.fused_ids`: token ids [S, L] to token ids [S, L]."""
         return ids

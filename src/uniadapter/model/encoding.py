@@ -210,6 +210,32 @@ def fuse(
     return fusing(model).fuse(texts, visuals, pairs, read, cache)
 
 
+def fuse_with_weights(
+    model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """As `fuse`, with the attention weights, which `fuse` never has: it is slower and takes more memory.
+
+    Args:
+        model: with a fused encoder whose texts attend to visual tokens, a BLIP.
+        texts: S texts.
+        visuals: V visuals.
+        pairs: [P, 2] of (text row, visual row), at least one.
+
+    Returns:
+        States [P, L, d], equal to those of `fuse` up to rounding, and for each layer the weights of its
+        cross-attention, [P, H, L, T, N]: adapters on keys and values and frame-aware attention are in them, and each
+        token's sum to 1 over T and N. States and weights of padding are undefined.
+
+    Raises:
+        TypeError: the model has no fused encoder, or its texts do not attend to visual tokens themselves.
+        ValueError: `pairs` is empty, has another shape or points outside.
+    """
+    _check_pairs(pairs, len(texts), len(visuals))
+    if not len(pairs):
+        raise ValueError("pairs is empty: attention weights are of at least one pair")
+    return fusing(model).fuse_with_weights(texts, visuals, pairs)
+
+
 def match(
     model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Tensor, cache: FusionCache | None = None
 ) -> Tensor:

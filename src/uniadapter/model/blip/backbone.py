@@ -116,6 +116,10 @@ class BlipBackbone(FusingBackbone, DecodingBackbone):
         """The text encoder with cross-attention; a visual's keys and values are computed once in each layer."""
         return fusion.fuse(self.model, texts, visuals, pairs, read, cache)
 
+    def fuse_with_weights(self, texts: Texts, visuals: Visuals, pairs: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Attention is computed explicitly, with its weights."""
+        return fusion.fuse_with_weights(self.model, texts, visuals, pairs)
+
     def match(self, texts: Texts, visuals: Visuals, pairs: Tensor, cache: FusionCache | None = None) -> Tensor:
         """The matching head on the state of [ENC]."""
         return fusion.match(self.model, texts, visuals, pairs, cache)

@@ -91,6 +91,40 @@ def fuse(
     if not len(pairs):
         shape = (0, model.config.text_config.hidden_size)
         return texts.states.new_zeros(shape if read == "first" else (0, texts.ids.shape[1], shape[1]))
+    return _fuse(model, texts, visuals, pairs, read, cache)
+
+
+def fuse_with_weights(
+    model: PreTrainedModel, texts: Texts, visuals: Visuals, pairs: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """As `fuse`, with the weights of each layer's cross-attention, which are computed for this alone.
+
+    Args:
+        model: with a text encoder.
+        texts: S texts.
+        visuals: V visuals.
+        pairs: [P, 2] of (text row, visual row), at least one.
+
+    Returns:
+        States [P, L, d], and for each layer weights [P, H, L, T, N], which sum to 1 over T and N. Those of padding are
+        undefined.
+    """
+    adapter_store(model)
+    kept: list[Tensor] = []
+    states = _fuse(model, texts, visuals, pairs, "all", None, kept)
+    return states, [weights.unflatten(-1, visuals.tokens.shape[1:3]) for weights in kept]
+
+
+def _fuse(
+    model: PreTrainedModel,
+    texts: Texts,
+    visuals: Visuals,
+    pairs: Tensor,
+    read: Read,
+    cache: FusionCache | None,
+    kept: list[Tensor] | None = None,
+) -> Tensor:
+    """`fuse` for at least one pair; `kept` gets the attention weights of each layer, [P, H, L, T * N]."""
     device = texts.ids.device
     packed = pack_pairs(pairs, texts.mask.sum(1), texts.ids.shape[1])
     active = adapter_store(model).active
@@ -103,7 +137,8 @@ def fuse(
         weights = frame_weights(texts.feature[packed.texts], visuals.frames[packed.pair_visuals])
     cache = begin_fusion(model, texts) if cache is None else cache
     states = cache.take(packed.texts[packed.pair_of_token], packed.position_in_text)
-    return _fused_layers(model, states, to_autocast_dtype(visual.flatten(1, 2)), packed, weights, visual.shape[2], read)
+    flat, patches = to_autocast_dtype(visual.flatten(1, 2)), visual.shape[2]
+    return _fused_layers(model, states, flat, packed, weights, patches, read, kept)
 
 
 def with_time(model: PreTrainedModel, tokens: Tensor) -> Tensor:
@@ -131,6 +166,7 @@ def _fused_layers(
     weights: Tensor | None,
     patches: int,
     read: Read,
+    kept: list[Tensor] | None = None,
 ) -> Tensor:
     """The fused layers, from the first one's self-attention outputs [N, d] of all pairs' tokens to the last states."""
     encoder, packing = model.text_encoder.encoder, packed.packing
@@ -147,7 +183,10 @@ def _fused_layers(
         by_query = None
         if weights is not None:
             by_query = queries.pack(weights if first else weights[packed.pair_of_token])
-        crossed = _cross(layer, states, visual, key_delta, value_delta, queries, by_query, patches)
+        found: list[Tensor] | None = None if kept is None else []
+        crossed = _cross(layer, states, visual, key_delta, value_delta, queries, by_query, patches, found)
+        if kept is not None and found:
+            kept.append(packed.restore(packing.pad(found[0]).transpose(1, 2)))
         residual = layer.query_residual(states)
         del states  # else it would occupy memory during the feed-forward
         states = layer.feed_forward(crossed, residual, fused=True)
@@ -163,15 +202,23 @@ def _cross(
     queries: Queries,
     weights: Tensor | None,
     patches: int,
+    kept: list[Tensor] | None = None,
 ) -> Tensor:
-    """Cross-attention of tokens [N, d] to their visuals, with its residual and norm; see `Queries`."""
+    """Cross-attention of tokens [N, d] to their visuals, with its residual and norm; see `Queries`.
+
+    With a list `kept`, attention weights are computed explicitly and appended to it, [N, H, K].
+    """
     attention = layer.crossattention.self
     query = attention.split_heads(queries.pack(attention.query(attended)))
     dropout = attention.dropout.p if layer.training else 0.0
     _, heads, width, _ = query.shape
     plain = is_base_linear(attention.key) and is_base_linear(attention.value)
     inference = not (torch.is_grad_enabled() or dropout)
-    if plain and inference and absorbing_is_cheaper(width, visual.shape[1], visual.shape[2], heads):
+    if kept is not None:
+        key, value = map(queries.repeat, attention.keys_values(visual, key_delta, value_delta))
+        context, found = _explicit(query, key, value, weights, patches)
+        kept.append(queries.unpack(found.transpose(1, 2)))
+    elif plain and inference and absorbing_is_cheaper(width, visual.shape[1], visual.shape[2], heads):
         weigh = None if weights is None else lambda scores: scores * weights_of_tokens(weights, patches)[:, None]
         deltas = tuple(None if delta is None else queries.repeat(delta) for delta in (key_delta, value_delta))
         key, value = ((part.weight, part.bias) for part in (attention.key, attention.value))
@@ -183,6 +230,15 @@ def _cross(
         else:
             context = frame_weighted_attention(query, key, value, weights, patches, dropout)
     return layer.crossattention.output(queries.unpack(context.transpose(1, 2).flatten(2)), attended)
+
+
+def _explicit(query: Tensor, key: Tensor, value: Tensor, weights: Tensor | None, patches: int) -> tuple[Tensor, Tensor]:
+    """Attention output [R, H, W, d_h] and weights [R, H, W, K]; arguments as for `frame_weighted_attention`."""
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    if weights is not None:
+        scores = scores * weights_of_tokens(weights, patches)[:, None].to(scores.dtype)
+    probabilities = torch.softmax(scores, dim=-1)
+    return probabilities @ value, probabilities
 
 
 def match(
