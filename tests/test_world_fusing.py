@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -177,7 +178,9 @@ def test_a_run_taken_up_again_is_the_run_that_never_stopped(tmp_path: Path) -> N
 
     whole, parts = run("whole", 5), run("parts", 2, 5)
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    assert len((tmp_path / "parts" / "log.jsonl").read_text().splitlines()) == 5
+    log = [json.loads(line) for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log if "settings" not in row] == [1, 2, 3, 4, 5]
+    assert [row["step"] for row in log if row.get("settings", {}).get("seed") == 0] == [0, 2]
     assert (tmp_path / "parts" / "step4.safetensors").exists()
 
 

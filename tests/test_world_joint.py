@@ -18,7 +18,7 @@ from world.pictures.sprites import STILL, TILE, make_sprites
 from world.stages.bank import layout
 from world.stages.loop import optimisers
 from world.stages.stage2 import Texts
-from world.stages.stage4 import SHARES, Joint, Live, losses
+from world.stages.stage4 import SHARES, Joint, Live, arguments, losses, train
 from world.stages.subject import read
 from world.stages.vision import PATCH
 from world.texts.captions import BOTH
@@ -73,6 +73,26 @@ def test_rates_by_part(joint: Joint) -> None:
         if parameter.requires_grad:
             share = 0.125 if ".vision_model." in name else 0.5 if name.startswith("learner.") else 1.0
             assert rates[id(parameter)] == pytest.approx(share), name
+
+
+def test_a_run_taken_up_again_is_the_run_that_never_stopped(tmp_path: Path) -> None:
+    def run(folder: str, *stops: int) -> dict[str, torch.Tensor]:
+        for stop in stops:
+            args = arguments().parse_args(
+                ["--out", str(tmp_path / folder), "--base", "-", "--decoder", "-", "--steps", "3", "--stop", str(stop),
+                 "--no-bf16", "--save_every", "2", "--log_every", "1"]
+            )  # fmt: skip
+            start = Joint(read(ROOT / "stage2.safetensors"), load_file(ROOT / "stage3.safetensors"))
+            train(args, start, Squares(3, 1))
+        return torch.load(tmp_path / folder / "checkpoint.pt", weights_only=True)["model"]
+
+    whole, parts = run("whole", 3), run("parts", 1, 3)
+    began = Joint(read(ROOT / "stage2.safetensors"), load_file(ROOT / "stage3.safetensors")).state_dict()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert all(
+        any(not torch.equal(whole[name], began[name]) for name in whole if name.startswith(part))
+        for part in ("learner.base.vision_model.encoder", "learner.base.text_encoder", "speaker.decoder")
+    )
 
 
 def test_questions_of_both_axes() -> None:

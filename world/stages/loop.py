@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from uniadapter.app.memory import keep_freed_memory
 from uniadapter.files.writing import atomic_file
-from world.stages.stage1 import write
+from world.stages.stage1 import settings, write
 
 LOG = logging.getLogger("stage")
 Losses = Callable[[int], tuple[dict[str, Tensor], dict[str, float]]]  # of a step, and figures for the log
@@ -114,6 +114,7 @@ def run(
     optimisers_ = optimisers(model, args.lr, args.muon, shares)
     args.out.mkdir(parents=True, exist_ok=True)
     step, spent = load(args.out, model, optimisers_)
+    write(args.out / "log.jsonl", settings(args, step))
     started, sums = time.process_time() - spent, {}
     last = min(args.steps, args.stop or args.steps)
     while step < last:

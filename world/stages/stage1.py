@@ -1,7 +1,7 @@
 """Pre-training, first stage: the visual encoder alone learns to name what is on each patch. No text.
 
-    python -m world.stages.stage1 --steps 9000 --out .cache/world/stage1      # goes on from its checkpoint by itself
-    python -m world.stages.stage1 --steps 9000 --out .cache/world/stage1 --export world/stages/stage1.safetensors
+    python -m world.stages.stage1 --out .cache/world/stage1      # goes on from its checkpoint by itself
+    python -m world.stages.stage1 --out .cache/world/stage1 --export world/stages/stage1.safetensors
 
 Losses: the concept on each patch that shows one, thing or ground on the others, which concepts a canvas shows, and
 how many. Muon for the layers' matrices, AdamW for the rest, bfloat16 where the CPU has it. For the first part of the
@@ -169,6 +169,7 @@ def train(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / "checkpoint.pt"
     step, spent = load(file, model, heads, optimisers_)
+    write(args.out / "log.jsonl", settings(args, step))
     started, sums = time.process_time() - spent, {}
     while step < args.steps:
         done = step / args.steps
@@ -234,6 +235,12 @@ def load(file: Path, model: nn.Module, heads: nn.Module, optimisers: Any) -> tup
     return state["step"], state["cpu_seconds"]
 
 
+def settings(args: argparse.Namespace, step: int) -> dict[str, Any]:
+    """The log's first line of a sitting: from which step it goes on, and with what."""
+    kept = {k: v for k, v in vars(args).items() if isinstance(v, (bool, int, float)) and "every" not in k}
+    return {"step": step, "settings": kept}
+
+
 def write(file: Path, record: dict[str, Any]) -> None:
     """A line of the log, rounded."""
     rounded = json.loads(json.dumps(record), parse_float=lambda text: round(float(text), 4))
@@ -242,12 +249,12 @@ def write(file: Path, record: dict[str, Any]) -> None:
     LOG.info("%s", json.dumps(rounded))
 
 
-def main() -> None:
-    """Parse and run."""
+def arguments() -> argparse.ArgumentParser:
+    """Of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--export", type=Path, default=None, help="write the weights there when all steps are done")
-    parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--steps", type=int, default=3800)
     parser.add_argument("--patch", type=int, default=16)
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -260,7 +267,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--log_every", type=int, default=50)
     parser.add_argument("--evaluate_every", type=int, default=500)
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Parse and run."""
+    args = arguments().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(args.threads)
     keep_freed_memory()

@@ -1,7 +1,7 @@
 """Pre-training, second stage: texts, contrast, matching and answers on the tokens of the frozen visual encoder.
 
-    python -m world.stages.stage2 --steps 4500 --out .cache/world/stage2      # goes on from its checkpoint by itself
-    python -m world.stages.stage2 --steps 4500 --out .cache/world/stage2 --export world/stages/stage2.safetensors
+    python -m world.stages.stage2 --out .cache/world/stage2      # goes on from its checkpoint by itself
+    python -m world.stages.stage2 --out .cache/world/stage2 --export world/stages/stage2.safetensors
 
 Losses: matching against falsehoods by construction, answers, contrast, and the dense ones of `dense.py`. Muon for the
 text layers' matrices, AdamW for the rest. Every draw is a function of (seed, step).
@@ -146,7 +146,7 @@ def train(args: argparse.Namespace, source: Source) -> None:
 
 def arguments() -> argparse.ArgumentParser:
     """Of the command line."""
-    parser = common(__doc__, steps=4500, lr=1e-3, muon=0.01)
+    parser = common(__doc__, steps=2200, lr=1e-3, muon=0.01)
     parser.add_argument("--more", type=int, default=80, help="further canvases for contrast")
     return parser
 

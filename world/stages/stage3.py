@@ -1,6 +1,6 @@
 """Pre-training, third stage: a decoder that writes captions and answers, on what the earlier stages left.
 
-    python -m world.stages.stage3 --steps 3000 --out .cache/world/stage3 --base world/stages/stage2.safetensors
+    python -m world.stages.stage3 --out .cache/world/stage3 --base world/stages/stage2.safetensors
 
 One text decoder, as in BLIP's two classes: for captions it attends to the visual tokens, for answers to a question's
 fused states. It begins as the text encoder. The base itself stays as it is.
@@ -164,11 +164,16 @@ def train(args: argparse.Namespace, source: Source, subject: Subject) -> None:
     run(args, speaker, step, {})
 
 
+def arguments() -> argparse.ArgumentParser:
+    """Of the command line."""
+    parser = common(__doc__, steps=2100, lr=1e-3, muon=0.01)
+    parser.add_argument("--base", type=Path, required=True, help="weights of the second stage")
+    return parser
+
+
 def main() -> None:
     """Parse and run."""
-    parser = common(__doc__, steps=3000, lr=1e-3, muon=0.01)
-    parser.add_argument("--base", type=Path, required=True, help="weights of the second stage")
-    args = parser.parse_args()
+    args = arguments().parse_args()
     prepare(args)
     subject = read(args.base)
     train(args, Source(read_vision()[0], args.round, args.seed + 1, args.bf16), subject)

@@ -107,9 +107,8 @@ def read_joint(base: Path, decoder: Path) -> Joint:
     return Joint(read(base), load_file(decoder))
 
 
-def train(args: argparse.Namespace) -> None:
+def train(args: argparse.Namespace, joint: Joint, live: Live) -> None:
     """Run, or go on with, the stage."""
-    joint, live = read_joint(args.base, args.decoder), Live(args.batch, args.more, args.seed + 2)
     joint.train()
 
     def step(number: int) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -119,15 +118,20 @@ def train(args: argparse.Namespace) -> None:
     run(args, joint, step, WEIGHTS, SHARES)
 
 
-def main() -> None:
-    """Parse and run."""
+def arguments() -> argparse.ArgumentParser:
+    """Of the command line."""
     parser = common(__doc__, steps=1600, lr=1e-3, muon=0.01)
     parser.add_argument("--more", type=int, default=32, help="further canvases for contrast")
     parser.add_argument("--base", type=Path, required=True, help="weights of the second stage")
     parser.add_argument("--decoder", type=Path, required=True, help="weights of the third stage")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Parse and run."""
+    args = arguments().parse_args()
     prepare(args)
-    train(args)
+    train(args, read_joint(args.base, args.decoder), Live(args.batch, args.more, args.seed + 2))
 
 
 if __name__ == "__main__":
