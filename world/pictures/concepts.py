@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from world.pictures.candidates import CANDIDATES, MOST, SHORT
+from world.pictures.emoji import family_of
 from world.pictures.gathering import read_words
 from world.pictures.sources import CACHE, DRAWN, HELD_OUT, NEW
 
@@ -69,11 +70,32 @@ def twins(codes: list[str], pictures: dict[tuple[str, str], np.ndarray]) -> list
     return out
 
 
-def choose() -> list[WorldConcept]:
-    """The concepts, in the order of the candidates; of near-twins the earlier stays."""
+def read_stack() -> dict[tuple[str, str], np.ndarray]:
+    """(style, code) → RGBA uint8 [96, 96, 4], as gathered."""
     with np.load(CACHE / "pictures.npz") as file:
         styles, codes, stack = file["styles"], file["codes"], file["pictures"]
-    pictures = {(str(s), str(c)): p for s, c, p in zip(styles, codes, stack, strict=True)}
+    return {(str(s), str(c)): p for s, c, p in zip(styles, codes, stack, strict=True)}
+
+
+def check_distinct(concepts: list[WorldConcept]) -> None:
+    """Check that concepts are of different families and don't look alike.
+
+    Raises:
+        ValueError: two are of one family, or near-twins by their hashes.
+    """
+    families = Counter(family_of(concept.code, "") for concept in concepts)
+    same = [family for family, count in families.items() if count > 1]
+    if same:
+        raise ValueError(f"concepts of one family of emoji: {', '.join(same)}; keep one of each")
+    found = twins([concept.code for concept in concepts], read_stack())
+    if found:
+        pairs = "; ".join(f"{one} and {two} by {apart} bits in {style}" for one, two, style, apart in found)
+        raise ValueError(f"concepts that look alike, nearer than {TWINS} bits: {pairs}; leave one of each out")
+
+
+def choose() -> list[WorldConcept]:
+    """The concepts, in the order of the candidates; of near-twins the earlier stays."""
+    pictures = read_stack()
     have: dict[str, set[str]] = {}
     for style, code in pictures:
         have.setdefault(code, set()).add(style)

@@ -15,13 +15,18 @@ CACHE = Path(__file__).resolve().parents[2] / ".cache" / "world"
 
 @dataclass(frozen=True)
 class Package:
-    """One npm package: `role` says what is taken from it, `shipped` whether any of that is in `assets/`."""
+    """One npm package: `role` says what is taken from it, `shipped` whether any of that is in `assets/`.
+
+    `author` and `home` are of the drawings, where the package names them.
+    """
 
     name: str
     version: str
     licence: str
     role: str
     shipped: bool = False
+    author: str = ""
+    home: str = ""
 
     @property
     def folder(self) -> str:
@@ -29,19 +34,25 @@ class Package:
         return f"{self.name.lstrip('@').replace('/', '-')}-{self.version}"
 
 
+def _icons(style: str, version: str, licence: str, author: str, home: str, role: str = "pre-training") -> Package:
+    return Package(f"@iconify-json/{style}", version, licence, role, False, author, f"github.com/{home}")
+
+
 DRAWN: dict[str, Package] = {
-    style: Package(f"@iconify-json/{style}", version, licence, "pictures, pre-training only")
-    for style, version, licence in [
-        ("noto", "1.2.9", "Apache-2.0"),
-        ("noto-v1", "1.2.5", "Apache-2.0"),
-        ("twemoji", "1.2.5", "CC-BY-4.0"),
-        ("openmoji", "1.2.29", "CC-BY-SA-4.0"),
-        ("emojione", "1.2.3", "CC-BY-4.0"),
-        ("fxemoji", "1.2.2", "Apache-2.0"),
-        ("emojione-v1", "1.2.3", "CC-BY-SA-4.0"),
-        ("streamline-emojis", "1.2.4", "CC-BY-4.0"),
+    style: _icons(style, *rest)
+    for style, *rest in [
+        ("noto", "1.2.9", "Apache-2.0", "Google Inc", "googlefonts/noto-emoji"),
+        ("noto-v1", "1.2.5", "Apache-2.0", "Google Inc", "googlefonts/noto-emoji"),
+        ("twemoji", "1.2.5", "CC-BY-4.0", "Twitter", "jdecked/twemoji", "measuring the base"),
+        ("openmoji", "1.2.29", "CC-BY-SA-4.0", "OpenMoji", "hfg-gmuend/openmoji"),
+        ("emojione", "1.2.3", "CC-BY-4.0", "Emoji One", "EmojiTwo/emojitwo"),
+        ("fxemoji", "1.2.2", "Apache-2.0", "Mozilla", "mozilla/fxemoji"),
+        ("emojione-v1", "1.2.3", "CC-BY-SA-4.0", "Emoji One", "joypixels/emojione-legacy"),
+        ("streamline-emojis", "1.2.4", "CC-BY-4.0", "Streamline", "webalys-hq/streamline-vectors"),
     ]
 }
+# The flat drawings of the 3-D style's own artists: in no pre-training, only compared with it.
+FLAT = _icons("fluent-emoji-flat", "1.2.6", "MIT", "Microsoft Corporation", "microsoft/fluentui-emoji", "comparison")
 NEW = "fluent-3d"  # the style of the tasks, never seen in pre-training
 HELD_OUT = "twemoji"  # a drawn style that no pre-training step sees: what the base is measured on
 PRETRAINED = tuple(style for style in DRAWN if style != HELD_OUT)
@@ -61,7 +72,7 @@ def fetch(package: Package, cache: Path = CACHE / "pkg") -> Path:
     """Folder of the unpacked package, fetched with `npm pack` when it is not there yet.
 
     Raises:
-        ValueError: the package declares another licence than the one noted here.
+        ValueError: the package declares another licence or author than noted here.
     """
     target = cache / package.folder
     if not (target / "package.json").exists():
@@ -76,6 +87,9 @@ def fetch(package: Package, cache: Path = CACHE / "pkg") -> Path:
                 member.name = member.name.partition("/")[2] or member.name
                 tar.extract(member, target, filter="data")
     declared = json.loads((target / "package.json").read_text()).get("license")
-    if declared != package.licence:
-        raise ValueError(f"{package.name} {package.version} declares {declared!r}, not {package.licence!r}: look at it")
+    author, info = package.author, target / "info.json"
+    if info.exists():
+        author = json.loads(info.read_text())["author"]["name"]
+    if (declared, author) != (package.licence, package.author):
+        raise ValueError(f"{package.name} {package.version}: {declared!r} by {author!r} is not what is noted: read it")
     return target

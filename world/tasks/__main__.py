@@ -1,6 +1,6 @@
 """Write the task sets: ``python -m world.tasks`` writes ``.cache/world/tasks``.
 
-    python -m world.tasks                     # specifications, atlas, animations, hashes
+    python -m world.tasks                     # specifications, atlas, animations, counts
     python -m world.tasks --render FOLDER     # and what is made of them at first use
 
 Needs the pictures that ``python -m world.pictures.gathering`` gathers; the packages of animations are fetched with npm
@@ -21,7 +21,7 @@ from world.tasks.animations import animation_files, frames_of, write_animation
 from world.tasks.atlas import write_atlas
 from world.tasks.names import Names, task_names
 from world.tasks.preparing import prepare_clips, prepare_scenes
-from world.tasks.writing import write_clips, write_hashes, write_scenes
+from world.tasks.writing import write_clips, write_scenes
 
 LOG = logging.getLogger(__name__)
 OUT = CACHE / "tasks"
@@ -51,8 +51,7 @@ def write_tasks(out: Path, seed: int) -> None:
     moving = write_animations(out / "clips", names, seed)
     facts["concepts"]["animated"] = len(moving)
     facts["clips"] = write_clips(out / "clips", names, moving, seed)
-    write_hashes(out, facts)
-    LOG.info("%s", facts["bytes"])
+    (out / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
 def main() -> None:

@@ -1,18 +1,16 @@
-"""Composes the task sets and writes them as specifications, with their hashes and sizes."""
+"""Composes the task sets and writes them as specifications."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import random
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from world.pictures.sources import ANIMATED, NEW_STYLE
 from world.tasks import asking, asking_clips, reading, reading_clips, sequences
 from world.tasks import captions as captions_of_scenes
 from world.tasks.answering import answer
@@ -177,20 +175,3 @@ def _answers(questions: list[Question]) -> dict[str, dict[str, float]]:
         }
         for kind, answers in sorted(kinds.items())
     }  # fmt: skip
-
-
-def write_hashes(out: Path, facts: dict[str, Any]) -> None:
-    """Write `facts.json` (counts, bytes, packages) and `SHA256SUMS` over everything in `out`."""
-    listed = [
-        path for path in sorted(out.rglob("*")) if path.is_file() and path.name not in ("SHA256SUMS", "facts.json")
-    ]
-    facts["bytes"] = {
-        folder.name: sum(path.stat().st_size for path in listed if folder in path.parents)
-        for folder in sorted(out.iterdir())
-        if folder.is_dir()
-    }
-    facts["packages"] = [asdict(package) for package in (NEW_STYLE, *ANIMATED)]
-    (out / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
-    listed.append(out / "facts.json")
-    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(out)}\n" for path in listed]
-    (out / "SHA256SUMS").write_text("".join(sums))

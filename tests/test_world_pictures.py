@@ -11,8 +11,19 @@ import torch
 
 pytest.importorskip("world", reason="the scripts that build the assets come with the repository alone")
 from world.pictures.canvas import Painter, arrange
-from world.pictures.concepts import NOVEL, difference_hash, is_novel, read_concepts
+from world.pictures.concepts import (
+    NOVEL,
+    TWINS,
+    WorldConcept,
+    check_distinct,
+    difference_hash,
+    is_novel,
+    read_concepts,
+    twins,
+)
+from world.pictures.emoji import family_of
 from world.pictures.grounds import SIZE
+from world.pictures.sources import HELD_OUT, NEW
 from world.pictures.sprites import STILL, TILE, Jitter, make_sprites
 from world.stages.vision import WIDTH, build_vision, encode, prime
 
@@ -69,6 +80,23 @@ def test_the_concepts_are_few_distinct_and_some_kept_out() -> None:
     assert len({c.code for c in concepts}) == len({c.name for c in concepts}) == len(concepts)
     assert [c.novel for c in concepts] == [is_novel(c.code) for c in concepts]
     assert 0.04 < sum(c.novel for c in concepts) / len(concepts) < 2 * NOVEL
+    assert len({family_of(c.code, "") for c in concepts}) == len(concepts)
+
+
+def test_concepts_of_one_family_are_refused() -> None:
+    one, other = (WorldConcept(code, name, "person", False) for code, name in (("1F57A", "he"), ("1F483", "she")))
+    with pytest.raises(ValueError, match=r"of one family of emoji: 1F57A; keep one of each"):
+        check_distinct([one, other])
+
+
+def test_drawings_that_look_alike_are_found() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [rng.integers(0, 256, (96, 96, 4), dtype=np.uint8) for _ in range(2)]
+    alike = np.clip(drawn[0] + rng.integers(0, 3, (96, 96, 4)), 0, 255).astype(np.uint8)
+    pictures = {(style, code): p for style in (NEW, HELD_OUT) for code, p in zip("abc", [*drawn, alike], strict=True)}
+    found = twins(["a", "b", "c"], pictures)
+    assert {(one, two, style) for one, two, style, _ in found} == {("a", "c", NEW), ("a", "c", HELD_OUT)}
+    assert all(apart < TWINS for *_, apart in found)
 
 
 def test_a_picture_hashes_to_itself_and_far_from_its_mirror() -> None:
