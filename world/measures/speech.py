@@ -14,6 +14,7 @@ import json
 import logging
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -71,7 +72,7 @@ def named(words: list[str], lexicon: Lexicon) -> list[int]:
     return found
 
 
-def captions(speaker: Speaker, subject: Subject, bank: Bank) -> dict[str, float | list[str]]:
+def captions(speaker: Speaker, subject: Subject, bank: Bank) -> dict[str, Any]:
     """Scores of the captions written, and the first of them."""
     tokens = bank.tokens.float()
     seen = torch.ones(tokens.shape[:2], dtype=torch.long)
@@ -85,7 +86,7 @@ def captions(speaker: Speaker, subject: Subject, bank: Bank) -> dict[str, float 
         (c, scene) for words, scene in zip(written, bank.scenes, strict=True) for c in named(words, subject.lexicon)
     ]
     right = sum(concept in scene.concepts for concept, scene in told) / max(1, len(told))
-    scores = {}
+    scores: dict[str, Any] = {}
     if can_score():
         found = caption_scores({row: " ".join(words) for row, words in enumerate(written)}, references, "simple")
         scores = {"cider": round(found.cider, 1), "bleu@4": round(found.bleu4, 1)}

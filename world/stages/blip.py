@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transformers import BertTokenizerFast, BlipConfig
+from transformers import BlipConfig, PreTrainedTokenizerBase
 
 from world.pictures.grounds import SIZE
 from world.stages.vision import HEADS, LAYERS, PATCH, WIDTH
@@ -11,7 +11,7 @@ from world.texts.vocabulary import POSITIONS
 TEXT_LAYERS = 3  # of the text encoder, and as many of the decoder
 
 
-def blip_config(tokenizer: BertTokenizerFast) -> BlipConfig:
+def blip_config(tokenizer: PreTrainedTokenizerBase) -> BlipConfig:
     """Sizes of the embedded model; whatever BLIP sets apart from the class defaults is set."""
     ids = tokenizer.convert_tokens_to_ids
     vision = {

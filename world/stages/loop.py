@@ -115,7 +115,8 @@ def run(
     args.out.mkdir(parents=True, exist_ok=True)
     step, spent = load(args.out, model, optimisers_)
     write(args.out / "log.jsonl", settings(args, step))
-    started, sums = time.process_time() - spent, {}
+    started = time.process_time() - spent
+    sums: dict[str, list[float]] = {}
     last = min(args.steps, args.stop or args.steps)
     while step < last:
         done = step / args.steps

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import BlipVisionModel
 
 from uniadapter.app.memory import keep_freed_memory
 from uniadapter.files.writing import atomic_file
@@ -47,7 +48,8 @@ class Canvas:
         self.seen = [number for number, concept in enumerate(self.concepts) if not concept.novel]
         self.pictures = read_pictures(self.concepts, PRETRAINED)
         self.ground, self.patch, self.batch, self.seed = grounds(3000, seed), patch, batch, seed
-        self.round, self.painter = -1, None
+        self.round = -1
+        self.painter: Painter | None = None
 
     def __call__(self, step: int) -> Canvases:
         """The canvases of a step."""
@@ -111,7 +113,9 @@ def autocast(bf16: bool) -> torch.autocast:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, heads: Heads, tests: dict[str, Canvases], bf16: bool) -> dict[str, dict[str, float]]:
+def evaluate(
+    model: BlipVisionModel, heads: Heads, tests: dict[str, Canvases], bf16: bool
+) -> dict[str, dict[str, float]]:
     """Per cent right by test set: patches named, thing or ground, canvas's concepts recalled, things counted."""
     out = {}
     for name, canvases in tests.items():
@@ -170,7 +174,8 @@ def train(args: argparse.Namespace) -> None:
     file = args.out / "checkpoint.pt"
     step, spent = load(file, model, heads, optimisers_)
     write(args.out / "log.jsonl", settings(args, step))
-    started, sums = time.process_time() - spent, {}
+    started = time.process_time() - spent
+    sums: dict[str, float] = {}
     while step < args.steps:
         done = step / args.steps
         for group in (g for o in optimisers_ for g in o.param_groups):

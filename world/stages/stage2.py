@@ -79,7 +79,8 @@ class Batches(Texts):
         super().__init__(source.lexicon, source.seen)
         self.source, self.batch, self.more = source, batch, more
         self.per_epoch = source.size // batch
-        self.number, self.bank = -1, None
+        self.number = -1
+        self.bank: Bank | None = None
 
     def rows(self, step: int) -> tuple[Bank, list[int], list[int]]:
         """A step's bank, its rows, and the rows that contrast has beside them."""

@@ -85,7 +85,7 @@ def next_words(logits: Tensor, ids: Tensor, mask: Tensor, given: int) -> tuple[T
     return loss, (found.argmax(-1) == wanted)[told].float().mean()
 
 
-def spoken(batches: Batches, texts: list[list[str]]) -> tuple[Tensor, Tensor]:
+def spoken(batches: Texts, texts: list[list[str]]) -> tuple[Tensor, Tensor]:
     """Ids and mask of texts that begin with [DEC]."""
     ids, mask = batches.vocabulary.encode(texts)
     ids[:, 0] = batches.vocabulary.id["[DEC]"]

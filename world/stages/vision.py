@@ -23,9 +23,9 @@ def build_vision(patch: int) -> BlipVisionModel:
     )  # fmt: skip
     model = BlipVisionModel(config)
     nn.init.trunc_normal_(model.embeddings.class_embedding, std=0.02)
-    for layer in model.encoder.layers:
-        for linear in (layer.self_attn.projection, layer.mlp.fc2):
-            nn.init.normal_(linear.weight, std=0.02 / math.sqrt(2 * LAYERS))
+    for name, parameter in model.encoder.named_parameters():
+        if name.endswith(("self_attn.projection.weight", "mlp.fc2.weight")):
+            nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * LAYERS))
     return model
 
 
@@ -37,7 +37,7 @@ def prime(model: BlipVisionModel, pixels: Tensor) -> None:
         model: from `build_vision`.
         pixels: normalised canvases [B, 3, 96, 96] to take the patches' statistics from.
     """
-    embeddings, patch = model.embeddings, model.config.patch_size
+    embeddings, patch = model.embeddings, int(model.config.patch_size)  # type: ignore[arg-type]
     patches = F.unfold(pixels, patch, stride=patch).transpose(1, 2).reshape(-1, 3 * patch * patch)
     patches = patches[torch.randperm(len(patches))[:40_000]]
     mean = patches.mean(0)

@@ -7,6 +7,7 @@ The grammar "a cat with a dog to its left" is left out of all pre-training, for 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from world.texts.names import NUMBERS, Lexicon
@@ -192,7 +193,7 @@ class Captioner:
     def _related(self, saying: Saying, claim: Claim, style: random.Random) -> None:
         (a, b, *rest), kind, where = claim.things, style.random(), style.random()
 
-        def pick(table: dict[str, tuple[str, ...]], direction: str) -> str:
+        def pick(table: Mapping[str, tuple[str, ...]], direction: str) -> str:
             return table[direction][int(where * len(table[direction]))]
 
         if kind < self.style.its:

@@ -71,7 +71,7 @@ class Asker:
         """A question of this kind, or of any; None where it can't be asked of the canvas."""
         if kind:
             asked = getattr(self, "_" + kind.replace(" ", "_"))(scene, Saying(), rng)
-            return Question(*asked, kind) if asked else None
+            return Question(asked[0], asked[1], kind) if asked else None
         while True:
             found = self(scene, rng, rng.choices(KINDS_ASKED, WEIGHTS)[0])
             if found:
