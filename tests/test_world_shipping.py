@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("world", reason="the scripts that build the assets come with the repository alone")
 from world.__main__ import retrained
 from world.pictures.leakage import compare as compare_styles
-from world.pictures.sources import Package, fetch
+from world.pictures.sources import DRAWN, NEW_STYLE, WORDS, Package, fetch
 from world.shipping.base_card import base_card
 from world.shipping.figures import FOLDER, measured, stages
 from world.shipping.hashes import compare, hashes_of, read_hashes, write_hashes
@@ -140,3 +140,14 @@ def test_a_package_of_another_licence_or_author_is_refused(tmp_path: Path) -> No
     (folder / "package.json").write_text(json.dumps({"license": "CC-BY-NC-4.0"}))
     with pytest.raises(ValueError, match=r"noto 1.2.9: 'CC-BY-NC-4.0' by 'Google Inc' is not what is noted"):
         fetch(package, tmp_path)
+
+
+def test_the_notice_credits_every_package() -> None:
+    notice = (ROOT / "NOTICE").read_text()
+    for name, package in DRAWN.items():
+        credit = {"noto": "Noto", "noto-v1": "Noto", "emojione-v1": "EmojiOne", "streamline-emojis": "Streamline"}
+        assert credit.get(name, name).lower() in notice.lower()
+        assert package.licence in notice
+    for package in (NEW_STYLE, *WORDS):
+        assert package.licence in notice
+    assert NEW_STYLE.name in notice
