@@ -55,11 +55,14 @@ class Interrupted(Exception):
         folder: the run folder to resume from; None if nothing was saved.
         step: optimiser steps done; None outside training.
         signum: number of the signal.
+        saved: what is kept, in words; made from the folder if "".
     """
 
-    def __init__(self, folder: Path | None, step: int | None = None, signum: int = signal.SIGINT) -> None:
+    def __init__(
+        self, folder: Path | None, step: int | None = None, signum: int = signal.SIGINT, saved: str = ""
+    ) -> None:
         where = "stopped" if step is None else f"stopped at step {step}"
-        saved = "nothing was saved" if folder is None else f"everything is saved in {folder}"
+        saved = saved or ("nothing was saved" if folder is None else f"everything is saved in {folder}")
         super().__init__(f"{where}; {saved}")
         self.folder, self.step, self.signum = folder, step, signum
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.app.features import MAX_TOKENS, image_features, inference, text_features
@@ -63,25 +62,6 @@ def attention_maps(
         >>> bool(found.patches[1].sum() < 1)  # the rest is CLS's
         True
     """
-    found = attention_layers(model, tokenizer, image, texts, frames, image_size, max_tokens, adapter=adapter)
-    count = len(found[0]) if found else 0
-    if layer is not None and found and not -count <= layer < count:
-        raise ValueError(f"layer is {layer}: the fused encoder has layers 0 to {count - 1}")
-    return [mean_map(layers) if layer is None else layers[layer] for layers in found]
-
-
-def attention_layers(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    image: Picture | Sequence[Picture] | Visuals,
-    texts: str | Sequence[str],
-    frames: int | None = None,
-    image_size: int | None = None,
-    max_tokens: int | None = None,
-    *,
-    adapter: str | None = None,
-) -> list[list[AttentionMap]]:
-    """As `attention_maps`, with a map for each layer of the fused encoder: for each text, the first layer's first."""
     fusing(model)
     visuals = image
     if not isinstance(visuals, Visuals):
@@ -91,24 +71,36 @@ def attention_layers(
     if task_of(model) == "retrieval":
         encoded = text_features(model, tokenizer, texts, max_tokens, adapter=adapter)
     else:
-        encoded = _questions(model, tokenizer, texts, max_tokens, adapter)
-    rows = torch.arange(len(encoded), device=encoded.ids.device)
+        stated = active_settings(model, adapter)
+        asked = clean_questions(as_texts(texts, "questions"), stated)
+        encoded = question_texts(model, tokenizer, asked, first_given(max_tokens, stated.max_tokens, MAX_TOKENS))
     with inference(model, adapter):
-        if not len(rows):
-            return []
-        return attention_by_layer(model, tokenizer, encoded, visuals, torch.stack([rows, rows * 0], 1))
+        found = attention_layers(model, tokenizer, visuals, encoded)
+    count = len(found[0]) if found else 0
+    if layer is not None and found and not -count <= layer < count:
+        raise ValueError(f"layer is {layer}: the fused encoder has layers 0 to {count - 1}")
+    return [mean_map(layers) if layer is None else layers[layer] for layers in found]
 
 
-def _questions(
+def attention_layers(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, visual: Visuals, texts: Texts
+) -> list[list[AttentionMap]]:
+    """For each text its maps over one visual in each layer of the fused encoder, with the active adapter set."""
+    rows = torch.arange(len(texts), device=texts.ids.device)
+    if not len(rows):
+        return []
+    return attention_by_layer(model, tokenizer, texts, visual, torch.stack([rows, rows * 0], 1))
+
+
+def question_texts(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    texts: str | Sequence[str],
-    max_tokens: int | None,
-    adapter: str | None,
+    questions: list[str],
+    max_tokens: int,
+    batch_size: int = 0,
 ) -> Texts:
-    """Questions for the fused encoder, which needs no states and features of theirs."""
-    stated = active_settings(model, adapter)
-    asked = clean_questions(as_texts(texts, "questions"), stated)
-    tokens = tokenize(tokenizer, asked, first_given(max_tokens, stated.max_tokens, MAX_TOKENS))
-    empty: Tensor = torch.zeros((*tokens.ids.shape, 0), device=model.device)
-    return Texts(tokens.ids.to(model.device), tokens.mask.to(model.device), empty, empty.sum(1))
+    """Questions for the fused encoder, which needs no states and features of theirs; all in one batch."""
+    tokens = tokenize(tokenizer, questions, max_tokens)
+    ids, mask = tokens.ids.to(model.device), tokens.mask.to(model.device)
+    none = torch.zeros((*ids.shape, 0), device=model.device)
+    return Texts(ids, mask, none, none.sum(1))

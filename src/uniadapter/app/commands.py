@@ -31,6 +31,7 @@ from uniadapter.app.runs import (
     train_split,
     write_config,
 )
+from uniadapter.app.word_looks import with_word_looks
 from uniadapter.checkpoints.adapter_folder import read_adapter_config
 from uniadapter.checkpoints.compatibility import remaining_embedded_splits
 from uniadapter.checkpoints.pth import read_pth
@@ -121,18 +122,23 @@ def _train_and_measure(
                "splits": summaries(train, *tests.values()), **skipped(*tests.values()), "kept": trainer.weights_info,
                "rows": []}  # fmt: skip
     examples: list[report.QueryExample | report.TextExample] = []
+    looks_note = ""
     name = config.model.method_name
     logger.info("saved to %s (%.2f MB), the weights after step %d", folder, size / 1e6, trainer.weights_info["step"])
     if tests:
         with pair_bar("reranking") as progress:
             after = measure(prepared, config, tests, name, started, size, trainer.history, progress)
-            before = zero_shot(_base_of(prepared, config), config, tests, progress)
+            base = _base_of(prepared, config)
+            before = zero_shot(base, config, tests, progress)
         metrics["rows"] = [*before.rows, *after.rows]
     if not accelerator.is_main_process:
         return {}
     if tests:
-        examples = select_examples(tests["test"], before.result, after.result)
-    finish_report(folder, metrics, {name: trainer.history}, examples, str(prepared.counts))
+        chosen = select_examples(
+            tests["test"], before.result, after.result, config.data.eval_frames or config.data.frames
+        )
+        examples, looks_note = with_word_looks(chosen, prepared, None if base is prepared else base, config)
+    finish_report(folder, metrics, {name: trainer.history}, examples, str(prepared.counts), looks_note)
     return metrics
 
 
@@ -163,6 +169,8 @@ def finish_report(
     history: dict[str, list[dict[str, float | int]]],
     examples: Sequence[report.QueryExample | report.TextExample],
     summary: str,
+    looks_note: str = "",
+    thumbnails: report.Thumbnails | None = None,
 ) -> None:
     """Write `metrics.json`, the training curves and the HTML report, and print the table.
 
@@ -172,11 +180,15 @@ def finish_report(
         history: losses over steps, by method.
         examples: shown in the report.
         summary: the report's first paragraph.
+        looks_note: how the examples' pictures of attention were made.
+        thumbnails: keeps the pictures for the next page with the same examples.
     """
     report.write_metrics(folder / "metrics.json", metrics)
     if any(history.values()):
         report.curves(history, folder / "curves.png")
-    page = report.write_report(folder, metrics, examples, history=history, summary=summary)
+    page = report.write_report(
+        folder, metrics, examples, history=history, summary=summary, looks_note=looks_note, thumbnails=thumbnails
+    )
     if metrics["rows"]:
         console.print(report.table(metrics))
     say(f"{folder / 'metrics.json'}\n{page}")

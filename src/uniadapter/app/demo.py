@@ -1,26 +1,35 @@
-"""Demos on embedded data: zero-shot, UniAdapter and full fine-tuning in one table; for questions, question-only too."""
+"""Demos on embedded data: zero-shot, UniAdapter with and without its fused part, and full fine-tuning in one table.
+
+UniAdapter comes first, and its results are written and shown before the others are trained.
+"""
 
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from uniadapter.app.commands import finish_report, skipped, summaries
+from uniadapter.app.ablation import WITHOUT_FUSED_PART, has_fused_part, without_fused_part
+from uniadapter.app.demo_results import DemoResults, PhaseClock
 from uniadapter.app.display import TrainingBar, logged_to, pair_bar, say
 from uniadapter.app.method_results import MethodResult, measure, zero_shot
 from uniadapter.app.parsing import read_config
-from uniadapter.app.runs import load_split, resolve_data, save_result, test_splits, train_split, write_config
+from uniadapter.app.runs import ADAPTER, load_split, resolve_data, save_result, test_splits, train_split, write_config
+from uniadapter.app.word_looks import with_word_looks
 from uniadapter.config import RunConfig
 from uniadapter.data.splits import RetrievalSplit
+from uniadapter.errors import Interrupted
 from uniadapter.evaluation.captioning import require_scorer
 from uniadapter.files.assets import package_path
 from uniadapter.report.examples import select_examples
 from uniadapter.report.metrics import read_metrics
-from uniadapter.tasks.preparing import prepare
-from uniadapter.training.run_folder import exclusive_run_folder, existing_results
+from uniadapter.report.page import PAGE
+from uniadapter.report.tables import method_label, series_name
+from uniadapter.tasks.preparing import Prepared, prepare
+from uniadapter.training.run_folder import exclusive_run_folder, existing_results, remove_replaced_weights
 
 logger = logging.getLogger(__name__)
 
@@ -93,18 +102,58 @@ def demo_config(task: str, method: str, seed: int) -> RunConfig:
     return replace(config, data=data, train=replace(config.train, seed=seed))
 
 
-def run_method(
-    method: str, config: RunConfig, train: RetrievalSplit, tests: dict[str, RetrievalSplit], folder: Path | None
-) -> MethodResult:
-    """Train and evaluate one method; its weights are saved in `folder`, if there is one."""
+@dataclass(frozen=True)
+class Arm:
+    """A method, or a variant of one, that a demo trains and measures.
+
+    Args:
+        method: as in `metrics.json`.
+        config: of its run.
+        setting: name of the variant; "" for the method itself.
+        saved: whether its weights are saved.
+    """
+
+    method: str
+    config: RunConfig
+    setting: str = ""
+    saved: bool = True
+
+    @property
+    def series(self) -> str:
+        """Name of its curves."""
+        return series_name(self.method, self.setting)
+
+    @property
+    def label(self) -> str:
+        """Name for people."""
+        return method_label(self.series)
+
+
+def demo_arms(task: str, seed: int) -> list[Arm]:
+    """What a demo trains, in order: UniAdapter, the same without its fused part if it has one, then the others."""
+    configs = {method: demo_config(task, method, seed) for method in DEMOS[task].configs}
+    first = configs.pop("uniadapter")
+    arms = [Arm("uniadapter", first)]
+    if has_fused_part(first):
+        arms.append(Arm("uniadapter", without_fused_part(first), WITHOUT_FUSED_PART, saved=False))
+    return arms + [Arm(method, config, saved=not config.data.blank) for method, config in configs.items()]
+
+
+def train_arm(
+    arm: Arm, train: RetrievalSplit, tests: dict[str, RetrievalSplit], folder: Path, clock: PhaseClock
+) -> tuple[Prepared, MethodResult]:
+    """Train and measure one arm; its weights are saved in the folder, if they are to be saved."""
     started = time.perf_counter()
-    prepared = prepare(config)
-    say(f"{method}: {prepared.counts}")
-    with TrainingBar(method) as bar:
-        trainer = train_split(prepared, train, config, None, on_progress=bar)
-    size = save_result(prepared, config, folder) if folder is not None else 0
-    with pair_bar(f"{method}: measuring") as progress:
-        return measure(prepared, config, tests, method, started, size, trainer.history, progress)
+    prepared = prepare(arm.config)
+    say(f"{arm.label}: {prepared.counts}")
+    with TrainingBar(arm.label) as bar, clock.phase(f"{arm.label}: training"):
+        trainer = train_split(prepared, train, arm.config, None, on_progress=bar)
+    size = save_result(prepared, arm.config, folder) if arm.saved else 0
+    with pair_bar(f"{arm.label}: measuring") as progress, clock.phase(f"{arm.label}: measuring"):
+        found = measure(
+            prepared, arm.config, tests, arm.method, started, size, trainer.history, progress, setting=arm.setting
+        )
+    return prepared, found
 
 
 def holds_demo(folder: Path) -> bool:
@@ -123,6 +172,8 @@ def holds_demo(folder: Path) -> bool:
 def run_demo(task: str, folder: Path, seed: int = 0) -> dict[str, Any]:
     """Adapt the embedded BLIP to an embedded task by each method, and report the results.
 
+    The files are written after each method, so that a demo that is stopped leaves what was finished.
+
     Args:
         task: one of `DEMOS`.
         folder: of the run; gets `metrics.json`, `report.html` and the adapter.
@@ -133,39 +184,44 @@ def run_demo(task: str, folder: Path, seed: int = 0) -> dict[str, Any]:
 
     Raises:
         ConfigError: the folder contains a run that is not a demo, or another process writes to it.
+        Interrupted: the demo was stopped; says what it leaves.
     """
-    started = time.perf_counter()
     if task == "caption":
         require_scorer()  # fail before training, not after it
     again = holds_demo(folder)
     with exclusive_run_folder(folder, overwrite=again), logged_to(folder):
         if again:
             logger.info("%s holds an earlier demo, which this one replaces", folder)
-        demo = DEMOS[task]
-        configs = {method: demo_config(task, method, seed) for method in demo.configs}
-        first = configs["uniadapter"]
-        write_config(first, folder / "config.yaml")
+        results = DemoResults(DEMOS[task].data, DEMOS[task].summary, folder, seed)
+        try:
+            return _run(results, demo_arms(task, seed))
+        except (Interrupted, KeyboardInterrupt) as stop:
+            signum = stop.signum if isinstance(stop, Interrupted) else signal.SIGINT
+            raise Interrupted(folder if results.rows else None, None, signum, results.kept()) from None
+
+
+def _run(results: DemoResults, arms: list[Arm]) -> dict[str, Any]:
+    """The demo itself, once its folder is locked."""
+    first, folder, clock = arms[0].config, results.folder, results.clock
+    say(f"measured as it is: zero-shot; then trained and measured: {', then '.join(arm.label for arm in arms)}")
+    say(f"results of UniAdapter come first; after each, they are in {folder / 'metrics.json'} and {folder / PAGE}")
+    write_config(first, folder / "config.yaml")
+    with clock.phase("data"):
         train, tests = load_split(first, "train"), test_splits(first)
-        untrained = replace(first, model=replace(first.model, method="none"))
-        with pair_bar("zero-shot: measuring") as progress:
-            before = zero_shot(prepare(untrained), untrained, tests, progress)
-        found = {
-            method: run_method(method, config, train, tests, None if config.data.blank else folder)
-            for method, config in configs.items()
-        }
-        rows = [*before.rows, *(row for method in found.values() for row in method.rows)]
-        metrics = {
-            "task": first.task,
-            "seed": seed,
-            "base": first.model.base,
-            "data": demo.data,
-            "splits": summaries(train, *tests.values()),
-            **skipped(*tests.values()),
-            "total_seconds": round(time.perf_counter() - started, 1),
-            "rows": rows,
-        }
-        examples = select_examples(tests["test"], before.result, found["uniadapter"].result)
-        history = {method: done.history for method, done in found.items()}
-        finish_report(folder, metrics, history, examples, demo.summary)
-        say(f"the whole demo took {metrics['total_seconds']:.0f} s")
-        return metrics
+    untrained = replace(first, model=replace(first.model, method="none"))
+    with pair_bar("zero-shot: measuring") as progress, clock.phase("zero-shot: measuring"):
+        before = zero_shot(prepare(untrained), untrained, tests, progress)
+    results.begin(first, [train, *tests.values()], before, [arm.label for arm in arms])
+    for number, arm in enumerate(arms):
+        prepared, found = train_arm(arm, train, tests, folder, clock)
+        if not number:
+            remove_replaced_weights(folder, ADAPTER)  # an earlier demo's fully fine-tuned model
+            with clock.phase("examples"):
+                chosen = select_examples(
+                    tests["test"], before.result, found.result, first.data.eval_frames or first.data.frames
+                )
+                results.examples, results.looks_note = with_word_looks(chosen, prepared, None, arm.config)
+        del prepared
+        results.add(arm.series, found, [other.label for other in arms[number + 1 :]])
+    say(f"the whole demo took {results.metrics['total_seconds']:.0f} s: {clock}")
+    return results.metrics

@@ -208,7 +208,13 @@ class Backbone(ABC):
 
 
 class FusingBackbone(Backbone):
-    """A backbone with a fused encoder, whose text layers attend to visual tokens, and a matching head."""
+    """A backbone with a fused encoder, whose text layers attend to visual tokens, and a matching head.
+
+    Attributes:
+        words_attend: whether the tokens of a text attend to visual tokens themselves, and `fuse_with_weights` works.
+    """
+
+    words_attend: ClassVar[bool] = False
 
     @abstractmethod
     def begin_fusion(self, texts: Texts) -> FusionCache:

@@ -44,6 +44,12 @@ def fusing(model: nn.Module) -> FusingBackbone:
     return found
 
 
+def has_attention_maps(model: nn.Module) -> bool:
+    """Whether words of texts attend to a visual's patches in the model, so that `fuse_with_weights` is possible."""
+    found = backbone(model)
+    return isinstance(found, FusingBackbone) and found.layout.fuses and found.words_attend
+
+
 def decoding(model: nn.Module) -> DecodingBackbone:
     """As `backbone`, for functions that need a text decoder.
 

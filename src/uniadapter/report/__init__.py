@@ -14,6 +14,8 @@ from uniadapter.report.plots import curves
 from uniadapter.report.query_cards import QueryExample, RankedItem
 from uniadapter.report.tables import markdown_table, table
 from uniadapter.report.text_cards import TextExample
+from uniadapter.report.thumbnails import Thumbnails
+from uniadapter.report.word_looks import WordLook, spotlights
 
 __all__ = [
     "Metrics",
@@ -23,10 +25,13 @@ __all__ = [
     "ReportError",
     "Row",
     "TextExample",
+    "Thumbnails",
+    "WordLook",
     "curves",
     "markdown_table",
     "read_history",
     "read_metrics",
+    "spotlights",
     "table",
     "write_metrics",
     "write_report",

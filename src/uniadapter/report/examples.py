@@ -21,7 +21,7 @@ Right = Callable[[int], tuple[bool, bool]]  # row to whether it is right (before
 
 
 def select_examples(
-    split: RetrievalSplit, before: Result, after: Result
+    split: RetrievalSplit, before: Result, after: Result, frames: int = 0
 ) -> list[report.QueryExample | report.TextExample]:
     """Examples of a split: the first one that stayed right, was corrected, and is wrong; the others evenly spaced.
 
@@ -31,6 +31,7 @@ def select_examples(
         split: the test split.
         before: results before training.
         after: results after training.
+        frames: frames of a clip that the model sees, which are shown; 0 if unknown.
     """
     if isinstance(split, QuestionSplit):
 
@@ -39,19 +40,21 @@ def select_examples(
             return before.detail[row].answer.lower() in right, after.detail[row].answer.lower() in right
 
         chosen = _chosen(len(split.texts), answered if all(split.answers) else None)
-        return [_question(split, row, before.detail[row], after.detail[row], why) for row, why in chosen.items()]
+        return [
+            _question(split, row, before.detail[row], after.detail[row], why, frames) for row, why in chosen.items()
+        ]
     if isinstance(after.detail, RetrievalResult):
 
         def found(text: int) -> tuple[bool, bool]:
             return bool(before.detail.text_ranks[text] == 1), bool(after.detail.text_ranks[text] == 1)
 
         chosen = _chosen(len(split.texts), found)
-        return [_query(split, text, before.detail, after.detail, why) for text, why in chosen.items()]
+        return [_query(split, text, before.detail, after.detail, why, frames) for text, why in chosen.items()]
     owned = split.visual_texts()
     return [
         report.TextExample(
             _visual(split.visuals[visual]), "", [split.texts[text] for text in owned[visual]],
-            [(before.detail[visual], None)], [(after.detail[visual], None)],
+            [(before.detail[visual], None)], [(after.detail[visual], None)], frames=frames,
         )
         for visual in _chosen(len(split.visuals), None)
     ]  # fmt: skip
@@ -79,20 +82,23 @@ def _visual(source: VisualSource) -> Path | bytes:
     return buffer.getvalue()
 
 
-def _question(split: QuestionSplit, row: int, before: Prediction, after: Prediction, why: str) -> report.TextExample:
+def _question(
+    split: QuestionSplit, row: int, before: Prediction, after: Prediction, why: str, frames: int
+) -> report.TextExample:
     return report.TextExample(
         _visual(split.visuals[split.text_visual[row]]), split.texts[row], list(split.answers[row]),
         before.ranked or [(before.answer, None)], after.ranked or [(after.answer, None)], why,
+        frames=frames,
     )  # fmt: skip
 
 
 def _query(
-    split: RetrievalSplit, text: int, before: RetrievalResult, after: RetrievalResult, why: str
+    split: RetrievalSplit, text: int, before: RetrievalResult, after: RetrievalResult, why: str, frames: int
 ) -> report.QueryExample:
     return report.QueryExample(
         query=split.texts[text],
-        before=_ranked(split, text, before),
-        after=_ranked(split, text, after),
+        before=_ranked(split, text, before, frames),
+        after=_ranked(split, text, after, frames),
         rank_before=int(before.text_ranks[text]),
         rank_after=int(after.text_ranks[text]),
         right=_visual(split.visuals[split.text_visual[text]]),
@@ -100,19 +106,30 @@ def _query(
     )
 
 
-def _ranked(split: RetrievalSplit, text: int, result: RetrievalResult) -> list[report.RankedItem]:
+def _ranked(split: RetrievalSplit, text: int, result: RetrievalResult, frames: int) -> list[report.RankedItem]:
     """The top five visuals, with frame weights for videos."""
     order, weights = result.text_order[text, :5].tolist(), result.frame_weights[text]
-    moving, owner = weights.shape[-1] > 1, split.text_visual[text]
+    moving, owner, near = weights.shape[-1] > 1, split.text_visual[text], _hard_negatives(split, text)
     return [
         report.RankedItem(
             _visual(split.visuals[i]),
             correct=i == owner,
             frame_weights=weight.tolist() if moving else (),
             caption=_first_caption(split, i),
+            frames=frames,
+            hard_negative=i in near,
         )
         for i, weight in zip(order, weights, strict=False)
     ]
+
+
+def _hard_negatives(split: RetrievalSplit, text: int) -> set[int]:
+    """Other visuals of a text's group, where the annotation file names groups."""
+    if not split.text_group or split.text_group[text] is None:
+        return set()
+    group = split.text_group[text]
+    of_group = {v for v, other in zip(split.text_visual, split.text_group, strict=True) if other == group}
+    return of_group - {split.text_visual[text]}
 
 
 def _first_caption(split: RetrievalSplit, visual: int) -> str:

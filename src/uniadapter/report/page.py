@@ -32,6 +32,8 @@ def write_report(
     title: str | None = None,
     labels: tuple[str, str] | None = None,
     examples_note: str = "",
+    looks_note: str = "",
+    thumbnails: Thumbnails | None = None,
 ) -> Path:
     """Write a run's page.
 
@@ -45,6 +47,8 @@ def write_report(
         title: of the page; made from task and method if None.
         labels: of the results before and after training; made from the methods if None.
         examples_note: how the examples were selected; made from their `reason` if "".
+        looks_note: how the examples' pictures of attention were made.
+        thumbnails: keeps the pictures for the next page with the same examples.
 
     Returns:
         The file, `report.html`.
@@ -67,7 +71,7 @@ def write_report(
         f"{_paragraph(summary, 'lead')}{key_figures(metrics, trained)}</header>",
         results_section(metrics, colours),
         curves_section(history, colours),
-        _examples_section(examples, labels, examples_note),
+        _examples_section(examples, labels, examples_note, looks_note, thumbnails or Thumbnails()),
         usage_section(folder, metrics.task, str(metrics.more.get("base", "embedded"))),
         facts_section(metrics, folder / "config.yaml"),
     ]
@@ -88,19 +92,30 @@ def _paragraph(text: str, kind: str) -> str:
     return f'<p class="{kind}">{escape(text)}</p>' if text else ""
 
 
-def _examples_section(examples: Sequence[QueryExample | TextExample], labels: tuple[str, str], note: str) -> str:
+def _examples_section(
+    examples: Sequence[QueryExample | TextExample],
+    labels: tuple[str, str],
+    note: str,
+    looks_note: str,
+    thumbnails: Thumbnails,
+) -> str:
+    looks_note = _paragraph(looks_note, "note")
     queries = [example for example in examples if isinstance(example, QueryExample)]
     if queries:
-        thumbnails = Thumbnails()
         noun = "clip" if any(thumbnails.moves(item.image) for item in queries[0].after) else "picture"
         words = " ".join(part for part in (note or selection_note(queries), rank_changes(queries, noun)) if part)
-        key = f'<p class="note key"><span class="swatch">✓</span> the {noun} that belongs to the query</p>'
+        key = f'<span class="swatch">✓</span> the {noun} that belongs to the query'
+        if any(item.hard_negative for query in queries for item in (*query.before, *query.after)):
+            key += f'<span class="swatch near"></span> a hard negative: a {noun} of the same group'
+        key = f'<p class="note key">{key}</p>{looks_note}'
         return _cards(_count(len(queries), "query", "queries"), words, key, query_cards(queries, labels, thumbnails))
     texts = [example for example in examples if isinstance(example, TextExample)]
     if not texts:
         return ""
     kind = ("question", "questions") if texts[0].question else ("caption", "captions")
-    return _cards(_count(len(texts), *kind), note or selection_note(texts), "", text_cards(texts, labels, Thumbnails()))
+    return _cards(
+        _count(len(texts), *kind), note or selection_note(texts), looks_note, text_cards(texts, labels, thumbnails)
+    )
 
 
 def selection_note(examples: Sequence[QueryExample | TextExample]) -> str:

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from uniadapter.report.thumbnails import Picture, Thumbnails, file_stem
+from uniadapter.report.thumbnails import MOST_FRAMES, Picture, Thumbnails, file_stem
+from uniadapter.report.word_looks import WordLook, frame_labels, looks_section
 
 TOP = 5
+SHORT = 4  # frames of strips of which two stand side by side
+BAR_SPAN = 0.25  # largest distance from 1 of a frame weight that its bar shows; at temperature 4 few are larger
 
 
 @dataclass
@@ -21,6 +24,8 @@ class RankedItem:
         correct: whether it belongs to the query.
         frame_weights: of a video's frames, in order, shown as bars; [] shows none.
         caption: alternative text; the file's name if "".
+        frames: frames of a clip that the model sees, which are shown; 0 if unknown.
+        hard_negative: whether it is one of the query's picture: of the same `group` in the annotation file.
     """
 
     image: Picture
@@ -28,6 +33,8 @@ class RankedItem:
     correct: bool = False
     frame_weights: Sequence[float] = ()
     caption: str = ""
+    frames: int = 0
+    hard_negative: bool = False
 
 
 @dataclass
@@ -42,6 +49,8 @@ class QueryExample:
         rank_after: the same after training.
         right: the correct picture; if None it is taken from `before` or `after`, if it is there.
         reason: why it was selected, if by its result; "" otherwise.
+        looks: where some of its words look in the picture that belongs to it.
+        frame_weights: of the frames of that clip in frame-aware attention after training, mean 1; () shows none.
     """
 
     query: str
@@ -51,6 +60,8 @@ class QueryExample:
     rank_after: int | None = None
     right: Picture | None = None
     reason: str = ""
+    looks: Sequence[WordLook] = ()
+    frame_weights: Sequence[float] = ()
 
     def target(self) -> Picture | None:
         """The correct picture, if it is known."""
@@ -76,7 +87,9 @@ def query_cards(examples: Sequence[QueryExample], labels: tuple[str, str], thumb
 
 def _card(example: QueryExample, labels: tuple[str, str], thumbnails: Thumbnails) -> str:
     target = example.target()
-    picture = target_picture(target, f"what was asked for: {example.query}", thumbnails) if target is not None else ""
+    words = f"what was asked for: {example.query}"
+    frames = next((item.frames for item in (*example.after, *example.before)), 0)
+    picture = "" if target is None else target_picture(target, words, thumbnails, example.frame_weights, frames)
     lines = "".join(
         _line(label, items, rank, thumbnails)
         for label, items, rank in (
@@ -85,18 +98,38 @@ def _card(example: QueryExample, labels: tuple[str, str], thumbnails: Thumbnails
         )
         if items
     )
+    noun = "right clip" if target is not None and thumbnails.moves(target) else "right picture"
+    looks = looks_section(example.looks, target, noun, labels, thumbnails)
     return (
         f'<article class="query"><header>{picture}<h3>{escape(example.query)}</h3>{_ranks(example)}'
-        f"{reason_label(example.reason)}</header>{lines}</article>"
+        f"{reason_label(example.reason)}</header>{lines}{looks}</article>"
     )
 
 
-def target_picture(picture: Picture, words: str, thumbnails: Thumbnails) -> str:
-    """The `<img>` of a card's subject: a thumbnail, or a strip of frames of a clip."""
-    moves = thumbnails.moves(picture)
-    source = thumbnails.strip(picture) if moves else thumbnails.source(picture)
-    kind = "target strip" if moves else "target"
-    return f'<img class="{kind}" src="{source}" alt="{escape(words)}">' if source else ""
+def target_picture(
+    picture: Picture, words: str, thumbnails: Thumbnails, frame_weights: Sequence[float] = (), frames: int = 0
+) -> str:
+    """The picture of a card's subject: a thumbnail, or a strip of the frames of a clip with their weights, if known.
+
+    Args:
+        picture: file or bytes.
+        words: alternative text.
+        thumbnails: makes the pictures.
+        frame_weights: of a clip's frames; () for none.
+        frames: number of a clip's frames, if there are no weights; 0 if unknown.
+    """
+    if not thumbnails.moves(picture):
+        source = thumbnails.source(picture)
+        return f'<img class="target" src="{source}" alt="{escape(words)}">' if source else ""
+    source = thumbnails.strip(picture, len(frame_weights) or frames)
+    if not source:
+        return ""
+    shown = f'<img class="target strip" src="{source}" alt="{escape(words)}">'
+    if not 1 < len(frame_weights) <= MOST_FRAMES:
+        return shown
+    labels = frame_labels([f"{weight:.2f}" for weight in frame_weights])
+    title = "frame weights: what frame-aware attention multiplies the keys of each frame by"
+    return f'{shown}<span class="weights" title="{title}">{_bars(frame_weights)}{labels}</span>'
 
 
 def reason_label(words: str) -> str:
@@ -121,29 +154,42 @@ def _line(label: str, items: Sequence[RankedItem], rank: int | None, thumbnails:
     strips = any(thumbnails.moves(item.image) for item in items[:TOP])
     tiles = "".join(_tile(item, place, thumbnails) for place, item in enumerate(items[:TOP], 1))
     beyond = f" · right one at {rank:,}" if rank and not any(i.correct for i in items[:TOP]) else ""
-    kind = "tiles strips" if strips else "tiles"
+    frames = max((len(item.frame_weights) or item.frames for item in items[:TOP]), default=0)
+    kind = ("tiles strips short" if 0 < frames <= SHORT else "tiles strips") if strips else "tiles"
     return f'<h4>{escape(label)}<span class="beyond">{beyond}</span></h4><ol class="{kind}">{tiles}</ol>'
 
 
 def _tile(item: RankedItem, place: int, thumbnails: Thumbnails) -> str:
     name = item.caption or file_stem(item.image)
-    spoken = f"place {place}{', the right one' if item.correct else ''}{': ' + name if name else ''}"
+    kind = "right" if item.correct else "near" if item.hard_negative else ""
+    role = {"right": ", the right one", "near": ", a hard negative of the right one", "": ""}[kind]
+    spoken = f"place {place}{role}{': ' + name if name else ''}"
     moves = thumbnails.moves(item.image)
-    source = thumbnails.strip(item.image, len(item.frame_weights)) if moves else thumbnails.source(item.image)
+    source = (
+        thumbnails.strip(item.image, len(item.frame_weights) or item.frames) if moves else thumbnails.source(item.image)
+    )
     if source is None:
         picture = f'<span class="gone" role="img" aria-label="{escape(spoken)}">no picture</span>'
     else:
         picture = f'<img src="{source}" alt="{escape(spoken)}" title="{escape(name)}">'
     mark = '<span class="mark" aria-hidden="true">✓</span>' if item.correct else ""
     score = "" if item.score is None else f'<span class="score">{item.score:.2f}</span>'
-    kind = ' class="right"' if item.correct else ""
-    return f'<li{kind}><span class="frame">{picture}{mark}</span>{_bars(item.frame_weights)}{score}</li>'
+    styled = f' class="{kind}"' if kind else ""
+    return f'<li{styled}><span class="frame">{picture}{mark}</span>{_bars(item.frame_weights)}{score}</li>'
 
 
 def _bars(weights: Sequence[float]) -> str:
+    """Frame weights as bars above and below 1, on one scale for all pages; "" without any."""
     if not weights:
         return ""
-    top = max(*weights, 1e-12)
-    bars = "".join(f'<i style="height:{100 * max(0.0, weight) / top:.0f}%"></i>' for weight in weights)
+    bars = "".join(
+        f'<i class="{"more" if weight >= 1 else "less"}" style="height:{_bar_height(weight):.0f}%"></i>'
+        for weight in weights
+    )
     spoken = "weights of the frames: " + ", ".join(f"{weight:.2f}" for weight in weights)
     return f'<span class="bars" role="img" aria-label="{spoken}" title="{spoken}">{bars}</span>'
+
+
+def _bar_height(weight: float) -> float:
+    """Percent of the row's height, at most half of it; half a row is `BAR_SPAN`."""
+    return 50 * min(1.0, abs(weight - 1) / BAR_SPAN)

@@ -21,6 +21,7 @@ from uniadapter.report.tables import (
     percent_text,
     row_label,
     score_columns,
+    series_name,
     size_text,
 )
 
@@ -140,7 +141,8 @@ def _table(rows: Sequence[Row], columns: list[Column], colours: Mapping[str, int
             lines.append(f'<tr class="set">{wide}</tr>')
         for place, row in enumerate(members):
             cells = "".join(_cell(c, row, place in best[n], n in edges) for n, c in enumerate(columns))
-            dot = f'<i class="dot c{colours.get(row.method, 0)}"></i>'
+            colour = colours.get(series_name(row.method, row.setting), colours.get(row.method, 0))
+            dot = f'<i class="dot c{colour}"></i>'
             lines.append(f'<tr><th scope="row">{dot}{escape(row_label(row))}</th>{cells}</tr>')
         bodies.append(f"<tbody>{''.join(lines)}</tbody>")
     caption = f'<caption class="unseen">{escape(metrics.task)}, seed {metrics.seed}</caption>'

@@ -17,6 +17,7 @@ METHODS = {
     "full_fine_tuning": "full fine-tuning",
     "question_only": "question only",
 }
+BETWEEN = " · "  # a method and its setting
 ARROWS = {"text": "T", "image": "I", "video": "V"}
 NO_VALUE = "\u2013"  # a dash
 OTHER_SCORES = (("accuracy", "accuracy"), ("cider", "CIDEr"), ("bleu@4", "BLEU@4"))
@@ -46,14 +47,20 @@ class Column:
         return NO_VALUE if value is None else self.text(value)
 
 
-def method_label(method: str) -> str:
-    """The display name of a method."""
-    return METHODS.get(method, method.replace("_", " "))
+def series_name(method: str, setting: str | None = None) -> str:
+    """Name of a method's or, with a setting, its variant's rows and curves."""
+    return f"{method}{BETWEEN}{setting}" if setting else method
+
+
+def method_label(series: str) -> str:
+    """The display name of a method, or of a variant from `series_name`."""
+    method, between, setting = series.partition(BETWEEN)
+    return METHODS.get(method, method.replace("_", " ")) + between + setting
 
 
 def row_label(row: Row) -> str:
     """Display name of a row: method and setting."""
-    return method_label(row.method) + (f" · {row.setting}" if row.setting else "")
+    return method_label(series_name(row.method, row.setting))
 
 
 def direction_label(direction: str) -> str:
@@ -117,7 +124,7 @@ def cost_columns() -> list[Column]:
     """Columns of costs: trainable percentage, size of the file, seconds."""
     return [
         Column("", "trainable %", lambda row: row.trainable_percent, percent_text, "cost"),
-        Column("", "file", lambda row: row.checkpoint_bytes, size_text, "cost"),
+        Column("", "file", lambda row: row.checkpoint_bytes or None, size_text, "cost"),
         Column("", "seconds", lambda row: row.seconds, seconds_text, "cost"),
     ]
 

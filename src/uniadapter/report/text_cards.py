@@ -8,6 +8,7 @@ from html import escape
 
 from uniadapter.report.query_cards import reason_label, target_picture
 from uniadapter.report.thumbnails import Picture, Thumbnails
+from uniadapter.report.word_looks import WordLook, looks_section
 
 
 @dataclass
@@ -21,6 +22,8 @@ class TextExample:
         before: answers before training with their probabilities, best first; a generated text with None.
         after: the same after training.
         reason: why it was selected, if by its result; "" otherwise.
+        looks: where some words of the question look in the picture.
+        frames: frames of a clip that the model sees, which are shown; 0 if unknown.
     """
 
     image: Picture
@@ -29,6 +32,8 @@ class TextExample:
     before: Sequence[tuple[str, float | None]]
     after: Sequence[tuple[str, float | None]]
     reason: str = ""
+    looks: Sequence[WordLook] = ()
+    frames: int = 0
 
 
 def text_cards(examples: Sequence[TextExample], labels: tuple[str, str], thumbnails: Thumbnails) -> str:
@@ -40,7 +45,7 @@ def _card(example: TextExample, labels: tuple[str, str], thumbnails: Thumbnails)
     wanted = " · ".join(dict.fromkeys(example.expected))
     title = example.question or wanted
     about = f"picture of the question: {title}" if example.question else f"picture with the caption: {title}"
-    picture = target_picture(example.image, about, thumbnails)
+    picture = target_picture(example.image, about, thumbnails, frames=example.frames)
     said = f'<p class="ranks">right: <b>{escape(wanted)}</b></p>' if example.question else ""
     lines = "".join(
         f'<h4>{escape(label)}</h4><ol class="said">{_lines(given, example.expected)}</ol>'
@@ -48,7 +53,9 @@ def _card(example: TextExample, labels: tuple[str, str], thumbnails: Thumbnails)
         if given
     )
     head = f"{picture}<h3>{escape(title)}</h3>{said}{reason_label(example.reason)}"
-    return f'<article class="query"><header>{head}</header>{lines}</article>'
+    noun = "clip" if thumbnails.moves(example.image) else "picture"
+    looks = looks_section(example.looks, example.image, noun, labels, thumbnails)
+    return f'<article class="query"><header>{head}</header>{lines}{looks}</article>'
 
 
 def _lines(given: Sequence[tuple[str, float | None]], wanted: Sequence[str]) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageSequence, features
 
 from uniadapter.data.media.picture_files import open_picture
@@ -15,6 +16,7 @@ from uniadapter.data.media.rgb import to_rgb
 from uniadapter.data.media.video import load_clip, looks_like_video
 
 Picture = Path | str | bytes  # a file, or its bytes
+Lighting = Callable[[Sequence[Image.Image], np.ndarray], list[Image.Image]]  # T frames and maps [T, rows, columns]
 
 SIDE = 160  # pixels: twice the size shown, for dense screens
 STRIP_HEIGHT, STRIP_GAP = 96, 4  # pixels of a strip of frames
@@ -35,6 +37,8 @@ class Thumbnails:
         self.side = side
         self.made: dict[tuple[Path | bytes, int], str | None] = {}
         self.moving: dict[Path | bytes, bool] = {}
+        self.read: tuple[object, list[Image.Image]] = (None, [])  # the picture or clip that was lit last
+        self.lights: dict[tuple[Path | bytes, bytes], str | None] = {}
 
     def source(self, picture: Picture) -> str | None:
         """The thumbnail as a `data:` URL, of a clip its middle frame; None if it cannot be read."""
@@ -49,6 +53,40 @@ class Thumbnails:
         """
         shown = count if 1 < count <= MOST_FRAMES else STRIP_FRAMES
         return self._once(picture, shown, lambda key: _side_by_side(_frames(key, shown)))
+
+    def lit(self, picture: Picture, maps: np.ndarray, light: Lighting) -> str | None:
+        """A picture, or the frames of a clip side by side, with light on some of it, as a `data:` URL.
+
+        Args:
+            picture: file or bytes.
+            maps: [T, rows, columns]; of more than twelve frames, eight are shown.
+            light: from T frames and their maps to as many pictures.
+
+        Returns:
+            None if the picture cannot be read.
+        """
+        key = Path(picture) if isinstance(picture, str) else picture
+        known = (key, maps.tobytes())
+        if known not in self.lights:
+            try:
+                self.lights[known] = self._lit(key, maps, light)
+            except Exception as error:  # as for thumbnails
+                logger.warning("%s: no picture of attention (%s)", file_stem(key) or "a picture", error)
+                self.lights[known] = None
+        return self.lights[known]
+
+    def _lit(self, picture: Path | bytes, maps: np.ndarray, light: Lighting) -> str:
+        if self.read[0] != (picture, len(maps)):
+            self.read = (picture, len(maps)), self._shown(picture, len(maps))
+        pictures = light(self.read[1], maps)
+        if len(pictures) > MOST_FRAMES:
+            pictures = [pictures[int((part + 0.5) * len(pictures) / STRIP_FRAMES)] for part in range(STRIP_FRAMES)]
+        return _address(pictures[0] if len(pictures) == 1 else _side_by_side(pictures))
+
+    def _shown(self, picture: Path | bytes, count: int) -> list[Image.Image]:
+        if count == 1 and not self.moves(picture):
+            return [self._still(picture)]
+        return [_small(frame, 2 * STRIP_HEIGHT, STRIP_HEIGHT) for frame in _frames(picture, count)]
 
     def moves(self, picture: Picture) -> bool:
         """Whether it is a clip: a video, a folder of frames, or an animated picture."""

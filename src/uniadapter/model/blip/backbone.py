@@ -20,6 +20,7 @@ class BlipBackbone(FusingBackbone, DecodingBackbone):
     """One of transformers' three BLIP task models, or a wrapper that has the same submodules."""
 
     heads: ClassVar[dict[str, str]] = {name: name for name in ("vision_proj", "text_proj", "itm_head")}
+    words_attend: ClassVar[bool] = True
 
     @property
     def task(self) -> str | None:
