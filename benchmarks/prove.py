@@ -1,249 +1,276 @@
 """The long proof of an embedded task: learning rates on validation, then seeds on the test split.
 
-    python benchmarks/prove.py scenes rates   results/learning-rates.json: each method at each rate, seed 0, validation
-    python benchmarks/prove.py scenes seeds   results/demo.json: seeds 0-4 with the rates that stand in configs/, test
-    python benchmarks/prove.py video rates    results/learning-rates-video.json
-    python benchmarks/prove.py video seeds    results/demo-video.json: seeds 0-2, and UniAdapter's variants
-    python benchmarks/prove.py TASK           both; also of vqa, videoqa and caption, with seeds 0-2
+    python benchmarks/prove.py scenes rates   results/learning-rates.json: each arm at each rate, seed 0, validation
+    python benchmarks/prove.py scenes seeds   results/demo.json: all seeds with the chosen rates, test
+    python benchmarks/prove.py scenes         both; also of video, vqa, videoqa, caption and easy_vqa
+    python benchmarks/prove.py all            all six
+    python benchmarks/prove.py all results    writes what is finished, and runs nothing
 
-Both methods get the same grid lengths, steps, order and augmentation. A rate at the edge of its grid is refused.
+The arms: UniAdapter; UniAdapter without the fused part, and the fused part alone, at equal trainable parameters; full
+fine-tuning, at equal samples and at equal time; for questions the question alone. All try as many rates, and see the
+same samples in the same order. While the best rate of an arm stands at the edge of its grid, all get one rate more.
+
+A finished run is never repeated: its record lies in `.cache/prove`, named by a hash of config, seed, base and data.
+Several processes may prove the same task, or different ones, at once: each run is done by one of them.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+import statistics
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from device import processor
+from proving.arms import EQUAL_TIME, EVERYTHING, FULL, PROOFS, Arm, task_arms, untrained, wider, with_training
+from proving.trials import Record, Splits, Trial, Trials, recipe, with_steps
+from proving.verdicts import Correct, means, verdicts
 
-from uniadapter.app.demo import DEMOS, demo_config
+from uniadapter.app.demo import DEMOS
 from uniadapter.app.display import set_up_logging
 from uniadapter.app.memory import keep_freed_memory
-from uniadapter.app.method_results import measure, zero_shot
-from uniadapter.app.runs import evaluate_split, load_split, test_splits, train_split
 from uniadapter.config import RunConfig
-from uniadapter.evaluation.compare import paired_bootstrap, verdict
 from uniadapter.files.assets import asset_path
-from uniadapter.tasks.preparing import prepare
+from uniadapter.files.writing import write_text
 
-RESULTS = Path(__file__).parents[1] / "results"
-GRIDS = {
-    "uniadapter": (3e-4, 1e-3, 3e-3, 1e-2),
-    "full_fine_tuning": (3e-5, 1e-4, 4e-4, 1.2e-3),
-}
-# For tasks whose best rate stood at an edge of the first grid: one rate more above for either method.
-WIDER = {"uniadapter": (*GRIDS["uniadapter"], 3e-2), "full_fine_tuning": (*GRIDS["full_fine_tuning"], 4e-3)}
+ROOT = Path(__file__).parents[1]
+RESULTS, CACHE = ROOT / "results", ROOT / ".cache" / "prove"
+MOST_RATES = 8  # in a grid, after which something else than the rate is wrong
 logger = logging.getLogger("uniadapter.prove")
 
 
-@dataclass(frozen=True)
-class Proof:
-    """What is run for a task.
+@dataclass
+class Task:
+    """A task with its arms, its records, and where its results go.
 
     Args:
-        suffix: of the results' names.
-        seeds: fixed beforehand, none dropped.
-        variants: of UniAdapter, name to what it changes.
-        grids: learning rates that are tried, as many for either method.
+        name: one of `PROOFS`.
+        arms: by name.
+        seeds: how many.
+        trials: the records.
+        out: folder of the results.
+        suffix: of their names.
+        assets: folder of the assets that the data are made from; "" for none.
     """
 
+    name: str
+    arms: dict[str, Arm]
+    seeds: int
+    trials: Trials
+    out: Path
     suffix: str
-    seeds: range
-    variants: dict[str, Callable[[RunConfig], RunConfig]]
-    grids: dict[str, tuple[float, ...]] = field(default_factory=lambda: GRIDS)
+    assets: str = ""
+
+    @property
+    def rates_file(self) -> Path:
+        """Of the learning rates."""
+        return self.out / f"learning-rates{self.suffix}.json"
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """Where the numbers come from."""
+        listing = (asset_path(self.assets) / "SPLIT_SHA256").read_text().splitlines() if self.assets else []
+        return {
+            "device": processor(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "split_sha256": {name: digest for digest, name in map(str.split, listing) if name.endswith(".jsonl")},
+        }
 
 
-def adapted(config: RunConfig, **changes: Any) -> RunConfig:
-    """With other adapters."""
-    return replace(config, model=replace(config.model, adapter=replace(config.model.adapter, **changes)))
+def write(path: Path, values: dict[str, Any]) -> None:
+    """Write a result."""
+    write_text(path, json.dumps(values, indent=2) + "\n")
+    logger.info("wrote %s", path)
 
 
-def fused(config: RunConfig, **changes: Any) -> RunConfig:
-    """Trained on matching too and reranked by it, where frame-aware attention and temporal embedding have their place.
-
-    As many parameters as without; the matching logits are added to similarities in units of the training temperature.
-    """
-    config = adapted(config, bottleneck=22, cross=True, key_value=8, **changes)
-    return replace(
-        config,
-        objective=replace(config.objective, matching=True),
-        evaluate=replace(config.evaluate, k=16, beta=1 / config.objective.temperature),
-    )
+def own_grids(task: Task) -> dict[str, tuple[float, ...]]:
+    """The grids of the arms that have one."""
+    return {name: arm.grid for name, arm in task.arms.items() if arm.grid}
 
 
-def middle_frame(config: RunConfig) -> RunConfig:
-    """Trained and tested on the middle frame alone; in training it is drawn at random, as frames are."""
-    return replace(config, data=replace(config.data, frames=1, eval_frames=1))
+def at_rate(config: RunConfig, rate: float, seed: int = 0) -> RunConfig:
+    """The config with a learning rate and a seed; the rate at the schedule's end keeps below it."""
+    return with_training(config, lr=rate, seed=seed, min_lr=min(config.train.min_lr, rate))
 
 
-PROOFS = {
-    "scenes": Proof("", range(5), {}),
-    "video": Proof(
-        "-video",
-        range(3),
-        {
-            "fused": fused,
-            "fused_frame_aware": lambda config: fused(config, frame_aware=True),
-            "fused_temporal": lambda config: fused(config, temporal_frames=config.data.frames),
-            "middle_frame": middle_frame,
-        },
-    ),
-    "vqa": Proof("-vqa", range(3), {}),
-    "videoqa": Proof("-videoqa", range(3), {}, WIDER),
-    "easy_vqa": Proof("-easy-vqa", range(3), {}, WIDER),
-    "caption": Proof("-caption", range(3), {}, WIDER),
-}
-
-
-def machine(task: str) -> dict[str, Any]:
-    """Where the numbers come from."""
-    made_from = DEMOS[task].assets
-    listing = (asset_path(made_from) / "SPLIT_SHA256").read_text().splitlines() if made_from else []
+def rate_trials(task: Task, grids: dict[str, tuple[float, ...]]) -> dict[str, list[Trial]]:
+    """For each arm its runs on validation, all of seed 0."""
     return {
-        "device": processor(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "split_sha256": {name: digest for digest, name in map(str.split, listing) if name.endswith(".jsonl")},
+        name: [
+            Trial(name, task.arms[name].method, task.arms[name].setting, at_rate(task.arms[name].config, rate), "val")
+            for rate in grid
+        ]
+        for name, grid in grids.items()
     }
 
 
-def write(name: str, values: dict[str, Any]) -> None:
-    """Write a result; what is there so far is kept if the rest fails."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / name).write_text(json.dumps(values, indent=2) + "\n")
+def best_rate(rows: list[Record]) -> float:
+    """The rate with the best main figure; of several with the same, the middle one."""
+    highest = max(row["main"] for row in rows)
+    equal = sorted(row["lr"] for row in rows if row["main"] == highest)
+    return equal[(len(equal) - 1) // 2]
 
 
-def recipe(config: RunConfig) -> str:
-    """Hash of all that a rate's run depends on but the rate: config, base, data."""
-    plain = asdict(replace(config, output="", train=replace(config.train, lr=0.0)))
-    plain["data"] = [Path(p).name for p in (config.data.train, config.data.val) if p]
-    plain["data"] += [config.data.frames, *([config.data.together] if config.data.together > 1 else [])]
-    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
-    for file in sorted(asset_path("backbone").glob("*.safetensors")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
+def find_rates(task: Task, run: bool = True) -> None:
+    """Measure every arm at every rate on validation, and write the results.
 
+    Args:
+        task: of the arms.
+        run: False takes the finished runs alone, and widens no grid.
 
-def rates(task: str) -> None:
-    """Every method at every rate, measured on validation; goes on where it stopped, if recipe and data are the same."""
-    name = f"learning-rates{PROOFS[task].suffix}.json"
-    recipes = {method: recipe(demo_config(task, method, seed=0)) for method in PROOFS[task].grids}
-    before = json.loads((RESULTS / name).read_text()) if (RESULTS / name).exists() else {}
-    rows: list[dict[str, Any]] = before.get("rows", []) if before.get("recipes") == recipes else []
-    for method, grid in PROOFS[task].grids.items():
-        for rate in grid:
-            if any((row["method"], row["lr"]) == (method, rate) for row in rows):
-                continue
-            config = demo_config(task, method, seed=0)
-            config = replace(config, train=replace(config.train, lr=rate))
-            prepared = prepare(config)
-            started = time.perf_counter()
-            trainer = train_split(prepared, load_split(config, "train"), config)
-            seconds = time.perf_counter() - started
-            found = evaluate_split(prepared, load_split(config, "val"), config)
-            rows.append({
-                "method": method, "lr": rate, "seconds": round(seconds, 1), "loss": trainer.history[-1]["loss"],
-                "main": found.main, **found.scores,
-            })  # fmt: skip
-            logger.info("%s lr %g: %s", method, rate, found.headline)
-            write(name, {"split": "val", "seed": 0, **machine(task), "recipes": recipes, "rows": rows,
-                         "chosen": chosen(rows, PROOFS[task].grids)})  # fmt: skip
-
-
-def chosen(rows: list[dict[str, Any]], grids: dict[str, tuple[float, ...]]) -> dict[str, Any]:
-    """Each method's best rate, and whether it stands at an edge of its grid, where no rate may be chosen."""
-    found: dict[str, Any] = {}
-    for method, grid in grids.items():
-        mine = [row for row in rows if row["method"] == method]
-        if mine:
-            best = max(mine, key=lambda row: row["main"])["lr"]
-            found[method] = {"lr": best, "edge": best in (grid[0], grid[-1])}
-    return found
-
-
-def check_rates(task: str) -> None:
-    """Refuse to read the test split with rates that validation did not choose, or that stand at an edge."""
-    name = f"learning-rates{PROOFS[task].suffix}.json"
-    if not (RESULTS / name).exists():
-        raise SystemExit(f"{name} is not there: run `prove.py {task} rates` first")
-    for method, best in json.loads((RESULTS / name).read_text())["chosen"].items():
-        config = f"configs/{DEMOS[task].configs[method]}.yaml"
-        if best["edge"]:
-            raise SystemExit(f"{name}: {method}'s best rate {best['lr']:g} is at the edge of its grid: widen it")
-        if demo_config(task, method, 0).train.lr != best["lr"]:
-            raise SystemExit(f"{name}: validation chose {best['lr']:g} for {method}: write it into {config}")
-
-
-def seeds(task: str) -> None:
-    """Zero-shot once, every method and variant on every seed, and the verdicts on UniAdapter against each."""
-    check_rates(task)
-    proof, demo = PROOFS[task], DEMOS[task]
-    rows: list[dict[str, Any]] = []
-    right: dict[str, dict[str, list[torch.Tensor]]] = {}
-    config = demo_config(task, "uniadapter", 0)
-    tests = test_splits(config)
-    bare = replace(config, model=replace(config.model, method="none"))
-    rows += [{"seed": 0, **row} for row in zero_shot(prepare(bare), bare, tests).rows]
-    for seed in proof.seeds:
-        configs = {method: demo_config(task, method, seed) for method in demo.configs}
-        configs |= {f"uniadapter_{name}": change(configs["uniadapter"]) for name, change in proof.variants.items()}
-        for method, config in configs.items():
-            started = time.perf_counter()
-            prepared = prepare(config)
-            trainer = train_split(prepared, load_split(config, "train"), config)
-            found = measure(prepared, config, tests, method, started, history=trainer.history)
-            rows += [{"seed": seed, **row} for row in found.rows]
-            results = {"test": found.result, **{name: result for name, (_, result) in found.extra.items()}}
-            for name, result in results.items():
-                right.setdefault(name, {}).setdefault(method, []).append(result.right)
-            logger.info("seed %d %s: %s", seed, method, found.result.headline)
-            write(f"demo{proof.suffix}.json",
-                  {"task": config.task, **machine(task), "rows": rows, "verdicts": verdicts(right)})  # fmt: skip
-
-
-def verdicts(right: dict[str, dict[str, list[torch.Tensor]]]) -> dict[str, Any]:
-    """UniAdapter against every other method on each test set, query by query, over the seeds both have.
-
-    Variants of the fused encoder are compared with the plain fused one too.
+    Raises:
+        SystemExit: a best rate still stands at the edge of a wide grid.
     """
-    out: dict[str, Any] = {}
-    for name, methods in right.items():
-        pairs = [("uniadapter", other) for other in methods if other != "uniadapter"]
-        pairs += [(other, "uniadapter_fused") for other in methods if other.startswith("uniadapter_fused_")]
-        for one, other in pairs:
-            count = min(len(methods[one]), len(methods[other]))
-            ours, theirs = (torch.stack(methods[m][:count]) for m in (one, other))
-            interval = paired_bootstrap(ours, theirs)
-            found = verdict(interval)
-            label = other if one == "uniadapter" else f"{one} against {other}"
-            out.setdefault(name, {})[label] = {
-                "seeds": count, "verdict": found.text, "not_below": found.not_below,
-                "difference": interval.mean, "interval_95": [interval.low, interval.high],
-                one: 100 * float(ours.mean()), other: 100 * float(theirs.mean()),
-            }  # fmt: skip
-    return out
+    grids = own_grids(task)
+    widened: list[str] = []
+    while True:
+        trials = rate_trials(task, grids)
+        every = [trial for mine in trials.values() for trial in mine]
+        if run:
+            task.trials.complete(every)
+        rows = {name: [row for one in mine if (row := task.trials.find(one))] for name, mine in trials.items()}
+        best = {name: best_rate(found) for name, found in rows.items() if found}
+        edges = [name for name in best if best[name] in (grids[name][0], grids[name][-1])]
+        if not edges or not run or max(map(len, grids.values())) == MOST_RATES:
+            break
+        widened.append(", ".join(edges))
+        logger.info("the best rate of %s stands at the edge of the grid: one rate more for every arm", widened[-1])
+        grids = {name: wider(grid, best[name]) for name, grid in grids.items()}
+    write_rates(task, grids, rows, best, widened)
+    if run and edges:
+        raise SystemExit(f"{task.rates_file}: {', '.join(edges)} still at the edge of {MOST_RATES} rates")
+    if run:
+        task.trials.forget_weights([trial for trial in every if trial.config.train.lr != best[trial.arm]])
+
+
+def write_rates(
+    task: Task,
+    grids: dict[str, tuple[float, ...]],
+    rows: dict[str, list[Record]],
+    best: dict[str, float],
+    widened: list[str],
+) -> None:
+    """Write the rows and what validation chose."""
+    chosen: dict[str, dict[str, Any]] = {
+        name: {"lr": rate, "edge": rate in (grids[name][0], grids[name][-1])} for name, rate in best.items()
+    }
+    for name, arm in task.arms.items():
+        if arm.rates_of in chosen:
+            chosen[name] = {**chosen[arm.rates_of], "rates_of": arm.rates_of}
+    if EQUAL_TIME in chosen and EVERYTHING in rows and rows[EVERYTHING]:
+        chosen[EQUAL_TIME]["steps"] = equal_time_steps(rows[EVERYTHING], rows[FULL])
+    splits = task.trials.splits
+    write(task.rates_file, {
+        "split": "val", "seed": 0, **task.machine,
+        "recipes": {name: recipe(at_rate(arm.config, 1.0), splits) for name, arm in task.arms.items()},
+        "grids": {name: list(grid) for name, grid in grids.items()}, "widened_for": widened,
+        "rows": [row for found in rows.values() for row in found], "chosen": chosen,
+    })  # fmt: skip
+
+
+def equal_time_steps(ours: list[Record], full: list[Record]) -> int:
+    """The steps of full fine-tuning that take as long as UniAdapter's, in processor time."""
+    mine, theirs = (statistics.median(row["train_cpu_seconds"] / row["steps"] for row in rows) for rows in (ours, full))
+    return max(1, round(ours[0]["steps"] * mine / theirs))
+
+
+def chosen_configs(task: Task) -> dict[str, RunConfig]:
+    """Each arm's config with the rate that validation chose; refuses to read the test split with any other.
+
+    Raises:
+        SystemExit: the rates are not there, are those of another recipe, base or data, or stand at an edge.
+    """
+    again = f"run `prove.py {task.name} rates` first"
+    if not task.rates_file.exists():
+        raise SystemExit(f"{task.rates_file} is not there: {again}")
+    found = json.loads(task.rates_file.read_text())
+    configs = {}
+    for name, arm in task.arms.items():
+        if found["recipes"].get(name) != recipe(at_rate(arm.config, 1.0), task.trials.splits):
+            raise SystemExit(f"{task.rates_file}: {name} was measured with another config, base or data: {again}")
+        best = found["chosen"].get(name)
+        if best is None or best["edge"]:
+            raise SystemExit(f"{task.rates_file}: no rate within a grid was chosen for {name}: {again}")
+        config = at_rate(arm.config, best["lr"])
+        configs[name] = with_steps(config, best["steps"], task.trials.splits) if "steps" in best else config
+    for method in (EVERYTHING, FULL):
+        if task.arms[method].config.train.lr != configs[method].train.lr:
+            logger.warning("%s: the config of %s has another rate than the chosen %g", task.name, method,
+                           configs[method].train.lr)  # fmt: skip
+    return configs
+
+
+def prove_seeds(task: Task, run: bool = True) -> None:
+    """Zero-shot once, every arm on every seed, on the test sets; then the means and verdicts.
+
+    Args:
+        task: of the arms.
+        run: False takes the finished runs alone.
+    """
+    configs = chosen_configs(task)
+    bare = untrained(task.arms[EVERYTHING].config)
+    trials = [Trial("zero_shot", "zero_shot", "", bare, "test")]
+    trials += [
+        Trial(name, task.arms[name].method, task.arms[name].setting, at_rate(config, config.train.lr, seed), "test")
+        for seed in range(task.seeds)
+        for name, config in configs.items()
+    ]
+    if run:
+        task.trials.complete(trials)
+    rows: list[Record] = []
+    correct: Correct = {}
+    for trial in trials:
+        record = task.trials.find(trial)
+        if record is None:
+            continue
+        named = {"method": trial.method} | ({"setting": trial.setting} if trial.setting else {})
+        rows += [{**row, **named, "lr": record["lr"], "steps": record.get("steps", 0)} for row in record["rows"]]
+        for name, values in task.trials.correct(trial).items():
+            correct.setdefault(name, {}).setdefault(trial.arm, []).append(values)
+    write(task.out / f"demo{task.suffix}.json", {
+        "task": bare.task, **task.machine, "rows": rows, "means": means(correct), "verdicts": verdicts(correct),
+    })  # fmt: skip
+
+
+def write_finished(task: Task) -> None:
+    """Write the results of the finished runs."""
+    find_rates(task, run=False)
+    try:
+        prove_seeds(task, run=False)
+    except SystemExit as error:
+        logger.warning("%s", error)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=tuple(PROOFS))
-    parser.add_argument("what", nargs="?", choices=("rates", "seeds", "both"), default="both")
+    parser.add_argument("task", choices=(*PROOFS, "all"))
+    parser.add_argument("what", nargs="?", choices=("rates", "seeds", "both", "results"), default="both")
+    parser.add_argument("--steps", type=int, default=0, help="of every run instead of the configs'")
+    parser.add_argument("--seeds", type=int, default=0, help="fewer seeds")
+    parser.add_argument("--out", type=Path, help="of the results; results/, with --steps a folder in the cache")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="of the records")
     asked = parser.parse_args()
     set_up_logging()
     keep_freed_memory()
-    if asked.what in ("rates", "both"):
-        rates(asked.task)
-    if asked.what in ("seeds", "both"):
-        seeds(asked.task)
+    out = asked.out or (asked.cache / f"results-{asked.steps}-steps" if asked.steps else RESULTS)
+    splits = Splits()
+    for name in PROOFS if asked.task == "all" else (asked.task,):
+        proof = PROOFS[name]
+        arms = task_arms(name, asked.steps)
+        trials = Trials(asked.cache, splits)
+        task = Task(name, arms, asked.seeds or proof.seeds, trials, out, proof.suffix, DEMOS[name].assets)
+        if asked.what == "results":
+            write_finished(task)
+        if asked.what in ("rates", "both"):
+            find_rates(task)
+        if asked.what in ("seeds", "both"):
+            prove_seeds(task)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,266 @@
+"""Runs and their records: each is trained once and measured once, by whichever process comes first.
+
+A record is a JSON file named by a hash of all that its figures depend on: config, seed, weights of the base, data. The
+correctness of each query lies beside it. Weights are kept too: seed 0 at the chosen rate, which the choice of the rate
+has trained, need not be trained again for the test split. Several processes may work on the same list.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from uniadapter.app.method_results import measure, zero_shot
+from uniadapter.app.runs import evaluate_split, load_split, save_result, test_splits, train_split
+from uniadapter.checkpoints.bases import locate_base
+from uniadapter.config import RunConfig
+from uniadapter.data.splits import RetrievalSplit
+from uniadapter.files.writing import atomic_file
+from uniadapter.tasks import Result
+from uniadapter.tasks.preparing import Prepared, prepare
+from uniadapter.training.resume import data_hash, flatten_config
+
+logger = logging.getLogger("uniadapter.prove")
+
+Record = dict[str, Any]
+# Settings on which no figure depends; the data are compared by content instead of by name.
+IRRELEVANT = {
+    "output", "model.base", "data.train", "data.val", "data.test", "data.extra_tests", "data.root", "data.workers",
+    "data.on_error", "train.log_every", "train.save_every", "evaluate.batch_size", "evaluate.block",
+    "evaluate.features",
+}  # fmt: skip
+_POLL_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run: a config with its rate and seed, trained, and measured on validation or on the test sets.
+
+    Args:
+        arm: name of the arm, for the log.
+        method: in the results' rows.
+        setting: of the rows.
+        config: of the run; `model.method: none` is zero-shot.
+        split: "val", or "test" for the test split and the further test sets.
+    """
+
+    arm: str
+    method: str
+    setting: str
+    config: RunConfig
+    split: Literal["val", "test"]
+
+    def __str__(self) -> str:
+        train = self.config.train
+        rate = "" if self.method == "zero_shot" else f" lr {train.lr:g} seed {train.seed}"
+        return f"{self.arm}{rate} on {self.split}"
+
+
+class Splits:
+    """The splits of a task, read once for all runs of a process."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, dict[str, RetrievalSplit]] = {}
+        self._hashes: dict[int, str] = {}
+
+    def get(self, config: RunConfig, which: str) -> dict[str, RetrievalSplit]:
+        """The split "train" or "val", or all test sets for "test", by name."""
+        plain = json.dumps([config.task, which, {**config.to_dict()["data"], "blank": False, "together": 1}])
+        if plain not in self._read:
+            self._read[plain] = test_splits(config) if which == "test" else {which: load_split(config, which)}
+        return self._read[plain]
+
+    def hash(self, config: RunConfig, which: str) -> str:
+        """A hash of their content."""
+        hashes = []
+        for split in self.get(config, which).values():
+            if id(split) not in self._hashes:
+                self._hashes[id(split)] = data_hash(split)
+            hashes.append(self._hashes[id(split)])
+        return " ".join(hashes)
+
+
+@cache
+def base_hash(base: str) -> str:
+    """A hash of the files of a base, weights and tokenizer."""
+    digest = hashlib.sha256()
+    for file in sorted(locate_base(base).glob("*")):
+        if file.suffix in (".safetensors", ".json"):
+            digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def recipe(config: RunConfig, splits: Splits, splits_read: tuple[str, ...] = ("train", "val")) -> str:
+    """A hash of all that the figures of a config depend on.
+
+    Args:
+        config: of the run.
+        splits: to read the data from.
+        splits_read: those that count; without "val" and "test", settings of the evaluation do not count either.
+    """
+    flat = {name: value for name, value in flatten_config(config).items() if name not in IRRELEVANT}
+    if splits_read == ("train",):
+        flat = {
+            name: value
+            for name, value in flat.items()
+            if not name.startswith("evaluate.") or name == "evaluate.precision"  # which may round the frozen weights
+        }
+    parts = [flat, base_hash(config.model.base), *(splits.hash(config, which) for which in splits_read)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+
+
+class Trials:
+    """The records of a folder, and the runs that are missing there.
+
+    Args:
+        folder: shared by all processes that work on the same proof.
+        splits: read once; None reads them anew.
+    """
+
+    def __init__(self, folder: Path, splits: Splits | None = None) -> None:
+        self.folder, self.splits = folder, splits or Splits()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def key(self, trial: Trial) -> str:
+        """Of the record; the same recipe under another arm's name is the same run."""
+        return f"{trial.split}-{recipe(trial.config, self.splits, ('train', trial.split))}"
+
+    def find(self, trial: Trial) -> Record | None:
+        """The record of a finished run."""
+        path = self.folder / f"{self.key(trial)}.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def correct(self, trial: Trial) -> dict[str, Tensor]:
+        """Test set to the correctness of each query, 0 to 1, of a finished run."""
+        return torch.load(self.folder / f"{self.key(trial)}.pt", weights_only=True)
+
+    def complete(self, trials: list[Trial]) -> list[Record]:
+        """The records of all trials: those that are missing are run here, or awaited if another process runs them."""
+        missing = list(trials)
+        took: list[float] = []
+        while True:
+            missing = [trial for trial in missing if self.find(trial) is None]
+            if not missing:
+                return [record for trial in trials if (record := self.find(trial)) is not None]
+            started = time.perf_counter()
+            ran = next((trial for trial in missing if self._try(trial)), None)
+            if ran is None:  # other processes work on all that is left
+                time.sleep(_POLL_SECONDS)
+                continue
+            took.append(time.perf_counter() - started)
+            left = len(missing) - 1
+            logger.info("%d left, about %.0f min of one process", left, left * sum(took) / len(took) / 60)
+
+    def forget_weights(self, trials: list[Trial]) -> None:
+        """Delete the weights of finished runs that are not needed any more; their records stay."""
+        for trial in trials:
+            self._weights(trial).unlink(missing_ok=True)
+
+    def _try(self, trial: Trial) -> bool:
+        """Run a trial, unless another process is running it or has run it."""
+        with claimed(self.folder / "locks" / self.key(trial)) as mine:
+            if not mine or self.find(trial) is not None:
+                return False
+            logger.info("%s: begins", trial)
+            self._run(trial)
+            return True
+
+    def _run(self, trial: Trial) -> None:
+        config = trial.config
+        prepared = prepare(config)
+        trained = {} if trial.method == "zero_shot" else self._trained(trial, prepared)
+        record: Record = {
+            "arm": trial.arm, "method": trial.method, "setting": trial.setting, "lr": config.train.lr,
+            "seed": config.train.seed, **trained,
+        }  # fmt: skip
+        sets = self.splits.get(config, trial.split)
+        if trial.split == "val":
+            found = evaluate_split(prepared, sets["val"], config)
+            record |= {"main": found.main, **found.scores}
+            correct, headline = {"val": found.right}, found.headline
+        else:
+            started = time.perf_counter() - trained.get("train_seconds", 0.0)
+            if trial.method == "zero_shot":
+                done = zero_shot(prepared, config, sets)
+            else:
+                size = _checkpoint_bytes(prepared, config)
+                done = measure(prepared, config, sets, trial.method, started, size, setting=trial.setting)
+            record["rows"] = [{"seed": config.train.seed, **row} for row in done.rows]
+            results: dict[str, Result] = {"test": done.result, **{name: one for name, (_, one) in done.extra.items()}}
+            correct = {name: result.right for name, result in results.items()}
+            headline = done.result.headline
+        key = self.key(trial)
+        with atomic_file(self.folder / f"{key}.pt") as file:
+            torch.save(correct, file)
+        with atomic_file(self.folder / f"{key}.json") as file:  # last: with it the run is finished
+            file.write_text(json.dumps(record, indent=1) + "\n")
+        if trial.split == "test":
+            self.forget_weights([trial])
+        logger.info("%s: %s", trial, headline)
+
+    def _weights(self, trial: Trial) -> Path:
+        return self.folder / f"weights-{recipe(trial.config, self.splits, ('train',))}.pt"
+
+    def _trained(self, trial: Trial, prepared: Prepared) -> Record:
+        """Train, or load what was trained for another split; returns the facts of the training."""
+        file = self._weights(trial)
+        own = {name: one for name, one in prepared.model.named_parameters() if one.requires_grad}
+        if file.exists():
+            content = torch.load(file, weights_only=True)
+            with torch.no_grad():
+                for name, parameter in own.items():
+                    parameter.copy_(content["weights"][name])
+            prepared.answers = content["answers"]
+            return content["facts"]
+        config, (train,) = trial.config, self.splits.get(trial.config, "train").values()
+        wall, processor = time.perf_counter(), time.process_time()
+        trainer = train_split(prepared, train, config)
+        facts = {
+            "steps": trainer.step, "loss": trainer.history[-1]["loss"],
+            "train_seconds": round(time.perf_counter() - wall, 2),
+            "train_cpu_seconds": round(time.process_time() - processor, 2),
+        }  # fmt: skip
+        weights = {name: one.detach().clone() for name, one in own.items()}
+        with atomic_file(file) as temporary:
+            torch.save({"weights": weights, "answers": list(prepared.answers), "facts": facts}, temporary)
+        return facts
+
+
+def _checkpoint_bytes(prepared: Prepared, config: RunConfig) -> int:
+    """The size of the file that a user would keep."""
+    with tempfile.TemporaryDirectory(prefix="uniadapter-") as folder:
+        return save_result(prepared, config, Path(folder))
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether this process alone holds a lock, which the system releases when the process ends, however it ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def with_steps(config: RunConfig, steps: int, splits: Splits) -> RunConfig:
+    """The config with that many steps, over as many epochs as they take."""
+    (train,) = splits.get(config, "train").values()
+    per_epoch = max(1, len(train.texts) // (config.train.batch_size * config.train.accumulate))
+    epochs = max(config.train.epochs, -(-steps // per_epoch))
+    return replace(config, train=replace(config.train, max_steps=steps, epochs=epochs))
