@@ -1,10 +1,10 @@
-"""The embedded clips: captions that fit one clip only, disjoint families, and files that match their lists."""
+"""The embedded clips: captions that are true of one clip only, twins, and files that show what their lists say."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,27 @@ import av
 import numpy as np
 import pytest
 
+from uniadapter.app.parsing import read_config
 from uniadapter.config import ConfigError
-from uniadapter.data.media.video import load_clip
+from uniadapter.data.media.video import load_clip, sample_frame_indices
 from uniadapter.embedded import emoji_clips, resolve_embedded
-from uniadapter.files.assets import asset_path
+from uniadapter.files.assets import asset_path, package_path
 
 ROOT = Path(__file__).resolve().parents[1]
-SPLITS = emoji_clips.SPLITS
+SIZES = {"train": 1600, "val": 120, "test": 400, "test_novel": 100}
+SPLITS = list(SIZES)
 FRAMES = 24
+Rows = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def lists() -> dict[str, list[dict[str, Any]]]:
-    return {split: emoji_clips.read_sequences(split) for split in SPLITS}
+def lists() -> dict[str, Rows]:
+    return {split: emoji_clips.read_clips(split) for split in SPLITS}
 
 
 @pytest.fixture(scope="module")
 def animations() -> dict[str, dict[str, Any]]:
-    return emoji_clips.read_animations()
+    return json.loads((asset_path("clips") / "clips.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +41,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reader() -> Any:
+def reading() -> Any:
     """The independent reader of captions, which is in a checkout but not in the wheel."""
     sys.path.insert(0, str(ROOT))
     try:
-        return pytest.importorskip("world.sequences")
+        return pytest.importorskip("world.tasks.reading_clips")
     finally:
         sys.path.remove(str(ROOT))
 
@@ -52,62 +55,54 @@ def decoded(path: Path) -> np.ndarray:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
-def test_the_committed_hashes_are_those_of_the_files(animations: dict[str, dict[str, Any]]) -> None:
-    lines = (asset_path("clips") / "SPLIT_SHA256").read_text().splitlines()
-    stated = {name: digest for digest, name in map(str.split, lines)}
-    assert {f"single/{code}.mp4" for code in animations} | {f"{split}.jsonl" for split in SPLITS} <= set(stated)
-    for name, digest in stated.items():
-        assert hashlib.sha256((asset_path("clips") / name).read_bytes()).hexdigest() == digest, name
-
-
 @pytest.mark.parametrize("split", SPLITS)
-def test_every_caption_is_true_of_its_clip_and_of_no_other(
-    split: str, lists: dict[str, list[dict[str, Any]]], animations: dict[str, dict[str, Any]], reader: Any
+def test_every_caption_is_true_of_its_clip_and_not_of_the_twin(
+    split: str, lists: dict[str, Rows], reading: Any
 ) -> None:
-    rows = lists[split]
+    rows, names = lists[split], json.loads((asset_path("scenes") / "names.json").read_text())
     texts = [text for row in rows for text in row["captions"]]
+    assert len(rows) == SIZES[split]
     assert len(texts) == len(set(texts)) == 3 * len(rows)
-    holding: dict[str, set[str]] = {}
-    for row in rows:
-        for code in row["parts"]:
-            holding.setdefault(code, set()).add(row["id"])
     by_id = {row["id"]: row for row in rows}
     for row in rows:
-        names = {code: animations[code]["names"] for code in row["parts"]}
-        for text, named in zip(row["captions"], row["named"], strict=True):
-            assert reader.read_back(text, names) == named, text
-            assert reader.in_order(named, row["parts"])
-            rivals = set.intersection(*(holding[code] for code in named)) - {row["id"]}
-            assert not any(reader.in_order(named, by_id[other]["parts"]) for other in rivals), (row["id"], text)
+        twin = by_id[row["partner"]]
+        assert twin["partner"] == row["id"]
+        assert sorted(twin["parts"]) == sorted(row["parts"])
+        assert twin["parts"] != row["parts"]
+        for text in row["captions"]:
+            assert reading.is_true(text, row["parts"], names), text
+            assert not reading.is_true(text, twin["parts"], names), text
 
 
-def test_families_are_of_one_split_only(
-    lists: dict[str, list[dict[str, Any]]], animations: dict[str, dict[str, Any]]
+def test_novel_animations_are_in_their_split_only(
+    lists: dict[str, Rows], animations: dict[str, dict[str, Any]]
 ) -> None:
-    families = {
-        split: {animations[code]["family"] for row in rows for code in row["parts"]} for split, rows in lists.items()
-    }
-    for i, one in enumerate(SPLITS):
-        assert not any(families[one] & families[other] for other in SPLITS[:i])
+    novel = {code for code, animation in animations.items() if animation["novel"]}
+    assert novel
     for split, rows in lists.items():
-        kinds = {animations[code]["split"] for row in rows for code in row["parts"]}
-        assert kinds == {"novel" if split == "test_novel" else split}
+        assert all(bool(novel & set(row["parts"])) == (split == "test_novel") for row in rows)
+    assert {code for rows in lists.values() for row in rows for code in row["parts"]} == set(animations)
 
 
-def test_the_test_split_is_large_enough_and_asks_for_order_and_for_parts(
-    lists: dict[str, list[dict[str, Any]]],
-) -> None:
-    rows = lists["test"]
-    assert len(rows) >= 400
-    named = [(row, names) for row in rows for names in row["named"]]
-    assert len(named) >= 1000
-    assert sum(len(names) < len(row["parts"]) for row, names in named) > len(named) / 4
-    assert sum(row["partner"] is not None for row in rows) > len(rows) / 4
+def test_no_clip_is_twice_in_a_split_and_hardly_any_in_two(lists: dict[str, Rows]) -> None:
+    orders = {split: {tuple(row["parts"]) for row in rows} for split, rows in lists.items()}
+    assert {split: len(found) for split, found in orders.items()} == SIZES
+    for split in SPLITS[1:]:
+        again = orders[split] & orders["train"]
+        assert len(again) < 0.01 * SIZES[split]
+        assert all(len(parts) == 2 for parts in again)  # there are few orders of so few
 
 
-def test_a_joined_clip_decodes_to_the_frames_of_its_parts(
-    written: Path, lists: dict[str, list[dict[str, Any]]]
-) -> None:
+def test_every_part_of_a_clip_is_among_the_frames_of_the_configs(lists: dict[str, Rows]) -> None:
+    most = max(len(row["parts"]) for rows in lists.values() for row in rows)
+    for name in ("clips", "clips_full", "videoqa", "videoqa_full"):
+        count = read_config(package_path("configs") / f"{name}.yaml").data.frames
+        for parts in range(2, most + 1):
+            frames = sample_frame_indices(FRAMES * parts, count, None)
+            assert {frame // FRAMES for frame in frames} == set(range(parts)), (name, parts)
+
+
+def test_a_joined_clip_decodes_to_the_frames_of_its_parts(written: Path, lists: dict[str, Rows]) -> None:
     for row in lists["val"][:12]:
         path = written / "videos" / "val" / f"{row['id']}.mp4"
         parts = [decoded(asset_path("clips") / "single" / f"{code}.mp4") for code in row["parts"]]
@@ -118,7 +113,7 @@ def test_a_joined_clip_decodes_to_the_frames_of_its_parts(
         assert abs(float(seconds) - emoji_clips.SECONDS * len(parts)) < 0.2
 
 
-def test_our_reader_takes_the_middles_of_the_parts(written: Path, lists: dict[str, list[dict[str, Any]]]) -> None:
+def test_our_reader_takes_the_middles_of_the_parts(written: Path, lists: dict[str, Rows]) -> None:
     row = lists["val"][0]
     count = len(row["parts"])
     frames = load_clip(written / "videos" / "val" / f"{row['id']}.mp4", "", count)
@@ -133,21 +128,31 @@ def test_the_animations_move(animations: dict[str, dict[str, Any]]) -> None:
         assert np.abs(frames - frames[:1]).max(axis=(1, 2, 3)).max() > 40, code
 
 
-def test_the_lists_that_are_written(
-    written: Path, lists: dict[str, list[dict[str, Any]]], animations: dict[str, dict[str, Any]]
-) -> None:
-    listed = {name: json.loads((written / f"{name}.json").read_text()) for name in (*SPLITS, "test_single")}
-    single = [a for a in animations.values() if a["split"] == "train"]
-    assert len(listed["train"]) == len(lists["train"]) + len(single)
-    assert [row["caption"] for row in listed["test"]] == [row["captions"] for row in lists["test"]]
-    assert [row["caption"] for row in listed["test_single"]] == [
-        a["names"] for a in animations.values() if a["split"] == "test"
-    ]
+def test_the_annotations_that_are_written(written: Path, lists: dict[str, Rows]) -> None:
+    listed = {split: json.loads((written / f"{split}.json").read_text()) for split in SPLITS}
+    train = [(row["video_id"], row["caption"]) for row in listed["train"]]
+    assert train == [(clip["id"], text) for clip in lists["train"] for text in clip["captions"]]
+    partners = {clip["id"]: clip["partner"] for clip in lists["train"]}
+    groups = Counter((row["group"], frozenset((row["video_id"], partners[row["video_id"]]))) for row in listed["train"])
+    assert len({group for group, _ in groups}) == len(groups) == SIZES["train"] // 2  # a clip and its twin each
+    assert set(groups.values()) == {6}
+    for split in SPLITS[1:]:
+        assert [row["caption"] for row in listed[split]] == [row["captions"] for row in lists[split]]
     assert all((written / row["video"]).is_file() for rows in listed.values() for row in rows)
 
 
-@pytest.mark.parametrize("name", ["embedded:train", "embedded:films/train", "embedded:clips/tset"])
-def test_unknown_names_list_the_known_ones(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UNIADAPTER_CACHE", str(tmp_path))
-    with pytest.raises(ConfigError, match="there is no"):
+@pytest.mark.parametrize(
+    ("name", "have"),
+    [
+        ("embedded:train", "embedded:captions/SPLIT"),
+        ("embedded:films/train", "embedded:captions/SPLIT"),
+        ("embedded:clips/tset", "there is train, val, test, test_novel$"),
+        ("embedded:videoqa/vqa_train", "there is train, val, test, test_novel$"),
+    ],
+)
+def test_unknown_names_list_the_known_ones(
+    name: str, have: str, written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNIADAPTER_CACHE", str(written.parent))
+    with pytest.raises(ConfigError, match=f"there is no .*{have}"):
         resolve_embedded(name)

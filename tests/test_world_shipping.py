@@ -16,7 +16,7 @@ from world.pictures.leakage import compare as compare_styles
 from world.pictures.sources import DRAWN, NEW_STYLE, WORDS, Package, fetch
 from world.shipping.base_card import base_card
 from world.shipping.figures import FOLDER, measured, stages
-from world.shipping.hashes import compare, hashes_of, read_hashes, write_hashes
+from world.shipping.hashes import SPLITS, compare, hashes_of, read_hashes, write_hashes
 from world.shipping.recipe import steps
 from world.shipping.steps import Step, build
 
@@ -78,6 +78,9 @@ def test_hashes_tell_what_must_be_equal_from_what_may_differ(tmp_path: Path) -> 
     write_hashes(tmp_path)
     kept = read_hashes(tmp_path)
     assert kept == hashes_of(tmp_path)
+    write_hashes(tmp_path / "scenes", SPLITS)
+    assert (tmp_path / "scenes" / SPLITS).read_text().split()[1::2] == ["sprites.webp", "train.jsonl"]
+    (tmp_path / "scenes" / SPLITS).unlink()
     assert compare(kept, kept) == ([], [])
     (tmp_path / "clips/single/1F600.mp4").write_text("another encoder")
     wrong, varying = compare(kept, hashes_of(tmp_path))

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from uniadapter.embedded.emoji_scenes import Atlas, gradient
+from uniadapter.embedded.emoji_clips import prepare_clips, read_clips
+from uniadapter.embedded.emoji_scenes import Atlas, gradient, prepare_scenes, read_scenes
 from uniadapter.files.assets import asset_path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,7 +27,7 @@ try:
     pytest.importorskip("world.tasks", reason="the world's scripts are in a checkout only")
     from world.pictures.concepts import read_concepts
     from world.stages.bank import layout
-    from world.tasks import preparing, reading, reading_clips, scene, sequences, writing
+    from world.tasks import reading, reading_clips, scene, sequences, writing
     from world.tasks.answering import answer
     from world.tasks.names import Names, task_names
     from world.texts.captions import BOTH, Captioner
@@ -286,8 +287,8 @@ def test_scenes_are_rendered_as_specified(tmp_path: Path, names: Names) -> None:
     write_small(source, lambda split: writing.compose_scenes(split, names, 3, 20))
     for name in ("sprites.webp", "sprites.json"):  # drawings of the same style, by the same codes
         shutil.copy(asset_path("scenes") / name, source / name)
-    target = preparing.prepare_scenes(source, tmp_path)
-    rows = {row["id"]: row for row in preparing.read_lines(source / "val.jsonl")}
+    target = prepare_scenes(tmp_path, source)
+    rows = {row["id"]: row for row in read_scenes("val", source)}
     written = json.loads((target / "val.json").read_text())
     assert [Path(row["image"]).stem for row in written] == list(rows)
     atlas = Atlas(source)
@@ -309,7 +310,7 @@ def test_scenes_are_rendered_as_specified(tmp_path: Path, names: Names) -> None:
         assert np.abs(shown - ground)[empty].max() <= 1
     train = json.loads((target / "train.json").read_text())
     assert len(train) == 3 * 20
-    by_twin = Counter(row["twin"] for row in train)
+    by_twin = Counter(row["group"] for row in train)
     assert set(by_twin.values()) <= {3, 6}  # a pair of twins has six captions
     references = json.loads((target / "captions_test.json").read_text())
     assert all(len(row["caption"]) == 5 for row in references)
@@ -322,10 +323,9 @@ def test_scenes_are_rendered_as_specified(tmp_path: Path, names: Names) -> None:
 def test_clips_are_their_animations_behind_one_another(tmp_path: Path, names: Names, moving: set[str]) -> None:
     source = tmp_path / "source"
     write_small(source, lambda split: writing.compose_clips(split, names, moving, 3, 4))
-    (source / "clips.json").write_text("{}")
     shutil.copytree(asset_path("clips") / "single", source / "single")
-    target = preparing.prepare_clips(source, tmp_path)
-    for row in preparing.read_lines(source / "test.jsonl"):
+    target = prepare_clips(tmp_path, source)
+    for row in read_clips("test", source):
         with av.open(str(target / f"videos/test/{row['id']}.mp4")) as video:
             frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
         assert len(frames) == 24 * len(row["parts"])

@@ -17,7 +17,7 @@ import uniadapter as ua
 from squares import COLOURS, captions, karpathy
 from test_video_commands import films
 from uniadapter.app.cli import main
-from uniadapter.embedded.emoji_scenes import read_specifications
+from uniadapter.embedded.emoji_scenes import read_scenes
 from uniadapter.errors import CheckpointError
 
 FAMILIES = ("clip", "siglip")
@@ -124,7 +124,7 @@ def test_videos_are_trained_and_evaluated(tmp_path: Path, family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_embedded_scenes_from_their_annotations(tmp_path: Path, family: str) -> None:
     """Loss falls, and what was trained is measured, saved, loaded and switched off."""
-    said = [caption for row in read_specifications("train") for caption in row["captions"]]
+    said = [caption for row in read_scenes("train") for caption in row["captions"]]
     words = sorted({word for text in said for word in re.findall(r"\w+|[^\w\s]", text)})
     base = save_family(tmp_path / "base", family, words=words, places=40, image=48)
     files = {"train": "embedded:scenes/train", "test": "embedded:scenes/test"}

@@ -22,6 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uniadapter.embedded.annotations import read_specifications
+from uniadapter.embedded.emoji_clips import prepare_clips, read_clips
+from uniadapter.embedded.emoji_scenes import read_scenes
 from world.measures.fusion import percent
 from world.pictures.canvas import MEAN_PIXEL, STD_PIXEL
 from world.pictures.concepts import read_concepts
@@ -31,7 +34,6 @@ from world.stages.subject import Subject, read
 from world.stages.vision import encode
 from world.tasks.atlas import painted
 from world.tasks.names import task_names
-from world.tasks.preparing import prepare_clips, read_lines
 from world.tasks.writing import compose_scenes
 from world.texts.questions import Asker
 
@@ -134,7 +136,7 @@ def measure(subject: Subject, tasks: Path) -> dict[str, Any]:
     base, out = subject.learner.base, {}
     names = task_names()
     novel = compose_scenes("test_novel", names, 1)
-    val = read_lines(tasks / "scenes" / "val.jsonl"), read_lines(tasks / "scenes" / "vqa_val.jsonl")
+    val = read_scenes("val", tasks / "scenes"), read_specifications("scenes", "vqa_val", tasks / "scenes")
     other = [scene.row() for scene in novel.scenes], [question.row() for question in novel.questions]
     for name, (rows, asked) in {"scenes": val, "novel concepts": other}.items():
         tokens = tokens_of(subject, painted(rows, tasks / "scenes"))
@@ -142,14 +144,14 @@ def measure(subject: Subject, tasks: Path) -> dict[str, Any]:
             "retrieval": retrieval(subject, rows, tokens, visual_feature(base, tokens)),
             "questions": answered(subject, rows, asked, tokens),
         }
-    rows, folder = read_lines(tasks / "clips" / "val.jsonl"), prepare_clips(tasks / "clips", tasks.parent / "rendered")
+    rows, folder = read_clips("val", tasks / "clips"), prepare_clips(tasks.parent / "rendered", tasks / "clips")
     frames = np.stack([frames_of(folder / "videos" / "val" / f"{row['id']}.mp4") for row in rows])
     tokens = tokens_of(subject, frames.reshape(-1, *frames.shape[2:])).view(len(rows), FRAMES, -1, 192)
     feature = torch.stack([visual_feature(base, tokens[:, t]) for t in range(FRAMES)]).mean(0)
     flat = tokens.flatten(1, 2)
     out["clips"] = {
         "retrieval": retrieval(subject, rows, flat, torch.nn.functional.normalize(feature, dim=-1)),
-        "questions": answered(subject, rows, read_lines(tasks / "clips" / "vqa_val.jsonl"), flat),
+        "questions": answered(subject, rows, read_specifications("clips", "vqa_val", tasks / "clips"), flat),
     }
     return out
 

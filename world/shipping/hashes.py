@@ -8,10 +8,12 @@ from pathlib import Path
 from uniadapter.files.writing import file_hash, write_text
 
 NAME = "SHA256SUMS"
+SPLITS = "SPLIT_SHA256"  # the same of a task set's own files, which results quote
 # What is not the same to the bit on every machine, and why.
 VARIES = {
     "clips/single/*.mp4": "encoded by x264: another build writes other bytes",
     "scenes/sprites.webp": "encoded by libwebp: another version writes other bytes",
+    f"*/{SPLITS}": "lists the hashes of those",
 }
 
 
@@ -21,9 +23,9 @@ def hashes_of(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): file_hash(path) for path in files}
 
 
-def write_hashes(folder: Path) -> None:
-    """Write the list, as `sha256sum --check` reads it."""
-    write_text(folder / NAME, "".join(f"{value}  {name}\n" for name, value in hashes_of(folder).items()))
+def write_hashes(folder: Path, to: str = NAME) -> None:
+    """Write the list into the file `to` of the folder, as `sha256sum --check` reads it."""
+    write_text(folder / to, "".join(f"{value}  {name}\n" for name, value in hashes_of(folder).items()))
 
 
 def read_hashes(folder: Path) -> dict[str, str]:

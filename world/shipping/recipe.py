@@ -15,7 +15,7 @@ from world.pictures.sources import CACHE
 from world.shipping.base_card import base_card
 from world.shipping.data_cards import clips_card, scenes_card
 from world.shipping.figures import FOLDER, SPEECH, STAGES
-from world.shipping.hashes import write_hashes
+from world.shipping.hashes import SPLITS, write_hashes
 from world.shipping.licences import copy_licences
 from world.shipping.steps import Step, fingerprint
 from world.stages import folder
@@ -97,6 +97,7 @@ def ship(tasks: Path, out: Path) -> None:
     """The task sets with their licences, and how near their pictures are to pre-training's."""
     for name in ("scenes", "clips"):
         replace(tasks / name, out / name)
+        write_hashes(out / name, SPLITS)
     shutil.copyfile(tasks / "facts.json", out / "facts.json")
     write_text(out / "scenes" / "leakage.json", json.dumps(leakage.measure(), indent=1) + "\n")
     copy_licences(out / "scenes", out / "clips")

@@ -16,11 +16,12 @@ import random
 import shutil
 from pathlib import Path
 
+from uniadapter.embedded.emoji_clips import prepare_clips
+from uniadapter.embedded.emoji_scenes import prepare_scenes
 from world.pictures.sources import CACHE
 from world.tasks.animations import animation_files, frames_of, write_animation
 from world.tasks.atlas import write_atlas
 from world.tasks.names import Names, task_names
-from world.tasks.preparing import prepare_clips, prepare_scenes
 from world.tasks.writing import write_clips, write_scenes
 
 LOG = logging.getLogger(__name__)
@@ -64,8 +65,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     write_tasks(args.out, args.seed)
     if args.render:
-        prepare_scenes(args.out / "scenes", args.render)
-        prepare_clips(args.out / "clips", args.render)
+        prepare_scenes(args.render, args.out / "scenes")
+        prepare_clips(args.render, args.out / "clips")
 
 
 if __name__ == "__main__":

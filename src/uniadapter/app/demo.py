@@ -56,41 +56,45 @@ DEMOS = {
         "embedded scenes",
         "scenes",
         {"uniadapter": "scenes", "full_fine_tuning": "scenes_full"},
-        "Scenes of 3-D emoji, never seen in pre-training; before: zero-shot, after: UniAdapter.",
+        "Scenes of 3-D emoji, a style that pre-training never saw, with the grammar 'a cat with a dog to its left', "
+        "which it never read. Nearly every scene has a twin in which two things have changed places. Before: "
+        "zero-shot, after: UniAdapter.",
     ),
     "video": Demo(
         "embedded clips",
         "clips",
         {"uniadapter": "clips", "full_fine_tuning": "clips_full"},
-        "Clips of animated emoji one after the other, for a base that was pre-trained on pictures; before: zero-shot, "
-        "after: UniAdapter.",
+        "Clips of animated emoji one after the other, each with a twin that shows the same in another order, for a "
+        "base that was pre-trained on pictures. Before: zero-shot, after: UniAdapter.",
     ),
     "vqa": Demo(
         "embedded questions about scenes",
         "scenes",
         {"uniadapter": "vqa", "full_fine_tuning": "vqa_full", "question_only": "vqa"},
-        "Questions about scenes of 3-D emoji, for a base that was trained to answer questions about drawn ones; "
-        "before: zero-shot, after: UniAdapter. Question only: the same, trained and evaluated with a blank picture.",
+        "Questions about scenes of 3-D emoji, for a base that was pre-trained to answer questions about drawn ones. "
+        "Before: zero-shot, after: UniAdapter. Question only: the same, trained and evaluated with a blank picture.",
     ),
     "videoqa": Demo(
         "embedded questions about clips",
         "clips",
         {"uniadapter": "videoqa", "full_fine_tuning": "videoqa_full", "question_only": "videoqa"},
-        "Questions about what follows what in clips, for a base that was trained to answer questions about pictures; "
-        "before: zero-shot, after: UniAdapter. Question only: the same, trained and evaluated with blank frames.",
+        "Questions about what comes first, what next and how often in clips, for a base that was pre-trained to answer "
+        "questions about pictures. Before: zero-shot, after: UniAdapter. Question only: the same, trained and "
+        "evaluated with blank frames.",
     ),
     "easy_vqa": Demo(
         "easy-VQA",
         "",
         {"uniadapter": "easy_vqa", "full_fine_tuning": "easy_vqa_full", "question_only": "easy_vqa"},
-        "easy-VQA: questions that others made about single shapes; before: zero-shot, after: UniAdapter. "
+        "easy-VQA: questions that others made about single shapes. Before: zero-shot, after: UniAdapter. "
         "Question only: the same, trained and evaluated with a blank picture.",
     ),
     "caption": Demo(
         "embedded captions of scenes",
         "scenes",
         {"uniadapter": "caption", "full_fine_tuning": "caption_full"},
-        "Captions of scenes of 3-D emoji; before: zero-shot, after: UniAdapter.",
+        "Captions that name every thing of a scene of 3-D emoji and say what is where, for a base that was pre-trained "
+        "on shorter captions of drawn scenes. Before: zero-shot, after: UniAdapter.",
     ),
 }
 

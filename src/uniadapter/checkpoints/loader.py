@@ -102,14 +102,13 @@ class BaseLoader:
         """Warnings, a line each, about settings in the folder that are not used."""
         return []
 
-    def finish(self, model: PreTrainedModel, folder: Path, base: str, task: str) -> None:
+    def finish(self, model: PreTrainedModel, folder: Path, base: str) -> None:
         """Load what is not in the weights' file, if anything; called last.
 
         Args:
             model: with the weights of its file.
             folder: of the base.
             base: as the user named it.
-            task: of the model.
         """
 
     def tokenizer(self, path: Path, base: str) -> PreTrainedTokenizerBase:

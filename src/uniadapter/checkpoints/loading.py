@@ -115,7 +115,7 @@ def load_model(
         model = build_model(base, cls, config, load(), dtype)
     if fresh:
         logger.warning("%s has no %s: starting from a random one, to be trained", base, ", ".join(fresh))
-    loader.finish(model, path, base, task)
+    loader.finish(model, path, base)
     return model
 
 

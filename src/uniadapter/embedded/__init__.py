@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from uniadapter.config import ConfigError
+from uniadapter.embedded.annotations import SPLITS
 from uniadapter.embedded.cached_folders import cache_folder
 from uniadapter.embedded.easy_vqa import prepare_easy_vqa
 from uniadapter.embedded.emoji_clips import prepare_clips
@@ -12,6 +13,7 @@ PREFIX = "embedded:"
 # Name to the function that writes the folder, and the prefix of its annotation files.
 TASKS = {
     "scenes": (prepare_scenes, ""),
+    "captions": (prepare_scenes, "captions_"),
     "vqa": (prepare_scenes, "vqa_"),
     "clips": (prepare_clips, ""),
     "videoqa": (prepare_clips, "vqa_"),
@@ -36,7 +38,6 @@ def resolve_embedded(name: str) -> str:
     folder = write(cache_folder())
     file = folder / f"{prefix}{split}.json"
     if not file.is_file():
-        names = sorted(p.stem for p in folder.glob("*.json"))
-        have = ", ".join(n.removeprefix(prefix) for n in names if n.startswith("vqa_") == bool(prefix))
+        have = ", ".join(one for one in SPLITS if (folder / f"{prefix}{one}.json").is_file())
         raise ConfigError(f"data: there is no split {split!r} of the embedded {task}; there is {have}")
     return str(file)

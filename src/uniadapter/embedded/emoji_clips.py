@@ -5,31 +5,33 @@ A composed clip is made on first use by concatenating the packets of its animati
 
 from __future__ import annotations
 
-import json
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 
+from uniadapter.embedded.annotations import (
+    SPLITS,
+    Rows,
+    caption_rows,
+    question_rows,
+    read_specifications,
+    write_annotations,
+)
 from uniadapter.embedded.cached_folders import fingerprint, prepare_folder
-from uniadapter.embedded.questions import clip_questions, question_rows, read_kinds
 from uniadapter.files.assets import asset_path
 
-SPLITS = ("train", "val", "test", "test_novel")
 SECONDS = 3  # length of one animation
-VERSION = "2"  # part of the fingerprint: raise it when the concatenation or the questions change
+VERSION = "3"  # part of the fingerprint: raise it when the concatenation or the annotations' rows change
 
 
-def read_sequences(split: str, folder: Path | None = None) -> list[dict[str, Any]]:
-    """The composed clips of a split: id, parts (hexcodes), captions, named (hexcodes per caption), partner."""
-    path = (folder or asset_path("clips")) / f"{split}.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def read_clips(split: str, folder: Path | None = None) -> Rows:
+    """The composed clips of a split.
 
-
-def read_animations(folder: Path | None = None) -> dict[str, dict[str, Any]]:
-    """Every animation by hexcode: label, family, split ("train", "val", "test", "novel"), names."""
-    return json.loads(((folder or asset_path("clips")) / "clips.json").read_text(encoding="utf-8"))
+    Each has an id, parts (hexcodes in order), its twin's id ("partner", the same parts in another order), captions, and
+    what each of them tells ("about").
+    """
+    return read_specifications("clips", split, folder)
 
 
 def concatenate(parts: list[Path], target: Path) -> None:
@@ -56,47 +58,39 @@ def concatenate(parts: list[Path], target: Path) -> None:
                     out.mux(packet)
 
 
-def _rows(folder: Path, target: Path, split: str) -> list[dict[str, Any]]:
-    """Write the composed clips of a split, and return one annotation per clip."""
+def _write_split(split: str, source: Path, target: Path) -> None:
+    """Write the composed clips, captions and questions of one split."""
     (target / "videos" / split).mkdir(parents=True)
-    rows: list[dict[str, Any]] = []
-    for clip in read_sequences(split, folder):
+    captions: Rows = []
+    clips = read_clips(split, source)
+    for clip in clips:
         name = f"videos/{split}/{clip['id']}.mp4"
-        concatenate([folder / "single" / f"{code}.mp4" for code in clip["parts"]], target / name)
-        rows.append({"video": name, "caption": clip["captions"]})
-    return rows
+        concatenate([source / "single" / f"{code}.mp4" for code in clip["parts"]], target / name)
+        captions += caption_rows(clip, clip["captions"], "video", name, split)
+    asked = read_specifications("clips", f"vqa_{split}", source)
+    questions = question_rows(asked, clips, "video", f"videos/{split}/{{}}.mp4", split)
+    write_annotations(target, {split: captions, f"vqa_{split}": questions})
 
 
-def _single(folder: Path, target: Path, split: str) -> list[dict[str, Any]]:
-    """Write the single animations of a split, and return annotations with the emoji's names as captions."""
-    (target / "videos" / "single").mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    for code, clip in read_animations(folder).items():
-        if clip["split"] == split:
-            name = f"videos/single/{code}.mp4"
-            (target / name).write_bytes((folder / "single" / f"{code}.mp4").read_bytes())
-            rows.append({"video": name, "caption": clip["names"]})
-    return rows
-
-
-def prepare_clips(root: Path) -> Path:
+def prepare_clips(root: Path, source: Path | None = None) -> Path:
     """Write the embedded clips into `root/clips` unless it is up to date; returns that folder.
 
-    Files: `train.json` (composed and single clips), `val.json`, `test.json`, `test_novel.json` (composed),
-    `test_single.json`, `vqa_train.json`, … with questions about the composed clips, and `videos/`.
+    Files: `train.json`, `val.json`, `test.json`, `test_novel.json` (captions), the same with the prefix `vqa_`
+    (questions), and `videos/`.
+
+    Args:
+        root: folder to write to.
+        source: folder of specifications and animations, if not the package's own.
+
+    Raises:
+        WriteError: the folder cannot be written.
     """
-    source = asset_path("clips")
+    folder = source or asset_path("clips")
 
     def write(target: Path) -> None:
-        listed = {split: _rows(source, target, split) for split in SPLITS}
-        listed["train"] += _single(source, target, "train")
-        listed["test_single"] = _single(source, target, "test")
-        kinds = read_kinds()
         for split in SPLITS:
-            questions = clip_questions(read_sequences(split, source), kinds, f"clips/{split}")
-            listed[f"vqa_{split}"] = question_rows(questions, "video", f"videos/{split}/{{}}.mp4")
-        for split, rows in listed.items():
-            (target / f"{split}.json").write_text(json.dumps(rows, indent=0) + "\n", encoding="utf-8")
+            _write_split(split, folder, target)
 
-    stamp = fingerprint(source, ["SPLIT_SHA256"], fingerprint(asset_path("scenes"), ["kinds.json"], VERSION))
-    return prepare_folder(Path(root) / "clips", stamp, write)
+    singles = [f"single/{path.name}" for path in sorted((folder / "single").glob("*.mp4"))]
+    names = [*(f"{kind}{split}.jsonl" for split in SPLITS for kind in ("", "vqa_")), *singles]
+    return prepare_folder(Path(root) / "clips", fingerprint(folder, names, VERSION), write)

@@ -9,19 +9,28 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from uniadapter.embedded.annotations import (
+    SPLITS,
+    Rows,
+    caption_rows,
+    question_rows,
+    read_specifications,
+    write_annotations,
+)
 from uniadapter.embedded.cached_folders import fingerprint, prepare_folder
-from uniadapter.embedded.questions import question_rows, read_kinds, scene_questions
 from uniadapter.files.assets import asset_path
 
 SIZE = 96  # side of a scene in pixels
-SPLITS = ("train", "val", "test", "test_novel")
-VERSION = "3"  # part of the fingerprint: raise it when rendering or questions change
+VERSION = "4"  # part of the fingerprint: raise it when rendering or the annotations' rows change
 
 
-def read_specifications(split: str, folder: Path | None = None) -> list[dict[str, Any]]:
-    """The scenes of a split: id, background, objects (hexcode, x, y, size), captions, partner."""
-    path = (folder or asset_path("scenes")) / f"{split}.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def read_scenes(split: str, folder: Path | None = None) -> Rows:
+    """The scenes of a split.
+
+    Each has an id, a background, objects (hexcode, x, y, size), its twin's id ("partner", in which two things have
+    changed places) or null, captions, what decides each of them ("about"), and five references that name everything.
+    """
+    return read_specifications("scenes", split, folder)
 
 
 class Atlas:
@@ -72,36 +81,40 @@ def render(scene: dict[str, Any], atlas: Atlas) -> Image.Image:
 
 
 def _write_split(split: str, source: Path, target: Path, atlas: Atlas) -> None:
-    """Write the pictures, captions and questions of one split."""
-    pictures = target / "images" / split
-    pictures.mkdir(parents=True)
-    rows: list[dict[str, Any]] = []
-    scenes = read_specifications(split, source)
+    """Write the pictures, captions, references and questions of one split."""
+    (target / "images" / split).mkdir(parents=True)
+    captions: Rows = []
+    references: Rows = []
+    scenes = read_scenes(split, source)
     for scene in scenes:
         name = f"images/{split}/{scene['id']}.png"
         render(scene, atlas).save(target / name, compress_level=1)
-        if split == "train":
-            rows += [{"image": name, "caption": text, "image_id": scene["id"]} for text in scene["captions"]]
-        else:
-            rows.append({"image": name, "caption": scene["captions"]})
-    questions = scene_questions(scenes, read_kinds(), f"scenes/{split}")
-    asked = question_rows(questions, "image", f"images/{split}/{{}}.png")
-    for name, content in ((split, rows), (f"vqa_{split}", asked)):
-        (target / f"{name}.json").write_text(json.dumps(content, indent=0) + "\n", encoding="utf-8")
+        captions += caption_rows(scene, scene["captions"], "image", name, split)
+        references += caption_rows(scene, scene["references"], "image", name, split)
+    asked = read_specifications("scenes", f"vqa_{split}", source)
+    questions = question_rows(asked, scenes, "image", f"images/{split}/{{}}.png", split)
+    write_annotations(target, {split: captions, f"captions_{split}": references, f"vqa_{split}": questions})
 
 
-def prepare_scenes(root: Path) -> Path:
+def prepare_scenes(root: Path, source: Path | None = None) -> Path:
     """Render the embedded scenes into ``root/scenes`` unless it is up to date; returns that folder.
 
-    Files: ``train.json``, ``val.json``, ``test.json``, ``test_novel.json`` (captions), the same with the prefix
-    ``vqa_`` (questions), and ``images/``.
+    Files: ``train.json``, ``val.json``, ``test.json``, ``test_novel.json`` (captions), the same with the prefixes
+    ``captions_`` (five references of each scene) and ``vqa_`` (questions), and ``images/``.
+
+    Args:
+        root: folder to write to.
+        source: folder of specifications and sprites, if not the package's own.
+
+    Raises:
+        WriteError: the folder cannot be written.
     """
-    source = asset_path("scenes")
+    folder = source or asset_path("scenes")
 
     def write(target: Path) -> None:
-        atlas = Atlas(source)
+        atlas = Atlas(folder)
         for split in SPLITS:
-            _write_split(split, source, target, atlas)
+            _write_split(split, folder, target, atlas)
 
-    names = ["sprites.webp", "sprites.json", "kinds.json", *(f"{split}.jsonl" for split in SPLITS)]
-    return prepare_folder(Path(root) / "scenes", fingerprint(source, names, VERSION), write)
+    names = ["sprites.webp", "sprites.json", *(f"{kind}{split}.jsonl" for split in SPLITS for kind in ("", "vqa_"))]
+    return prepare_folder(Path(root) / "scenes", fingerprint(folder, names, VERSION), write)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from safetensors.torch import load_file
 from torch import Tensor
-from transformers import BlipConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BlipConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
-from uniadapter.checkpoints.bases import EMBEDDED
 from uniadapter.checkpoints.loader import BaseLoader
 from uniadapter.checkpoints.pth import read_pth
 from uniadapter.errors import CheckpointError
@@ -50,18 +48,6 @@ class BlipLoader(BaseLoader):
     def warnings(self, folder: Path) -> list[str]:
         """A warning if `preprocessor_config.json` differs from BLIP's preprocessing, which is used anyway."""
         return list(filter(None, [other_preprocessing(folder)]))
-
-    def finish(self, model: PreTrainedModel, folder: Path, base: str, task: str) -> None:
-        """Load the embedded base's question encoder, which is in a file of its own."""
-        if base != EMBEDDED or task != "vqa":
-            return
-        file = folder / "question_encoder.safetensors"
-        own = {name: tensor.to(model.dtype) for name, tensor in load_file(file).items()}
-        _, unexpected = model.load_state_dict(own, strict=False)
-        if unexpected:
-            raise CheckpointError(
-                f"{file}: holds {unexpected[0]}, which the question model lacks: reinstall the package"
-            )
 
     def tokenizer(self, path: Path, base: str) -> PreTrainedTokenizerBase:
         """BERT's tokenizer with [DEC] and [ENC] added."""

@@ -40,7 +40,7 @@ class SiglipLoader(DualLoader):
                 f"{file}: text_config.projection_size is {str(width)[:40]}, and pictures' features are {wanted} wide"
             )
 
-    def finish(self, model: PreTrainedModel, folder: Path, base: str, task: str) -> None:
+    def finish(self, model: PreTrainedModel, folder: Path, base: str) -> None:
         """The token that pads, which is read like any other: SigLIP 2's configs do not say that it is not SigLIP's."""
         with suppress(CheckpointError):  # said when the tokenizer is asked for
             model.config.text_config.pad_token_id = self.tokenizer(folder, base).pad_token_id
