@@ -35,6 +35,7 @@ FALSEHOODS = {
     "above exchanged": "above / below: the two things exchanged",
     "left out: its turned": "“b with a to its left”, turned (grammar left out of pre-training)",
 }
+RETRIEVED = {"left out: its": "“b with a to its left” (left out of pre-training)"}
 QUESTIONS = {
     "thing": "is there a cat?",
     "kind": "is there any animal?",
@@ -88,7 +89,7 @@ Per cent, measured on canvases of the drawn style that no step saw (`{held_out}`
 True captions told from falsehoods (chance 50): each text judged by itself, and by order, which of the two belongs more. The controls, on `{held_out}`, are by order, since by itself a score that never moves is right half the time: "text alone" sees the mean of all pictures, "shuffled pairs" another canvas.
 
 {matching}
-
+{wrong_way}
 Text to picture among {twins} scenes in pairs that show the same two things exchanged, so that a bag of words tops out near 50; R@1:
 
 {retrieval}
@@ -105,7 +106,7 @@ Concepts that it never saw, of which neither the drawings nor the words can be k
 
 ## Limits
 
-Composed canvases on plain grounds, English by template, at most four things; nothing here says how a model sees photographs. Pre-training names things by hand-picked words: other words read as letters. It is no use for anything but trying methods out.
+Composed canvases on plain grounds, English by template, at most four things; nothing here says how a model sees photographs. Pre-training names things by hand-picked words: other words read as letters. {no_better}It is no use for anything but trying methods out.
 
 ## Licences
 
@@ -164,6 +165,20 @@ def questions_table(styles: dict[str, Any]) -> str:
     return table(("", HELD_OUT, "3-D", *controls), rows)
 
 
+def wrong_way(styles: dict[str, Any]) -> str:
+    """A sentence on what is told below chance by order, which no guess does."""
+    found = [kind for kind, value in styles[HELD_OUT]["matching, order"].items() if value < 40]
+    named = ", ".join(FALSEHOODS.get(kind, kind) for kind in found)
+    return f"\nBelow 40 by order, so read the other way round rather than not at all: {named}.\n" if found else ""
+
+
+def no_better(style: dict[str, Any]) -> str:
+    """A sentence on the questions that the text alone answers nearly as well, which so show nothing."""
+    alone = style["controls"]["text alone"]["questions"]
+    found = [QUESTIONS.get(kind, kind) for kind, value in style["questions"].items() if value - alone[kind] < 5]
+    return f"Less than 5 points above the text alone, and so shown by nothing: {' '.join(found)} " if found else ""
+
+
 def retrieval_table(styles: dict[str, Any]) -> str:
     """A row a kind of relation."""
     rows = []
@@ -171,7 +186,8 @@ def retrieval_table(styles: dict[str, Any]) -> str:
         if part.startswith("retrieval, "):
             new = styles[NEW][part]
             keys = ("similarity", "reranked", "among the best 16")
-            rows.append((part.partition(", ")[2], *(old[key] for key in keys), *(new[key] for key in keys)))
+            name = part.partition(", ")[2]
+            rows.append((RETRIEVED.get(name, name), *(old[key] for key in keys), *(new[key] for key in keys)))
     columns = ("similarity", "best 16 reranked by matching", "among the best 16")
     return table(("", *(f"{HELD_OUT}: {c}" for c in columns), *(f"3-D: {c}" for c in columns)), rows)
 
@@ -215,6 +231,7 @@ def base_card(folder: Path, leakage: dict[str, Any], stages_folder: Path = FOLDE
         above=", above and below" if "stage4" in logs else "",
         fusion_stage=fusion["stage"], canvases=fusion["canvases"], twins=fusion["twin scenes"],
         matching=matching_table(fusion["styles"]),
+        wrong_way=wrong_way(fusion["styles"]), no_better=no_better(fusion["styles"][HELD_OUT]),
         retrieval=retrieval_table(fusion["styles"]),
         questions=questions_table(fusion["styles"]),
         speech_stage=speech["stage"], spoken=speech["canvases"], speech=speech_table(speech["styles"]),
