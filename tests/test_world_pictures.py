@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import astuple
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 pytest.importorskip("world", reason="the scripts that build the assets come with the repository alone")
 from world.pictures.canvas import Painter, arrange
@@ -97,6 +101,20 @@ def test_drawings_that_look_alike_are_found() -> None:
     found = twins(["a", "b", "c"], pictures)
     assert {(one, two, style) for one, two, style, _ in found} == {("a", "c", NEW), ("a", "c", HELD_OUT)}
     assert all(apart < TWINS for *_, apart in found)
+
+
+def test_no_two_concepts_look_alike_in_the_pictures_that_ship() -> None:
+    """The build compares the drawings themselves; an atlas in WebP at 64 pixels moves a hash by a bit or two."""
+    folder = Path(__file__).resolve().parents[1] / "assets" / "scenes"
+    listed = json.loads((folder / "sprites.json").read_text())
+    atlas, cell = np.asarray(Image.open(folder / "sprites.webp").convert("RGBA")), listed["cell"]
+    hashes = {}
+    for code, row in listed["sprites"].items():
+        down, across = (cell * number for number in divmod(row["cell"], listed["columns"]))
+        hashes[code] = difference_hash(atlas[down : down + cell, across : across + cell].copy())
+    known = {concept.code: concept.novel for concept in read_concepts()}
+    assert {code: row["novel"] for code, row in listed["sprites"].items()}.items() <= known.items()
+    assert min((hashes[a] ^ hashes[b]).bit_count() for a, b in combinations(hashes, 2)) >= TWINS - 2
 
 
 def test_a_picture_hashes_to_itself_and_far_from_its_mirror() -> None:

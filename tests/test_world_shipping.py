@@ -15,6 +15,7 @@ from world.__main__ import retrained
 from world.pictures.leakage import compare as compare_styles
 from world.pictures.sources import DRAWN, NEW_STYLE, WORDS, Package, fetch
 from world.shipping.base_card import base_card
+from world.shipping.data_cards import clips_card, scenes_card
 from world.shipping.figures import FOLDER, measured, stages
 from world.shipping.hashes import SPLITS, compare, hashes_of, read_hashes, write_hashes
 from world.shipping.recipe import steps
@@ -154,3 +155,18 @@ def test_the_notice_credits_every_package() -> None:
     for package in (NEW_STYLE, *WORDS):
         assert package.licence in notice
     assert NEW_STYLE.name in notice
+
+
+def test_the_committed_cards_and_hashes_are_those_of_the_committed_files() -> None:
+    """If this fails: `python -m world --only cards`, then `--only hashes`."""
+    facts = json.loads((ASSETS / "facts.json").read_text())
+    near = json.loads((ASSETS / "scenes" / "leakage.json").read_text())
+    assert (ASSETS / "backbone" / "README.md").read_text() == base_card(ASSETS / "backbone", near)
+    for name, card in (("scenes", scenes_card), ("clips", clips_card)):
+        assert (ASSETS / name / "README.md").read_text() == card(ASSETS / name, facts, near)
+        for split, counts in facts[name].items():
+            lines = (ASSETS / name / f"{split}.jsonl").read_text().splitlines()
+            assert len(lines) == counts[name]
+            assert f"| {split} | {counts[name]} |" in (ASSETS / name / "README.md").read_text()
+    assert compare(read_hashes(ASSETS), hashes_of(ASSETS)) == ([], [])
+    assert sum(path.stat().st_size for path in ASSETS.rglob("*")) < 25e6

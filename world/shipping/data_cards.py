@@ -56,6 +56,7 @@ A *twin* shows the same things, two of them exchanged, on another ground: its ca
 | `sprites.webp`, `sprites.json` | the atlas (WebP with alpha); code → cell, label, kind, novel |
 | `names.json` | the names by which texts call each concept, the usual one first |
 | `leakage.json` | the comparison below |
+| `SPLIT_SHA256` | hashes of the files above, as results quote them |
 | `licences/` | texts |
 
 Hashes of everything that ships are in `../SHA256SUMS`, and those of the splits below.
@@ -117,6 +118,7 @@ Every clip has a *twin* in its split that shows the same in another order. {anim
 | `clips.json` | code → label, novel |
 | `<split>.jsonl` | `id`; `parts`: codes in order; `captions` and what each tells (`about`); `partner`: id of the twin |
 | `vqa_<split>.jsonl` | `about`: id of the clip; `question`, `answer`, `kind` |
+| `SPLIT_SHA256` | hashes of the files above, as results quote them |
 | `licences/` | texts |
 
 Hashes of everything that ships are in `../SHA256SUMS`, and those of the splits below. The films' own are of one build of x264; another writes other bytes.
