@@ -129,3 +129,28 @@ def test_a_variant_has_its_own_name_and_colour_and_no_file(tmp_path: Path) -> No
     assert len(dots) == 3
     line = text[text.index("UniAdapter · without the fused part</th>") :].partition("</tr>")[0]
     assert "<b>\N{EN DASH}</b>" not in line
+
+
+def test_accuracies_by_type_are_a_table(tmp_path: Path) -> None:
+    rows = [
+        row("zero_shot", accuracy=40.0, by_answer_type={"is there": 50.0, "count": 30.0}),
+        row("uniadapter", accuracy=60.0, by_answer_type={"is there": 81.26, "count": 40.0, "left": None}),
+    ]
+    for one in rows:
+        del one["text_to_image"], one["image_to_text"]
+    text = report.write_report(tmp_path, sample() | {"task": "vqa", "rows": rows}).read_text()
+    assert Page(text).open == []
+    assert "<h3>Accuracy by type</h3>" in text
+    assert '<td data-label="is there"><b>81.3</b></td>' in text
+    assert '<td data-label="count">30.0</td>' in text
+    assert text.count('<td data-label="left">\N{EN DASH}</td>') == 2
+    plain = [row("uniadapter", accuracy=60.0, by_answer_type={"": 60.0})]
+    assert "by type" not in report.write_report(tmp_path, sample() | {"rows": plain}).read_text()
+
+
+def test_answers_of_no_probability_are_left_out_unless_right(tmp_path: Path) -> None:
+    given = [("yes", 0.7), ("no", 0.29), ("ant", 0.004), ("lion", 0.001)]
+    example = report.TextExample(picture(tmp_path / "x.png"), "is it?", ["lion"], [("nothing", 0.001)], given)
+    text = report.write_report(tmp_path, sample(), [example]).read_text()
+    shown = re.findall(r"<li[^>]*><span>(\w+)</span>", text)
+    assert shown == ["nothing", "yes", "no", "lion"]

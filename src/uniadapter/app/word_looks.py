@@ -39,21 +39,26 @@ Example = QueryExample | TextExample
 
 @dataclass(frozen=True)
 class _Looks:
-    """The words of an example that are shown, and their maps in each layer before and after training."""
+    """The places of the words of an example that are shown, and its maps in each layer before and after training."""
 
     example: Example
-    places: list[int]
+    places: list[list[int]]
     before: list[AttentionMap]
     after: list[AttentionMap]
 
 
-def content_words(words: Sequence[str], most: int) -> list[int]:
-    """Places of the first words of a text that name something to be seen, each word once, at most `most`."""
-    places: dict[str, int] = {}
-    for place, word in enumerate(words):
-        if word.isalpha() and len(word) > 1 and word not in NAMELESS:
-            places.setdefault(word, place)
-    return list(places.values())[:most]
+def content_words(words: Sequence[str], most: int) -> list[list[int]]:
+    """Places of the first things that a text names, each once; words side by side are one thing: "police officer"."""
+    found: dict[tuple[str, ...], list[int]] = {}
+    for named, run in itertools.groupby(range(len(words)), lambda place: _names(words[place])):
+        places = list(run)
+        if named:
+            found.setdefault(tuple(words[place] for place in places), places)
+    return list(found.values())[:most]
+
+
+def _names(word: str) -> bool:
+    return word.isalpha() and len(word) > 1 and word not in NAMELESS
 
 
 def with_word_looks(
@@ -125,19 +130,24 @@ def chosen_layer(found: Sequence[_Looks]) -> int:
 def _difference(found: Sequence[_Looks], layer: int) -> float:
     """Mean total variation distance between two words' attention over patches."""
     maps = [(side[layer].patches, one.places) for one in found for side in (one.before, one.after)]
-    pairs = [(own[a], own[b]) for own, places in maps for a, b in itertools.combinations(places, 2)]
+    pairs = [(own[a].mean(0), own[b].mean(0)) for own, places in maps for a, b in itertools.combinations(places, 2)]
     return sum(float((a - b).abs().sum()) / 2 for a, b in pairs) / len(pairs)
 
 
 def _with_looks(one: _Looks, layer: int, frame_aware: bool) -> Example:
     old, new = one.before[layer], one.after[layer]
     moving = len(new.frame_weights) > 1
+
+    def shares(found: AttentionMap, places: list[int]) -> list[float]:
+        return found.frames[places].mean(0).tolist() if moving else []
+
     looks = [
         WordLook(
-            new.words[place], old.patches[place].numpy(), new.patches[place].numpy(),
-            old.frames[place].tolist() if moving else (), new.frames[place].tolist() if moving else (),
+            " ".join(new.words[place] for place in places),
+            old.patches[places].mean(0).numpy(), new.patches[places].mean(0).numpy(),
+            shares(old, places), shares(new, places),
         )
-        for place in one.places
+        for places in one.places
     ]  # fmt: skip
     if isinstance(one.example, QueryExample):
         weights = new.frame_weights.tolist() if moving and frame_aware else ()

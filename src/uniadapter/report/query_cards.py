@@ -107,7 +107,12 @@ def _card(example: QueryExample, labels: tuple[str, str], thumbnails: Thumbnails
 
 
 def target_picture(
-    picture: Picture, words: str, thumbnails: Thumbnails, frame_weights: Sequence[float] = (), frames: int = 0
+    picture: Picture,
+    words: str,
+    thumbnails: Thumbnails,
+    frame_weights: Sequence[float] = (),
+    frames: int = 0,
+    large: bool = False,
 ) -> str:
     """The picture of a card's subject: a thumbnail, or a strip of the frames of a clip with their weights, if known.
 
@@ -117,10 +122,12 @@ def target_picture(
         thumbnails: makes the pictures.
         frame_weights: of a clip's frames; () for none.
         frames: number of a clip's frames, if there are no weights; 0 if unknown.
+        large: whether it is the only picture of the card.
     """
     if not thumbnails.moves(picture):
         source = thumbnails.source(picture)
-        return f'<img class="target" src="{source}" alt="{escape(words)}">' if source else ""
+        kind = "target large" if large else "target"
+        return f'<img class="{kind}" src="{source}" alt="{escape(words)}">' if source else ""
     source = thumbnails.strip(picture, len(frame_weights) or frames)
     if not source:
         return ""

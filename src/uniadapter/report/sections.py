@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -97,8 +98,24 @@ def results_section(metrics: Metrics, colours: Mapping[str, int]) -> str:
     words = "Scores are 0 to 100; the best of each column is bold"
     if any(row.trainable_parameters for row in metrics.rows):
         words += ", of costs the lowest of the methods that train. Seconds are training plus final evaluation"
-    lost = left_out_note(metrics)
-    return f'<section><h2>Results</h2>{lost}{main}<p class="note">{words}.</p>{folded}</section>'
+    lost, kinds_table = left_out_note(metrics), _by_type(metrics, colours)
+    return f'<section><h2>Results</h2>{lost}{main}<p class="note">{words}.</p>{kinds_table}{folded}</section>'
+
+
+def _by_type(metrics: Metrics, colours: Mapping[str, int]) -> str:
+    """The table of accuracies by type of question or answer, as the annotation file names them; "" without types."""
+    found = [row.more["by_answer_type"] for row in metrics.rows if isinstance(row.more.get("by_answer_type"), Mapping)]
+    kinds = list(dict.fromkeys(kind for types in found for kind in types))
+    if len(kinds) < 2:
+        return ""
+    columns = [Column("", str(kind) or "other", partial(_of_type, kind), "{:.1f}".format, "high") for kind in kinds]
+    return f"<h3>Accuracy by type</h3>{_table(metrics.rows, columns, colours, metrics)}"
+
+
+def _of_type(kind: str, row: Row) -> float | None:
+    types = row.more.get("by_answer_type")
+    value = types.get(kind) if isinstance(types, Mapping) else None
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def left_out_note(metrics: Metrics) -> str:

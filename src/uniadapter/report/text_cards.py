@@ -10,6 +10,8 @@ from uniadapter.report.query_cards import reason_label, target_picture
 from uniadapter.report.thumbnails import Picture, Thumbnails
 from uniadapter.report.word_looks import WordLook, looks_section
 
+SHOWN_FROM = 0.005  # probability from which an answer is shown that is neither the first nor right
+
 
 @dataclass
 class TextExample:
@@ -45,7 +47,7 @@ def _card(example: TextExample, labels: tuple[str, str], thumbnails: Thumbnails)
     wanted = " · ".join(dict.fromkeys(example.expected))
     title = example.question or wanted
     about = f"picture of the question: {title}" if example.question else f"picture with the caption: {title}"
-    picture = target_picture(example.image, about, thumbnails, frames=example.frames)
+    picture = target_picture(example.image, about, thumbnails, frames=example.frames, large=True)
     said = f'<p class="ranks">right: <b>{escape(wanted)}</b></p>' if example.question else ""
     lines = "".join(
         f'<h4>{escape(label)}</h4><ol class="said">{_lines(given, example.expected)}</ol>'
@@ -61,7 +63,9 @@ def _card(example: TextExample, labels: tuple[str, str], thumbnails: Thumbnails)
 def _lines(given: Sequence[tuple[str, float | None]], wanted: Sequence[str]) -> str:
     right = {text.lower() for text in wanted}
     lines = []
-    for text, probability in given:
+    for place, (text, probability) in enumerate(given):
+        if place and probability is not None and probability < SHOWN_FROM and text.lower() not in right:
+            continue
         kind = ' class="right"' if text.lower() in right else ""
         if probability is None:
             lines.append(f"<li{kind}><span>{escape(text)}</span></li>")

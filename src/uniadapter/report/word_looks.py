@@ -20,7 +20,7 @@ class WordLook:
     """Where a word looks before and after training.
 
     Args:
-        word: of the query or question.
+        word: of the query or question; or several side by side, whose mean the maps are.
         before: share of its attention that each patch gets, [T, rows, columns]; None if unknown.
         after: the same after training.
         frames_before: share that each frame of a clip gets, [T]; () for pictures.
