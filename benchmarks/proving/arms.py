@@ -18,8 +18,8 @@ from uniadapter.config import RunConfig
 
 Change = Callable[[RunConfig], RunConfig]
 
-ADAPTER_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
-FULL_RATES = (3e-5, 1e-4, 3e-4, 1e-3)
+ADAPTER_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+FULL_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 EVERYTHING, FULL, EQUAL_TIME = "uniadapter", "full_fine_tuning", "equal_time"
 
 
