@@ -13,6 +13,7 @@ from dataclasses import asdict
 import numpy as np
 from PIL import Image
 
+from uniadapter.files.writing import atomic_file, write_text
 from world.pictures.emoji import Emoji, read_emoji
 from world.pictures.rendering import SIZE, read_new_style, render_svg, slugs_of, square, style_bodies
 from world.pictures.sources import ALL, CACHE, DRAWN, NEW, NEW_STYLE, WORDS, fetch
@@ -47,8 +48,9 @@ def gather() -> None:
     found += [(NEW, code, p) for code, p in read_new_style(folders[NEW_STYLE.name]).items() if code in known]
     found = [(style, code, cropped(p)) for style, code, p in found if p[..., 3].mean() >= DRAWN_AT_ALL]
     styles, codes, pictures = zip(*found, strict=True)
-    np.savez(CACHE / "pictures.npz", pictures=np.stack(pictures), styles=np.array(styles), codes=np.array(codes))
-    (CACHE / "words.json").write_text(json.dumps([asdict(one) for one in emoji], indent=0))
+    with atomic_file(CACHE / "pictures.npz") as temporary, temporary.open("wb") as stream:
+        np.savez(stream, pictures=np.stack(pictures), styles=np.array(styles), codes=np.array(codes))
+    write_text(CACHE / "words.json", json.dumps([asdict(one) for one in emoji], indent=0))
     LOG.info("%d pictures %s", len(found), dict(Counter(styles)))
 
 
