@@ -1,4 +1,6 @@
-"""The tables of docs/results.md, from the rows in results/*.json: mean and standard deviation over the seeds.
+"""The tables of README.md and docs/results.md, from results/*.json.
+
+Tables of results: mean and standard deviation over the seeds. Verdicts and the README's table: 95% intervals.
 
 python benchmarks/result_tables.py
 """
@@ -14,8 +16,50 @@ from typing import Any
 
 RESULTS = Path(__file__).parents[1] / "results"
 Row = dict[str, Any]
-METHODS = {"zero_shot": "zero-shot", "uniadapter": "UniAdapter", "full_fine_tuning": "full fine-tuning"}
-ASKED = {"question_only": "question only (nothing to see)", **METHODS}
+
+
+@dataclass(frozen=True)
+class Label:
+    """How an arm of `prove.py` is called.
+
+    Args:
+        text: in the tables.
+        method: of its rows.
+        setting: of its rows.
+    """
+
+    text: str
+    method: str
+    setting: str = ""
+
+
+ARMS = {
+    "question_only": Label("question only (nothing to see)", "question_only"),
+    "zero_shot": Label("zero-shot", "zero_shot"),
+    "without_fused": Label("UniAdapter without the fused part", "uniadapter", "without the fused part"),
+    "fused_alone": Label("the fused part alone", "uniadapter", "the fused part alone"),
+    "without_frame_aware": Label(
+        "UniAdapter without frame-aware attention", "uniadapter", "without frame-aware attention"
+    ),
+    "without_temporal": Label("UniAdapter without temporal embedding", "uniadapter", "without temporal embedding"),
+    "uniadapter": Label("UniAdapter", "uniadapter"),
+    "full_fine_tuning": Label("full fine-tuning", "full_fine_tuning"),
+    "equal_time": Label("full fine-tuning, equal time", "full_fine_tuning", "equal time"),
+    # Arms of results from before the base fused.
+    "uniadapter_fused": Label("UniAdapter, with matching", "uniadapter_fused"),
+    "uniadapter_fused_frame_aware": Label("the same, frame-aware", "uniadapter_fused_frame_aware"),
+    "uniadapter_fused_temporal": Label("the same, temporal embedding", "uniadapter_fused_temporal"),
+    "uniadapter_middle_frame": Label("UniAdapter, middle frame alone", "uniadapter_middle_frame"),
+}
+# The lines of the README's table.
+MAIN = {
+    "demo": "pictures by captions, R@1",
+    "demo-video": "videos by captions, R@1",
+    "demo-vqa": "questions about pictures",
+    "demo-videoqa": "questions about videos",
+    "demo-caption": "captions, CIDEr",
+}
+README_ARMS = ("zero_shot", "without_fused", "uniadapter", "full_fine_tuning")
 
 
 @dataclass(frozen=True)
@@ -43,63 +87,53 @@ def of_type(name: str) -> Column:
     return Column(name, ("accuracy_of", name))
 
 
-TABLES: dict[str, tuple[dict[str, str], list[Column]]] = {
-    "demo": (
-        METHODS,
-        [
-            recall("T→I R@1", "text_to_image", 1),
-            recall("T→I R@10", "text_to_image", 10),
-            recall("I→T R@1", "image_to_text", 1),
-            recall("I→T R@10", "image_to_text", 10),
-            recall("T→I R@1, `novel`", "text_to_image", 1, "novel"),
-        ],
-    ),
-    "demo-video": (
-        {
-            **METHODS,
-            "uniadapter_fused": "UniAdapter, with matching",
-            "uniadapter_fused_frame_aware": "the same, frame-aware",
-            "uniadapter_fused_temporal": "the same, temporal embedding",
-            "uniadapter_middle_frame": "UniAdapter, middle frame alone",
-        },
-        [
-            recall("T→V R@1", "text_to_video", 1),
-            recall("T→V R@10", "text_to_video", 10),
-            recall("V→T R@1", "video_to_text", 1),
-            recall("T→V R@1, `single`", "text_to_video", 1, "single"),
-            recall("T→V R@1, `novel`", "text_to_video", 1, "novel"),
-        ],
-    ),
-    "demo-vqa": (
-        ASKED,
-        [
-            Column("accuracy", ("accuracy",)),
-            *map(of_type, ("how many", "what is where", "is there", "left of")),
-            Column("accuracy, `novel`", ("accuracy",), "novel"),
-        ],
-    ),
-    "demo-easy-vqa": (
-        ASKED,
-        [Column("accuracy", ("accuracy",)), *map(of_type, ("color", "shape", "yes/no"))],
-    ),
-    "demo-videoqa": (
-        ASKED,
-        [
-            Column("accuracy", ("accuracy",)),
-            *map(of_type, ("how many", "first or last", "after", "before", "is there")),
-            Column("accuracy, `novel`", ("accuracy",), "novel"),
-        ],
-    ),
-    "demo-caption": (
-        METHODS,
-        [
-            Column("CIDEr", ("cider",)),
-            Column("BLEU-4", ("bleu@4",)),
-            Column("CIDEr, `novel`", ("cider",), "novel"),
-            Column("BLEU-4, `novel`", ("bleu@4",), "novel"),
-        ],
-    ),
+# A column whose figure no row has is left out.
+TABLES: dict[str, list[Column]] = {
+    "demo": [
+        recall("T→I R@1", "text_to_image", 1),
+        recall("T→I R@10", "text_to_image", 10),
+        recall("I→T R@1", "image_to_text", 1),
+        recall("I→T R@10", "image_to_text", 10),
+        recall("T→I R@1, `novel`", "text_to_image", 1, "novel"),
+    ],
+    "demo-video": [
+        recall("T→V R@1", "text_to_video", 1),
+        recall("T→V R@10", "text_to_video", 10),
+        recall("V→T R@1", "video_to_text", 1),
+        recall("T→V R@1, `single`", "text_to_video", 1, "single"),
+        recall("T→V R@1, `novel`", "text_to_video", 1, "novel"),
+    ],
+    "demo-vqa": [
+        Column("accuracy", ("accuracy",)),
+        *map(of_type, ("how many", "how many of a kind", "what is where", "is there", "left of", "above")),
+        *map(of_type, ("which kind", "what is left", "what is above")),
+        Column("accuracy, `novel`", ("accuracy",), "novel"),
+    ],
+    "demo-easy-vqa": [Column("accuracy", ("accuracy",)), *map(of_type, ("color", "shape", "yes/no"))],
+    "demo-videoqa": [
+        Column("accuracy", ("accuracy",)),
+        *map(of_type, ("how many", "how often", "first or last", "first", "last", "after", "before")),
+        *map(of_type, ("before or after", "is there", "appears")),
+        Column("accuracy, `novel`", ("accuracy",), "novel"),
+    ],
+    "demo-caption": [
+        Column("CIDEr", ("cider",)),
+        Column("BLEU-4", ("bleu@4",)),
+        Column("CIDEr, `novel`", ("cider",), "novel"),
+        Column("BLEU-4, `novel`", ("bleu@4",), "novel"),
+    ],
 }
+
+
+def content(name: str) -> dict[str, Any]:
+    """A task's results."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def rows_of(rows: list[Row], arm: str) -> list[Row]:
+    """The rows of an arm."""
+    label = ARMS[arm]
+    return [row for row in rows if (row["method"], row.get("setting", "")) == (label.method, label.setting)]
 
 
 def numbers(rows: list[Row], column: Column) -> list[float]:
@@ -109,8 +143,9 @@ def numbers(rows: list[Row], column: Column) -> list[float]:
         if row.get("test_set") == column.test_set:
             value: Any = {**row, "accuracy_of": row.get("by_answer_type", {})}
             for key in column.path:
-                value = value[key]
-            found.append(float(value))
+                value = value.get(key, {})
+            if value != {}:
+                found.append(float(value))
     return found
 
 
@@ -135,25 +170,80 @@ def most_frequent(row: Row, columns: list[Column], novel: Row | None) -> str:
 
 def table(name: str) -> list[str]:
     """A task's lines of Markdown."""
-    rows = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
-    methods, columns = TABLES[name]
+    rows = content(name)["rows"]
+    columns = [column for column in TABLES[name] if numbers(rows, column)]
     titles = " | ".join(["", "trained", *(column.title for column in columns)])
     lines = [f"|{titles} |", "|:--|" + "--:|" * (len(columns) + 1)]
-    if "question_only" in methods:
-        bare = [row for row in rows if row["method"] == "zero_shot"]
+    if rows_of(rows, "question_only"):
+        bare = rows_of(rows, "zero_shot")
         novel = next((row for row in bare if row.get("test_set") == "novel"), None)
         lines.append(most_frequent(bare[0], columns, novel))
-    for method, label in methods.items():
-        mine = [row for row in rows if row["method"] == method]
-        trained = f"{mine[0]['trainable_percent']:.2f}%"
-        lines.append(" | ".join([f"| {label}", trained, *(cell(numbers(mine, column)) for column in columns)]) + " |")
+    for arm, label in ARMS.items():
+        mine = rows_of(rows, arm)
+        if mine:
+            cells = [cell(numbers(mine, column)) for column in columns]
+            lines.append(" | ".join([f"| {label.text}", f"{mine[0]['trainable_percent']:.2f}%", *cells]) + " |")
     return lines
+
+
+def has_intervals(name: str) -> bool:
+    """Whether the results hold means with intervals, as those of `prove.py` do since it keeps every query."""
+    return (RESULTS / f"{name}.json").exists() and "means" in content(name)
+
+
+def interval(ends: list[float], sign: str = "") -> str:
+    """A 95% interval."""
+    low, high = (f"{end:{sign}.1f}" for end in ends)
+    return f"{low} to {high}"
+
+
+def verdict_table(name: str) -> list[str]:
+    """UniAdapter against each other arm: the difference of the main figure, its 95% interval and the verdict."""
+    verdicts: dict[str, dict[str, Any]] = content(name)["verdicts"]
+    titles = ["UniAdapter against", *(title for one in verdicts for title in (_points(one), "95% interval", "it is"))]
+    lines = ["| " + " | ".join(titles) + " |", "|:--|" + "--:|--:|:--|" * len(verdicts)]
+    for arm, label in ARMS.items():
+        found = [verdicts[one][arm] for one in verdicts if arm in verdicts[one]]
+        if found:
+            cells = [
+                f"{one['difference']:+.1f} | {interval(one['interval_95'], '+')} | *{one['verdict']}*" for one in found
+            ]
+            lines.append(f"| {label.text} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _points(test_set: str) -> str:
+    return "points" if test_set == "test" else f"points, `{test_set}`"
+
+
+def readme_table() -> list[str]:
+    """The README's lines: each task's main figure on the test split, the mean over seeds with its 95% interval."""
+    percents = [rows_of(content(name)["rows"], "uniadapter")[0]["trainable_percent"] for name in MAIN]
+    low, high = f"{min(percents):.1f}", f"{max(percents):.1f}"
+    trained = f"{low}%" if low == high else f"{low} to {high}%"
+    names = [ARMS[arm].text + (f", {trained}" if arm == "uniadapter" else "") for arm in README_ARMS]
+    lines = ["| | " + " | ".join([*names, "the fused part adds"]) + " |", "|:--|" + "--:|" * (len(names) + 1)]
+    for name, title in MAIN.items():
+        found = content(name)
+        cells = [_mean(found["means"]["test"].get(arm)) for arm in README_ARMS]
+        adds = found["verdicts"]["test"].get("without_fused")
+        cells.append("" if adds is None else f"{adds['difference']:+.1f} ({interval(adds['interval_95'], '+')})")
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _mean(found: dict[str, Any] | None) -> str:
+    return "" if found is None else f"{found['mean']:.1f} ({interval(found['interval_95'])})"
 
 
 def main() -> None:
     """Print them."""
+    if all(map(has_intervals, MAIN)):
+        sys.stdout.write("README.md\n\n" + "\n".join(readme_table()) + "\n\n")
     for name in TABLES:
         sys.stdout.write(f"{name}\n\n" + "\n".join(table(name)) + "\n\n")
+        if has_intervals(name):
+            sys.stdout.write("\n".join(verdict_table(name)) + "\n\n")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
 prove = pytest.importorskip("prove", reason="benchmarks/ is not here")
 
+import result_tables  # noqa: E402 - behind the skip
 from proving import arms as proving_arms  # noqa: E402 - behind the skip
 from proving.arms import EQUAL_TIME, EVERYTHING, FULL, make_arms, next_rate, wider, with_adapter  # noqa: E402
 from proving.trials import Splits, Trials, claimed, with_steps  # noqa: E402
@@ -144,6 +145,41 @@ def test_every_row_and_verdict_is_there(proven: tuple[Path, Any]) -> None:
             assert found["mean"] == pytest.approx(sum(mine) / len(mine), abs=1e-3)
             assert found["interval_95"][0] <= found["mean"] <= found["interval_95"][1]
         assert set(demo["verdicts"][name]) == {"without_fused", FULL, EQUAL_TIME, "zero_shot"}
+
+
+def test_the_tables_are_made_of_the_results(proven: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, task = proven
+    for name, arm in task.arms.items():
+        label = result_tables.ARMS[name]
+        assert (label.method, label.setting) == (arm.method, arm.setting)
+    for name in result_tables.MAIN:
+        (folder / f"results/{name}.json").write_bytes((folder / "results/demo-tiny.json").read_bytes())
+    monkeypatch.setattr(result_tables, "RESULTS", folder / "results")
+    demo = result_tables.content("demo")
+    assert all(map(result_tables.has_intervals, result_tables.MAIN))
+    lines = result_tables.table("demo")
+    assert [line.split(" | ")[0] for line in lines[2:]] == [
+        "| zero-shot", "| UniAdapter without the fused part", "| UniAdapter", "| full fine-tuning",
+        "| full fine-tuning, equal time",
+    ]  # fmt: skip
+    assert all(line.count("|") == lines[0].count("|") for line in lines)
+    found = demo["verdicts"]["novel"]["equal_time"]
+    low, high = found["interval_95"]
+    (line,) = (line for line in result_tables.verdict_table("demo") if line.startswith("| full fine-tuning, equal"))
+    assert line.endswith(f"| {found['difference']:+.1f} | {low:+.1f} to {high:+.1f} | *{found['verdict']}* |")
+    mean = demo["means"]["test"]["without_fused"]
+    low, high = mean["interval_95"]
+    readme = result_tables.readme_table()
+    assert len(readme) == 2 + 5
+    assert readme[2].startswith("| pictures by captions, R@1 | ")
+    assert f" | {mean['mean']:.1f} ({low:.1f} to {high:.1f}) | " in readme[2]
+
+
+def test_every_arm_has_a_line_in_the_tables(tmp_path: Path) -> None:
+    configs = tiny_configs(tmp_path)
+    arms = make_arms({**configs, "question_only": configs[EVERYTHING]}, proving_arms.PROOFS["video"].parts)
+    for name, arm in arms.items():
+        assert (result_tables.ARMS[name].method, result_tables.ARMS[name].setting) == (arm.method, arm.setting)
 
 
 def test_no_finished_run_is_repeated(proven: tuple[Path, Any]) -> None:
