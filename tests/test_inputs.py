@@ -287,7 +287,7 @@ def test_what_is_cut_is_said(base: Base, caplog: pytest.LogCaptureFixture) -> No
 def test_rows_print_as_shapes(base: Base, tmp_path: Path) -> None:
     visuals = ua.image_features(base[0], [tmp_path / name for name in save_pictures(tmp_path)[:2]])
     assert repr(visuals) == "Visuals(tokens=[2, 1, 37, 192], feature=[2, 64], frames=[2, 1, 64], float32 on cpu)"
-    assert repr(ua.text_features(*base, "a box")) == (
+    assert repr(ua.text_features(*base, "a car")) == (
         "Texts(ids=[1, 4], mask=[1, 4], states=[1, 4, 192], feature=[1, 64], float32 on cpu)"
     )
 

@@ -41,7 +41,7 @@ def test_a_missing_file_is_named(tmp_path: Path, base: tuple[object, object]) ->
 
 def test_the_readme_example(tmp_path: Path, base: tuple[object, object]) -> None:
     model, tokenizer = ua.load_model("embedded"), base[1]
-    ua.add_adapter(model, ua.AdapterConfig(bottleneck=20, key_value=8))
+    ua.add_adapter(model, ua.AdapterConfig(bottleneck=19, key_value=8))
     counts = ua.count_parameters(model)
     assert counts.trainable_percent <= 2.2
     file = tmp_path / save_pictures(tmp_path)[0]

@@ -53,7 +53,7 @@ def add_adapter(model: PreTrainedModel, config: AdapterConfig | None = None, nam
         ValueError: the name is taken, empty, has a dot, or is one that torch's modules use themselves.
 
     Example:
-        >>> adapters = ua.add_adapter(model, ua.AdapterConfig(bottleneck=20, key_value=8), "boxes")
+        >>> adapters = ua.add_adapter(model, ua.AdapterConfig(bottleneck=19, key_value=8), "boxes")
         >>> ua.adapter_names(model)
         ['boxes']
         >>> all(parameter.requires_grad for parameter in adapters.parameters())

@@ -169,8 +169,8 @@ def load_tokenizer(base: str | Path = EMBEDDED) -> PreTrainedTokenizerBase:
             ordinary words become [UNK]. Says which file to put where; a `vocab.txt` works offline.
 
     Example:
-        >>> ua.load_tokenizer("embedded").tokenize("a red box")
-        ['a', 'red', 'box']
+        >>> ua.load_tokenizer("embedded").tokenize("a red car")
+        ['a', 'red', 'car']
     """
     base = str(base)
     with errors_about(base), quiet_transformers():

@@ -57,7 +57,7 @@ def count_parameters(model: PreTrainedModel) -> ParameterCounts:
     """Count the parameters that the model trains now, and all; tied weights count once.
 
     Example:
-        >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=20, key_value=8))
+        >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=19, key_value=8))
         >>> counts = ua.count_parameters(model)
         >>> counts.adapter < counts.trainable < counts.total
         True
@@ -86,7 +86,7 @@ def print_trainable_parameters(model: PreTrainedModel) -> None:
     """Print what the model trains now, in PEFT's format: trainable, all (adapter sets included) and their share.
 
     Example:
-        >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=20, key_value=8))
+        >>> _ = ua.add_adapter(model, ua.AdapterConfig(bottleneck=19, key_value=8))
         >>> ua.print_trainable_parameters(model)  # doctest: +ELLIPSIS
         trainable params: ... || all params: ... || trainable%: ...
     """

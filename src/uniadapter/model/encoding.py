@@ -86,7 +86,7 @@ def encode_text(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Texts:
         ValueError: the mask has holes or other values than 0 and 1, or a text has no token or too many.
 
     Example:
-        >>> tokens = tokenizer(["a red box", "a star"], padding=True, return_tensors="pt")
+        >>> tokens = tokenizer(["a red car", "a cat"], padding=True, return_tensors="pt")
         >>> ua.encode_text(model, tokens["input_ids"], tokens["attention_mask"])
         Texts(ids=[2, 5], mask=[2, 5], states=[2, 5, 192], feature=[2, 64], float32 on cpu)
     """
