@@ -390,11 +390,11 @@ def test_a_clip_is_a_strip_of_frames_with_their_weights_below(tmp_path: Path) ->
         assert image.size == (shown * 96 + (shown - 1) * 4, 96)
         reds = [image.getpixel((100 * n + 48, 48))[0] for n in range(shown)]  # type: ignore[index]
         assert reds == pytest.approx([4 * int((n + 0.5) * 60 / shown) for n in range(shown)], abs=6)
-    item = report.RankedItem(clip, 0.5, True, frame_weights=[0.9, 1.2, 0.5])
+    item = report.RankedItem(clip, 0.5, True, frame_weights=[0.96, 1.08, 0.5])
     text = report.write_report(tmp_path, sample(), [report.QueryExample("q", after=[item], rank_after=1)]).read_text()
     bars = re.findall(r'<i class="(\w+)" style="height:(\d+)%">', text)
-    assert bars == [("less", "20"), ("more", "40"), ("less", "50")]  # half the height is a weight a quarter away from 1
-    assert "weights of the frames: 0.90, 1.20, 0.50" in text
+    assert bars == [("less", "20"), ("more", "40"), ("less", "50")]  # half the height is a weight a tenth away from 1
+    assert "weights of the frames: 0.96, 1.08, 0.50" in text
     assert '<ol class="tiles strips short">' in text
     assert 'class="target strip"' in text
     assert "the clip that belongs to the query" in text

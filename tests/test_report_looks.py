@@ -90,6 +90,19 @@ def test_clips_have_their_frames_shares_below(tmp_path: Path) -> None:
     assert lit.width == 4 * 64 + 3 * 4
 
 
+def test_words_of_a_long_clip_stand_below_one_another(tmp_path: Path) -> None:
+    (tmp_path / "clip").mkdir()
+    for number in range(8):
+        picture(tmp_path / f"clip/{number}.png", size=(64, 64))
+    both = [look("one", 8), look("other", 8)]
+    text = looks_section(both, tmp_path / "clip", "clip", LABELS, report.Thumbnails())
+    assert text.count('class="looks strips" style="--n:1"') == 2
+    one_side = report.WordLook("word", None, both[0].after)
+    assert looks_section([one_side], tmp_path / "clip", "clip", LABELS, report.Thumbnails()).count("<img") == 1
+    neither = report.WordLook("word", None, None)
+    assert looks_section([neither], tmp_path / "clip", "clip", LABELS, report.Thumbnails()) == ""
+
+
 def test_a_picture_that_is_gone_is_said_and_not_made_again(tmp_path: Path) -> None:
     thumbnails = report.Thumbnails()
     text = looks_section([look()], tmp_path / "gone.png", "picture", LABELS, thumbnails)

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from html import escape
 
 from uniadapter.report.thumbnails import MOST_FRAMES, Picture, Thumbnails, file_stem
-from uniadapter.report.word_looks import WordLook, frame_labels, looks_section
+from uniadapter.report.word_looks import SHORT, WordLook, frame_labels, looks_section
 
 TOP = 5
-SHORT = 4  # frames of strips of which two stand side by side
-BAR_SPAN = 0.25  # largest distance from 1 of a frame weight that its bar shows; at temperature 4 few are larger
+BAR_SPAN = 0.1  # the distance from 1 of a frame weight that fills its half of the bar; at temperature 4 few are larger
 
 
 @dataclass

@@ -12,6 +12,7 @@ from PIL import Image
 from uniadapter.report.thumbnails import Picture, Thumbnails
 
 GREY, FLOOR = 0.35, 24.0  # brightness of what gets no attention: share of the picture's, and what is added (of 255)
+SHORT = 4  # frames of strips of which two stand side by side
 FULL = 4.0  # times the mean share of a patch: the least that is shown in full colour
 
 
@@ -61,22 +62,32 @@ def looks_section(
     looks: Sequence[WordLook], picture: Picture | None, noun: str, labels: tuple[str, str], thumbnails: Thumbnails
 ) -> str:
     """The words' pictures before and after, as HTML; "" without any."""
-    sides = [
-        [(look.word, maps, shares) for look in looks for maps, shares in (pick(look),) if maps is not None]
-        for pick in (lambda look: (look.before, look.frames_before), lambda look: (look.after, look.frames_after))
-    ]
-    if picture is None or not any(sides):
+    if picture is None or all(look.before is None and look.after is None for look in looks):
         return ""
+    longest = max(len(maps) for look in looks for maps in (look.before, look.after) if maps is not None)
+    together = [looks] if longest <= SHORT else [[look] for look in looks]  # a long strip takes the whole width
+    grids = "".join(_grid(some, picture, labels, thumbnails, longest > 1) for some in together)
+    return f"<h4>where words look in the {noun}</h4>{grids}"
+
+
+def _grid(
+    looks: Sequence[WordLook], picture: Picture, labels: tuple[str, str], thumbnails: Thumbnails, strips: bool
+) -> str:
+    """A column for each word, and a row each for before and after."""
+    rows = ""
+    for label, sides in (
+        (labels[0], [(look.word, look.before, look.frames_before) for look in looks]),
+        (labels[1], [(look.word, look.after, look.frames_after) for look in looks]),
+    ):
+        if any(maps is not None for _, maps, _ in sides):
+            cells = [
+                "<span></span>" if maps is None else _cell(picture, word, maps, shares, label, thumbnails)
+                for word, maps, shares in sides
+            ]
+            rows += f"<span>{escape(label.partition(' · ')[0])}</span>{''.join(cells)}"
     words = "".join(f"<b>{escape(look.word)}</b>" for look in looks)
-    rows = "".join(
-        f"<span>{escape(label.partition(' · ')[0])}</span>"
-        + "".join(_cell(picture, word, maps, shares, label, thumbnails) for word, maps, shares in side)
-        for label, side in zip(labels, sides, strict=True)
-        if side
-    )
-    kind = "looks strips" if any(look.frames_before or look.frames_after for look in looks) else "looks"
-    grid = f'<div class="{kind}" style="--n:{len(looks)}"><span></span>{words}{rows}</div>'
-    return f"<h4>where words look in the {noun}</h4>{grid}"
+    kind = "looks strips" if strips else "looks"
+    return f'<div class="{kind}" style="--n:{len(looks)}"><span></span>{words}{rows}</div>'
 
 
 def _cell(
