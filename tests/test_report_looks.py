@@ -167,3 +167,14 @@ def test_answers_of_no_probability_are_left_out_unless_right(tmp_path: Path) -> 
     text = report.write_report(tmp_path, sample(), [example]).read_text()
     shown = re.findall(r"<li[^>]*><span>(\w+)</span>", text)
     assert shown == ["nothing", "yes", "no", "lion"]
+
+
+def test_a_caption_card_is_headed_by_one_caption_and_folds_the_others(tmp_path: Path) -> None:
+    said = ["a red <b>", "a square", "a box"]
+    example = report.TextExample(picture(tmp_path / "x.png"), "", said, [("a cat", None)], [("a square", None)])
+    text = report.write_report(tmp_path, sample(), [example]).read_text()
+    assert Page(text).open == []
+    assert "<h3>a red &lt;b&gt;</h3>" in text
+    assert "<summary>2 more</summary>a square · a box</details>" in text
+    assert '<li class="whole"><span>a cat</span>' in text
+    assert '<li class="whole right"><span>a square</span>' in text

@@ -45,10 +45,11 @@ def text_cards(examples: Sequence[TextExample], labels: tuple[str, str], thumbna
 
 def _card(example: TextExample, labels: tuple[str, str], thumbnails: Thumbnails) -> str:
     wanted = " · ".join(dict.fromkeys(example.expected))
-    title = example.question or wanted
-    about = f"picture of the question: {title}" if example.question else f"picture with the caption: {title}"
+    first, *others = list(dict.fromkeys(example.expected)) or [""]
+    title = example.question or first
+    about = f"picture of the question: {title}" if example.question else f"picture with the caption: {wanted}"
     picture = target_picture(example.image, about, thumbnails, frames=example.frames, large=True)
-    said = f'<p class="ranks">right: <b>{escape(wanted)}</b></p>' if example.question else ""
+    said = f'<p class="ranks">right: <b>{escape(wanted)}</b></p>' if example.question else _others(others)
     lines = "".join(
         f'<h4>{escape(label)}</h4><ol class="said">{_lines(given, example.expected)}</ol>'
         for label, given in zip(labels, (example.before, example.after), strict=True)
@@ -60,6 +61,13 @@ def _card(example: TextExample, labels: tuple[str, str], thumbnails: Thumbnails)
     return f'<article class="query"><header>{head}</header>{lines}{looks}</article>'
 
 
+def _others(captions: Sequence[str]) -> str:
+    """The further captions that people gave, folded."""
+    if not captions:
+        return ""
+    return f"<details><summary>{len(captions)} more</summary>{escape(' · '.join(captions))}</details>"
+
+
 def _lines(given: Sequence[tuple[str, float | None]], wanted: Sequence[str]) -> str:
     right = {text.lower() for text in wanted}
     lines = []
@@ -68,7 +76,8 @@ def _lines(given: Sequence[tuple[str, float | None]], wanted: Sequence[str]) -> 
             continue
         kind = ' class="right"' if text.lower() in right else ""
         if probability is None:
-            lines.append(f"<li{kind}><span>{escape(text)}</span></li>")
+            name = "whole right" if kind else "whole"
+            lines.append(f'<li class="{name}"><span>{escape(text)}</span></li>')
         else:
             share = 100 * probability
             bar = f'<i style="width:{share:.0f}%"></i>'
