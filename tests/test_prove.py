@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,56 +11,24 @@ from typing import Any
 import pytest
 import torch
 
-from squares import karpathy, save_base
-
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "benchmarks"))
-prove = pytest.importorskip("prove", reason="benchmarks/ is not here")
-
-import result_tables  # noqa: E402 - behind the skip
-from proving import arms as proving_arms  # noqa: E402 - behind the skip
-from proving.arms import EQUAL_TIME, EVERYTHING, FULL, make_arms, next_rate, wider, with_adapter  # noqa: E402
-from proving.trials import Splits, Trials, claimed, with_steps  # noqa: E402
-from proving.verdicts import means, verdicts  # noqa: E402
-
-from uniadapter.app.method_results import measure  # noqa: E402
-from uniadapter.app.runs import load_split, train_split  # noqa: E402
-from uniadapter.app.runs import test_splits as load_tests  # noqa: E402
-from uniadapter.config import RunConfig  # noqa: E402
-from uniadapter.evaluation.compare import paired_bootstrap  # noqa: E402
-from uniadapter.files.schema import validated  # noqa: E402
-from uniadapter.tasks.preparing import prepare  # noqa: E402
-
-ARMS = (EVERYTHING, "without_fused", FULL, EQUAL_TIME)
-GRIDS = {name: (1e-4, 3e-4, 1e-3) for name in (EVERYTHING, "without_fused", FULL)}
-
-
-def tiny_configs(folder: Path) -> dict[str, RunConfig]:
-    """UniAdapter and full fine-tuning on eight squares, two epochs of four steps."""
-    base = folder / "base"
-    if not base.exists():
-        save_base(base)
-    files = karpathy(folder, "tiny")
-    shared: dict[str, Any] = {
-        "data": {**files, "extra_tests": {"novel": files["test"]}, "root": str(folder), "workers": 0},
-        "objective": {"queue_size": 0, "momentum": 0, "alpha": 0},
-        "train": {"epochs": 2, "batch_size": 4, "schedule": "cosine", "log_every": 1},
-        "evaluate": {"k": 4},
-    }
-    adapter = {"bottleneck": 8, "key_value": 4, "frame_aware": True, "temporal_frames": 2}
-    models: dict[str, Any] = {EVERYTHING: {"adapter": adapter}, FULL: {"method": "full"}}
-    return {
-        name: validated({**shared, "model": {"base": str(base), **model}}, RunConfig, "a test's config")
-        for name, model in models.items()
-    }
-
-
-def tiny_task(folder: Path, only: tuple[str, ...] = (), **grids: tuple[float, ...]) -> Any:
-    """A task with these arms and grids, whose records lie in `folder/cache`."""
-    arms = make_arms(tiny_configs(folder))
-    arms = {name: arm for name, arm in arms.items() if not only or name in only}
-    arms = {name: replace(arm, grid=grids.get(name, arm.grid)) for name, arm in arms.items()}
-    return prove.Task("scenes", arms, 2, Trials(folder / "cache"), folder / "results", "-tiny")
+from tiny_proof import (
+    ARMS,
+    EQUAL_TIME,
+    EVERYTHING,
+    FULL,
+    GRIDS,
+    arms,
+    prove,
+    result_tables,
+    tiny_configs,
+    tiny_task,
+    verdicts,
+)
+from uniadapter.app.method_results import measure
+from uniadapter.app.runs import load_split, train_split
+from uniadapter.app.runs import test_splits as load_tests
+from uniadapter.evaluation.compare import paired_bootstrap
+from uniadapter.tasks.preparing import prepare
 
 
 def records(folder: Path) -> dict[str, int]:
@@ -83,30 +49,30 @@ def proven(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 def test_the_arms_are_those_that_the_config_allows(tmp_path: Path) -> None:
     configs = tiny_configs(tmp_path)
     parts = ("frame-aware attention", "temporal embedding")
-    arms = make_arms({**configs, "question_only": configs[EVERYTHING]}, parts)
-    assert list(arms) == [
+    made = arms.make_arms({**configs, "question_only": configs[EVERYTHING]}, parts)
+    assert list(made) == [
         EVERYTHING, "without_fused", "fused_alone", "without_frame_aware", "without_temporal", FULL, EQUAL_TIME,
         "question_only",
     ]  # fmt: skip
-    trained = {name: prepare(arm.config).counts.trainable for name, arm in arms.items()}
+    trained = {name: prepare(arm.config).counts.trainable for name, arm in made.items()}
     for name in ("without_fused", "fused_alone"):
         assert trained[name] == pytest.approx(trained[EVERYTHING], rel=0.05)  # a unit of such a small model
     assert trained["without_frame_aware"] == trained[EVERYTHING] > trained["without_temporal"]
-    less = with_adapter(configs[EVERYTHING], cross=False, key_value=0, frame_aware=False, temporal_frames=0)
-    assert list(make_arms({**configs, EVERYTHING: less}, parts)) == [EVERYTHING, FULL, EQUAL_TIME]
-    lengths = {len(arm.grid) for arm in arms.values() if not arm.rates_of}
+    less = arms.with_adapter(configs[EVERYTHING], cross=False, key_value=0, frame_aware=False, temporal_frames=0)
+    assert list(arms.make_arms({**configs, EVERYTHING: less}, parts)) == [EVERYTHING, FULL, EQUAL_TIME]
+    lengths = {len(arm.grid) for arm in made.values() if not arm.rates_of}
     assert lengths == {4}
 
 
 def test_rates_are_a_factor_of_three_apart_and_widened_on_the_side_of_the_best() -> None:
-    for grid in (proving_arms.ADAPTER_RATES, proving_arms.FULL_RATES):
-        assert list(grid[1:]) == [next_rate(rate, True) for rate in grid[:-1]]
-        assert list(grid[:-1]) == [next_rate(rate, False) for rate in grid[1:]]
+    for grid in (arms.ADAPTER_RATES, arms.FULL_RATES):
+        assert list(grid[1:]) == [arms.next_rate(rate, True) for rate in grid[:-1]]
+        assert list(grid[:-1]) == [arms.next_rate(rate, False) for rate in grid[1:]]
     grid = (1e-3, 3e-3, 1e-2)
-    assert wider(grid, 1e-3) == (3e-4, 1e-3, 3e-3, 1e-2)
-    assert wider(grid, 1e-2) == (1e-3, 3e-3, 1e-2, 3e-2)
+    assert arms.wider(grid, 1e-3) == (3e-4, 1e-3, 3e-3, 1e-2)
+    assert arms.wider(grid, 1e-2) == (1e-3, 3e-3, 1e-2, 3e-2)
     with pytest.raises(ValueError, match="1 or 3 times"):
-        next_rate(4e-4, True)
+        arms.next_rate(4e-4, True)
 
 
 def test_every_row_and_verdict_is_there(proven: tuple[Path, Any]) -> None:
@@ -177,8 +143,8 @@ def test_the_tables_are_made_of_the_results(proven: tuple[Path, Any], monkeypatc
 
 def test_every_arm_has_a_line_in_the_tables(tmp_path: Path) -> None:
     configs = tiny_configs(tmp_path)
-    arms = make_arms({**configs, "question_only": configs[EVERYTHING]}, proving_arms.PROOFS["video"].parts)
-    for name, arm in arms.items():
+    made = arms.make_arms({**configs, "question_only": configs[EVERYTHING]}, arms.PROOFS["video"].parts)
+    for name, arm in made.items():
         assert (result_tables.ARMS[name].method, result_tables.ARMS[name].setting) == (arm.method, arm.setting)
 
 
@@ -256,85 +222,10 @@ def test_the_test_split_is_not_read_with_rates_of_another_recipe(tmp_path: Path,
     assert records(folder) == before
 
 
-def test_records_depend_on_config_base_data_and_seed(tmp_path: Path) -> None:
-    configs = tiny_configs(tmp_path)
-    task = tiny_task(tmp_path)
-    trial = prove.Trial(EVERYTHING, EVERYTHING, "", configs[EVERYTHING], "val")
-
-    def key(**changes: Any) -> str:
-        config = trial.config
-        for section, values in changes.items():
-            config = replace(config, **{section: replace(getattr(config, section), **values)})
-        return Trials(tmp_path / "cache", task.trials.splits).key(replace(trial, config=config))
-
-    same = [key(), key(train={"log_every": 7}, evaluate={"block": 9, "batch_size": 3}, data={"workers": 1})]
-    assert same[0] == same[1]
-    (tmp_path / "other").mkdir()
-    moved = karpathy(tmp_path / "other", "tiny")
-    assert key(data={"train": moved["train"], "val": moved["val"], "root": None}) == same[0]
-    rows = json.loads(Path(moved["val"]).read_text())
-    Path(moved["val"]).write_text(json.dumps(rows[1:]))
-    base = save_base(tmp_path / "second", seed=5)
-    others = [
-        key(train={"seed": 1}), key(train={"lr": 1e-3}), key(evaluate={"k": 2}), key(model={"base": str(base)}),
-        Trials(tmp_path / "cache", Splits()).key(
-            replace(trial, config=replace(trial.config, data=replace(trial.config.data, **{"val": moved["val"]})))
-        ),
-        Trials(tmp_path / "cache").key(replace(trial, split="test")),
-    ]  # fmt: skip
-    assert len({*others, same[0]}) == len(others) + 1
-
-
-SECOND = """
-import logging, sys
-from pathlib import Path
-from test_prove import prove, tiny_task
-logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
-task = tiny_task(Path(sys.argv[1]))
-trials = [trial for mine in prove.rate_trials(task, prove.own_grids(task)).values() for trial in mine]
-task.trials.complete(trials)
-"""
-
-
-def test_two_processes_share_the_runs_of_a_table(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    task = tiny_task(tmp_path)
-    trials = [trial for mine in prove.rate_trials(task, prove.own_grids(task)).values() for trial in mine]
-    command = [sys.executable, "-c", SECOND, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT / "tests") as other:
-        while not list((tmp_path / "cache").glob("locks/*")) and other.poll() is None:
-            time.sleep(0.05)
-        with caplog.at_level("INFO", "uniadapter.prove"):
-            found = task.trials.complete(trials)
-        theirs = (other.communicate()[0] or "").splitlines()
-    assert other.returncode == 0
-    begun = [[line for line in lines if line.endswith(": begins")] for lines in (caplog.messages, theirs)]
-    assert min(map(len, begun)) >= 1
-    assert sorted(begun[0] + begun[1]) == sorted(f"{trial}: begins" for trial in trials)
-    assert [row["lr"] for row in found] == [trial.config.train.lr for trial in trials]
-
-
-def test_a_run_in_progress_is_left_to_its_process(tmp_path: Path) -> None:
-    with claimed(tmp_path / "locks/one") as mine:
-        assert mine
-        with claimed(tmp_path / "locks/one") as second, claimed(tmp_path / "locks/two") as other:
-            assert not second
-            assert other
-    with claimed(tmp_path / "locks/one") as mine:
-        assert mine
-
-
 def test_steps_of_equal_time() -> None:
     ours = [{"train_cpu_seconds": seconds, "steps": 40} for seconds in (20.0, 22.0, 90.0)]
     full = [{"train_cpu_seconds": seconds, "steps": 40} for seconds in (30.0, 33.0, 36.0)]
     assert prove.equal_time_steps(ours, full) == round(40 * 22 / 33)
-
-
-def test_more_steps_take_more_epochs(tmp_path: Path) -> None:
-    config, splits = tiny_configs(tmp_path)[FULL], Splits()
-    longer = with_steps(config, 9, splits)
-    assert (longer.train.epochs, longer.train.max_steps) == (3, 9)
-    assert train_split(prepare(longer), load_split(longer, "train"), longer).step == 9
-    assert with_steps(config, 3, splits).train.epochs == 2
 
 
 def test_verdicts_are_paired_over_the_seeds_that_both_have() -> None:
@@ -342,10 +233,10 @@ def test_verdicts_are_paired_over_the_seeds_that_both_have() -> None:
     ours, theirs = (torch.rand(3, 50, generator=generator).round() for _ in range(2))
     zero = torch.zeros(50)
     correct = {"test": {EVERYTHING: list(ours), FULL: list(theirs[:2]), "zero_shot": [zero]}}
-    found = verdicts(correct)["test"]
+    found = verdicts.verdicts(correct)["test"]
     expected = paired_bootstrap(ours[:2], theirs[:2])
     assert found[FULL]["interval_95"] == [expected.low, expected.high]
     assert found[FULL]["seeds"] == 2
     assert found["zero_shot"]["seeds"] == 3
     assert found["zero_shot"]["difference"] == pytest.approx(100 * float(ours.mean()))
-    assert means(correct)["test"][EVERYTHING]["interval_95"] == found["zero_shot"]["interval_95"]
+    assert verdicts.means(correct)["test"][EVERYTHING]["interval_95"] == found["zero_shot"]["interval_95"]
