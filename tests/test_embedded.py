@@ -166,6 +166,7 @@ def test_the_annotations_that_are_written(rendered: Path, scenes: dict[str, Rows
         for split in SPLITS[1:]:
             rows = read(rendered, f"{prefix}{split}")
             assert [row["caption"] for row in rows] == [scene[field] for scene in scenes[split]]
+            assert all(row.keys() == {"image", "caption", "group"} for row in rows)
     listed = {row["image"] for split in SPLITS for row in read(rendered, split)}
     found = {str(p.relative_to(rendered)) for p in (rendered / "images").rglob("*.png")}
     assert listed == found
@@ -174,9 +175,9 @@ def test_the_annotations_that_are_written(rendered: Path, scenes: dict[str, Rows
         assert (picture.size, picture.mode) == ((96, 96), "RGB")
 
 
-@pytest.mark.parametrize("name", ["train", "captions_train", "vqa_train"])
+@pytest.mark.parametrize("name", ["train", "captions_train", "vqa_train", "test", "captions_test", "vqa_test"])
 def test_a_group_is_a_scene_and_its_twin(name: str, rendered: Path, scenes: dict[str, Rows]) -> None:
-    partners = {scene["id"]: scene["partner"] for scene in scenes["train"]}
+    partners = {scene["id"]: scene["partner"] for scene in scenes[name.split("_")[-1]]}
     members: dict[str, set[str]] = {}
     for row in read(rendered, name):
         members.setdefault(row["group"], set()).add(Path(row["image"]).stem)

@@ -84,12 +84,12 @@ def test_every_answer_is_one_of_training(folder: str, split: str) -> None:
 def test_the_rows_that_are_written() -> None:
     scenes = [{"id": "2", "partner": "1"}, {"id": "1", "partner": "2"}, {"id": "3", "partner": None}]
     questions = [{"about": one, "question": "what?", "answer": "cat", "kind": "what"} for one in "231"]
-    train, val = (question_rows(questions, scenes, "image", "{}.png", split) for split in ("train", "val"))
-    assert [row["group"] for row in train] == ["1", "3", "1"]
-    assert val[0] == {
-        "image": "2.png", "question": "what?", "answer": "cat", "question_id": 0, "answer_type": "what",
+    rows = question_rows(questions, scenes, "image", "{}.png")
+    assert [row["group"] for row in rows] == ["1", "3", "1"]
+    assert rows[0] == {
+        "image": "2.png", "question": "what?", "answer": "cat", "question_id": 0, "answer_type": "what", "group": "1",
     }  # fmt: skip
-    assert [row["question_id"] for row in val] == [0, 1, 2]
+    assert [row["question_id"] for row in rows] == [0, 1, 2]
 
 
 def shipped(task: str, method: str) -> RunConfig:

@@ -31,9 +31,9 @@ def group_of(specification: dict[str, Any]) -> str:
 
 
 def caption_rows(specification: dict[str, Any], texts: Sequence[str], visual: str, path: str, split: str) -> Rows:
-    """Rows of one scene or clip and its captions.
+    """Rows of one scene or clip and its captions, with the `group` of its hard negatives.
 
-    In training there is one row per caption, with the `group` of its hard negatives; else one row with all captions.
+    In training there is one row per caption; else one row with all captions.
 
     Args:
         specification: with "id" and "partner".
@@ -42,27 +42,25 @@ def caption_rows(specification: dict[str, Any], texts: Sequence[str], visual: st
         path: of the file.
         split: one of `SPLITS`.
     """
+    group = group_of(specification)
     if split != "train":
-        return [{visual: path, "caption": list(texts)}]
-    same = {f"{visual}_id": specification["id"], "group": group_of(specification)}
-    return [{visual: path, "caption": text, **same} for text in texts]
+        return [{visual: path, "caption": list(texts), "group": group}]
+    return [{visual: path, "caption": text, f"{visual}_id": specification["id"], "group": group} for text in texts]
 
 
-def question_rows(questions: Rows, specifications: Rows, visual: str, path: str, split: str) -> Rows:
-    """Rows of the questions about a split; in training with the `group` of their hard negatives.
+def question_rows(questions: Rows, specifications: Rows, visual: str, path: str) -> Rows:
+    """Rows of the questions about a split, with the `group` of their hard negatives.
 
     Args:
         questions: rows of "about", "question", "answer" and "kind".
         specifications: of the scenes or clips that they are about.
         visual: field of the path: "image" or "video".
         path: with `{}` for the id.
-        split: one of `SPLITS`.
     """
     groups = {one["id"]: group_of(one) for one in specifications}
     return [
         {visual: path.format(row["about"]), "question": row["question"], "answer": row["answer"],
-         "question_id": number, "answer_type": row["kind"]}
-        | ({"group": groups[row["about"]]} if split == "train" else {})
+         "question_id": number, "answer_type": row["kind"], "group": groups[row["about"]]}
         for number, row in enumerate(questions)
     ]  # fmt: skip
 

@@ -22,7 +22,7 @@ from uniadapter.embedded.cached_folders import fingerprint, prepare_folder
 from uniadapter.files.assets import asset_path
 
 SECONDS = 3  # length of one animation
-VERSION = "3"  # part of the fingerprint: raise it when the concatenation or the annotations' rows change
+VERSION = "4"  # part of the fingerprint: raise it when the concatenation or the annotations' rows change
 
 
 def read_clips(split: str, folder: Path | None = None) -> Rows:
@@ -68,7 +68,7 @@ def _write_split(split: str, source: Path, target: Path) -> None:
         concatenate([source / "single" / f"{code}.mp4" for code in clip["parts"]], target / name)
         captions += caption_rows(clip, clip["captions"], "video", name, split)
     asked = read_specifications("clips", f"vqa_{split}", source)
-    questions = question_rows(asked, clips, "video", f"videos/{split}/{{}}.mp4", split)
+    questions = question_rows(asked, clips, "video", f"videos/{split}/{{}}.mp4")
     write_annotations(target, {split: captions, f"vqa_{split}": questions})
 
 

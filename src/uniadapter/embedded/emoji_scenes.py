@@ -21,7 +21,7 @@ from uniadapter.embedded.cached_folders import fingerprint, prepare_folder
 from uniadapter.files.assets import asset_path
 
 SIZE = 96  # side of a scene in pixels
-VERSION = "4"  # part of the fingerprint: raise it when rendering or the annotations' rows change
+VERSION = "5"  # part of the fingerprint: raise it when rendering or the annotations' rows change
 
 
 def read_scenes(split: str, folder: Path | None = None) -> Rows:
@@ -92,7 +92,7 @@ def _write_split(split: str, source: Path, target: Path, atlas: Atlas) -> None:
         captions += caption_rows(scene, scene["captions"], "image", name, split)
         references += caption_rows(scene, scene["references"], "image", name, split)
     asked = read_specifications("scenes", f"vqa_{split}", source)
-    questions = question_rows(asked, scenes, "image", f"images/{split}/{{}}.png", split)
+    questions = question_rows(asked, scenes, "image", f"images/{split}/{{}}.png")
     write_annotations(target, {split: captions, f"captions_{split}": references, f"vqa_{split}": questions})
 
 
