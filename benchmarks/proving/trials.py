@@ -8,6 +8,7 @@ has trained, need not be trained again for the test split. Several processes may
 from __future__ import annotations
 
 import fcntl
+import gc
 import hashlib
 import json
 import logging
@@ -178,6 +179,7 @@ class Trials:
                 return False
             logger.info("%s: begins", trial)
             self._run(trial)
+            gc.collect()  # models refer to themselves, and would be kept until Python looks for such cycles
             return True
 
     def _run(self, trial: Trial) -> None:
