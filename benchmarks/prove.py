@@ -10,7 +10,7 @@ The arms: UniAdapter; UniAdapter without the fused part, and the fused part alon
 fine-tuning, at equal samples and at equal time; for questions the question alone. All try as many rates, and see the
 same samples in the same order. While the best rate of an arm stands at the edge of its grid, all get one rate more.
 
-A finished run is never repeated: its record lies in `.cache/prove`, named by a hash of config, seed, base and data.
+A finished run is never repeated: its record lies in `results/runs`, named by a hash of config, seed, base and data.
 Several processes may prove the same task, or different ones, at once: each run is done by one of them.
 """
 
@@ -38,7 +38,7 @@ from uniadapter.files.assets import asset_path
 from uniadapter.files.writing import write_text
 
 ROOT = Path(__file__).parents[1]
-RESULTS, CACHE = ROOT / "results", ROOT / ".cache" / "prove"
+RESULTS, RUNS, CACHE = ROOT / "results", ROOT / "results" / "runs", ROOT / ".cache" / "prove"
 MOST_RATES = 8  # in a grid, after which something else than the rate is wrong
 logger = logging.getLogger("uniadapter.prove")
 
@@ -254,7 +254,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="of every run instead of the configs'")
     parser.add_argument("--seeds", type=int, default=0, help="fewer seeds")
     parser.add_argument("--out", type=Path, help="of the results; results/, with --steps a folder in the cache")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="of the records")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="of weights and locks")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="of the records")
     asked = parser.parse_args()
     set_up_logging()
     keep_freed_memory()
@@ -263,7 +264,7 @@ def main() -> None:
     for name in PROOFS if asked.task == "all" else (asked.task,):
         proof = PROOFS[name]
         arms = task_arms(name, asked.steps)
-        trials = Trials(asked.cache, splits)
+        trials = Trials(asked.runs, splits, asked.cache)
         task = Task(name, arms, asked.seeds or proof.seeds, trials, out, proof.suffix, DEMOS[name].assets)
         if asked.what == "results":
             write_finished(task)

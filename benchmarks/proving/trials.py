@@ -1,8 +1,9 @@
 """Runs and their records: each is trained once and measured once, by whichever process comes first.
 
-A record is a JSON file named by a hash of all that its figures depend on: config, seed, weights of the base, data. The
-correctness of each query lies beside it. Weights are kept too: seed 0 at the chosen rate, which the choice of the rate
-has trained, need not be trained again for the test split. Several processes may work on the same list.
+A record is a JSON file named by a hash of all that its figures depend on: config, seed, weights of the base, data. It
+holds the correctness of each query, so that intervals can be computed afterwards. Weights are kept elsewhere: seed 0 at
+the chosen rate, which the choice of the rate has trained, need not be trained again for the test split. Several
+processes may work on the same list.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from device import processor
 from torch import Tensor
 
 from uniadapter.app.method_results import measure, zero_shot
@@ -129,26 +131,31 @@ class Trials:
     """The records of a folder, and the runs that are missing there.
 
     Args:
-        folder: shared by all processes that work on the same proof.
+        records: folder shared by all processes that work on the same proof.
         splits: read once; None reads them anew.
+        folder: of weights and locks; None for that of the records.
     """
 
-    def __init__(self, folder: Path, splits: Splits | None = None) -> None:
-        self.folder, self.splits = folder, splits or Splits()
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, records: Path, splits: Splits | None = None, folder: Path | None = None) -> None:
+        self.records, self.splits, self.folder = records, splits or Splits(), folder or records
+        for one in (self.records, self.folder):
+            one.mkdir(parents=True, exist_ok=True)
 
     def key(self, trial: Trial) -> str:
         """Of the record; the same recipe under another arm's name is the same run."""
         return f"{trial.split}-{recipe(trial.config, self.splits, ('train', trial.split))}"
 
     def find(self, trial: Trial) -> Record | None:
-        """The record of a finished run."""
-        path = self.folder / f"{self.key(trial)}.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        """The record of a finished run, without the correctness of its queries."""
+        path = self.records / f"{self.key(trial)}.json"
+        if not path.exists():
+            return None
+        return {name: value for name, value in json.loads(path.read_text()).items() if name != "right"}
 
     def correct(self, trial: Trial) -> dict[str, Tensor]:
         """Test set to the correctness of each query, 0 to 1, of a finished run."""
-        return torch.load(self.folder / f"{self.key(trial)}.pt", weights_only=True)
+        right = json.loads((self.records / f"{self.key(trial)}.json").read_text())["right"]
+        return {name: torch.tensor(values, dtype=torch.float32) for name, values in right.items()}
 
     def complete(self, trials: list[Trial]) -> list[Record]:
         """The records of all trials: those that are missing are run here, or awaited if another process runs them."""
@@ -206,11 +213,10 @@ class Trials:
             results: dict[str, Result] = {"test": done.result, **{name: one for name, (_, one) in done.extra.items()}}
             correct = {name: result.right for name, result in results.items()}
             headline = done.result.headline
-        key = self.key(trial)
-        with atomic_file(self.folder / f"{key}.pt") as file:
-            torch.save(correct, file)
-        with atomic_file(self.folder / f"{key}.json") as file:  # last: with it the run is finished
-            file.write_text(json.dumps(record, indent=1) + "\n")
+        record |= {"device": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+        record["right"] = {name: [round(value, 6) for value in right.tolist()] for name, right in correct.items()}
+        with atomic_file(self.records / f"{self.key(trial)}.json") as file:
+            file.write_text(json.dumps(record) + "\n")
         if trial.split == "test":
             self.forget_weights([trial])
         logger.info("%s: %s", trial, headline)

@@ -43,12 +43,15 @@ class Demo:
         assets: folder of the assets that the data are made from; "" for none.
         configs: from method to the name of its config; "question_only" is UniAdapter on blank pictures.
         summary: first paragraph of the report.
+        lr_without_fused: the learning rate that validation chose for UniAdapter without its fused part; 0 takes
+            UniAdapter's.
     """
 
     data: str
     assets: str
     configs: dict[str, str]
     summary: str
+    lr_without_fused: float = 0.0
 
 
 DEMOS = {
@@ -59,6 +62,7 @@ DEMOS = {
         "Scenes of 3-D emoji, a style that pre-training never saw, with the grammar 'a cat with a dog to its left', "
         "which it never read. Nearly every scene has a twin in which two things have changed places. Before: "
         "zero-shot, after: UniAdapter.",
+        lr_without_fused=1e-2,
     ),
     "video": Demo(
         "embedded clips",
@@ -139,7 +143,9 @@ def demo_arms(task: str, seed: int) -> list[Arm]:
     first = configs.pop("uniadapter")
     arms = [Arm("uniadapter", first)]
     if has_fused_part(first):
-        arms.append(Arm("uniadapter", without_fused_part(first), WITHOUT_FUSED_PART, saved=False))
+        less = without_fused_part(first)
+        less = replace(less, train=replace(less.train, lr=DEMOS[task].lr_without_fused or less.train.lr))
+        arms.append(Arm("uniadapter", less, WITHOUT_FUSED_PART, saved=False))
     return arms + [Arm(method, config, saved=not config.data.blank) for method, config in configs.items()]
 
 
