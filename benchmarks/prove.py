@@ -121,7 +121,7 @@ def find_rates(task: Task, run: bool = True) -> None:
 
     Args:
         task: of the arms.
-        run: False takes the finished runs alone, and widens no grid.
+        run: False takes the finished runs alone.
 
     Raises:
         SystemExit: a best rate still stands at the edge of a wide grid.
@@ -136,11 +136,14 @@ def find_rates(task: Task, run: bool = True) -> None:
         rows = {name: [row for one in mine if (row := task.trials.find(one))] for name, mine in trials.items()}
         best = {name: best_rate(found) for name, found in rows.items() if found}
         edges = [name for name in best if best[name] in (grids[name][0], grids[name][-1])]
-        if not edges or not run or max(map(len, grids.values())) == MOST_RATES:
+        if not edges or max(map(len, grids.values())) == MOST_RATES:
+            break
+        more = {name: wider(grid, best[name]) for name, grid in grids.items() if name in best}
+        if not run and not all(task.trials.find(one) for mine in rate_trials(task, more).values() for one in mine):
             break
         widened.append(", ".join(edges))
         logger.info("the best rate of %s stands at the edge of the grid: one rate more for every arm", widened[-1])
-        grids = {name: wider(grid, best[name]) for name, grid in grids.items()}
+        grids = more
     write_rates(task, grids, rows, best, widened)
     if run and edges:
         raise SystemExit(f"{task.rates_file}: {', '.join(edges)} still at the edge of {MOST_RATES} rates")

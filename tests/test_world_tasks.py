@@ -333,4 +333,4 @@ def test_clips_are_their_animations_behind_one_another(tmp_path: Path, names: Na
             with av.open(str(source / "single" / f"{code}.mp4")) as single:
                 first = next(single.decode(video=0)).to_ndarray(format="rgb24")
             assert np.array_equal(frames[24 * number], first)
-    assert json.loads((target / "val.json").read_text())[0].keys() == {"video", "caption"}
+    assert json.loads((target / "val.json").read_text())[0].keys() == {"video", "caption", "group"}

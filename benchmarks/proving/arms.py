@@ -14,7 +14,7 @@ from uniadapter.app.ablation import (
     without_fused_part,
 )
 from uniadapter.app.demo import DEMOS, demo_config
-from uniadapter.config import RunConfig
+from uniadapter.config import AdapterConfig, RunConfig, TrainConfig
 
 Change = Callable[[RunConfig], RunConfig]
 
@@ -78,8 +78,9 @@ def with_training(config: RunConfig, **changes: Any) -> RunConfig:
 
 
 def untrained(config: RunConfig) -> RunConfig:
-    """The config that evaluates the base as it is."""
-    return replace(config, model=replace(config.model, method="none"))
+    """The config that evaluates the base as it is; the same whatever is trained beside it."""
+    model = replace(config.model, method="none", adapter=AdapterConfig())
+    return replace(config, model=model, train=TrainConfig())
 
 
 def task_arms(task: str, steps: int = 0) -> dict[str, Arm]:
