@@ -10,7 +10,7 @@ TORCH_INDEX ?=
 .PHONY: help install demo test lint check bench prove clean
 
 help:
-	@echo "make demo     adapt the embedded BLIP to new pictures: zero-shot, UniAdapter, full fine-tuning (~5 minutes)"
+	@echo "make demo     adapt the embedded BLIP to new pictures: zero-shot, UniAdapter, full fine-tuning (~4 minutes)"
 	@echo "make test     run the tests"
 	@echo "make check    lint, types and tests, as before a commit"
 	@echo "make lint     lint and types alone"

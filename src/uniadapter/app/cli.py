@@ -33,14 +33,14 @@ of one's own; coco, flickr30k, msrvtt, didemo, vqav2, msrvtt_qa, coco_caption; s
 `uniadapter COMMAND --help` explains each field; every field of the YAML can be given on the command line.
 """
 
-# Each demo's data, and its duration on one or two cores of a desktop computer (results/demo*.json).
+# Each demo's data and what it needs; a duration where one was measured (on two cores of an AMD EPYC).
 DEMOS = {
-    "scenes": "scenes of emoji and their captions; about 5 minutes, nothing else to install",
-    "video": "clips and what follows what in them; about 6 minutes, nothing else to install",
-    "vqa": "questions about scenes; about 8 minutes, nothing else to install",
-    "videoqa": "questions about clips; about 11 minutes, nothing else to install",
-    "easy_vqa": "questions that others made about shapes; about 16 minutes, needs pip install 'uniadapter[easy-vqa]'",
-    "caption": "captions of scenes, scored; about 9 minutes, needs pip install 'uniadapter[caption]'",
+    "scenes": "scenes of emoji and their captions; about 4 minutes, nothing else to install",
+    "video": "clips and what follows what in them; nothing else to install",
+    "vqa": "questions about scenes; nothing else to install",
+    "videoqa": "questions about clips; nothing else to install",
+    "easy_vqa": "questions that others made about shapes; needs pip install 'uniadapter[easy-vqa]'",
+    "caption": "captions of scenes, scored; needs pip install 'uniadapter[caption]'",
 }
 
 
