@@ -10,7 +10,7 @@ The arms: UniAdapter; UniAdapter without the fused part, and the fused part alon
 fine-tuning, at equal samples and at equal time; for questions the question alone. All try as many rates, and see the
 same samples in the same order. While the best rate of an arm stands at the edge of its grid, all get one rate more.
 
-A finished run is never repeated: its record lies in `results/runs`, named by a hash of config, seed, base and data.
+A finished run is never repeated: its record lies in `results/records`, named by a hash of config, seed, base and data.
 Several processes may prove the same task, or different ones, at once: each run is done by one of them.
 """
 
@@ -38,7 +38,7 @@ from uniadapter.files.assets import asset_path
 from uniadapter.files.writing import write_text
 
 ROOT = Path(__file__).parents[1]
-RESULTS, RUNS, CACHE = ROOT / "results", ROOT / "results" / "runs", ROOT / ".cache" / "prove"
+RESULTS, RECORDS, CACHE = ROOT / "results", ROOT / "results" / "records", ROOT / ".cache" / "prove"
 MOST_RATES = 8  # in a grid, after which something else than the rate is wrong
 logger = logging.getLogger("uniadapter.prove")
 
@@ -258,7 +258,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=0, help="fewer seeds")
     parser.add_argument("--out", type=Path, help="of the results; results/, with --steps a folder in the cache")
     parser.add_argument("--cache", type=Path, default=CACHE, help="of weights and locks")
-    parser.add_argument("--runs", type=Path, default=RUNS, help="of the records")
+    parser.add_argument("--records", type=Path, default=RECORDS, help="of the records")
     asked = parser.parse_args()
     set_up_logging()
     keep_freed_memory()
@@ -267,7 +267,7 @@ def main() -> None:
     for name in PROOFS if asked.task == "all" else (asked.task,):
         proof = PROOFS[name]
         arms = task_arms(name, asked.steps)
-        trials = Trials(asked.runs, splits, asked.cache)
+        trials = Trials(asked.records, splits, asked.cache)
         task = Task(name, arms, asked.seeds or proof.seeds, trials, out, proof.suffix, DEMOS[name].assets)
         if asked.what == "results":
             write_finished(task)

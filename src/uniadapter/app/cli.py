@@ -40,7 +40,7 @@ DEMOS = {
     "vqa": "questions about scenes; nothing else to install",
     "videoqa": "questions about clips; nothing else to install",
     "easy_vqa": "questions that others made about shapes; needs pip install 'uniadapter[easy-vqa]'",
-    "caption": "captions of scenes, scored; needs pip install 'uniadapter[caption]'",
+    "caption": "captions of scenes, scored; about 2 minutes, needs pip install 'uniadapter[caption]'",
 }
 
 
