@@ -77,6 +77,7 @@ DEMOS = {
         {"uniadapter": "vqa", "full_fine_tuning": "vqa_full", "question_only": "vqa"},
         "Questions about scenes of 3-D emoji, for a base that was pre-trained to answer questions about drawn ones. "
         "Before: zero-shot, after: UniAdapter. Question only: the same, trained and evaluated with a blank picture.",
+        lr_without_fused=3e-2,
     ),
     "videoqa": Demo(
         "embedded questions about clips",
