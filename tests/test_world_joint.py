@@ -37,7 +37,6 @@ class Squares(Live):
 
     def __init__(self, batch: int, more: int) -> None:
         Texts.__init__(self, LEXICON, SEEN, BOTH)
-        self.concepts, self.lexicon, self.seen = CONCEPTS, LEXICON, SEEN
         self.batch, self.more, self.seed, self.number = batch, more, 0, 0
         colours = torch.randint(0, 256, (len(LEXICON), 3), generator=torch.Generator().manual_seed(1))
         pictures = torch.full((len(LEXICON), 4, TILE, TILE), 255, dtype=torch.uint8)

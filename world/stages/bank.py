@@ -16,6 +16,7 @@ from world.pictures.concepts import WorldConcept, read_concepts
 from world.pictures.grounds import named_grounds
 from world.pictures.sources import PRETRAINED
 from world.pictures.sprites import STILL, Jitter, make_sprites, read_pictures
+from world.stages.loop import part
 from world.stages.vision import PATCH, build_vision, encode
 from world.texts.names import Lexicon
 from world.texts.truths import Scene
@@ -47,8 +48,8 @@ def read_vision(file: Path = STAGE_ONE) -> tuple[BlipVisionModel, dict[str, Tens
     """The encoder of the first stage, frozen, and the weights of its heads."""
     state = load_file(file)
     model = build_vision(PATCH)
-    model.load_state_dict({k.removeprefix("vision."): v.float() for k, v in state.items() if k.startswith("vision.")})
-    heads = {k.removeprefix("heads."): v.float() for k, v in state.items() if k.startswith("heads.")}
+    model.load_state_dict({name: value.float() for name, value in part(state, "vision.").items()})
+    heads = {name: value.float() for name, value in part(state, "heads.").items()}
     return model.requires_grad_(False).eval(), heads
 
 
@@ -78,7 +79,27 @@ def encoded(
         return Bank(torch.cat(tokens), torch.cat(owner), scenes)
 
 
-class Source:
+class Drawings:
+    """What training canvases are painted from: the concepts that pre-training sees, their drawings, and grounds.
+
+    Args:
+        seed: of the grounds.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.concepts: list[WorldConcept] = read_concepts()
+        self.lexicon = Lexicon(self.concepts)
+        self.seen = [number for number, concept in enumerate(self.concepts) if not concept.novel]
+        self.pictures = read_pictures(self.concepts, PRETRAINED)
+        self.ground, self.colours = named_grounds(3000, seed)
+
+    def paint(self, variants: int, seed: int, patch: int = PATCH) -> Painter:
+        """A painter with variants of each drawing that are drawn with a seed."""
+        sprites = make_sprites(*self.pictures, len(self.concepts), variants, Jitter(), seed)
+        return Painter(sprites, self.ground, patch, self.colours)
+
+
+class Source(Drawings):
     """Training canvases by round: each round's drawings are varied anew, and its canvases are used twice.
 
     Args:
@@ -89,18 +110,12 @@ class Source:
     """
 
     def __init__(self, vision: BlipVisionModel, size: int, seed: int, bf16: bool) -> None:
-        self.concepts: list[WorldConcept] = read_concepts()
-        self.lexicon = Lexicon(self.concepts)
-        self.seen = [number for number, concept in enumerate(self.concepts) if not concept.novel]
+        super().__init__(seed)
         self.vision, self.size, self.seed, self.bf16 = vision, size, seed, bf16
-        self.pictures = read_pictures(self.concepts, PRETRAINED)
-        self.ground, self.colours = named_grounds(3000, seed)
 
     def round(self, number: int) -> Bank:
         """The canvases of a round; a function of seed and number."""
-        seed = self.seed * 1_000_003 + 500_000 + number
-        sprites = make_sprites(*self.pictures, len(self.concepts), 4, Jitter(), seed)
-        painter = Painter(sprites, self.ground, PATCH, self.colours)
+        painter = self.paint(4, self.seed * 1_000_003 + 500_000 + number)
         rng = random.Random(f"stage2 {self.seed} {number}")
         layouts = [layout(self.seen, self.lexicon, rng.choices((1, 2, 3, 4), COUNTS)[0], rng) for _ in range(self.size)]
         return encoded(self.vision, painter, layouts, rng, self.bf16)

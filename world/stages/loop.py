@@ -1,12 +1,17 @@
-"""The loop of the second and later stages: rates, checkpoints, the log. Any run goes on from where it broke off."""
+"""What the stages' runs share: rates, checkpoints, the log; and the loop of the second and later ones.
+
+Any run goes on from where it broke off.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -14,7 +19,6 @@ from torch import Tensor, nn
 
 from uniadapter.app.memory import keep_freed_memory
 from uniadapter.files.writing import atomic_file
-from world.stages.stage1 import settings, write
 
 LOG = logging.getLogger("stage")
 Losses = Callable[[int], tuple[dict[str, Tensor], dict[str, float]]]  # of a step, and figures for the log
@@ -58,6 +62,40 @@ def optimisers(
     for group in (g for optimiser in found for g in optimiser.param_groups):
         group["peak"] = group["lr"]
     return found
+
+
+def set_rates(optimisers: list[torch.optim.Optimizer], step: int, args: argparse.Namespace) -> None:
+    """A step's rates: up over the first hundred steps, down over the last `args.decay` of the run."""
+    left = 1 - step / args.steps
+    for group in (g for optimiser in optimisers for g in optimiser.param_groups):
+        group["lr"] = group["peak"] * min(1, (step + 1) / 100) * min(1, max(0.01, left / args.decay))
+
+
+def take_step(model: nn.Module, optimisers: list[torch.optim.Optimizer]) -> None:
+    """Move what is trained along its gradients, which are clipped to norm 1 and then dropped."""
+    nn.utils.clip_grad_norm_([p for _, p in trained(model)], 1.0)
+    for optimiser in optimisers:
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+
+def autocast(bf16: bool) -> torch.autocast:
+    """Bfloat16 where it is asked for."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=bf16)
+
+
+def settings(args: argparse.Namespace, step: int) -> dict[str, Any]:
+    """The log's first line of a sitting: from which step it goes on, and with what."""
+    kept = {k: v for k, v in vars(args).items() if isinstance(v, (bool, int, float)) and "every" not in k}
+    return {"step": step, "settings": kept}
+
+
+def write(file: Path, record: dict[str, Any]) -> None:
+    """A line of the log, rounded."""
+    rounded = json.loads(json.dumps(record), parse_float=lambda text: round(float(text), 4))
+    with file.open("a") as stream:
+        stream.write(json.dumps(rounded) + "\n")
+    LOG.info("%s", json.dumps(rounded))
 
 
 def arguments(about: str | None, steps: int, lr: float, muon: float) -> argparse.ArgumentParser:
@@ -119,15 +157,10 @@ def run(
     sums: dict[str, list[float]] = {}
     last = min(args.steps, args.stop or args.steps)
     while step < last:
-        done = step / args.steps
-        for group in (g for optimiser in optimisers_ for g in optimiser.param_groups):
-            group["lr"] = group["peak"] * min(1, (step + 1) / 100) * min(1, max(0.01, (1 - done) / args.decay))
+        set_rates(optimisers_, step, args)
         found, figures = losses(step)
         sum(weights.get(name, 1.0) * loss for name, loss in found.items()).backward()  # type: ignore[union-attr]
-        nn.utils.clip_grad_norm_([p for _, p in trained(model)], 1.0)
-        for optimiser in optimisers_:
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+        take_step(model, optimisers_)
         step += 1
         for name, value in {**{n: loss.item() for n, loss in found.items()}, **figures}.items():
             sums.setdefault(name, []).append(value)
@@ -140,6 +173,11 @@ def run(
             save(args.out, model, optimisers_, step, spent)
     if args.export and step == args.steps:
         export(model, args.export)
+
+
+def part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """What begins with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def learnt(model: nn.Module) -> dict[str, Tensor]:

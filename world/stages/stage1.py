@@ -12,7 +12,6 @@ goes on as if it had not stopped.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import random
 import time
@@ -30,8 +29,10 @@ from uniadapter.files.writing import atomic_file
 from world.pictures.canvas import Canvases, Painter, arrange
 from world.pictures.concepts import read_concepts
 from world.pictures.grounds import grounds
-from world.pictures.sources import HELD_OUT, NEW, PRETRAINED
-from world.pictures.sprites import STILL, Jitter, make_sprites, read_pictures
+from world.pictures.sources import HELD_OUT, NEW
+from world.pictures.sprites import STILL, make_sprites, read_pictures
+from world.stages.bank import Drawings
+from world.stages.loop import autocast, optimisers, set_rates, settings, take_step, write
 from world.stages.vision import WIDTH, build_vision, encode, prime
 
 LOG = logging.getLogger("stage1")
@@ -40,14 +41,12 @@ ANEW = 400  # steps after which the variants of the drawings are drawn anew
 VARIANTS = 16
 
 
-class Canvas:
+class Canvas(Drawings):
     """Training canvases by step."""
 
     def __init__(self, patch: int, batch: int, seed: int) -> None:
-        self.concepts = read_concepts()
-        self.seen = [number for number, concept in enumerate(self.concepts) if not concept.novel]
-        self.pictures = read_pictures(self.concepts, PRETRAINED)
-        self.ground, self.patch, self.batch, self.seed = grounds(3000, seed), patch, batch, seed
+        super().__init__(seed)
+        self.patch, self.batch, self.seed = patch, batch, seed
         self.round = -1
         self.painter: Painter | None = None
 
@@ -55,9 +54,7 @@ class Canvas:
         """The canvases of a step."""
         if step // ANEW != self.round:
             self.round = step // ANEW
-            seed = self.seed * 1_000_003 + self.round
-            sprites = make_sprites(*self.pictures, len(self.concepts), VARIANTS, Jitter(), seed)
-            self.painter = Painter(sprites, self.ground, self.patch)
+            self.painter = self.paint(VARIANTS, self.seed * 1_000_003 + self.round, self.patch)
         assert self.painter is not None
         rng = random.Random(f"{self.seed} {step}")
         return self.painter(layouts(self.seen, self.batch, rng), rng)
@@ -107,11 +104,6 @@ def losses(heads: Heads, states: Tensor, owner: Tensor, canvases: Canvases) -> d
 WEIGHTS = {"named": 1.0, "ground": 0.2, "shown": 1.0, "each": 0.1, "count": 0.1}
 
 
-def autocast(bf16: bool) -> torch.autocast:
-    """Bfloat16 where it is asked for."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=bf16)
-
-
 @torch.no_grad()
 def evaluate(
     model: BlipVisionModel, heads: Heads, tests: dict[str, Canvases], bf16: bool
@@ -138,25 +130,6 @@ def evaluate(
     return out
 
 
-def optimisers(model: nn.Module, heads: nn.Module, lr: float, muon: float) -> list[torch.optim.Optimizer]:
-    """Muon for the layers' matrices, AdamW for all else; each group remembers its peak rate."""
-    named = [(n, p) for n, p in [*model.named_parameters(), *heads.named_parameters()] if p.requires_grad]
-    inner = [p for n, p in named if p.ndim == 2 and ".layers." in n]
-    taken = {id(p) for p in inner}
-    rest = [(n, p) for n, p in named if id(p) not in taken]
-    plain = [p for n, p in rest if p.ndim < 2 or "embedding" in n]
-    decayed = [p for n, p in rest if not (p.ndim < 2 or "embedding" in n)]
-    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
-    found = [
-        torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True),
-        torch.optim.Muon(inner, lr=muon, weight_decay=0.01, momentum=0.95),
-    ]
-    for optimiser in found:
-        for group in optimiser.param_groups:
-            group["peak"] = group["lr"]
-    return found
-
-
 def train(args: argparse.Namespace) -> None:
     """Run, or go on with, the stage."""
     torch.manual_seed(args.seed)
@@ -166,7 +139,8 @@ def train(args: argparse.Namespace) -> None:
     prime(model, torch.cat([source(step).normalised() for step in range(12)]))
     model.embeddings.patch_embedding.requires_grad_(False)
     model.encoder.layers.train()
-    optimisers_ = optimisers(model, heads, args.lr, args.muon)
+    both = nn.ModuleDict({"vision": model, "heads": heads})
+    optimisers_ = optimisers(both, args.lr, args.muon)
     novel = [n for n, c in enumerate(source.concepts) if c.novel]
     tests = {HELD_OUT: held_out(HELD_OUT, source.seen, args.patch), NEW: held_out(NEW, source.seen, args.patch)}
     LOG.info("%d concepts, %d kept out; %d pictures", len(source.concepts), len(novel), len(source.pictures[1]))
@@ -177,12 +151,10 @@ def train(args: argparse.Namespace) -> None:
     started = time.process_time() - spent
     sums: dict[str, float] = {}
     while step < args.steps:
-        done = step / args.steps
-        for group in (g for o in optimisers_ for g in o.param_groups):
-            group["lr"] = group["peak"] * min(1, (step + 1) / 100) * min(1, max(0.01, (1 - done) / args.decay))
+        set_rates(optimisers_, step, args)
         canvases = source(step)
         owner, keep = torch.from_numpy(canvases.owner), None
-        if done < args.dropped_until:
+        if step / args.steps < args.dropped_until:
             chance = torch.rand(owner.shape, generator=torch.Generator().manual_seed(step))
             keep = ((owner >= 0).float() + 0.5 * chance).argsort(1, descending=True)[:, : round(args.keep * patches)]
             owner = owner.gather(1, keep)
@@ -190,10 +162,7 @@ def train(args: argparse.Namespace) -> None:
             states = encode(model, canvases.normalised(), keep)
         found = losses(heads, states.float(), owner, canvases)
         sum(WEIGHTS[name] * loss for name, loss in found.items()).backward()  # type: ignore[union-attr]
-        nn.utils.clip_grad_norm_([p for p in [*model.parameters(), *heads.parameters()] if p.requires_grad], 1.0)
-        for optimiser in optimisers_:
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+        take_step(both, optimisers_)
         step += 1
         for name, loss in found.items():
             sums[name] = sums.get(name, 0.0) + float(loss.detach())
@@ -238,20 +207,6 @@ def load(file: Path, model: nn.Module, heads: nn.Module, optimisers: Any) -> tup
         optimiser.load_state_dict(values)
     LOG.info("going on at step %d", state["step"])
     return state["step"], state["cpu_seconds"]
-
-
-def settings(args: argparse.Namespace, step: int) -> dict[str, Any]:
-    """The log's first line of a sitting: from which step it goes on, and with what."""
-    kept = {k: v for k, v in vars(args).items() if isinstance(v, (bool, int, float)) and "every" not in k}
-    return {"step": step, "settings": kept}
-
-
-def write(file: Path, record: dict[str, Any]) -> None:
-    """A line of the log, rounded."""
-    rounded = json.loads(json.dumps(record), parse_float=lambda text: round(float(text), 4))
-    with file.open("a") as stream:
-        stream.write(json.dumps(rounded) + "\n")
-    LOG.info("%s", json.dumps(rounded))
 
 
 def arguments() -> argparse.ArgumentParser:

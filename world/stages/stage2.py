@@ -21,8 +21,7 @@ from world.stages.bank import Bank, Source, read_vision
 from world.stages.dense import DenseHeads, Words, dense_losses, kinds_of, places
 from world.stages.fused import build, fuse, start_words, text_feature, unit_rows, visual_feature
 from world.stages.loop import arguments as common
-from world.stages.loop import prepare, run
-from world.stages.stage1 import autocast
+from world.stages.loop import autocast, prepare, run
 from world.stages.vision import WIDTH
 from world.texts.captions import PRETRAINING, Captioner, Style
 from world.texts.names import Lexicon

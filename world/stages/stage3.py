@@ -22,10 +22,9 @@ from world.stages.bank import Bank, Source, read_vision
 from world.stages.dense import RELATING, looked
 from world.stages.fused import fuse
 from world.stages.loop import arguments as common
-from world.stages.loop import prepare, restore, run
-from world.stages.stage1 import autocast
+from world.stages.loop import autocast, part, prepare, restore, run
 from world.stages.stage2 import Batches, Learner, Texts
-from world.stages.subject import Subject, part, read
+from world.stages.subject import Subject, read
 from world.stages.vision import WIDTH
 
 PROMPT = "a picture of"

@@ -17,23 +17,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from world.pictures.canvas import Painter
-from world.pictures.concepts import read_concepts
-from world.pictures.grounds import named_grounds
-from world.pictures.sources import PRETRAINED
-from world.pictures.sprites import Jitter, make_sprites, read_pictures
-from world.stages.bank import COUNTS, Bank, layout
+from world.stages.bank import COUNTS, Bank, Drawings, layout
 from world.stages.loop import arguments as common
-from world.stages.loop import prepare, restore, run
-from world.stages.stage1 import autocast
+from world.stages.loop import autocast, prepare, restore, run
 from world.stages.stage2 import WEIGHTS, Learner, Texts
 from world.stages.stage2 import losses_of as losses_of_texts
 from world.stages.stage3 import Speaker
 from world.stages.stage3 import losses_of as losses_of_speech
 from world.stages.subject import Subject, read
-from world.stages.vision import PATCH, encode
+from world.stages.vision import encode
 from world.texts.captions import BOTH
-from world.texts.names import Lexicon
 from world.texts.truths import Scene
 
 ANEW = 200  # steps after which the variants of the drawings are drawn anew
@@ -68,24 +61,18 @@ class Live(Texts):
     """
 
     def __init__(self, batch: int, more: int, seed: int) -> None:
-        self.concepts = read_concepts()
-        self.lexicon = Lexicon(self.concepts)
-        self.seen = [number for number, concept in enumerate(self.concepts) if not concept.novel]
-        super().__init__(self.lexicon, self.seen, BOTH)
+        self.drawings = Drawings(seed + 17)
+        super().__init__(self.drawings.lexicon, self.drawings.seen, BOTH)
         self.batch, self.more, self.seed = batch, more, seed
-        self.pictures = read_pictures(self.concepts, PRETRAINED)
-        self.ground, self.colours = named_grounds(3000, seed + 17)
         self.number = -1
 
     def bank(self, learner: Learner, step: int, rng: random.Random) -> Bank:
         """A step's canvases, encoded with a gradient."""
         if step // ANEW != self.number:
             self.number = step // ANEW
-            seed = self.seed * 1_000_003 + 900_000 + self.number
-            sprites = make_sprites(*self.pictures, len(self.concepts), VARIANTS, Jitter(), seed)
-            self.painter = Painter(sprites, self.ground, PATCH, self.colours)
+            self.painter = self.drawings.paint(VARIANTS, self.seed * 1_000_003 + 900_000 + self.number)
         counts = rng.choices((1, 2, 3, 4), COUNTS, k=self.batch + self.more)
-        canvases = self.painter([layout(self.seen, self.lexicon, count, rng) for count in counts], rng)
+        canvases = self.painter([layout(self.writer.among, self.writer.lexicon, count, rng) for count in counts], rng)
         tokens = encode(learner.base.vision_model, canvases.normalised())
         scenes = [Scene(things, name) for things, name in zip(canvases.things, canvases.colours, strict=True)]
         return Bank(tokens, torch.from_numpy(canvases.owner), scenes)
@@ -102,7 +89,7 @@ def losses(joint: Joint, live: Live, step: int) -> tuple[dict[str, Tensor], dict
     return found | named, right | {f"speech {name}": share for name, share in spoken_right.items()}
 
 
-def read_joint(base: Path, decoder: Path) -> Joint:
+def begin(base: Path, decoder: Path) -> Joint:
     """The second stage's base and the third's decoder."""
     return Joint(read(base), load_file(decoder))
 
@@ -131,7 +118,7 @@ def main() -> None:
     """Parse and run."""
     args = arguments().parse_args()
     prepare(args)
-    train(args, read_joint(args.base, args.decoder), Live(args.batch, args.more, args.seed + 2))
+    train(args, begin(args.base, args.decoder), Live(args.batch, args.more, args.seed + 2))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from world.pictures.concepts import read_concepts
 from world.stages.fused import fuse, margin
-from world.stages.loop import restore
+from world.stages.loop import part, restore
 from world.stages.stage2 import Learner
 from world.texts.names import Lexicon
 from world.texts.questions import Asker
@@ -55,8 +55,3 @@ def read(file: Path) -> Subject:
     state = load_file(file)
     restore(learner, part(state, "learner.") or state)
     return Subject(learner.eval().requires_grad_(False), lexicon, Vocabulary())
-
-
-def part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """What begins with a prefix, without it."""
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
