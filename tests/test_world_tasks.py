@@ -27,9 +27,10 @@ try:
     pytest.importorskip("world.tasks", reason="the world's scripts are in a checkout only")
     from world.pictures.concepts import read_concepts
     from world.stages.bank import layout
-    from world.tasks import reading, reading_clips, scene, sequences, writing
+    from world.tasks import reading, reading_clips, scene, writing
     from world.tasks.answering import answer
     from world.tasks.names import Names, task_names
+    from world.tasks.telling import CAPTIONS
     from world.texts.captions import BOTH, Captioner
     from world.texts.names import Lexicon
     from world.texts.truths import Scene as PretrainingScene
@@ -242,7 +243,7 @@ def test_captions_of_clips_are_true_of_no_other(split: str, clips: dict[str, wri
     assert len(found) == CLIPS[split]
     for clip in found.values():
         assert sorted(clip.parts) == sorted(found[clip.partner or ""].parts)
-        assert len(clip.captions) == sequences.CAPTIONS
+        assert len(clip.captions) == CAPTIONS
         for text in clip.captions:
             assert reading_clips.is_true(text, clip.parts, names.of), (clip, text)
             named = set(reading.Pictured({"objects": [], "ground": ""}, names.of).skeleton(text)[1])

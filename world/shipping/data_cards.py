@@ -10,9 +10,9 @@ from uniadapter.files.writing import file_hash
 from world.pictures.concepts import TWINS
 from world.pictures.sources import ANIMATED, CLDR, CLDR_DERIVED, EMOJIBASE, EMOJILIB, FLAT, HELD_OUT, NEW_STYLE
 from world.shipping.licences import sources_table, table
-from world.tasks import captions, sequences
 from world.tasks.claims import GAP, OFF, SLACK
 from world.tasks.references import REFERENCES
+from world.tasks.telling import CAPTIONS
 
 SCENE_KINDS = {
     "its": "“a cat with a dog to its left”: grammar that pre-training never had",
@@ -221,8 +221,8 @@ def scenes_card(folder: Path, facts: dict[str, Any], leakage: dict[str, Any]) ->
     splits = facts["scenes"]
     new = '| grammar | "a cat left of a dog", "above", "on the left", counts, grounds | "a dog has a cat to its left", "between", "only", sizes, chains, both axes at once |\n| density | one to four things of 30 to 46 pixels, in quarters of the picture | 26 to 46 pixels, lines of three, diagonals |'
     return SCENES.format(
-        seed=facts["seed"], counts=counted(splits, "scenes", "things", captions.CAPTIONS) + "\n\n" + twins_line(splits),
-        captions=captions.CAPTIONS, references=REFERENCES, kinds=kinds_table(splits, SCENE_KINDS), gap=GAP, off=OFF,
+        seed=facts["seed"], counts=counted(splits, "scenes", "things", CAPTIONS) + "\n\n" + twins_line(splits),
+        captions=CAPTIONS, references=REFERENCES, kinds=kinds_table(splits, SCENE_KINDS), gap=GAP, off=OFF,
         slack=SLACK, questions=questions_table(splits), pre_training=pre_training(leakage, "pictures", new),
         concepts=leakage["concepts"], near_bits=leakage["near_bits"], leakage=leakage_table(leakage),
         flat=FLAT.name.partition("/")[2], sources=sources_table((NEW_STYLE, EMOJIBASE, CLDR, CLDR_DERIVED, EMOJILIB)),
@@ -240,8 +240,8 @@ def clips_card(folder: Path, facts: dict[str, Any], leakage: dict[str, Any]) -> 
     splits = facts["clips"]
     new = '| time | still pictures alone | films; "then", "first", "last", "after", "before", "twice" |\n| size | things of 30 to 46 pixels among others | one thing at a time, 40 to 48 pixels, moving |'
     return CLIPS.format(
-        seed=facts["seed"], counts=counted(splits, "clips", "parts", sequences.CAPTIONS),
-        animated=facts["concepts"]["animated"], captions=sequences.CAPTIONS, kinds=kinds_table(splits, CLIP_KINDS),
+        seed=facts["seed"], counts=counted(splits, "clips", "parts", CAPTIONS),
+        animated=facts["concepts"]["animated"], captions=CAPTIONS, kinds=kinds_table(splits, CLIP_KINDS),
         questions=questions_table(splits), pre_training=pre_training(leakage, "films", new),
         sources=sources_table((*ANIMATED, EMOJIBASE, CLDR, CLDR_DERIVED, EMOJILIB)), bare_novel=BARE_NOVEL,
         hashes=hashes(folder),

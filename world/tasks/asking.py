@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import statistics
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,23 +62,40 @@ def ask(scenes: list[Scene], names: Names, rng: random.Random) -> list[Question]
         names: of things.
         rng: of all draws.
     """
-    found = [*_there(scenes, names, rng), *_related(scenes, names, rng), *_what(scenes, names, rng)]
+    shown = {scene.id: [thing.code for thing in scene.things] for scene in scenes}
+    found = [*present(shown, IS_THERE, "is there", names, rng), *_related(scenes, names, rng)]
+    found += _what(scenes, names, rng)
     found += balanced([*_counted(scenes, names, rng), *_either(scenes, names, rng)], rng)
-    order = {scene.id: number for number, scene in enumerate(scenes)}
-    return sorted(found, key=lambda question: order[question.about])
+    return in_order(found, shown)
 
 
-def _there(scenes: list[Scene], names: Names, rng: random.Random) -> Iterator[Question]:
-    """Whether something is there: of each scene that shows it, and of another that doesn't."""
-    for scene in scenes:
-        code = rng.choice(scene.things).code
-        others = [other for other in scenes if code not in other.by_code()]
+def in_order(questions: list[Question], ids: Iterable[str]) -> list[Question]:
+    """The questions in the order of the scenes or clips that they are about."""
+    order = {one: number for number, one in enumerate(ids)}
+    return sorted(questions, key=lambda question: order[question.about])
+
+
+def present(
+    shown: dict[str, list[str]], wordings: tuple[str, ...], kind: str, names: Names, rng: random.Random
+) -> Iterator[Question]:
+    """Whether something is there: of each scene or clip that shows it, and of another that doesn't.
+
+    Args:
+        shown: codes by id.
+        wordings: with `{a}` for the thing.
+        kind: of the questions.
+        names: of things.
+        rng: of all draws.
+    """
+    for one, codes in shown.items():
+        code = rng.choice(codes)
+        others = [other for other, theirs in shown.items() if code not in theirs]
         if not others:
             continue
         other = rng.choice(others)
-        text = rng.choice(IS_THERE).format(a=names.said(code, rng, article="a"))
-        yield Question(scene.id, text, "yes", "is there")
-        yield Question(other.id, text, "no", "is there")
+        text = rng.choice(wordings).format(a=names.said(code, rng, article="a"))
+        yield Question(one, text, "yes", kind)
+        yield Question(other, text, "no", kind)
 
 
 def _related(scenes: list[Scene], names: Names, rng: random.Random) -> Iterator[Question]:

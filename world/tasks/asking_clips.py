@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from world.tasks.asking import Question, balanced
+from world.tasks.asking import Question, balanced, in_order, present
 from world.tasks.names import Names
 from world.tasks.sequences import Clip
 from world.texts.names import NUMBERS
@@ -30,28 +30,15 @@ def ask(clips: list[Clip], names: Names, rng: random.Random) -> list[Question]:
         names: of things.
         rng: of all draws.
     """
-    found = [*_appears(clips, names, rng), *_ordered(clips, names, rng)]
+    shown = {clip.id: clip.parts for clip in clips}
+    found = [*present(shown, APPEARS, "appears", names, rng), *_ordered(clips, names, rng)]
     often: list[Question] = []
     seen = set(names.seen)
     for clip in clips:
         found += _named(clip, names, seen, rng)
         often += _often(clip, names, rng)
     found += balanced(often, rng)
-    order = {clip.id: number for number, clip in enumerate(clips)}
-    return sorted(found, key=lambda question: order[question.about])
-
-
-def _appears(clips: list[Clip], names: Names, rng: random.Random) -> Iterator[Question]:
-    """Whether something appears: of each clip in which it does, and of another in which it doesn't."""
-    for clip in clips:
-        code = rng.choice(clip.parts)
-        others = [other for other in clips if code not in other.parts]
-        if not others:
-            continue
-        other = rng.choice(others)
-        text = rng.choice(APPEARS).format(a=names.said(code, rng, article="a"))
-        yield Question(clip.id, text, "yes", "appears")
-        yield Question(other.id, text, "no", "appears")
+    return in_order(found, shown)
 
 
 def _ordered(clips: list[Clip], names: Names, rng: random.Random) -> Iterator[Question]:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from world.tasks.claims import OPPOSITE, SLACK, Claim, holds, sides
 from world.tasks.names import Names
 from world.tasks.scene import BIG, SMALL, Scene
+from world.tasks.telling import give_captions
 from world.texts.names import NUMBERS
 from world.texts.saying import article_of
 
-CAPTIONS = 3
 # How often each kind is tried; a scene that has none of a kind gets another.
 WEIGHTS = {"beside": 0.14, "its": 0.4, "above": 0.12, "both": 0.08, "chain": 0.1, "line": 0.05, "size": 0.03,
            "places": 0.08}  # fmt: skip
@@ -248,27 +248,17 @@ def caption(scenes: list[Scene], names: Names, must: set[str], rng: random.Rando
     Raises:
         RuntimeError: of a scene no such captions were found.
     """
-    showing: dict[str, set[int]] = {}
-    for number, scene in enumerate(scenes):
-        for thing in scene.things:
-            showing.setdefault(thing.code, set()).add(number)
-    taken: set[str] = set()
-    for number, scene in enumerate(scenes):
-        stating = Stating(scene, rng)
-        for _ in range(4000):
-            if len(scene.captions) == CAPTIONS:
-                break
-            kind = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0] if len(scene.things) > 1 else "alone"
-            statement = stating.draw(kind)
-            if statement is None or (must and not must & set(statement.codes)):
-                continue
-            rivals = set.intersection(*(showing[code] for code in statement.codes)) - {number}
-            if any(all_hold(statement, scenes[rival], SLACK) for rival in rivals):
-                continue
-            text = spelled(statement, names, rng)
-            if text not in taken:
-                taken.add(text)
-                scene.captions.append(text)
-                scene.about.append(kind)
-        if len(scene.captions) < CAPTIONS:
-            raise RuntimeError(f"{scene}: no captions that are true of no other scene")
+
+    def draw(scene: Scene) -> Statement | None:
+        kind = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0] if len(scene.things) > 1 else "alone"
+        return Stating(scene, rng).draw(kind)
+
+    give_captions(
+        scenes,
+        Scene.by_code,
+        must,
+        draw,
+        lambda statement, other: all_hold(statement, other, SLACK),
+        lambda statement: spelled(statement, names, rng),
+        tries=4000,
+    )

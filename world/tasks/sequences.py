@@ -14,9 +14,9 @@ from itertools import combinations, pairwise
 from typing import Any
 
 from world.tasks.names import Names
+from world.tasks.telling import give_captions
 
 SPLITS = {"train": 1600, "val": 120, "test": 400, "test_novel": 100}
-CAPTIONS = 3
 LENGTHS = ((2, 3, 4, 5), (0.2, 0.3, 0.25, 0.25))
 TIMES = ("once", "twice", "thrice")
 LISTS = {
@@ -185,25 +185,17 @@ def caption(clips: list[Clip], names: Names, must: set[str], rng: random.Random)
     Raises:
         RuntimeError: of a clip no such captions were found.
     """
-    showing: dict[str, set[int]] = {}
-    for number, clip in enumerate(clips):
-        for code in clip.parts:
-            showing.setdefault(code, set()).add(number)
-    taken: set[str] = set()
-    for number, clip in enumerate(clips):
-        for _ in range(2000):
-            if len(clip.captions) == CAPTIONS:
-                break
-            told = tell(clip, rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0], rng)
-            if told is None or not told.true_of(clip.parts) or (must and not must & set(told.codes)):
-                continue
-            rivals = set.intersection(*(showing[code] for code in told.codes)) - {number}
-            if any(told.true_of(clips[rival].parts) for rival in rivals):
-                continue
-            text = spelled(told, names, rng)
-            if text not in taken:
-                taken.add(text)
-                clip.captions.append(text)
-                clip.about.append(told.kind)
-        if len(clip.captions) < CAPTIONS:
-            raise RuntimeError(f"{clip}: no captions that are true of no other clip")
+
+    def draw(clip: Clip) -> Told | None:
+        told = tell(clip, rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0], rng)
+        return told if told is not None and told.true_of(clip.parts) else None
+
+    give_captions(
+        clips,
+        lambda clip: clip.parts,
+        must,
+        draw,
+        lambda told, other: told.true_of(other.parts),
+        lambda told: spelled(told, names, rng),
+        tries=2000,
+    )
