@@ -79,8 +79,8 @@ def with_training(config: RunConfig, **changes: Any) -> RunConfig:
 
 def untrained(config: RunConfig) -> RunConfig:
     """The config that evaluates the base as it is; the same whatever is trained beside it."""
-    model = replace(config.model, method="none", adapter=AdapterConfig())
-    return replace(config, model=model, train=TrainConfig())
+    bare = config.untrained()
+    return replace(bare, model=replace(bare.model, adapter=AdapterConfig()), train=TrainConfig())
 
 
 def task_arms(task: str, steps: int = 0) -> dict[str, Arm]:

@@ -97,7 +97,6 @@ def question_texts(
     tokenizer: PreTrainedTokenizerBase,
     questions: list[str],
     max_tokens: int,
-    batch_size: int = 0,
 ) -> Texts:
     """Questions for the fused encoder, which needs no states and features of theirs; all in one batch."""
     tokens = tokenize(tokenizer, questions, max_tokens)

@@ -134,9 +134,7 @@ def _train_and_measure(
     if not accelerator.is_main_process:
         return {}
     if tests:
-        chosen = select_examples(
-            tests["test"], before.result, after.result, config.data.eval_frames or config.data.frames
-        )
+        chosen = select_examples(tests["test"], before.result, after.result, config.data.evaluation_frames)
         examples, looks_note = with_word_looks(chosen, prepared, None if base is prepared else base, config)
     finish_report(folder, metrics, {name: trainer.history}, examples, str(prepared.counts), looks_note)
     return metrics
@@ -157,7 +155,7 @@ def _base_of(prepared: Prepared, config: RunConfig) -> Prepared:
     """The base without training: the same model if an adapter was trained, else loaded again."""
     if prepared.adapter is not None:
         return prepared
-    fresh = prepare(replace(config, model=replace(config.model, method="none")))
+    fresh = prepare(config.untrained())
     fresh.model.to(device=prepared.model.device)  # type: ignore[call-arg]
     fresh.distributed = prepared.distributed
     return fresh
@@ -267,7 +265,7 @@ def run_prediction(
     file = Path(file).expanduser()
     if not os.path.lexists(file):
         raise DataError(f"{file} does not exist: name a picture, a video or a folder of frames")
-    prepared = prepare(replace(config, model=replace(config.model, method="none")), adapter)
+    prepared = prepare(config.untrained(), adapter)
     visuals = image_features(prepared.model, [file], frames)
     if task == "caption":
         texts = caption(prepared.model, prepared.tokenizer, visuals)

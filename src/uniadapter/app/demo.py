@@ -219,7 +219,7 @@ def _run(results: DemoResults, arms: list[Arm]) -> dict[str, Any]:
     write_config(first, folder / "config.yaml")
     with clock.phase("data"):
         train, tests = load_split(first, "train"), test_splits(first)
-    untrained = replace(first, model=replace(first.model, method="none"))
+    untrained = first.untrained()
     with pair_bar("zero-shot: measuring") as progress, clock.phase("zero-shot: measuring"):
         before = zero_shot(prepare(untrained), untrained, tests, progress)
     results.begin(first, [train, *tests.values()], before, [arm.label for arm in arms])
@@ -228,9 +228,7 @@ def _run(results: DemoResults, arms: list[Arm]) -> dict[str, Any]:
         if not number:
             remove_replaced_weights(folder, ADAPTER)  # an earlier demo's fully fine-tuned model
             with clock.phase("examples"):
-                chosen = select_examples(
-                    tests["test"], before.result, found.result, first.data.eval_frames or first.data.frames
-                )
+                chosen = select_examples(tests["test"], before.result, found.result, first.data.evaluation_frames)
                 results.examples, results.looks_note = with_word_looks(chosen, prepared, None, arm.config)
         del prepared
         results.add(arm.series, found, [other.label for other in arms[number + 1 :]])

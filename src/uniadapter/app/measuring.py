@@ -55,7 +55,7 @@ def run_evaluation(
     check_split(config, which)
     config, adapter = resolve_source(config, adapter)
     accelerator = make_accelerator(config.train)
-    zero = replace(config, model=replace(config.model, method="none"))
+    zero = config.untrained()
     if not accelerator.is_main_process:
         logging.getLogger("uniadapter").setLevel(logging.ERROR)
         zero = _with_adapter_settings(replace(zero, data=resolve_data(zero.data)), adapter, stated)

@@ -103,7 +103,7 @@ def _all_layers(
 ) -> list[list[AttentionMap]]:
     """For each text its maps in each layer, read as in evaluation."""
     model, tokenizer, longest = prepared.model, prepared.tokenizer, config.model.max_tokens
-    frames, size = config.data.eval_frames or config.data.frames, image_size(prepared, config)
+    frames, size = config.data.evaluation_frames, image_size(prepared, config)
     found = []
     with evaluation_mode(model):
         if config.task == "retrieval":

@@ -62,6 +62,10 @@ class RunConfig:
         distinct = self.task != "retrieval" or together == 1
         require(distinct, f"data.together is {together}: a retrieval batch needs distinct visuals; leave it at 1")
 
+    def untrained(self) -> RunConfig:
+        """A copy that evaluates the base, or an adapter given beside it, and trains nothing."""
+        return replace(self, model=replace(self.model, method="none"))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in its YAML file."""
         values = asdict(self)

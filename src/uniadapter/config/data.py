@@ -86,6 +86,11 @@ class DataConfig:
     together: Annotated[int, Field(ge=1, le=65_536)] = 1
     hard_negatives: Annotated[float, Field(ge=0, le=1)] = 0.0
 
+    @property
+    def evaluation_frames(self) -> int:
+        """Frames per video in evaluation."""
+        return self.eval_frames or self.frames
+
     def __post_init__(self) -> None:
         validate_fields(self, "data")
         low, high = self.scale

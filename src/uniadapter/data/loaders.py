@@ -209,7 +209,7 @@ def visual_loader(
         normalisation: pixel mean and standard deviation of the base model.
     """
     batches = SequentialBatchSampler(len(split.visuals), batch_size, rank=rank, world=world)
-    frames = config.eval_frames or config.frames
+    frames = config.evaluation_frames
     check_frames(frames, "data.eval_frames" if config.eval_frames else "data.frames")
     pixels = normalisation
     transform = EvaluationTransform(size, pixels.mean, pixels.std, pixels.resampling, pixels.crop)

@@ -11,6 +11,8 @@ from uniadapter.files.assets import asset_path
 
 SPLITS = ("train", "val", "test", "test_novel")
 Rows = list[dict[str, Any]]
+# Of scenes and clips: what there is, and the questions about it.
+SPECIFICATIONS = tuple(f"{kind}{split}.jsonl" for split in SPLITS for kind in ("", "vqa_"))
 
 
 def read_specifications(name: str, split: str, folder: Path | None = None) -> Rows:

@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 
 from uniadapter.embedded.annotations import (
+    SPECIFICATIONS,
     SPLITS,
     Rows,
     caption_rows,
@@ -92,5 +93,5 @@ def prepare_clips(root: Path, source: Path | None = None) -> Path:
             _write_split(split, folder, target)
 
     singles = [f"single/{path.name}" for path in sorted((folder / "single").glob("*.mp4"))]
-    names = [*(f"{kind}{split}.jsonl" for split in SPLITS for kind in ("", "vqa_")), *singles]
-    return prepare_folder(Path(root) / "clips", fingerprint(folder, names, VERSION), write)
+    stamp = fingerprint(folder, [*SPECIFICATIONS, *singles], VERSION)
+    return prepare_folder(Path(root) / "clips", stamp, write)

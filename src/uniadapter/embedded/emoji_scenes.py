@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from uniadapter.embedded.annotations import (
+    SPECIFICATIONS,
     SPLITS,
     Rows,
     caption_rows,
@@ -116,5 +117,5 @@ def prepare_scenes(root: Path, source: Path | None = None) -> Path:
         for split in SPLITS:
             _write_split(split, folder, target, atlas)
 
-    names = ["sprites.webp", "sprites.json", *(f"{kind}{split}.jsonl" for split in SPLITS for kind in ("", "vqa_"))]
-    return prepare_folder(Path(root) / "scenes", fingerprint(folder, names, VERSION), write)
+    stamp = fingerprint(folder, ["sprites.webp", "sprites.json", *SPECIFICATIONS], VERSION)
+    return prepare_folder(Path(root) / "scenes", stamp, write)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import TypeGuard
 
 from torch import nn
 
@@ -39,15 +40,19 @@ def fusing(model: nn.Module) -> FusingBackbone:
         TypeError: the model has none.
     """
     found = backbone(model)
-    if not isinstance(found, FusingBackbone) or not found.layout.fuses:
+    if not _fuses(found):
         raise TypeError(f"{type(found.model).__name__} has no fused encoder: it compares texts and visuals by features")
     return found
+
+
+def _fuses(found: Backbone) -> TypeGuard[FusingBackbone]:
+    return isinstance(found, FusingBackbone) and found.layout.fuses
 
 
 def has_attention_maps(model: nn.Module) -> bool:
     """Whether words of texts attend to a visual's patches in the model, so that `fuse_with_weights` is possible."""
     found = backbone(model)
-    return isinstance(found, FusingBackbone) and found.layout.fuses and found.words_attend
+    return _fuses(found) and found.words_attend
 
 
 def decoding(model: nn.Module) -> DecodingBackbone:

@@ -147,6 +147,6 @@ def first_given(*values: T | None) -> T:
 
 def _value(config: RunConfig, name: str) -> Any:
     if name == "frames":
-        return config.data.eval_frames or config.data.frames
+        return config.data.evaluation_frames
     section, _, inner = _FIELDS[name].partition(".")
     return getattr(getattr(config, section), inner)
