@@ -24,8 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from device import processor
 from proving.arms import EQUAL_TIME, EVERYTHING, FULL, PROOFS, Arm, task_arms, untrained, wider, with_training
 from proving.trials import Record, Splits, Trial, Trials, recipe, with_steps
 from proving.verdicts import Correct, means, verdicts
@@ -70,14 +68,12 @@ class Task:
         """Of the learning rates."""
         return self.out / f"learning-rates{self.suffix}.json"
 
-    @property
-    def machine(self) -> dict[str, Any]:
-        """Where the numbers come from."""
+    def machine(self, records: list[Record]) -> dict[str, Any]:
+        """Where the numbers of records come from."""
+        where = {name: sorted({record[name] for record in records}) for name in ("device", "threads", "torch")}
         listing = (asset_path(self.assets) / "SPLIT_SHA256").read_text().splitlines() if self.assets else []
         return {
-            "device": processor(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
+            **{name: found[0] if len(found) == 1 else found for name, found in where.items()},
             "split_sha256": {name: digest for digest, name in map(str.split, listing) if name.endswith(".jsonl")},
         }
 
@@ -169,7 +165,7 @@ def write_rates(
         chosen[EQUAL_TIME]["steps"] = equal_time_steps(rows[EVERYTHING], rows[FULL])
     splits = task.trials.splits
     write(task.rates_file, {
-        "split": "val", "seed": 0, **task.machine,
+        "split": "val", "seed": 0, **task.machine([row for found in rows.values() for row in found]),
         "recipes": {name: recipe(at_rate(arm.config, 1.0), splits) for name, arm in task.arms.items()},
         "grids": {name: list(grid) for name, grid in grids.items()}, "widened_for": widened,
         "rows": [row for found in rows.values() for row in found], "chosen": chosen,
@@ -226,17 +222,19 @@ def prove_seeds(task: Task, run: bool = True) -> None:
     if run:
         task.trials.complete(trials)
     rows: list[Record] = []
+    found: list[Record] = []
     correct: Correct = {}
     for trial in trials:
         record = task.trials.find(trial)
         if record is None:
             continue
+        found.append(record)
         named = {"method": trial.method} | ({"setting": trial.setting} if trial.setting else {})
         rows += [{**row, **named, "lr": record["lr"], "steps": record.get("steps", 0)} for row in record["rows"]]
         for name, values in task.trials.correct(trial).items():
             correct.setdefault(name, {}).setdefault(trial.arm, []).append(values)
     write(task.out / f"demo{task.suffix}.json", {
-        "task": bare.task, **task.machine, "rows": rows, "means": means(correct), "verdicts": verdicts(correct),
+        "task": bare.task, **task.machine(found), "rows": rows, "means": means(correct), "verdicts": verdicts(correct),
     })  # fmt: skip
 
 
