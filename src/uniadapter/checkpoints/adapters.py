@@ -31,6 +31,7 @@ from uniadapter.model.identity import matches_hash, same_base
 from uniadapter.model.sets import adapter_names, adapter_set, add_set, restore_if_unused, select_adapter
 from uniadapter.model.settings import InferenceSettings
 from uniadapter.model.store import OWNER, unwrapped
+from uniadapter.model.temporal import first_values
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ def add_adapter(model: PreTrainedModel, config: AdapterConfig | None = None, nam
         name: of the set.
 
     Returns:
-        The set, which the model owns. With `init="identity"` the model's outputs are exactly the base's.
+        The set, which the model owns. With `init="identity"` and `temporal_init="zeros"` the outputs are exactly
+        the base's.
 
     Raises:
         TypeError: the model is of no family that can be adapted.
@@ -59,7 +61,11 @@ def add_adapter(model: PreTrainedModel, config: AdapterConfig | None = None, nam
         >>> all(parameter.requires_grad for parameter in adapters.parameters())
         True
     """
-    built = add_set(model, config or AdapterConfig(), name)
+    config = config or AdapterConfig()
+    built = add_set(model, config, name)
+    if config.temporal_frames and config.temporal_init != "zeros":
+        with torch.no_grad():
+            built.time.copy_(first_values(model, config.temporal_frames, config.temporal_init))
     _save_beside_base(model)
     return built
 
@@ -120,7 +126,8 @@ def load_adapter(
     except CheckpointError:
         restore_if_unused(model)
         raise
-    built = add_adapter(model, described.adapter, name)
+    built = add_set(model, described.adapter, name)
+    _save_beside_base(model)
     built.load_state_dict(state)
     built.settings = described.settings
     select_adapter(model, name, trainable)

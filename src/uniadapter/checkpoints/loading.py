@@ -18,6 +18,7 @@ from uniadapter.checkpoints.loader import loader_of
 from uniadapter.checkpoints.weights import check_finite, check_shapes, expected_shapes, open_weights
 from uniadapter.errors import CheckpointError, ConfigError
 from uniadapter.files.messages import first_line
+from uniadapter.model import temporal
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,9 @@ def load_model(
             config, state = loader.read_original(path, base)
             shapes, load = {name: tuple(tensor.shape) for name, tensor in state.items()}, lambda: state
         fresh = check_shapes(base, cls, config, shapes, loader.optional_modules, loader.tied(config))
-        model = build_model(base, cls, config, load(), dtype)
+        model = build_model(base, cls, config, state := load(), dtype)
+        if temporal.OWN in state:
+            temporal.own_embedding(model, state[temporal.OWN])
     if fresh:
         logger.warning("%s has no %s: starting from a random one, to be trained", base, ", ".join(fresh))
     loader.finish(model, path, base)

@@ -12,6 +12,7 @@ from uniadapter.errors import ConfigError
 from uniadapter.files.messages import did_you_mean
 
 Init = Literal["identity", "released"]
+TemporalInit = Literal["zeros", "left_to_right"]
 Method = Literal["uniadapter", "full", "none"]
 Width = Annotated[int, Field(ge=0, le=16384)]
 
@@ -32,7 +33,10 @@ class AdapterConfig:
         key_value: width of the low-rank adapters on the keys and values of every cross-attention layer
             (64 in the released configs); 0 leaves them out.
         frame_aware: parameter-free frame-aware attention (paper, video).
-        temporal_frames: length of the learned temporal embedding; 0 leaves it out.
+        temporal_frames: length of the learned temporal embedding; 0 leaves it out. In full fine-tuning the model gets
+            one of its own; all other settings of adapters have no effect there.
+        temporal_init: "zeros" as released, or "left_to_right", the base's own direction from left to right, one
+            picture's width a frame, so that what it knows of places is known of times (not in the paper).
         decoder: "shared" lets an answer decoder use the encoder's adapters (as released), "separate" gives it
             its own.
         heads: train a copy of the task's heads (projections, matching head) with the adapters.
@@ -49,6 +53,7 @@ class AdapterConfig:
     key_value: Width = 64
     frame_aware: bool = False
     temporal_frames: Annotated[int, Field(ge=0, le=1024)] = 0
+    temporal_init: TemporalInit = "zeros"
     decoder: Literal["shared", "separate"] = "shared"
     heads: bool = True
     factor: Width = 0

@@ -63,6 +63,19 @@ class BackboneShape:
         return self.vision_width == self.text_width
 
 
+def check_reads_frames(temporal_frames: int, shape: BackboneShape) -> None:
+    """Refuse a temporal embedding where nothing attends to the tokens of several frames.
+
+    Raises:
+        ConfigError: there is one, and nothing would read it.
+    """
+    if temporal_frames and not shape.crosses:
+        raise ConfigError(
+            f"adapter.temporal_frames is {temporal_frames}, but nothing in this base reads a video's tokens "
+            "together: set it to 0"
+        )
+
+
 class AdapterSet(nn.Module):
     """Adapters, key/value adapters, temporal embedding and heads that are trained and saved together.
 
@@ -180,11 +193,7 @@ class AdapterSet(nn.Module):
         text += ["cross"] if config.cross and shape.crosses else []
         if not (shape.crosses or vision or text):
             raise ConfigError("adapter: vision and text are off, and this base has no cross-attention to adapt")
-        if config.temporal_frames and not shape.crosses:
-            raise ConfigError(
-                f"adapter.temporal_frames is {config.temporal_frames}, but nothing in this base reads a video's tokens "
-                "together: set it to 0"
-            )
+        check_reads_frames(config.temporal_frames, shape)
         if shape.shares_width and not shape.queries:
             for index in range(max(shape.vision_layers, shape.text_layers)):
                 uses = (vision if index < shape.vision_layers else []) + (text if index < shape.text_layers else [])

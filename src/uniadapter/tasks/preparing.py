@@ -22,6 +22,7 @@ from uniadapter.model.families import families
 from uniadapter.model.precision import round_frozen
 from uniadapter.model.sets import active_settings, adapter_set
 from uniadapter.model.settings import first_given
+from uniadapter.model.temporal import first_values, own_embedding
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 logger = logging.getLogger(__name__)
@@ -82,6 +83,8 @@ def prepare(config: RunConfig, adapter_folder: Path | None = None) -> Prepared:
             logger.info("%s", line)
     else:
         adapter_store(model)
+        if settings.method == "full" and settings.adapter.temporal_frames:
+            own_embedding(model, first_values(model, settings.adapter.temporal_frames, settings.adapter.temporal_init))
         model.requires_grad_(settings.method == "full")
     precision = config.evaluate.precision
     trained = settings.method != "none"  # else the model is only evaluated, and `train.precision` does not matter

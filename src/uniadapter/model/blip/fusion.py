@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from uniadapter.model.backbone import Read
@@ -24,6 +24,7 @@ from uniadapter.model.kernels.packing import (
     pack_pairs,
 )
 from uniadapter.model.store import head_dtype
+from uniadapter.model.temporal import temporal_embedding
 
 _CACHED_TEXTS = 64  # texts encoded at once: more is not faster, and needs more memory
 
@@ -142,20 +143,13 @@ def _fuse(
 
 
 def with_time(model: PreTrainedModel, tokens: Tensor) -> Tensor:
-    """Visual tokens [V, T, N, d] plus the active set's temporal embedding, if it has one."""
-    active = adapter_store(model).active
-    if active is None or not hasattr(active, "time"):
+    """Visual tokens [V, T, N, d] plus the temporal embedding, if there is one."""
+    time = temporal_embedding(model, tokens.shape[1])
+    if time is None:
         return tokens
-    time = _temporal(active.time, tokens.shape[1]).unsqueeze(2)
+    time = time.unsqueeze(2)
     same = tokens.dtype == model.vision_model.post_layernorm.weight.dtype  # else autocast has chosen the tokens' dtype
     return tokens + (time.to(tokens.dtype) if same else time)
-
-
-def _temporal(time: Tensor, frames: int) -> Tensor:
-    """The temporal embedding [1, T, d], interpolated if it was trained for another number of frames."""
-    if time.shape[1] == frames:
-        return time
-    return nn.functional.interpolate(time.transpose(1, 2), size=frames, mode="linear").transpose(1, 2)
 
 
 def _fused_layers(

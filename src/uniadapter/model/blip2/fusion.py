@@ -20,6 +20,7 @@ from uniadapter.model.frame_attention import frame_weights
 from uniadapter.model.kernels.attention import to_autocast_dtype
 from uniadapter.model.kernels.packing import Packing, Queries, check_right_padded
 from uniadapter.model.store import AdaptedHead, head_dtype
+from uniadapter.model.temporal import temporal_embedding
 
 _TEXTS_AT_ONCE = 64  # whose first layer is computed together
 _KEPT_TEXTS = 8192  # beyond which it is computed for each block of pairs: 0.8 GB of the released Q-Former's states
@@ -135,14 +136,9 @@ def _begun(model: PreTrainedModel, texts: Texts, rows: Tensor, cache: FusionCach
 
 
 def with_time(model: PreTrainedModel, tokens: Tensor) -> Tensor:
-    """Visual tokens [V, T, N, d] with the active set's temporal embedding, where it has one."""
-    active = adapter_store(model).active
-    if active is None or not hasattr(active, "time"):
-        return tokens
-    time = active.time
-    if time.shape[1] != tokens.shape[1]:  # trained on another number of frames
-        time = nn.functional.interpolate(time.transpose(1, 2), size=tokens.shape[1], mode="linear").transpose(1, 2)
-    return tokens + time.unsqueeze(2).to(tokens.dtype)
+    """Visual tokens [V, T, N, d] plus the temporal embedding, if there is one."""
+    time = temporal_embedding(model, tokens.shape[1])
+    return tokens if time is None else tokens + time.unsqueeze(2).to(tokens.dtype)
 
 
 def _layers(
