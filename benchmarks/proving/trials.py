@@ -46,7 +46,7 @@ IRRELEVANT = {
     "evaluate.features",
 }  # fmt: skip
 # Settings that came after the first records, with the value under which everything is as it was before them.
-LATER = {"model.adapter.temporal_init": "zeros"}
+LATER = {"model.adapter.temporal_init": "zeros", "model.adapter.frame_temperature": None}
 _POLL_SECONDS = 2.0
 
 

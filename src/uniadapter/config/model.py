@@ -33,6 +33,8 @@ class AdapterConfig:
         key_value: width of the low-rank adapters on the keys and values of every cross-attention layer
             (64 in the released configs); 0 leaves them out.
         frame_aware: parameter-free frame-aware attention (paper, video).
+        frame_temperature: of the softmax by which a text weighs the frames; null takes 4, as released, which leaves
+            cosines nearly equal weights, and 0.1 where two towers are compared. Lower tells frames apart.
         temporal_frames: length of the learned temporal embedding; 0 leaves it out. In full fine-tuning the model gets
             one of its own; all other settings of adapters have no effect there.
         temporal_init: "zeros" as released, or "left_to_right", the base's own direction from left to right, one
@@ -52,6 +54,7 @@ class AdapterConfig:
     cross: bool = True
     key_value: Width = 64
     frame_aware: bool = False
+    frame_temperature: Annotated[float, Field(gt=0, le=1000)] | None = None
     temporal_frames: Annotated[int, Field(ge=0, le=1024)] = 0
     temporal_init: TemporalInit = "zeros"
     decoder: Literal["shared", "separate"] = "shared"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from uniadapter.model.dispatch import adapter_store
+from uniadapter.model.dispatch import adapter_store, backbone
 from uniadapter.model.encoding import fuse_with_weights
 from uniadapter.model.features import Texts, Visuals
 from uniadapter.model.frame_attention import frame_weights
@@ -82,7 +82,8 @@ def _frame_weights(model: PreTrainedModel, texts: Texts, visuals: Visuals, text:
     active = adapter_store(model).active
     if active is None or not active.config.frame_aware:
         return torch.ones(visuals.tokens.shape[1])
-    return frame_weights(texts.feature[text : text + 1], visuals.frames[visual : visual + 1])[0].float().cpu()
+    some = texts.feature[text : text + 1], visuals.frames[visual : visual + 1]
+    return frame_weights(*some, backbone(model).frame_temperature)[0].float().cpu()
 
 
 def _words(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> tuple[list[str], list[list[int]]]:

@@ -20,7 +20,7 @@ from uniadapter.model.adapter_set import AdapterSet, BackboneShape
 from uniadapter.model.families import families
 from uniadapter.model.features import AnswerTree, Context, FusionCache, Texts, Visuals
 from uniadapter.model.frame_attention import FRAME_TEMPERATURE
-from uniadapter.model.store import AdapterStore
+from uniadapter.model.store import AdapterStore, store_of
 
 # Of pixels in [0, 1], for each channel; BLIP and BLIP-2 took them over.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -88,15 +88,23 @@ class Backbone(ABC):
         heads: from the names of the heads that an adapter set trains copies of to their attribute paths in the model.
             Adapter files contain them, so the base's hash leaves them out.
         scalars: the same for learnable numbers of the contrastive loss, such as `logit_scale`.
-        frame_temperature: temperature of the softmax by which a text weighs the frames of a video, where asked for.
+        default_frame_temperature: see `frame_temperature`.
     """
 
     heads: ClassVar[Mapping[str, str]] = {}
     scalars: ClassVar[Mapping[str, str]] = {}
-    frame_temperature: ClassVar[float] = FRAME_TEMPERATURE
+    default_frame_temperature: ClassVar[float] = FRAME_TEMPERATURE
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
+
+    @property
+    def frame_temperature(self) -> float:
+        """Temperature of the softmax by which a text weighs the frames of a video, where asked for."""
+        store = store_of(self.model)
+        active = store.active if store is not None else None
+        stated = active.config.frame_temperature if active is not None else None
+        return self.default_frame_temperature if stated is None else stated
 
     @property
     def task(self) -> str | None:

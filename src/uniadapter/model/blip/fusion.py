@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from uniadapter.model.backbone import Read
 from uniadapter.model.blip.layers import AdaptedTextLayer
 from uniadapter.model.blip.vision import project
-from uniadapter.model.dispatch import adapter_store
+from uniadapter.model.dispatch import adapter_store, backbone
 from uniadapter.model.features import FusionCache, Texts, Visuals
 from uniadapter.model.frame_attention import frame_weighted_attention, frame_weights, weights_of_tokens
 from uniadapter.model.kernels.absorbed import absorbed_attention, absorbing_is_cheaper
@@ -135,7 +135,8 @@ def _fuse(
     visual = with_time(model, tokens)
     weights = None
     if active is not None and active.config.frame_aware:
-        weights = frame_weights(texts.feature[packed.texts], visuals.frames[packed.pair_visuals])
+        temperature = backbone(model).frame_temperature
+        weights = frame_weights(texts.feature[packed.texts], visuals.frames[packed.pair_visuals], temperature)
     cache = begin_fusion(model, texts) if cache is None else cache
     states = cache.take(packed.texts[packed.pair_of_token], packed.position_in_text)
     flat, patches = to_autocast_dtype(visual.flatten(1, 2)), visual.shape[2]

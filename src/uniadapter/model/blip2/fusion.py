@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from uniadapter.model.blip2.layers import AdaptedQFormerLayer
 from uniadapter.model.blip2.qformer import Joint, attend_joint, cross, embedded_queries, embedded_text
-from uniadapter.model.dispatch import adapter_store
+from uniadapter.model.dispatch import adapter_store, backbone
 from uniadapter.model.features import FusionCache, Texts, Visuals
 from uniadapter.model.frame_attention import frame_weights
 from uniadapter.model.kernels.attention import to_autocast_dtype
@@ -114,7 +114,8 @@ def fuse(
     begun, packing = _begun(model, texts, rows, cache)
     weights = None
     if active is not None and active.config.frame_aware:
-        weights = frame_weights(texts.feature[rows], visuals.frames[columns.to(device)])
+        temperature = backbone(model).frame_temperature
+        weights = frame_weights(texts.feature[rows], visuals.frames[columns.to(device)], temperature)
     states = _layers(model, begun, packing, with_time(model, tokens), Queries.of(meeting * count).to(device), weights)
     return states[torch.argsort(order).to(device)]
 

@@ -36,7 +36,7 @@ class DualBackbone(Backbone):
     family: ClassVar[str]
     layer: ClassVar[type[nn.Module]]
     contrast: ClassVar[Contrast]
-    frame_temperature = FRAME_TEMPERATURE
+    default_frame_temperature = FRAME_TEMPERATURE
     mean: ClassVar[tuple[float, float, float]]
     std: ClassVar[tuple[float, float, float]]
     crop: ClassVar[bool] = False
