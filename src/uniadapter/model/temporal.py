@@ -20,7 +20,8 @@ from uniadapter.model.adapter_set import check_reads_frames
 from uniadapter.model.dispatch import adapter_store, backbone
 from uniadapter.model.store import store_of, unwrapped
 
-_WIDTHS = 2  # of a picture between the middles of two frames; one, in which frames touch, was read less well (docs/log.md)
+# Of a picture, between the middles of two frames; one, at which frames touch, was read less well (docs/log.md).
+_WIDTHS = 2
 OWN = "temporal_embedding"  # a fully fine-tuned model's parameter, [1, T, d]
 
 
