@@ -15,16 +15,20 @@ from transformers import PreTrainedModel
 from uniadapter.model.adapter_set import AdapterSet
 
 
-def adapter(weights: nn.Module, x: Tensor, use: str, scale: float) -> Tensor:
-    """A(x, use) for x [L, d]."""
+def adapter(layer: nn.Module, x: Tensor, use: str, scale: float, share: str = "all") -> Tensor:
+    """A(x, use) for x [L, d]; a layer has one adapter, or of what shares no down-projection one for each use."""
+    weights = layer[use] if share in ("up", "none") else layer
     normed = nn.functional.layer_norm(x, (x.shape[-1],), weights.norm.weight, weights.norm.bias, 1e-5)
     h = torch.clamp(normed @ weights.down.weight.T + weights.down.bias, min=0)
     if use == "vision":
         return scale * (h @ weights.up_vision.weight.T + weights.up_vision.bias)
-    text = h @ weights.up_text.weight.T + weights.up_text.bias
     if use == "text":
-        return scale * text
+        return scale * (h @ weights.up_text.weight.T + weights.up_text.bias)
     cross = h @ weights.up_cross.weight.T + weights.up_cross.bias
+    text = 0.0
+    if share in ("all", "up"):
+        up_text = layer["text"].up_text if share == "up" and "text" in layer else weights.up_text
+        text = h @ up_text.weight.T + up_text.bias
     norm = weights.norm_cross
     return scale * nn.functional.layer_norm(cross + text, (x.shape[-1],), norm.weight, norm.bias, 1e-5)
 
@@ -73,10 +77,10 @@ def text_layer(model: PreTrainedModel, index: int, hidden: Tensor, visual: Tenso
             key = key.flatten(0, 1)
         c = layer.crossattention.output(attention(cross.query(a), key, value, heads), a)
     out = layer.output(layer.intermediate(c), c)
-    if config is not None and config.text:
-        out = out + adapter(active.layers[index], a, "text", config.scale)
+    if config is not None and config.text and (visual is None or config.query_residual):
+        out = out + adapter(active.layers[index], a, "text", config.scale, config.share)
     if config is not None and config.cross and visual is not None:
-        out = out + adapter(active.layers[index], c, "cross", config.scale)
+        out = out + adapter(active.layers[index], c, "cross", config.scale, config.share)
     return out
 
 
@@ -123,6 +127,6 @@ def visual(model: PreTrainedModel, picture: Tensor, active: AdapterSet | None) -
         x = x + layer.self_attn.projection(attention(query, key, value, layer.self_attn.num_heads))
         delta = 0.0
         if active is not None and active.config.vision:
-            delta = adapter(layers[index], x, "vision", active.config.scale)
+            delta = adapter(layers[index], x, "vision", active.config.scale, active.config.share)
         x = x + layer.mlp(layer.layer_norm2(x)) + delta
     return vision.post_layernorm(x)

@@ -50,6 +50,9 @@ class Scene:
     pairs: Tensor
 
 
+ABLATIONS = range(32, 48)  # scenes with adapters that share less
+
+
 def scene(seed: int) -> Scene:
     """Everything about it is drawn: depths, widths, heads, ranks, switches, frames, texts, pairs."""
     rng = random.Random(seed)
@@ -64,6 +67,9 @@ def scene(seed: int) -> Scene:
     active = None
     if seed % 8:
         switches = {name: rng.random() < 0.7 for name in ("vision", "text", "cross")} if seed % 3 else {}
+        if seed >= ABLATIONS[0]:
+            one = seed - ABLATIONS[0]
+            switches |= {"share": ("all", "down", "up", "none")[one % 4], "query_residual": one % 8 < 3}  # type: ignore[dict-item]
         config = AdapterConfig(
             bottleneck=rng.randint(1, 9),
             scale=rng.uniform(0.1, 1),
@@ -95,7 +101,7 @@ def close(actual: Tensor, expected: Tensor, limit: float = 1e-10) -> None:
 
 # Against the plain equations
 
-SCENES = range(32)
+SCENES = range(ABLATIONS[-1] + 1)
 
 
 @pytest.mark.parametrize("seed", SCENES)
@@ -120,6 +126,9 @@ def test_the_scenes_cover_what_they_should() -> None:
     for name in ("vision", "text", "cross", "frame_aware"):
         assert {getattr(c, name) for c in configs} == {True, False}, name
     assert {bool(c.key_value) for c in configs} == {bool(c.temporal_frames) for c in configs} == {True, False}
+    kinds = {(c.share, c.query_residual) for c in configs if c.cross and c.text}
+    assert {share for share, _ in kinds} == {"all", "down", "up", "none"}
+    assert {residual for _, residual in kinds} == {True, False}
     assert any(len(s.pairs.unique(dim=0)) < len(s.pairs) for s in scenes), "repeated pairs"
     assert any((s.pairs[1:, 1] < s.pairs[:-1, 1]).any() for s in scenes), "unordered pairs"
     assert any(len(s.pairs[:, 0].unique()) < len(s.ids) for s in scenes), "texts without a pair"
@@ -129,7 +138,7 @@ def test_the_scenes_cover_what_they_should() -> None:
 
 
 @pytest.mark.parametrize("read", ["all", "first"])
-@pytest.mark.parametrize("seed", range(1, 24, 2))
+@pytest.mark.parametrize("seed", [*range(1, 24, 2), *ABLATIONS[1::3]])
 def test_gradients_of_fuse_are_those_of_the_plain_equations(seed: int, read: str) -> None:
     case = scene(seed)
     pull = torch.randn(len(case.pairs), case.ids.shape[1], case.model.config.text_config.hidden_size).double()

@@ -45,8 +45,10 @@ IRRELEVANT = {
     "data.on_error", "train.log_every", "train.save_every", "evaluate.batch_size", "evaluate.block",
     "evaluate.features",
 }  # fmt: skip
-# Settings that came after the first records, with the value under which everything is as it was before them.
-LATER = {"model.adapter.temporal_init": "zeros", "model.adapter.frame_temperature": None}
+# Settings that came after the first records; by default everything is as it was before them.
+LATER = {f"model.adapter.{name}" for name in (
+    "temporal_init", "frame_temperature", "share", "query_residual", "train_norm_cross",
+)}  # fmt: skip
 _POLL_SECONDS = 2.0
 
 
@@ -118,10 +120,11 @@ def recipe(config: RunConfig, splits: Splits, splits_read: tuple[str, ...] = ("t
         splits: to read the data from.
         splits_read: those that count; without "val" and "test", settings of the evaluation do not count either.
     """
+    defaults = flatten_config(RunConfig())
     flat = {
         name: value
         for name, value in flatten_config(config).items()
-        if name not in IRRELEVANT and (name not in LATER or value != LATER[name])
+        if name not in IRRELEVANT and (name not in LATER or value != defaults[name])
     }
     if splits_read == ("train",):
         flat = {

@@ -12,6 +12,7 @@ from uniadapter.errors import ConfigError
 from uniadapter.files.messages import did_you_mean
 
 Init = Literal["identity", "released"]
+Share = Literal["all", "down", "up", "none"]
 TemporalInit = Literal["zeros", "left_to_right"]
 Method = Literal["uniadapter", "full", "none"]
 Width = Annotated[int, Field(ge=0, le=16384)]
@@ -30,6 +31,13 @@ class AdapterConfig:
         text: adapters after the text encoder's feed-forward (the query residual where text is fused with a visual); in
             a Q-Former also after its queries' feed-forward.
         cross: adapters on the cross-attention's output; they reuse the text up-projection.
+        query_residual: where text is fused with a visual, its states before the cross-attention pass through the text
+            adapter (a Q-Former's queries through their own) to the layer's output.
+        share: what the vision, text and cross adapters of a layer have in common: "all" is the paper's, one
+            down-projection, and cross adapters reuse the text up-projection; "down" and "up" are one of the two;
+            "none" gives every use an adapter of its own.
+        train_norm_cross: false leaves the LayerNorm of cross adapters as it starts, as the released code does by
+            accident; needs `init: released`, from which alone it is no zero.
         key_value: width of the low-rank adapters on the keys and values of every cross-attention layer
             (64 in the released configs); 0 leaves them out.
         frame_aware: parameter-free frame-aware attention (paper, video).
@@ -52,6 +60,9 @@ class AdapterConfig:
     vision: bool = True
     text: bool = True
     cross: bool = True
+    query_residual: bool = True
+    share: Share = "all"
+    train_norm_cross: bool = True
     key_value: Width = 64
     frame_aware: bool = False
     frame_temperature: Annotated[float, Field(gt=0, le=1000)] | None = None
@@ -65,6 +76,11 @@ class AdapterConfig:
         validate_fields(self, "adapter")
         some = self.vision or self.text or self.cross or self.key_value > 0
         require(some, "adapter: vision, text, cross and key_value are all off, so nothing would be adapted")
+        kept_zero = self.cross and not self.train_norm_cross and self.init == "identity"
+        require(not kept_zero, "adapter.train_norm_cross is false, and with init: identity the cross adapters would "
+                "stay zero: set init to released")  # fmt: skip
+        shares_down = self.share in ("all", "down") or not self.factor
+        require(shares_down, f"adapter.share is {self.share}, which shares no factor: set adapter.factor to 0")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in `uniadapter_config.json`."""

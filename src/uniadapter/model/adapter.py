@@ -40,6 +40,8 @@ class UniAdapter(nn.Module):
             about 300 times, too large. "released" zeroes the text up-projection alone, as the authors' code does.
         factor: a linear layer from f to r that is shared with adapters of another width: W_down = W_factor W_own. Not
             in the paper; for encoders of different widths. The `AdapterSet` owns it, it is not registered here.
+        reuse_text: whether the cross use adds W_text to W_cross.
+        text_up: W_text of another adapter, which owns it, for the cross use to add; None for this adapter's own.
     """
 
     def __init__(
@@ -50,16 +52,20 @@ class UniAdapter(nn.Module):
         uses: Iterable[Use] = ("vision", "text", "cross"),
         init: Init = "identity",
         factor: nn.Linear | None = None,
+        reuse_text: bool = True,
+        text_up: nn.Linear | None = None,
     ) -> None:
         super().__init__()
         self.uses = frozenset(uses)
+        self.reuse_text = reuse_text
+        self._text_up = [] if text_up is None else [text_up]  # in a list, as `_factor`
         self.scale = scale
         self.norm = nn.LayerNorm(width)
         self._factor = [] if factor is None else [factor]  # in a list, so that torch does not register it here
         self.down = nn.Linear(width, bottleneck) if factor is None else nn.Linear(width, factor.in_features, bias=False)
         if "vision" in self.uses:
             self.up_vision = nn.Linear(bottleneck, width)
-        if self.uses & {"text", "cross"}:  # the cross use reads the text up-projection too
+        if "text" in self.uses or ("cross" in self.uses and reuse_text and text_up is None):
             self.up_text = nn.Linear(bottleneck, width)
         if "cross" in self.uses:
             self.up_cross = nn.Linear(bottleneck, width)
@@ -109,9 +115,10 @@ class UniAdapter(nn.Module):
             return self.scale * self.up_vision(h)
         if use == "text":
             return self.scale * self.up_text(h)
-        # W_cross h + W_text h is one matrix multiplication with the summed weights: half the work.
-        weight = self.up_cross.weight + self.up_text.weight
-        bias = self.up_cross.bias + self.up_text.bias
+        weight, bias = self.up_cross.weight, self.up_cross.bias
+        if self.reuse_text:  # W_cross h + W_text h is one matrix multiplication with the summed weights: half the work
+            text = self._text_up[0] if self._text_up else self.up_text
+            weight, bias = weight + text.weight, bias + text.bias
         return self.scale * self.norm_cross(nn.functional.linear(h, weight, bias))
 
 

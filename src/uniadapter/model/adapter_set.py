@@ -184,7 +184,14 @@ class AdapterSet(nn.Module):
         if not uses:
             return nn.Identity()  # keeps the indices of later layers; no parameters, never called
         config = self.config
-        return UniAdapter(width, config.bottleneck, config.scale, uses, config.init, factor)
+        sizes, reuse_text = (width, config.bottleneck, config.scale), config.share in ("all", "up")
+        if config.share in ("all", "down"):
+            return UniAdapter(*sizes, uses, config.init, factor, reuse_text)
+        own: dict[str, UniAdapter] = {}
+        for use in uses:
+            text_up = own["text"].up_text if use == "cross" and "text" in own else None
+            own[use] = UniAdapter(*sizes, [use], config.init, None, reuse_text, text_up)
+        return nn.ModuleDict(own)
 
     def _build_layers(self) -> None:
         config, shape = self.config, self.shape
@@ -202,7 +209,7 @@ class AdapterSet(nn.Module):
             if config.factor and vision and text:
                 both = min(shape.vision_layers, shape.text_layers)
                 self.factors.extend(nn.Linear(config.factor, config.bottleneck) for _ in range(both))
-            own = (["vision"] if shape.queries and config.text else []) + text
+            own = (["vision"] if shape.queries and config.text and config.query_residual else []) + text
             for layers, depth, width, uses in (
                 (self.vision_layers, shape.vision_layers, shape.vision_width, vision),
                 (self.layers, shape.text_layers, shape.text_width, own),
@@ -225,6 +232,8 @@ class AdapterSet(nn.Module):
         if role == "decoder" and len(self.decoder_layers):
             layers = self.decoder_layers
         adapter = layers[index]
+        if isinstance(adapter, nn.ModuleDict) and use in adapter:  # each use has its own
+            adapter = adapter[use]
         return adapter if isinstance(adapter, UniAdapter) and use in adapter.uses else None
 
     def key_value(self, role: Literal["encoder", "decoder"], states: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -232,6 +241,14 @@ class AdapterSet(nn.Module):
         if not hasattr(self, f"{role}_key"):
             return None, None
         return getattr(self, f"{role}_key")(states), getattr(self, f"{role}_value")(states)
+
+    def requires_grad_(self, requires_grad: bool = True) -> AdapterSet:
+        """As `nn.Module`'s, except for what the config leaves as it is."""
+        super().requires_grad_(requires_grad)
+        for module in self.modules():
+            if isinstance(module, UniAdapter) and "cross" in module.uses and not self.config.train_norm_cross:
+                module.norm_cross.requires_grad_(False)
+        return self
 
     def adapter_parameters(self) -> int:
         """Number of parameters without heads and scalars."""
@@ -241,18 +258,30 @@ class AdapterSet(nn.Module):
     def plan(self) -> list[str]:
         """Which adapters there are and what they share, as lines for the log."""
         config, shape = self.config, self.shape
+        lines = []
+        if self.vision_layers and not shape.shares_width:
+            apart = "share a factor of their down-projections" if self.factors else "have separate down-projections"
+            lines.append(f"widths differ (vision {shape.vision_width}, text {shape.text_width}), so they {apart}")
+        each = "one adapter each for" if config.share in ("all", "down") else "an adapter for each of"
+        for stack, start, stop, uses in self._spans():
+            if start < stop and uses:
+                last = f"s {start}-{stop - 1}" if stop - start > 1 else f" {start}"
+                named = " and ".join(filter(None, [", ".join(uses[:-1]), uses[-1]]))
+                lines.append(f"{stack}layer{last}: {each} {named}, r = {config.bottleneck}")
+        return lines + self._plan_of_fusion() + (["heads: " + ", ".join(self.heads)] if self.heads else [])
+
+    def _spans(self) -> list[tuple[str, int, int, list[str]]]:
+        """The stack, the first layer, the one behind the last, and the uses of layers with the same adapters."""
+        config, shape = self.config, self.shape
         vision = ["vision"] if config.vision else []
-        crosses = config.cross and shape.crosses
         every = f" (every {shape.cross_every} layers)" if shape.cross_every > 1 else ""
+        crosses = config.cross and shape.crosses
         text = [name for name, on in (("text", config.text), (f"cross-attention{every}", crosses)) if on]
         spans: list[tuple[str, int, int, list[str]]] = []
-        lines = []
         if self.vision_layers:
             spans.append(("vision ", 0, shape.vision_layers, vision))
-            spans.append(("text ", 0, shape.text_layers, (["queries"] if shape.queries and config.text else []) + text))
-            if not shape.shares_width:
-                apart = "share a factor of their down-projections" if self.factors else "have separate down-projections"
-                lines.append(f"widths differ (vision {shape.vision_width}, text {shape.text_width}), so they {apart}")
+            queries = ["queries"] if shape.queries and config.text and config.query_residual else []
+            spans.append(("text ", 0, shape.text_layers, queries + text))
         else:
             both = min(shape.vision_layers, shape.text_layers)
             spans.append(("", 0, both, vision + text))
@@ -260,15 +289,17 @@ class AdapterSet(nn.Module):
             spans.append(("", both, shape.text_layers, text))
         if config.decoder == "separate":
             spans.append(("decoder ", 0, shape.text_layers, text))
-        for stack, start, stop, uses in spans:
-            if start < stop and uses:
-                last = f"s {start}-{stop - 1}" if stop - start > 1 else f" {start}"
-                named = " and ".join(filter(None, [", ".join(uses[:-1]), uses[-1]]))
-                lines.append(f"{stack}layer{last}: one adapter each for {named}, r = {config.bottleneck}")
-        if config.key_value and shape.crosses:
+        return spans
+
+    def _plan_of_fusion(self) -> list[str]:
+        config, crosses = self.config, self.shape.crosses
+        lines = []
+        if crosses and config.cross and config.share in ("down", "none"):
+            lines.append("cross-attention does not reuse the text up-projection")
+        if crosses and config.text and not config.query_residual:
+            lines.append("no query residual: what attends to a visual does not pass its own adapter on")
+        if crosses and config.key_value:
             lines.append(f"keys and values of cross-attention: one pair of width {config.key_value} a text model")
-        if not shape.crosses and (config.cross or config.key_value):
+        if not crosses and (config.cross or config.key_value):
             lines.append("no cross-attention in this base, so no cross and no key/value adapters")
-        if self.heads:
-            lines.append("heads: " + ", ".join(self.heads))
         return lines

@@ -46,7 +46,7 @@ def encode_text(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Texts:
     padding = packing.mask(hidden.dtype)
     for layer in model.text_encoder.encoder.layer:
         attended = layer.attend_self(hidden, packing, padding)
-        hidden = layer.feed_forward(attended, layer.query_residual(attended), fused=False)
+        hidden = layer.feed_forward(attended, layer.query_residual(attended, fused=False), fused=False)
     return Texts(ids, mask, packing.pad(hidden), project(model, "text_proj", hidden[packing.firsts]))
 
 

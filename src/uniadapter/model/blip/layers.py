@@ -137,8 +137,14 @@ class AdaptedTextLayer(CheckpointedLayer, BlipTextLayer):
         context, _ = layer_attention(query, key, value, mask, dropout)
         return self.attention.output(context[:, 0] if first else packing.pack(context), asking)
 
-    def query_residual(self, attended: Tensor, name: str | None = ACTIVE) -> Tensor | None:
-        """A(a, text) for self-attention outputs a [..., d], with the set `name`; None if it has no such adapter."""
+    def query_residual(self, attended: Tensor, name: str | None = ACTIVE, fused: bool = True) -> Tensor | None:
+        """A(a, text) for self-attention outputs a [..., d], with the set `name`; None if it has no such adapter.
+
+        On a text alone, where it is no residual of queries, it does not depend on `adapter.query_residual`.
+        """
+        found = self.store.named(name)
+        if found is None or (fused and not found.config.query_residual):
+            return None
         adapter = self._adapter("text", name)
         return None if adapter is None else adapter(attended, "text")
 
@@ -175,7 +181,7 @@ class AdaptedTextLayer(CheckpointedLayer, BlipTextLayer):
         # `BlipTextAttention.forward` loses keyword arguments and the encoder's mask, so its two parts are called here.
         context, _ = self.attention.self(hidden_states, attention_mask, past_key_values=past_key_values, **kwargs)
         attended = self.attention.output(context, hidden_states)
-        residual = self.query_residual(attended, adapter)
+        residual = self.query_residual(attended, adapter, encoder_hidden_states is not None)
         if encoder_hidden_states is None:
             return self.feed_forward(attended, residual, False, adapter)
         context, _ = self.crossattention.self(
