@@ -22,7 +22,9 @@ logger = logging.getLogger(__name__)
 
 EVALUATIONS = "evaluations"  # subfolder for results, if the output folder contains others
 OWN = ("metrics.json", "predictions.jsonl", "vqa_results.json")  # files that an evaluation writes
-METHOD_KEY = "uniadapter_method"  # key in the config.json of a fully fine-tuned model
+METHOD_KEY = "uniadapter_method"  # key in the config.json of a model that was trained itself, without adapters
+# Beside that model: what was trained of it, by the names that it has while it is trained.
+TRAINED = "trained.safetensors"
 # Fields of the config that do not change the results, only their place or the speed; () means the whole section.
 _WITHOUT_EFFECT = {"output": (), "train": (), "model": ("method", "adapter", "checkpoint_vision", "frame_chunk"),
           "data": ("workers",), "evaluate": ("batch_size", "block", "features")}  # fmt: skip

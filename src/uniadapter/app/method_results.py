@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from uniadapter.app.evaluation_folder import METHOD_KEY
+from uniadapter.app.evaluation_folder import METHOD_KEY, TRAINED
 from uniadapter.app.runs import evaluate_split
+from uniadapter.checkpoints.weights import elements
 from uniadapter.config import RunConfig
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.rerank import Progress
@@ -120,13 +121,16 @@ def zero_shot(
 ) -> MethodResult:
     """Evaluate the base; an adapter is disabled meanwhile.
 
-    A fully fine-tuned base is named as such in the results, with all weights counted as trained.
+    A base that another method has trained is named as such in the results, with its own number of trained weights.
     """
     started = time.perf_counter()
     method: str = getattr(prepared.model.config, METHOD_KEY, "zero_shot")
     size = 0
     if method != "zero_shot":
-        prepared = replace(prepared, counts=replace(prepared.counts, trainable=prepared.counts.total, adapter=0))
-        size = sum(file.stat().st_size for file in Path(str(prepared.model.config.name_or_path)).glob("*.safetensors"))
+        folder = Path(str(prepared.model.config.name_or_path))
+        trained, size = prepared.counts.total, sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        if (file := folder.parent / TRAINED).exists() and method != "full_fine_tuning":
+            trained, size = elements(file), file.stat().st_size
+        prepared = replace(prepared, counts=replace(prepared.counts, trainable=trained, adapter=0))
     with disable_adapter(prepared.model):
         return measure(prepared, config, tests, method, started, size, progress=progress)

@@ -10,8 +10,9 @@ from typing import Any
 
 from accelerate import Accelerator
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
-from uniadapter.app.evaluation_folder import METHOD_KEY
+from uniadapter.app.evaluation_folder import METHOD_KEY, TRAINED
 from uniadapter.checkpoints.adapter_folder import save_adapter
 from uniadapter.checkpoints.compatibility import training_warnings
 from uniadapter.checkpoints.loading import quiet_transformers
@@ -21,8 +22,9 @@ from uniadapter.data.splits import RetrievalSplit
 from uniadapter.embedded import resolve_embedded
 from uniadapter.errors import CheckpointError, DataError, worker_failure
 from uniadapter.evaluation.rerank import Progress
-from uniadapter.files.writing import WriteError, atomic_folder, write_text
+from uniadapter.files.writing import WriteError, atomic_file, atomic_folder, write_text
 from uniadapter.files.yaml_files import write_yaml
+from uniadapter.model.baselines import merge_lora
 from uniadapter.model.sets import adapter_set
 from uniadapter.model.settings import InferenceSettings
 from uniadapter.tasks import Result, task_for
@@ -159,12 +161,15 @@ def _settings(prepared: Prepared, config: RunConfig) -> InferenceSettings:
 
 
 def save_result(prepared: Prepared, config: RunConfig, folder: Path) -> int:
-    """Save the adapter, or the fully fine-tuned model as a folder of transformers files.
+    """Save the adapter, or the model that another method has trained as a folder of transformers files.
+
+    What a method trained of a model, without what it left alone, is saved too, as one file; that is its size. LoRA's
+    changes are merged into the model, which has none afterwards.
 
     Args:
         prepared: the model.
         config: of the run.
-        folder: of the run; gets a subfolder `adapter` or `model`.
+        folder: of the run; gets a subfolder `adapter` or `model`, and for parts of a model `trained.safetensors`.
 
     Returns:
         The size of the weights in bytes; 0 if nothing was trained.
@@ -182,8 +187,16 @@ def save_result(prepared: Prepared, config: RunConfig, folder: Path) -> int:
             prepared.model, folder / ADAPTER, prepared.adapter, config.model.base, config.task, extra, settings
         )
         return (folder / ADAPTER / "adapter_model.safetensors").stat().st_size
-    if config.model.method != "full":
+    if config.model.method == "none":
         return 0
+    size = 0
+    (folder / TRAINED).unlink(missing_ok=True)  # another run's, which this one replaces
+    if config.model.method != "full":
+        own = {name: one.detach().contiguous() for name, one in prepared.model.named_parameters() if one.requires_grad}
+        with atomic_file(folder / TRAINED) as temporary:
+            save_file(own, temporary, {"format": "pt", "method": config.model.method})
+        size = (folder / TRAINED).stat().st_size
+        merge_lora(prepared.model)
     setattr(prepared.model.config, METHOD_KEY, config.model.method_name)  # so that a loaded model tells its method
     try:
         with atomic_folder(folder / MODEL) as temporary, quiet_transformers():
@@ -191,7 +204,7 @@ def save_result(prepared: Prepared, config: RunConfig, folder: Path) -> int:
             prepared.tokenizer.save_pretrained(temporary)
     except (WriteError, SafetensorError) as error:
         raise CheckpointError(str(error)) from error
-    return (folder / MODEL / "model.safetensors").stat().st_size
+    return size or (folder / MODEL / "model.safetensors").stat().st_size
 
 
 def test_splits(config: RunConfig) -> dict[str, RetrievalSplit]:

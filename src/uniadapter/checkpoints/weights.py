@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,15 @@ def open_weights(folder: Path) -> Weights:
     if not state:
         raise CheckpointError(f"{folder}: has no weights: neither model.safetensors nor pytorch_model.bin is there")
     return Weights([], state, {key: tuple(tensor.shape) for key, tensor in state.items()})
+
+
+def elements(file: Path) -> int:
+    """How many numbers a safetensors file holds, by its header.
+
+    Raises:
+        CheckpointError: it is broken; names the file.
+    """
+    return sum(math.prod(shape) for shape in _header(file).values())
 
 
 def _files(folder: Path, name: str) -> list[Path]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from uniadapter.config.checks import File, require, validate_fields
 from uniadapter.config.data import SPLITS, DataConfig, LayoutName
 from uniadapter.config.evaluation import EvaluateConfig
-from uniadapter.config.model import AdapterConfig, Init, Method, ModelConfig, Share, TemporalInit
+from uniadapter.config.model import AdapterConfig, Init, LoraSettings, Method, ModelConfig, Share, TemporalInit
 from uniadapter.config.training import ObjectiveConfig, Precision, TrainConfig
 from uniadapter.errors import ConfigError, OnError
 
@@ -24,6 +24,7 @@ __all__ = [
     "EvaluateConfig",
     "Init",
     "LayoutName",
+    "LoraSettings",
     "Method",
     "ModelConfig",
     "ObjectiveConfig",

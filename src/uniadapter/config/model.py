@@ -14,7 +14,8 @@ from uniadapter.files.messages import did_you_mean
 Init = Literal["identity", "released"]
 Share = Literal["all", "down", "up", "none"]
 TemporalInit = Literal["zeros", "left_to_right"]
-Method = Literal["uniadapter", "full", "none"]
+Method = Literal["uniadapter", "full", "last_layers", "bitfit", "heads", "lora", "dora", "none"]
+METHOD_NAMES = {"full": "full_fine_tuning", "none": "zero_shot"}  # in `metrics.json`, where they differ
 Width = Annotated[int, Field(ge=0, le=16384)]
 
 
@@ -102,15 +103,36 @@ class AdapterConfig:
 
 
 @dataclass
+class LoraSettings:
+    """PEFT's LoRA on every linear layer of all encoders and decoders, to compare with (`method: lora` or `dora`).
+
+    Args:
+        r: rank.
+        alpha: its changes are multiplied by alpha / r.
+        dropout: before the down-projection.
+    """
+
+    r: Annotated[int, Field(ge=1, le=4096)] = 8
+    alpha: Annotated[float, Field(gt=0, le=65536)] = 16.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    def __post_init__(self) -> None:
+        validate_fields(self, "lora")
+
+
+@dataclass
 class ModelConfig:
     """The base model, and how it is adapted.
 
     Args:
         base: hub id, folder of transformers files, one of BLIP's `.pth` files, or `embedded`, the small BLIP that ships
             with this package.
-        method: "uniadapter" trains adapters on a frozen base, "full" trains every weight, "none" trains nothing
-            (zero-shot).
+        method: "uniadapter" trains adapters on a frozen base, "full" every weight, "last_layers" the last layers of
+            each encoder and decoder, "bitfit" the biases, "heads" the task's heads alone, which all of these train
+            too; "lora" and "dora" are PEFT's; "none" trains nothing (zero-shot).
         adapter: the adapters' shape.
+        lora: of LoRA and DoRA.
+        last_layers: how many of each encoder and decoder.
         image_size: side of the square input pictures in pixels; null takes the base model's.
         max_tokens: texts are padded or truncated to at most this many tokens.
         prompt: beginning of every caption, given to the decoder.
@@ -121,6 +143,8 @@ class ModelConfig:
     base: File = "embedded"
     method: Method = "uniadapter"
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    last_layers: Annotated[int, Field(ge=1, le=1024)] = 1
     image_size: Annotated[int, Field(ge=1, le=4096)] | None = None
     max_tokens: Annotated[int, Field(ge=3, le=8192)] = 35
     prompt: Text = "a picture of "
@@ -133,4 +157,4 @@ class ModelConfig:
     @property
     def method_name(self) -> str:
         """The method as `metrics.json` calls it."""
-        return {"uniadapter": "uniadapter", "full": "full_fine_tuning", "none": "zero_shot"}[self.method]
+        return METHOD_NAMES.get(self.method, self.method)

@@ -19,7 +19,7 @@ class ParameterCounts:
     Args:
         trainable: parameters with gradients: adapters, key/value adapters, heads.
         adapter: the same without heads.
-        total: parameters of the task model without adapters and momentum copies.
+        total: parameters of the task model without adapters, momentum copies and LoRA.
         embeddings: those of `total` in token embeddings.
         trainable_embeddings: those of `trainable` in token embeddings.
     """
@@ -68,7 +68,8 @@ def count_parameters(model: PreTrainedModel) -> ParameterCounts:
     of_sets = {id(p) for p in owner.parameters()} if owner is not None else set()
     sets = owner.values() if isinstance(owner, nn.ModuleDict) else ()
     heads = {id(p) for s in sets for part in (s.heads, s.scalars) for p in part.parameters()}  # type: ignore[union-attr]
-    parameters = list(model.parameters())
+    named = list(model.named_parameters())
+    parameters = [parameter for _, parameter in named]
     words = backbone(model).layout.vocabulary
     embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     tokens = [one.weight for one in embeddings if one.padding_idx is not None or one.num_embeddings == words]
@@ -76,7 +77,7 @@ def count_parameters(model: PreTrainedModel) -> ParameterCounts:
     return ParameterCounts(
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
         adapter=sum(p.numel() for p in parameters if p.requires_grad and id(p) in of_sets and id(p) not in heads),
-        total=sum(p.numel() for p in parameters if id(p) not in of_sets),
+        total=sum(p.numel() for name, p in named if id(p) not in of_sets and "lora_" not in name),
         embeddings=sum(w.numel() for w in unique_tokens.values()),
         trainable_embeddings=sum(w.numel() for w in unique_tokens.values() if w.requires_grad),
     )

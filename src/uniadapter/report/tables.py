@@ -16,6 +16,11 @@ METHODS = {
     "uniadapter": "UniAdapter",
     "full_fine_tuning": "full fine-tuning",
     "question_only": "question only",
+    "last_layers": "last layers",
+    "bitfit": "BitFit",
+    "heads": "heads only",
+    "lora": "LoRA",
+    "dora": "DoRA",
 }
 BETWEEN = " · "  # a method and its setting
 ARROWS = {"text": "T", "image": "I", "video": "V"}

@@ -1,4 +1,4 @@
-"""Load a base and prepare it for a method: adapters, full fine-tuning or zero-shot."""
+"""Load a base and prepare it for a method: adapters, those that train the base itself, or zero-shot."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from uniadapter.checkpoints.compatibility import BaseSizes, check_fits
 from uniadapter.checkpoints.loading import load_model, load_tokenizer
 from uniadapter.config import RunConfig
 from uniadapter.data.media.images import Normalisation
+from uniadapter.model.baselines import prepare_baseline
 from uniadapter.model.counting import ParameterCounts, count_parameters
-from uniadapter.model.dispatch import adapter_store, backbone
+from uniadapter.model.dispatch import backbone
 from uniadapter.model.encoding import contrast_of
 from uniadapter.model.families import families
 from uniadapter.model.precision import round_frozen
 from uniadapter.model.sets import active_settings, adapter_set
 from uniadapter.model.settings import first_given
-from uniadapter.model.temporal import first_values, own_embedding
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Prepared:
     Args:
         model: in evaluation mode; the parameters to train have `requires_grad`.
         tokenizer: the base's.
-        adapter: name of the adapter set that is trained; None for full fine-tuning and zero-shot.
+        adapter: name of the adapter set that is trained; None for other methods and zero-shot.
         counts: of its parameters.
         answers: the list that answers are chosen from; empty until it is known.
         distributed: whether several processes evaluate together, each a share of the visuals.
@@ -82,13 +82,11 @@ def prepare(config: RunConfig, adapter_folder: Path | None = None) -> Prepared:
         for line in adapter_set(model).plan():
             logger.info("%s", line)
     else:
-        adapter_store(model)
-        if settings.method == "full" and settings.adapter.temporal_frames:
-            own_embedding(model, first_values(model, settings.adapter.temporal_frames, settings.adapter.temporal_init))
-        model.requires_grad_(settings.method == "full")
+        prepare_baseline(model, settings, config.train.seed)
     precision = config.evaluate.precision
     trained = settings.method != "none"  # else the model is only evaluated, and `train.precision` does not matter
-    if precision in DTYPES and settings.method != "full" and not (trained and config.train.precision != precision):
+    frozen = settings.method in ("uniadapter", "none")
+    if precision in DTYPES and frozen and not (trained and config.train.precision != precision):
         round_frozen(model, DTYPES[precision])
     if settings.checkpoint_vision:
         seen.checkpoint_vision()
@@ -99,14 +97,14 @@ def prepare(config: RunConfig, adapter_folder: Path | None = None) -> Prepared:
 
 
 def _counts(model: PreTrainedModel, config: RunConfig) -> ParameterCounts:
-    """Counts of parameters, with a learned temperature: the adapter's, or in full fine-tuning the loss's own."""
+    """Counts of parameters, with a learned temperature: the adapter's, or without adapters the loss's own."""
     objective, method = config.objective, config.model.method
     learns = objective.train_temperature and objective.contrastive and config.task == "retrieval"
     learns = learns and contrast_of(model, objective.loss) == "momentum"
     if learns and method == "uniadapter":
         adapter_set(model).learn_temperature(objective.temperature)
     counts = count_parameters(model)
-    if learns and method == "full":
+    if learns and method not in ("uniadapter", "none"):
         return replace(counts, trainable=counts.trainable + 1, total=counts.total + 1)
     return counts
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import ConfigDict
 from transformers import BlipConfig
@@ -86,7 +86,7 @@ class BaseValues:
     label_smoothing: Share = 0.0
     initializer_factor: Positive = 1.0
     initializer_range: Positive = 0.02
-    uniadapter_method: Literal["full_fine_tuning"] | None = None  # `app.evaluation_folder.METHOD_KEY`
+    uniadapter_method: str | None = None  # `app.evaluation_folder.METHOD_KEY`
 
 
 def read_base_config(folder: Path) -> BlipConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field
 from transformers import Blip2Config
@@ -76,7 +76,7 @@ class BaseValues:
     image_token_index: Token | None = None
     initializer_factor: Positive = 1.0
     initializer_range: Positive = 0.02
-    uniadapter_method: Literal["full_fine_tuning"] | None = None  # `app.evaluation_folder.METHOD_KEY`
+    uniadapter_method: str | None = None  # `app.evaluation_folder.METHOD_KEY`
 
 
 def read_base_config(folder: Path) -> Blip2Config:
