@@ -1,4 +1,4 @@
-"""The methods that UniAdapter is compared with: what they train, and that a run can be measured again from its files."""
+"""The methods that UniAdapter is compared with: what they train, and that a run is measured again from its files."""
 
 from __future__ import annotations
 

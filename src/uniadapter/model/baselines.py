@@ -76,9 +76,8 @@ def _add_lora(model: PreTrainedModel, settings: ModelConfig) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        raise ConfigError(
-            f'model.method is {settings.method}, which is PEFT\'s: pip install "uniadapter[bench]"'
-        ) from None
+        install = 'pip install "uniadapter[bench]"'
+        raise ConfigError(f"model.method is {settings.method}, which is PEFT's: {install}") from None
     layers = {id(module) for stack in _stacks(model) for module in stack.modules() if isinstance(module, nn.Linear)}
     targets = [name for name, module in model.named_modules() if id(module) in layers]
     own = settings.lora
