@@ -37,7 +37,7 @@ WRONG: list[tuple[str, Any]] = [
     *(("model.max_tokens", value) for value in (-1, 0, 10**6)),
     ("model.base", ""), ("model.base", None), ("model.base", "a\0b"),
     ("model.prompt", "\ud83d"), ("model.prompt", None),
-    ("model.method", "prompt"), ("model.frame_chunk", -1), ("model.adapter", None), ("model.adapter", {"bottleneck": 8}),
+    ("model.method", "moe"), ("model.frame_chunk", -1), ("model.adapter", None), ("model.adapter", {"bottleneck": 8}),
     *(("data.frames", value) for value in (-1, 0, 100_000)), ("data.eval_frames", -1),
     *(("data.scale", value) for value in ((1.0, 0.5), (0.0, 1.0), (0.5, 1.5), (0.5,), (math.nan, 1.0), 0.5, "0.5,1")),
     *(("data.workers", value) for value in (-1, 10_000)), ("data.max_words", 0), ("data.together", 0),
