@@ -110,12 +110,13 @@ def make_arms(configs: dict[str, RunConfig], parts: tuple[str, ...] = ()) -> dic
         arms["without_fused"] = Arm(EVERYTHING, WITHOUT_FUSED_PART, without_fused_part(config), ADAPTER_RATES)
     if adapter.cross:
         arms["fused_alone"] = Arm(EVERYTHING, FUSED_PART_ALONE, fused_part_alone(config), ADAPTER_RATES)
+    # What has no parameters, or five vectors, leaves the best rate where it is.
     if "frame-aware attention" in parts and adapter.frame_aware:
         less = with_adapter(config, frame_aware=False)
-        arms["without_frame_aware"] = Arm(EVERYTHING, "without frame-aware attention", less, ADAPTER_RATES)
+        arms["without_frame_aware"] = Arm(EVERYTHING, "without frame-aware attention", less, rates_of=EVERYTHING)
     if "temporal embedding" in parts and adapter.temporal_frames:
         less = with_adapter(config, temporal_frames=0)
-        arms["without_temporal"] = Arm(EVERYTHING, "without temporal embedding", less, ADAPTER_RATES)
+        arms["without_temporal"] = Arm(EVERYTHING, "without temporal embedding", less, rates_of=EVERYTHING)
     arms[FULL] = Arm(FULL, "", full, FULL_RATES)
     arms[EQUAL_TIME] = Arm(FULL, "equal time", full, rates_of=FULL)
     if "question_only" in configs:
