@@ -24,13 +24,13 @@ from typing import Any
 
 import psutil
 import torch
-from device import processor
 from torch import Tensor
 from transformers import BlipConfig, BlipForImageTextRetrieval
 from usual import LONGEST, Frames, Usual, attach, attach_strong, training_loss
 
 from uniadapter.app.memory import keep_freed_memory
 from uniadapter.checkpoints.adapters import add_adapter
+from uniadapter.compare.machine import processor
 from uniadapter.config import AdapterConfig, ModelConfig, ObjectiveConfig
 from uniadapter.evaluation.rerank import rerank
 from uniadapter.model.dispatch import backbone

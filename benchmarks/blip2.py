@@ -16,10 +16,10 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from device import processor
 from torch import Tensor
 from transformers import Blip2Config, Blip2ForImageTextRetrieval
 
+from uniadapter.compare.machine import processor
 from uniadapter.model.encoding import begin_fusion, encode_text, match
 from uniadapter.model.features import Texts, Visuals
 

@@ -26,9 +26,9 @@ from typing import Any
 
 import av
 import numpy as np
-from device import processor
 from PIL import Image
 
+from uniadapter.compare.machine import processor
 from uniadapter.data.media.video import load_clip, sample_frame_indices
 
 RESULTS = Path(__file__).parent / "results"

@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 from base_size import load, peak, resident, texts, trained_set
-from device import processor
 
 from uniadapter.app.memory import keep_freed_memory
 from uniadapter.checkpoints.adapters import add_adapter
+from uniadapter.compare.machine import processor
 from uniadapter.config import AdapterConfig, ModelConfig, ObjectiveConfig
 from uniadapter.model.sets import adapter_set
 from uniadapter.model.tokens import TokenBatch

@@ -28,10 +28,11 @@ import av
 import PIL
 import torch
 import transformers
-from device import processor
 from fuzzing import annotations, checkpoints, configs, media
 from fuzzing.running import LIMIT, Case, Draw, Outcome, attempt
 from fuzzing.world import World, build
+
+from uniadapter.compare.machine import processor
 
 RESULTS = Path(__file__).parent / "results"
 KINDS: dict[str, tuple[str, int, Callable[[World, Draw, Path], Case]]] = {

@@ -31,9 +31,9 @@ from typing import Any
 import av
 import numpy as np
 from decode import COUNT, RESULTS, real_clips
-from device import processor
 from PIL import Image
 
+from uniadapter.compare.machine import processor
 from uniadapter.data.layouts.records import DataError
 from uniadapter.data.media import pyav_reader
 from uniadapter.data.media.pyav_reader import DecodingError, Reader

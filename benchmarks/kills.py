@@ -31,8 +31,9 @@ from typing import Any
 
 import torch
 import transformers
-from device import processor
 from safetensors.torch import load_file
+
+from uniadapter.compare.machine import processor
 
 sys.path += [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parents[1] / "tests" / "training")]
 

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from device import processor
 
 from uniadapter.app.demo import demo_config
 from uniadapter.app.display import set_up_logging
 from uniadapter.app.memory import keep_freed_memory
-from uniadapter.app.runs import load_split
+from uniadapter.compare.machine import processor
 from uniadapter.config import RunConfig
 from uniadapter.data.batches import Batch
 from uniadapter.data.loaders import train_loader
+from uniadapter.runs.steps import load_split
 from uniadapter.tasks import task_for
 from uniadapter.tasks.loss import StepInfo
 from uniadapter.tasks.preparing import image_size, prepare

@@ -19,11 +19,11 @@ from statistics import median
 
 import torch
 from base_size import base_config
-from device import processor
 from torch import Tensor
 from transformers import BlipForQuestionAnswering
 
 from uniadapter.app.memory import keep_freed_memory
+from uniadapter.compare.machine import processor
 from uniadapter.model.blip.ranking import rank_answers
 from uniadapter.model.dispatch import adapter_store
 from uniadapter.model.features import AnswerTree, Context

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 from base_size import base_config
-from device import processor
 from rank import answers
 from transformers import BlipForQuestionAnswering
 
 from uniadapter.app.memory import keep_freed_memory
+from uniadapter.compare.machine import processor
 from uniadapter.evaluation.blocks import block_questions
 from uniadapter.model.blip.ranking import rank_answers
 from uniadapter.model.features import AnswerTree, Context

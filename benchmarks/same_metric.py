@@ -24,7 +24,6 @@ from usual import Usual, attach
 from uniadapter.app.demo import demo_config
 from uniadapter.app.display import set_up_logging
 from uniadapter.app.memory import keep_freed_memory
-from uniadapter.app.runs import load_split, train_split
 from uniadapter.checkpoints.loading import load_model
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.mode import evaluation_mode
@@ -34,6 +33,7 @@ from uniadapter.evaluation.retrieval import encode_texts
 from uniadapter.evaluation.visual_store import encoded_visuals
 from uniadapter.model.features import Texts, Visuals
 from uniadapter.model.sets import adapter_set
+from uniadapter.runs.steps import load_split, train_split
 from uniadapter.tasks.base import visuals_loader
 from uniadapter.tasks.preparing import Prepared, prepare
 

@@ -8,15 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from uniadapter.app.ablation import (
+from uniadapter.app.demo import DEMOS, demo_config
+from uniadapter.config import AdapterConfig, ConfigError, RunConfig
+from uniadapter.model.sets import adapter_set
+from uniadapter.runs.ablation import (
     fused_part_alone,
     has_fused_part,
     with_equal_parameters,
     without_fused_part,
 )
-from uniadapter.app.demo import DEMOS, demo_config
-from uniadapter.config import AdapterConfig, ConfigError, RunConfig
-from uniadapter.model.sets import adapter_set
 from uniadapter.tasks.preparing import prepare
 
 Change = Callable[[RunConfig], RunConfig]

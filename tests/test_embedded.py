@@ -18,11 +18,11 @@ from PIL import Image
 from transformers import AutoTokenizer, BlipForConditionalGeneration, BlipForImageTextRetrieval
 
 from uniadapter.app.parsing import read_config
-from uniadapter.app.runs import evaluate_split, load_split
 from uniadapter.checkpoints.loading import load_model
 from uniadapter.embedded import emoji_scenes
 from uniadapter.embedded.cached_folders import STAMP
 from uniadapter.files.assets import asset_path, package_path
+from uniadapter.runs.steps import evaluate_split, load_split
 from uniadapter.tasks.preparing import prepare
 
 ROOT = Path(__file__).resolve().parents[1]

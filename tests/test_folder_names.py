@@ -12,13 +12,13 @@ from transformers import AutoModel
 
 import uniadapter as ua
 from tiny import randomise, tiny_model, tiny_texts
-from uniadapter.app.evaluation_folder import evaluation_identity, resolve_source
 from uniadapter.checkpoints.adapter_folder import read_adapter_config
 from uniadapter.checkpoints.bases import locate_base
 from uniadapter.checkpoints.folder_names import CONFIG_NAME, LEGACY_CONFIG_NAME
 from uniadapter.config import AdapterConfig, RunConfig
 from uniadapter.errors import CheckpointError
 from uniadapter.model.settings import InferenceSettings
+from uniadapter.runs.folders import evaluation_identity, resolve_source
 from uniadapter.training.run_folder import existing_results, remove_replaced_weights
 
 PEFT = '{"peft_type": "LORA", "base_model_name_or_path": "nobody/nothing"}'

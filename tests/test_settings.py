@@ -197,7 +197,7 @@ def test_what_is_trained_at_another_size_is_asked_at_that_size(tmp_path: Path, p
 
 
 def test_a_fully_trained_model_is_saved_beside_what_is_there(tmp_path: Path) -> None:
-    from uniadapter.app.runs import save_result
+    from uniadapter.runs.steps import save_result
     from uniadapter.tasks.preparing import prepare
 
     (tmp_path / "model").mkdir()

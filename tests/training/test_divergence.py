@@ -12,8 +12,8 @@ from training_runs import changed, make_config, train
 
 from squares import save_base
 from uniadapter.app.cli import main
-from uniadapter.app.runs import write_config
 from uniadapter.config import RunConfig
+from uniadapter.runs.steps import write_config
 from uniadapter.tasks.retrieval import RetrievalLoss
 from uniadapter.training.divergence import DIVERGED, Diverged, first_nonfinite
 from uniadapter.training.trainer import CHECKPOINT, Trainer

@@ -14,9 +14,9 @@ from training_runs import assert_same, changed, make_config, train, weights
 
 from squares import save_base
 from uniadapter.app.cli import main
-from uniadapter.app.runs import write_config
 from uniadapter.config import RunConfig
 from uniadapter.errors import CheckpointError
+from uniadapter.runs.steps import write_config
 from uniadapter.training.run_checkpoint import CHECKPOINT, CheckpointFile, write_checkpoint
 from uniadapter.training.trainer import Trainer
 

@@ -15,8 +15,8 @@ import torch
 from training_runs import make_config, train
 
 from squares import save_base
-from uniadapter.app.runs import write_config
 from uniadapter.errors import DataError, user_message
+from uniadapter.runs.steps import write_config
 from uniadapter.training.history import HISTORY
 from uniadapter.training.progress import ProgressEvent
 from uniadapter.training.trainer import CHECKPOINT

@@ -20,11 +20,11 @@ from transformers import BlipForQuestionAnswering
 
 from squares import save_tokenizer
 from tiny import tiny_config
-from uniadapter.app.runs import evaluate_split, load_split
 from uniadapter.config import DataConfig, EvaluateConfig, ModelConfig, RunConfig
 from uniadapter.errors import Interrupted
 from uniadapter.model.features import Texts
 from uniadapter.processes.distributed import gather_list
+from uniadapter.runs.steps import evaluate_split, load_split
 from uniadapter.tasks import retrieval
 from uniadapter.tasks.base import visuals_loader
 from uniadapter.tasks.preparing import prepare

@@ -17,8 +17,8 @@ from training_runs import make_config
 from squares import save_base
 from uniadapter.app import demo
 from uniadapter.app.cli import main
-from uniadapter.app.runs import write_config
 from uniadapter.errors import ConfigError
+from uniadapter.runs.steps import write_config
 from uniadapter.training.run_folder import LOCK, RESULTS, check_run_folder, locked_folder
 
 # It has a child, as a run has that loads pictures in processes, which lives on for a while when it is killed.

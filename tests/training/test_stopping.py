@@ -11,9 +11,9 @@ from training_runs import changed, make_config, train
 
 from squares import save_base
 from uniadapter.app.cli import main
-from uniadapter.app.runs import write_config
 from uniadapter.config import RunConfig
 from uniadapter.errors import Interrupted
+from uniadapter.runs.steps import write_config
 from uniadapter.training.stopping import SIGNALS, GracefulStop, raising_interrupted
 from uniadapter.training.trainer import CHECKPOINT, ProgressEvent
 

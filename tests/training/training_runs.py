@@ -13,9 +13,9 @@ from transformers import BlipForImageTextRetrieval
 
 from squares import karpathy, save_tokenizer
 from tiny import tiny_config
-from uniadapter.app.runs import load_split, train_split
 from uniadapter.config import RunConfig
 from uniadapter.files.schema import validated
+from uniadapter.runs.steps import load_split, train_split
 from uniadapter.tasks.preparing import prepare
 from uniadapter.training.trainer import Trainer
 

@@ -7,10 +7,11 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from uniadapter.app.arguments import Parser, int_between, path_option
-from uniadapter.app.parsing import parse_run
+from uniadapter.app.parsing import parse_run, read_comparison
 from uniadapter.checkpoints.compatibility import check_files, check_fits_folder, check_split
 from uniadapter.errors import Interrupted, UsageError, user_message
 from uniadapter.files.messages import shortened, suggestion
@@ -25,6 +26,7 @@ USAGE = """usage: uniadapter COMMAND …
   caption FILE [--adapter FOLDER]                  write a caption for it
   convert FILE OUTPUT [--kind KIND]                the authors' or BLIP's .pth to an adapter or transformers folder
   families                                         which models can be adapted, and what each can do
+  compare CONFIG [--only METHOD …] [--part PART]   methods side by side: rates on validation, seeds on test, a table
   demo [TASK] [--output FOLDER] [--seed N]         an embedded task, the methods side by side: scenes, video, vqa,
                                                    videoqa, caption, or easy_vqa
 
@@ -168,6 +170,29 @@ def demo(arguments: list[str]) -> None:
     run_demo(chosen.task, Path(output), chosen.seed)
 
 
+def compare(arguments: list[str]) -> None:
+    """`uniadapter compare`."""
+    parser = Parser(prog="uniadapter compare", description="methods side by side: rates on validation, seeds on test")
+    parser.add_argument("config", help="a YAML file, or the name of a comparison that comes with the package")
+    parser.add_argument("--only", nargs="+", default=[], metavar="METHOD", help="these, and the reference")
+    parser.add_argument(
+        "--part", choices=("all", "rates", "seeds", "results"), default="all",
+        help="rates on validation, seeds on test, both, or the results of what is finished (default: all)",
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=int_between(1, 1000), help="how many, instead of the config's")
+    parser.add_argument("--steps", type=int_between(1, 10**9), help="of every run, instead of the configs'")
+    parser.add_argument("--output", type=path_option, help="folder of records, results and table")
+    chosen = parser.parse_args(arguments)
+    config = read_comparison(chosen.config)
+    changes = {name: value for name in ("seeds", "steps", "output") if (value := getattr(chosen, name)) is not None}
+    config = replace(config, **changes)
+    check_output_folder(config.output)
+    _set_up()
+    from uniadapter.app.comparing import run_comparison
+
+    run_comparison(config, chosen.part, tuple(chosen.only))
+
+
 def list_families(arguments: list[str]) -> None:
     """`uniadapter families`."""
     parser = Parser(prog="uniadapter families", description="which models can be adapted, and what each can do")
@@ -186,6 +211,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "ask": ask,
     "caption": caption,
     "demo": demo,
+    "compare": compare,
 }
 
 

@@ -16,21 +16,8 @@ from accelerate import Accelerator
 
 from uniadapter import report
 from uniadapter.app.display import TrainingBar, console, logged_to, pair_bar, say
-from uniadapter.app.evaluation_folder import resolve_source
 from uniadapter.app.features import image_features
-from uniadapter.app.method_results import measure, zero_shot
 from uniadapter.app.predict import ask, caption
-from uniadapter.app.runs import (
-    ADAPTER,
-    MODEL,
-    evaluate_split,
-    load_split,
-    resolve_data,
-    save_result,
-    test_splits,
-    train_split,
-    write_config,
-)
 from uniadapter.app.word_looks import with_word_looks
 from uniadapter.checkpoints.adapter_folder import read_adapter_config
 from uniadapter.checkpoints.compatibility import remaining_embedded_splits
@@ -45,6 +32,19 @@ from uniadapter.model.blip.converting import convert_adapter, convert_blip
 from uniadapter.model.settings import first_given
 from uniadapter.processes.distributed import check_on_rank0, reporting_lost_peers
 from uniadapter.report.examples import select_examples
+from uniadapter.runs.folders import resolve_source
+from uniadapter.runs.results import measure, zero_shot
+from uniadapter.runs.steps import (
+    ADAPTER,
+    MODEL,
+    evaluate_split,
+    load_split,
+    resolve_data,
+    save_result,
+    test_splits,
+    train_split,
+    write_config,
+)
 from uniadapter.tasks.preparing import Prepared, prepare
 from uniadapter.training.run_folder import exclusive_run_folder, remove_replaced_weights
 from uniadapter.training.stopping import raising_interrupted

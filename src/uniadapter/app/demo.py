@@ -12,12 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from uniadapter.app.ablation import WITHOUT_FUSED_PART, has_fused_part, without_fused_part
 from uniadapter.app.demo_results import DemoResults, PhaseClock
 from uniadapter.app.display import TrainingBar, logged_to, pair_bar, say
-from uniadapter.app.method_results import MethodResult, measure, zero_shot
 from uniadapter.app.parsing import read_config
-from uniadapter.app.runs import ADAPTER, load_split, resolve_data, save_result, test_splits, train_split, write_config
 from uniadapter.app.word_looks import with_word_looks
 from uniadapter.config import RunConfig
 from uniadapter.data.splits import RetrievalSplit
@@ -28,6 +25,9 @@ from uniadapter.report.examples import select_examples
 from uniadapter.report.metrics import read_metrics
 from uniadapter.report.page import PAGE
 from uniadapter.report.tables import method_label, series_name
+from uniadapter.runs.ablation import WITHOUT_FUSED_PART, has_fused_part, without_fused_part
+from uniadapter.runs.results import MethodResult, measure, zero_shot
+from uniadapter.runs.steps import ADAPTER, load_split, resolve_data, save_result, test_splits, train_split, write_config
 from uniadapter.tasks.preparing import Prepared, prepare
 from uniadapter.training.run_folder import exclusive_run_folder, existing_results, remove_replaced_weights
 

@@ -11,11 +11,11 @@ from typing import Any
 from uniadapter import report
 from uniadapter.app.commands import finish_report, skipped, summaries
 from uniadapter.app.display import say
-from uniadapter.app.method_results import MethodResult
 from uniadapter.config import RunConfig
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.report.page import PAGE
 from uniadapter.report.tables import method_label
+from uniadapter.runs.results import MethodResult
 
 
 class PhaseClock:

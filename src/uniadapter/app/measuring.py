@@ -15,9 +15,6 @@ from accelerate import Accelerator
 from uniadapter import report
 from uniadapter.app.commands import skipped, summaries
 from uniadapter.app.display import console, logged_to, pair_bar, say
-from uniadapter.app.evaluation_folder import resolve_source, results_folder
-from uniadapter.app.method_results import measure, zero_shot
-from uniadapter.app.runs import evaluate_split, load_split, resolve_data
 from uniadapter.checkpoints.adapter_folder import read_adapter_config
 from uniadapter.checkpoints.compatibility import check_split
 from uniadapter.config import RunConfig
@@ -26,6 +23,9 @@ from uniadapter.data.questions import QuestionSplit
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.files.writing import write_text
 from uniadapter.processes.distributed import reporting_lost_peers
+from uniadapter.runs.folders import resolve_source, results_folder
+from uniadapter.runs.results import measure, zero_shot
+from uniadapter.runs.steps import evaluate_split, load_split, resolve_data
 from uniadapter.tasks import Result
 from uniadapter.tasks.answering import evalai_results
 from uniadapter.tasks.preparing import prepare

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from uniadapter.app.arguments import Parser, documented
-from uniadapter.config import RunConfig
+from uniadapter.config import CompareConfig, ConfigError, RunConfig
 from uniadapter.errors import UsageError
 from uniadapter.files.assets import package_path
 from uniadapter.files.messages import shortened, suggestion
@@ -80,8 +80,8 @@ def settings_of(kind: type[Any], start: str = "") -> Iterator[Setting]:
             yield from settings_of(inner, f"{key}.")  # type: ignore[arg-type]
 
 
-def config_path(name: str) -> Path:
-    """The file of a config, by its path or by the name of one in the package.
+def config_path(name: str, folder: str = "configs") -> Path:
+    """The file of a config, by its path or by the name of one in a folder of the package.
 
     Raises:
         UsageError: there is no such file and no such name.
@@ -94,9 +94,9 @@ def config_path(name: str) -> Path:
             raise UsageError(f"{shortened(name, 120)} is a folder: name the file, {path / 'config.yaml'} say")
     except (OSError, ValueError):  # too long a name, say
         pass
-    names = sorted(file.stem for file in package_path("configs").glob("*.yaml"))
+    names = sorted(file.stem for file in package_path(folder).glob("*.yaml"))
     if name in names:
-        return package_path("configs") / f"{name}.yaml"
+        return package_path(folder) / f"{name}.yaml"
     advice = suggestion(name.removesuffix(".yaml"), names)
     raise UsageError(f"{shortened(name, 60)}: no such file, and no config of that name comes with the package{advice}")
 
@@ -156,6 +156,19 @@ def read_config(file: Path | str) -> RunConfig:
     try:
         return validated(_read_file(Path(file)), RunConfig, str(file))
     except SchemaError as error:
+        raise UsageError(str(error)) from None
+
+
+def read_comparison(name: str) -> CompareConfig:
+    """Read a comparison, by its file or by the name of one in the package.
+
+    Raises:
+        UsageError: there is none, or it is broken; names the file and the key.
+    """
+    file = config_path(name, "configs/compare")
+    try:
+        return validated(_read_file(file), CompareConfig, str(file))
+    except (SchemaError, ConfigError) as error:
         raise UsageError(str(error)) from None
 
 

@@ -14,7 +14,6 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.app.parsing import config_path, read_config
-from uniadapter.app.runs import ADAPTER, evaluate_split, save_result, train_split, write_config
 from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.checkpoints.loading import load_model, load_tokenizer
 from uniadapter.config import AdapterConfig, ConfigError, RunConfig
@@ -23,6 +22,7 @@ from uniadapter.data.splits import RetrievalSplit
 from uniadapter.model.counting import count_parameters
 from uniadapter.model.dispatch import adapter_store, task_of
 from uniadapter.model.sets import active_adapter, adapter_names, select_adapter
+from uniadapter.runs.steps import ADAPTER, evaluate_split, save_result, train_split, write_config
 from uniadapter.tasks.preparing import Prepared
 from uniadapter.training.run_folder import exclusive_run_folder
 from uniadapter.training.trainer import Trainer

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from uniadapter.config.checks import File, require, validate_fields
+from uniadapter.config.comparison import CompareConfig, MethodSettings, usual_rates
 from uniadapter.config.data import SPLITS, DataConfig, LayoutName
 from uniadapter.config.evaluation import EvaluateConfig
 from uniadapter.config.model import AdapterConfig, Init, LoraSettings, Method, ModelConfig, Share, TemporalInit
@@ -19,6 +20,7 @@ from uniadapter.errors import ConfigError, OnError
 __all__ = [
     "SPLITS",
     "AdapterConfig",
+    "CompareConfig",
     "ConfigError",
     "DataConfig",
     "EvaluateConfig",
@@ -26,6 +28,7 @@ __all__ = [
     "LayoutName",
     "LoraSettings",
     "Method",
+    "MethodSettings",
     "ModelConfig",
     "ObjectiveConfig",
     "OnError",
@@ -34,6 +37,7 @@ __all__ = [
     "Share",
     "TemporalInit",
     "TrainConfig",
+    "usual_rates",
 ]
 
 

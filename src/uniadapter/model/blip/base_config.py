@@ -86,7 +86,7 @@ class BaseValues:
     label_smoothing: Share = 0.0
     initializer_factor: Positive = 1.0
     initializer_range: Positive = 0.02
-    uniadapter_method: str | None = None  # `app.evaluation_folder.METHOD_KEY`
+    uniadapter_method: str | None = None  # `runs.folders.METHOD_KEY`
 
 
 def read_base_config(folder: Path) -> BlipConfig:

@@ -76,7 +76,7 @@ class BaseValues:
     image_token_index: Token | None = None
     initializer_factor: Positive = 1.0
     initializer_range: Positive = 0.02
-    uniadapter_method: str | None = None  # `app.evaluation_folder.METHOD_KEY`
+    uniadapter_method: str | None = None  # `runs.folders.METHOD_KEY`
 
 
 def read_base_config(folder: Path) -> Blip2Config:

@@ -1,4 +1,4 @@
-"""Means with their intervals, and verdicts on UniAdapter against each other arm, from the correctness of each query."""
+"""Means with intervals, and verdicts on a reference against each other arm, from the correctness of each query."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from proving.arms import EVERYTHING
 from uniadapter.evaluation.compare import paired_bootstrap, verdict
 
 Correct = dict[str, dict[str, list[Tensor]]]  # test set -> arm -> correctness of the queries, one tensor a seed
@@ -26,17 +25,17 @@ def means(correct: Correct) -> dict[str, dict[str, Any]]:
     return out
 
 
-def verdicts(correct: Correct) -> dict[str, dict[str, Any]]:
-    """For each test set UniAdapter against every other arm, query by query, over the seeds that both have.
+def verdicts(correct: Correct, reference: str) -> dict[str, dict[str, Any]]:
+    """For each test set the reference against every other arm, query by query, over the seeds that both have.
 
     Zero-shot has one run, which is that of every seed.
     """
     out: dict[str, dict[str, Any]] = {}
     for name, arms in correct.items():
         for other, runs in arms.items():
-            if other == EVERYTHING or EVERYTHING not in arms:
+            if other == reference or reference not in arms:
                 continue
-            mine = arms[EVERYTHING]
+            mine = arms[reference]
             count = len(mine) if other == "zero_shot" else min(len(mine), len(runs))
             ours = torch.stack(mine[:count])
             theirs = torch.stack(runs * count if other == "zero_shot" else runs[:count])
@@ -45,6 +44,6 @@ def verdicts(correct: Correct) -> dict[str, dict[str, Any]]:
             out.setdefault(name, {})[other] = {
                 "seeds": count, "verdict": found.text, "not_below": found.not_below,
                 "difference": interval.mean, "interval_95": [interval.low, interval.high],
-                EVERYTHING: 100 * float(ours.mean()), other: 100 * float(theirs.mean()),
+                reference: 100 * float(ours.mean()), other: 100 * float(theirs.mean()),
             }  # fmt: skip
     return out

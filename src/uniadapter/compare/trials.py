@@ -23,20 +23,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from device import processor
 from torch import Tensor
 
-from uniadapter.app.method_results import measure, zero_shot
-from uniadapter.app.runs import evaluate_split, load_split, save_result, test_splits, train_split
 from uniadapter.checkpoints.bases import locate_base
+from uniadapter.compare.machine import processor
 from uniadapter.config import RunConfig
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.files.writing import atomic_file
+from uniadapter.runs.results import measure, zero_shot
+from uniadapter.runs.steps import evaluate_split, load_split, save_result, test_splits, train_split
 from uniadapter.tasks import Result
 from uniadapter.tasks.preparing import Prepared, prepare
 from uniadapter.training.resume import data_hash, flatten_config
 
-logger = logging.getLogger("uniadapter.prove")
+logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 # Settings on which no figure depends; the data are compared by content instead of by name.

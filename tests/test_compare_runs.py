@@ -1,4 +1,4 @@
-"""The runs of the long proof: what a record depends on, and several processes at the same table."""
+"""The runs of a comparison: what a record depends on, and several processes at the same table."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from squares import karpathy, save_base
-from tiny_proof import EVERYTHING, FULL, prove, tiny_configs, tiny_task, trials
-from uniadapter.app.runs import load_split, train_split
+from tiny_comparison import EVERYTHING, FULL, tiny_configs, tiny_task
+from uniadapter.compare import comparison, trials
+from uniadapter.runs.steps import load_split, train_split
 from uniadapter.tasks.preparing import prepare
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 def test_records_depend_on_config_base_data_and_seed(tmp_path: Path) -> None:
     configs = tiny_configs(tmp_path)
     task = tiny_task(tmp_path)
-    trial = prove.Trial(EVERYTHING, EVERYTHING, "", configs[EVERYTHING], "val")
+    trial = trials.Trial(EVERYTHING, EVERYTHING, "", configs[EVERYTHING], "val")
 
     def key(**changes: Any) -> str:
         config = trial.config
@@ -52,10 +53,11 @@ def test_records_depend_on_config_base_data_and_seed(tmp_path: Path) -> None:
 SECOND = """
 import logging, sys
 from pathlib import Path
-from tiny_proof import prove, tiny_task
+from tiny_comparison import tiny_task
+from uniadapter.compare import comparison
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 task = tiny_task(Path(sys.argv[1]))
-trials = [trial for mine in prove.rate_trials(task, prove.own_grids(task)).values() for trial in mine]
+trials = [trial for mine in comparison.rate_trials(task, comparison.own_grids(task)).values() for trial in mine]
 task.trials.complete(trials)
 """
 
@@ -63,12 +65,12 @@ task.trials.complete(trials)
 @pytest.mark.slow
 def test_two_processes_share_the_runs_of_a_table(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     task = tiny_task(tmp_path)
-    every = [trial for mine in prove.rate_trials(task, prove.own_grids(task)).values() for trial in mine]
+    every = [trial for mine in comparison.rate_trials(task, comparison.own_grids(task)).values() for trial in mine]
     command = [sys.executable, "-c", SECOND, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT / "tests") as other:
         while not list((tmp_path / "cache").glob("locks/*")) and other.poll() is None:
             time.sleep(0.05)
-        with caplog.at_level("INFO", "uniadapter.prove"):
+        with caplog.at_level("INFO", "uniadapter.compare.trials"):
             found = task.trials.complete(every)
         theirs = (other.communicate()[0] or "").splitlines()
     assert other.returncode == 0

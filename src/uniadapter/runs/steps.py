@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from uniadapter.app.evaluation_folder import METHOD_KEY, TRAINED
+from uniadapter.runs.folders import METHOD_KEY, TRAINED
 from uniadapter.checkpoints.adapter_folder import save_adapter
 from uniadapter.checkpoints.compatibility import training_warnings
 from uniadapter.checkpoints.loading import quiet_transformers

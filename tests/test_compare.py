@@ -1,4 +1,4 @@
-"""The long proof: each run once, rates from validation alone, grids widened for all arms alike, records shared."""
+"""Comparisons: each run once, rates from validation alone, grids widened for all methods alike, records shared."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from typing import Any
 import pytest
 import torch
 
-from tiny_proof import (
+from tiny_comparison import (
     ARMS,
     EQUAL_TIME,
     EVERYTHING,
     FULL,
     GRIDS,
-    arms,
-    prove,
     result_tables,
+    tiny_arms,
     tiny_configs,
     tiny_task,
-    verdicts,
 )
-from uniadapter.app.method_results import measure
-from uniadapter.app.runs import load_split, train_split
-from uniadapter.app.runs import test_splits as load_tests
+from uniadapter.compare import arms, comparison, verdicts
+from uniadapter.config import ConfigError
+from uniadapter.config import comparison as settings
+from uniadapter.errors import UsageError
 from uniadapter.evaluation.compare import paired_bootstrap
+from uniadapter.runs.results import measure
+from uniadapter.runs.steps import load_split, train_split
+from uniadapter.runs.steps import test_splits as load_tests
 from uniadapter.tasks.preparing import prepare
 
 
@@ -41,37 +43,32 @@ def proven(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """A task proven from end to end."""
     folder = tmp_path_factory.mktemp("proven")
     task = tiny_task(folder, ARMS, **GRIDS)
-    prove.find_rates(task)
-    prove.prove_seeds(task)
+    comparison.find_rates(task)
+    comparison.measure_seeds(task)
     return folder, task
 
 
-def test_the_arms_are_those_that_the_config_allows(tmp_path: Path) -> None:
-    configs = tiny_configs(tmp_path)
-    parts = ("frame-aware attention", "temporal embedding")
-    made = arms.make_arms({**configs, "question_only": configs[EVERYTHING]}, parts)
+def test_the_arms_are_those_that_the_file_names(tmp_path: Path) -> None:
+    made = tiny_arms(tiny_configs(tmp_path), "video")
     assert list(made) == [
         EVERYTHING, "without_fused", "fused_alone", "without_frame_aware", "without_temporal", FULL, EQUAL_TIME,
-        "question_only",
     ]  # fmt: skip
     trained = {name: prepare(arm.config).counts.trainable for name, arm in made.items()}
     for name in ("without_fused", "fused_alone"):
         assert trained[name] == pytest.approx(trained[EVERYTHING], rel=0.05)  # a unit of such a small model
     assert trained["without_frame_aware"] == trained[EVERYTHING] > trained["without_temporal"]
-    less = arms.with_adapter(configs[EVERYTHING], cross=False, key_value=0, frame_aware=False, temporal_frames=0)
-    assert list(arms.make_arms({**configs, EVERYTHING: less}, parts)) == [EVERYTHING, FULL, EQUAL_TIME]
-    lengths = {len(arm.grid) for arm in made.values() if not arm.rates_of}
-    assert lengths == {4}
+    assert {len(arm.grid) for arm in made.values() if not arm.rates_of} == {4}
+    assert tiny_arms(tiny_configs(tmp_path), "vqa")["question_only"].method == "question_only"
 
 
 def test_rates_are_a_factor_of_three_apart_and_widened_on_the_side_of_the_best() -> None:
-    for grid in (arms.ADAPTER_RATES, arms.FULL_RATES):
+    for grid in (settings.ADAPTER_RATES, settings.OWN_WEIGHTS_RATES):
         assert list(grid[1:]) == [arms.next_rate(rate, True) for rate in grid[:-1]]
         assert list(grid[:-1]) == [arms.next_rate(rate, False) for rate in grid[1:]]
     grid = (1e-3, 3e-3, 1e-2)
     assert arms.wider(grid, 1e-3) == (3e-4, 1e-3, 3e-3, 1e-2)
     assert arms.wider(grid, 1e-2) == (1e-3, 3e-3, 1e-2, 3e-2)
-    with pytest.raises(ValueError, match="1 or 3 times"):
+    with pytest.raises(ConfigError, match="1 or 3 times"):
         arms.next_rate(4e-4, True)
 
 
@@ -88,7 +85,7 @@ def test_every_row_and_verdict_is_there(proven: tuple[Path, Any]) -> None:
         assert row["main"] == row["text_to_image"]["r@1"]
     for arm in (EVERYTHING, "without_fused", FULL):
         mine = [row for row in rates["rows"] if row["arm"] == arm]
-        assert rates["chosen"][arm]["lr"] == prove.best_rate(mine)
+        assert rates["chosen"][arm]["lr"] == comparison.best_rate(mine)
     assert rates["chosen"][EQUAL_TIME]["lr"] == rates["chosen"][FULL]["lr"]
 
     demo = json.loads((folder / "results/demo-tiny.json").read_text())
@@ -141,19 +138,18 @@ def test_the_tables_are_made_of_the_results(proven: tuple[Path, Any], monkeypatc
     assert f" | {mean['mean']:.1f} ({low:.1f} to {high:.1f}) | " in readme[2]
 
 
-def test_every_arm_has_a_line_in_the_tables(tmp_path: Path) -> None:
-    configs = tiny_configs(tmp_path)
-    made = arms.make_arms({**configs, "question_only": configs[EVERYTHING]}, arms.PROOFS["video"].parts)
-    for name, arm in made.items():
-        assert (result_tables.ARMS[name].method, result_tables.ARMS[name].setting) == (arm.method, arm.setting)
+@pytest.mark.parametrize("name", ["scenes", "video", "vqa"])
+def test_every_arm_has_a_line_in_the_tables(tmp_path: Path, name: str) -> None:
+    for arm, made in tiny_arms(tiny_configs(tmp_path), name).items():
+        assert (result_tables.ARMS[arm].method, result_tables.ARMS[arm].setting) == (made.method, made.setting)
 
 
 def test_no_finished_run_is_repeated(proven: tuple[Path, Any]) -> None:
     folder, _ = proven
     before = records(folder)
     again = tiny_task(folder, ARMS, **GRIDS)
-    prove.find_rates(again)
-    prove.prove_seeds(again)
+    comparison.find_rates(again)
+    comparison.measure_seeds(again)
     assert records(folder) == before
     assert not list((folder / "cache").glob("weights-*.pt"))  # needed no more
 
@@ -161,7 +157,7 @@ def test_no_finished_run_is_repeated(proven: tuple[Path, Any]) -> None:
 def test_the_first_seed_is_what_the_rates_have_trained(proven: tuple[Path, Any]) -> None:
     """Its figures on the test split are those of a run of its own."""
     folder, task = proven
-    config = prove.chosen_configs(task)["without_fused"]
+    config = comparison.chosen_configs(task)["without_fused"]
     prepared = prepare(config)
     train_split(prepared, load_split(config, "train"), config)
     tests = load_tests(config)
@@ -178,16 +174,16 @@ def test_rates_never_read_the_test_split(tmp_path: Path) -> None:
     data = replace(task.arms[EVERYTHING].config.data, test=str(tmp_path / "none.json"), extra_tests={})
     arm = task.arms[EVERYTHING]
     task.arms[EVERYTHING] = replace(arm, config=replace(arm.config, data=data))
-    prove.find_rates(task, run=False)
-    (trial,) = prove.rate_trials(task, {EVERYTHING: (1e-3,)})[EVERYTHING]
+    comparison.find_rates(task, run=False)
+    (trial,) = comparison.rate_trials(task, {EVERYTHING: (1e-3,)})[EVERYTHING]
     assert task.trials.complete([trial])[0]["arm"] == EVERYTHING
 
 
 def test_the_best_rate_is_that_of_the_best_figure_and_of_equal_ones_the_middle() -> None:
     rows = [{"lr": rate, "main": main} for rate, main in ((3e-3, 50.0), (1e-3, 41.0), (1e-2, 30.0))]
-    assert prove.best_rate(rows) == 3e-3
-    assert prove.best_rate([{**row, "main": 50.0} for row in rows]) == 3e-3
-    assert prove.best_rate([*({**row, "main": 50.0} for row in rows), {"lr": 1e-4, "main": 50.0}]) == 1e-3
+    assert comparison.best_rate(rows) == 3e-3
+    assert comparison.best_rate([{**row, "main": 50.0} for row in rows]) == 3e-3
+    assert comparison.best_rate([*({**row, "main": 50.0} for row in rows), {"lr": 1e-4, "main": 50.0}]) == 1e-3
 
 
 def test_a_rate_at_the_edge_widens_every_grid_and_is_refused_in_the_end(
@@ -196,13 +192,13 @@ def test_a_rate_at_the_edge_widens_every_grid_and_is_refused_in_the_end(
     """Rates so small that nothing changes are all equal: two of them have an edge only, three a middle."""
     small, more = (1e-12, 3e-12), (1e-12, 3e-12, 1e-11)
     task = tiny_task(tmp_path, (EVERYTHING, FULL), uniadapter=small, full_fine_tuning=more)
-    monkeypatch.setattr(prove, "MOST_RATES", 3)
-    with pytest.raises(SystemExit, match=r": uniadapter still at the edge of 3 rates"):
-        prove.find_rates(task)
-    with pytest.raises(SystemExit, match="no rate within a grid was chosen for uniadapter"):
-        prove.prove_seeds(task)
-    monkeypatch.setattr(prove, "MOST_RATES", 4)
-    prove.find_rates(task)
+    monkeypatch.setattr(comparison, "MOST_RATES", 3)
+    with pytest.raises(UsageError, match=r": uniadapter still at the edge of 3 rates"):
+        comparison.find_rates(task)
+    with pytest.raises(UsageError, match="no rate within a grid was chosen for uniadapter"):
+        comparison.measure_seeds(task)
+    monkeypatch.setattr(comparison, "MOST_RATES", 4)
+    comparison.find_rates(task)
     rates = json.loads(task.rates_file.read_text())
     assert rates["grids"] == {EVERYTHING: [3e-13, *small], FULL: [3e-13, *more]}
     assert rates["widened_for"] == [EVERYTHING]
@@ -210,22 +206,22 @@ def test_a_rate_at_the_edge_widens_every_grid_and_is_refused_in_the_end(
 
 
 def test_the_test_split_is_not_read_with_rates_of_another_recipe(tmp_path: Path, proven: tuple[Path, Any]) -> None:
-    with pytest.raises(SystemExit, match=r"learning-rates-tiny\.json is not there: run `prove.py scenes rates` first"):
-        prove.prove_seeds(tiny_task(tmp_path))
+    with pytest.raises(UsageError, match=r"learning-rates-tiny\.json is not there: run the comparison"):
+        comparison.measure_seeds(tiny_task(tmp_path))
     folder, _ = proven
     other = tiny_task(folder, ARMS, **GRIDS)
     arm = other.arms[FULL]
     other.arms[FULL] = replace(arm, config=replace(arm.config, train=replace(arm.config.train, weight_decay=0.3)))
     before = records(folder)
-    with pytest.raises(SystemExit, match="full_fine_tuning was measured with another config, base or data"):
-        prove.prove_seeds(other)
+    with pytest.raises(UsageError, match="full_fine_tuning was measured with another config, base or data"):
+        comparison.measure_seeds(other)
     assert records(folder) == before
 
 
 def test_steps_of_equal_time() -> None:
     ours = [{"train_cpu_seconds": seconds, "steps": 40} for seconds in (20.0, 22.0, 90.0)]
     full = [{"train_cpu_seconds": seconds, "steps": 40} for seconds in (30.0, 33.0, 36.0)]
-    assert prove.equal_time_steps(ours, full) == round(40 * 22 / 33)
+    assert comparison.equal_time_steps(ours, full) == round(40 * 22 / 33)
 
 
 def test_verdicts_are_paired_over_the_seeds_that_both_have() -> None:
@@ -233,7 +229,7 @@ def test_verdicts_are_paired_over_the_seeds_that_both_have() -> None:
     ours, theirs = (torch.rand(3, 50, generator=generator).round() for _ in range(2))
     zero = torch.zeros(50)
     correct = {"test": {EVERYTHING: list(ours), FULL: list(theirs[:2]), "zero_shot": [zero]}}
-    found = verdicts.verdicts(correct)["test"]
+    found = verdicts.verdicts(correct, EVERYTHING)["test"]
     expected = paired_bootstrap(ours[:2], theirs[:2])
     assert found[FULL]["interval_95"] == [expected.low, expected.high]
     assert found[FULL]["seeds"] == 2

@@ -1,8 +1,9 @@
-"""A tiny task for the tests of the long proof, `benchmarks/prove.py`."""
+"""A tiny task for the tests of `uniadapter compare` and of the long proof, `benchmarks/prove.py`."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,17 @@ from typing import Any
 import pytest
 
 from squares import karpathy, save_base
-from uniadapter.config import RunConfig
+from uniadapter.app.parsing import read_comparison
+from uniadapter.compare.arms import Arm, make_arms
+from uniadapter.compare.comparison import Comparison
+from uniadapter.compare.trials import Trials
+from uniadapter.config import CompareConfig, RunConfig
 from uniadapter.files.schema import validated
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-prove = pytest.importorskip("prove", reason="benchmarks/ is not here")
+result_tables = pytest.importorskip("result_tables", reason="benchmarks/ is not here")
 
-import result_tables  # noqa: E402 - behind the skip
-from proving import arms, trials, verdicts  # noqa: E402
-
-__all__ = [
-    "ARMS", "EQUAL_TIME", "EVERYTHING", "FULL", "GRIDS", "arms", "prove", "result_tables", "tiny_configs", "tiny_task",
-    "trials", "verdicts",
-]  # fmt: skip
-EQUAL_TIME, EVERYTHING, FULL = arms.EQUAL_TIME, arms.EVERYTHING, arms.FULL
-
+EQUAL_TIME, EVERYTHING, FULL = "equal_time", "uniadapter", "full_fine_tuning"
 ARMS = (EVERYTHING, "without_fused", FULL, EQUAL_TIME)
 GRIDS = {name: (1e-4, 3e-4, 1e-3) for name in (EVERYTHING, "without_fused", FULL)}
 
@@ -49,9 +46,16 @@ def tiny_configs(folder: Path) -> dict[str, RunConfig]:
     }
 
 
-def tiny_task(folder: Path, only: tuple[str, ...] = (), **grids: tuple[float, ...]) -> Any:
+def tiny_arms(configs: Mapping[str, RunConfig], name: str = "scenes") -> dict[str, Arm]:
+    """The arms of a comparison that comes with the package, of tiny configs."""
+    config: CompareConfig = read_comparison(name)
+    return make_arms(config, lambda run: configs[FULL if run.endswith("_full") else EVERYTHING])
+
+
+def tiny_task(folder: Path, only: tuple[str, ...] = (), **grids: tuple[float, ...]) -> Comparison:
     """A task with these arms and grids, whose records lie in `folder/cache`."""
-    made = arms.make_arms(tiny_configs(folder))
-    made = {name: arm for name, arm in made.items() if not only or name in only}
+    made = {name: arm for name, arm in tiny_arms(tiny_configs(folder)).items() if not only or name in only}
     made = {name: replace(arm, grid=grids.get(name, arm.grid)) for name, arm in made.items()}
-    return prove.Task("scenes", made, 2, trials.Trials(folder / "cache"), folder / "results", "-tiny")
+    out = folder / "results"
+    files = out / "learning-rates-tiny.json", out / "demo-tiny.json"
+    return Comparison(made, EVERYTHING, 2, Trials(folder / "cache"), *files)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from uniadapter.app.evaluation_folder import METHOD_KEY, TRAINED
-from uniadapter.app.runs import evaluate_split
+from uniadapter.runs.folders import METHOD_KEY, TRAINED
+from uniadapter.runs.steps import evaluate_split
 from uniadapter.checkpoints.weights import elements
 from uniadapter.config import RunConfig
 from uniadapter.data.splits import RetrievalSplit

@@ -1,0 +1,65 @@
+"""The command `compare`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from uniadapter.app.display import console, say
+from uniadapter.app.parsing import config_path, read_config
+from uniadapter.compare.arms import make_arms
+from uniadapter.compare.comparison import Comparison, find_rates, measure_seeds
+from uniadapter.compare.table import markdown, table
+from uniadapter.compare.trials import Trials
+from uniadapter.config import CompareConfig, ConfigError, RunConfig
+from uniadapter.files.writing import write_text
+from uniadapter.runs.steps import resolve_data
+
+Part = Literal["rates", "seeds", "all", "results"]
+
+
+def run_of(name: str) -> RunConfig:
+    """The config of a file or name, with its embedded data made."""
+    config = read_config(config_path(name))
+    return replace(config, data=resolve_data(config.data))
+
+
+def run_comparison(config: CompareConfig, part: Part = "all", only: tuple[str, ...] = ()) -> None:
+    """Compare methods as a config says, and print and write the table.
+
+    Run it in several processes at once to share the work; run it again to go on after an interruption.
+
+    Args:
+        config: of the comparison.
+        part: "rates" on validation, "seeds" on test with the rates found before, "all" of both, or "results" of what is
+            finished, without a run.
+        only: names of methods; () takes all. The reference is always among them.
+
+    Raises:
+        ConfigError: there is no such method, or a setting is invalid.
+        UsageError: the rates are missing, or no rate within a wide grid is best.
+    """
+    for name in only:
+        if name not in config.methods:
+            raise ConfigError(f"there is no method {name!r}, only {', '.join(config.methods)}")
+    wanted = {*(only or config.methods), config.reference}
+    wanted |= {config.methods[name].rates_of for name in wanted}
+    kept = {name: one for name, one in config.methods.items() if name in wanted}
+    folder = Path(config.output)
+    comparison = Comparison(
+        make_arms(replace(config, methods=kept), run_of),
+        config.reference,
+        config.seeds,
+        Trials(folder / "records", folder=folder / "cache"),
+        folder / "learning-rates.json",
+        folder / "results.json",
+    )
+    if part != "seeds":
+        find_rates(comparison, run=part != "results")
+    if part == "rates":
+        return
+    results = measure_seeds(comparison, run=part != "results")
+    console.print(table(results, config.reference))
+    write_text(folder / "results.md", markdown(results, config.reference) + "\n")
+    say(f"{folder / 'results.json'}\n{folder / 'results.md'}")

@@ -1,0 +1,1 @@
+"""Methods compared on one task: learning rates on validation, seeds on test, each run once, by several processes."""

@@ -1,0 +1,128 @@
+"""The table of a comparison: a line for each method, with the mean over seeds and the difference to the reference."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from uniadapter.report.metrics import Row
+from uniadapter.report.tables import NO_VALUE, percent_text, row_label, score_columns, seconds_text, size_text
+
+_FIRST = ("R@1", "accuracy", "CIDEr")  # the scores that a verdict is about
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method on one test set.
+
+    Args:
+        label: of the method.
+        test_set: "test", or the name of a further one.
+        seeds: how many.
+        scores: mean and standard deviation of each score, as text.
+        difference: to the reference in points, with its 95% interval; "" for the reference itself.
+        verdict: on the reference: above, below or equal within some points.
+        costs: trained share, bytes and seconds, as text.
+    """
+
+    label: str
+    test_set: str
+    seeds: int
+    scores: tuple[str, ...]
+    difference: str
+    verdict: str
+    costs: tuple[str, ...]
+
+
+COSTS = ("trainable %", "file", "train and test, s")
+
+
+def spread(values: list[float], digits: int = 2) -> str:
+    """Mean and standard deviation of the sample; of one run its number."""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+def lines_of(results: dict[str, Any], reference: str) -> tuple[list[str], list[Line]]:
+    """The names of the scores, and the lines, by test set and then by method.
+
+    Args:
+        results: of `measure_seeds`.
+        reference: name of the arm.
+    """
+    every = [(values["arm"], Row.from_dict(values)) for values in results["rows"]]
+    columns = [one for one in score_columns([row for _, row in every]) if one.label in _FIRST]
+    titles = [f"{one.group} {one.label}".strip() for one in columns]
+    lines = []
+    for test_set in dict.fromkeys(row.test_set for _, row in every):
+        arms = dict.fromkeys(arm for arm, row in every if row.test_set == test_set)
+        for arm in arms:
+            rows = [row for name, row in every if name == arm and row.test_set == test_set]
+            found = [[value for row in rows if (value := one.value(row)) is not None] for one in columns]
+            verdict = results["verdicts"].get(test_set or "test", {}).get(arm)
+            lines.append(
+                Line(
+                    row_label(rows[0]),
+                    test_set or "test",
+                    len(rows),
+                    tuple(spread(values) if values else NO_VALUE for values in found),
+                    _difference(verdict) if verdict else "",
+                    verdict["verdict"] if verdict else ("the reference" if arm == reference else NO_VALUE),
+                    (
+                        percent_text(rows[0].trainable_percent),
+                        size_text(rows[0].checkpoint_bytes),
+                        seconds_text(statistics.median(row.seconds for row in rows)),
+                    ),
+                )
+            )
+    return titles, lines
+
+
+def _difference(verdict: dict[str, Any]) -> str:
+    low, high = verdict["interval_95"]
+    return f"{-verdict['difference']:+.1f} ({-high:+.1f} to {-low:+.1f})"
+
+
+def _cells(lines: list[Line]) -> Iterator[tuple[str, list[str]]]:
+    """The test set and the cells of each line."""
+    for line in lines:
+        yield line.test_set, [line.label, str(line.seeds), *line.scores, line.difference, *line.costs]
+
+
+def _titles(scores: list[str], reference: str) -> list[str]:
+    return ["", "seeds", *scores, f"beside {reference}, 95%", *COSTS]
+
+
+def table(results: dict[str, Any], reference: str) -> Table:
+    """For the terminal."""
+    scores, lines = lines_of(results, reference)
+    made = Table(box=box.SIMPLE)
+    for number, title in enumerate(_titles(scores, reference)):
+        made.add_column(title, justify="right" if number else "left")
+    before = ""
+    for test_set, cells in _cells(lines):
+        if test_set != before:
+            made.add_section()
+            made.add_row(f"[bold]{test_set}")
+        made.add_row(*cells)
+        before = test_set
+    return made
+
+
+def markdown(results: dict[str, Any], reference: str) -> str:
+    """As Markdown, a table for each test set."""
+    scores, lines = lines_of(results, reference)
+    titles = _titles(scores, reference)
+    out: list[str] = []
+    before = ""
+    for test_set, cells in _cells(lines):
+        if test_set != before:
+            out += ["", f"**{test_set}**", "", f"| {' | '.join(titles)} |", "|:--|" + "--:|" * (len(titles) - 1)]
+        out.append(f"| {' | '.join(cells)} |")
+        before = test_set
+    return "\n".join(out[1:])

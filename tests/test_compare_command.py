@@ -1,0 +1,133 @@
+"""`uniadapter compare`: methods on one's own data, from a YAML file to a table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from squares import karpathy
+from test_commands import base, write_run  # noqa: F401 - a fixture
+from uniadapter.app.cli import main
+from uniadapter.app.parsing import read_comparison
+from uniadapter.compare.arms import with_settings
+from uniadapter.config import CompareConfig, ConfigError, RunConfig
+from uniadapter.files.assets import package_path
+from uniadapter.runs.ablation import trained_parameters
+
+METHODS: dict[str, Any] = {
+    "uniadapter": {"rates": [1e-3, 3e-3, 1e-2]},
+    "plain": {"setting": "no sharing", "settings": {"model.adapter.share": "none"}, "equal_parameters": True},
+    "lora": {"settings": {"model.method": "lora"}, "equal_parameters": True, "rates": [1e-3, 3e-3, 1e-2]},
+    "bitfit": {"settings": {"model.method": "bitfit"}, "rates_of": "uniadapter"},
+}
+METHODS["plain"]["rates"] = [1e-3, 3e-3, 1e-2]
+
+
+def write_comparison(folder: Path, base: Path, **changes: Any) -> Path:  # noqa: F811
+    """A comparison of a tiny run of four steps."""
+    files = karpathy(folder, "tiny")
+    more = {"objective": {"queue_size": 0, "momentum": 0, "alpha": 0}, "train": {"epochs": 2, "batch_size": 4}}
+    run = write_run(folder, base, files, **more)
+    values = {"run": str(run), "methods": METHODS, "seeds": 2, "output": str(folder / "out"), **changes}
+    file = folder / "comparison.yaml"
+    file.write_text(yaml.safe_dump(values))
+    return file
+
+
+@pytest.mark.slow
+def test_from_a_file_to_a_table_and_again_without_a_run(
+    tmp_path: Path,
+    base: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = write_comparison(tmp_path, base)
+    assert main(["compare", str(file)]) == 0
+    said = capsys.readouterr().out
+    for name in ("zero-shot", "UniAdapter", "no sharing", "LoRA", "BitFit"):
+        assert name in said
+    out = tmp_path / "out"
+    results = json.loads((out / "results.json").read_text())
+    rows = [(row["arm"], row["seed"]) for row in results["rows"]]
+    assert len(set(rows)) == len(rows) == 1 + 2 * 4
+    trained = {row["arm"]: row["trainable_parameters"] for row in results["rows"]}
+    for name in ("plain", "lora"):
+        assert trained[name] == pytest.approx(trained["uniadapter"], rel=0.25), "a unit of so small a model"
+    assert set(results["verdicts"]["test"]) == {"zero_shot", "plain", "lora", "bitfit"}
+    table = (out / "results.md").read_text().splitlines()
+    assert len(table) == 2 + 2 + 5
+    assert len({line.count("|") for line in table[2:]}) == 1
+    records = {one.name: one.stat().st_mtime_ns for one in (out / "records").iterdir()}
+    assert main(["compare", str(file)]) == 0
+    assert {one.name: one.stat().st_mtime_ns for one in (out / "records").iterdir()} == records
+    assert main(["compare", str(file), "--part", "results", "--only", "lora"]) == 0
+    fewer = json.loads((out / "results.json").read_text())
+    assert {row["arm"] for row in fewer["rows"]} == {"zero_shot", "uniadapter", "lora"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "said"),
+    [
+        ({}, ["--only", "lorra"], "there is no method 'lorra'"),
+        ({"reference": "full"}, [], "reference is 'full', which is none of the methods"),
+        ({"methods": {"uniadapter": {"settings": {"model.adaptor.share": "none"}}}}, [], "methods.uniadapter"),
+        ({"methods": {"uniadapter": {"settings": {"train.lr": "high"}}}}, [], "train.lr"),
+        ({"methods": {"uniadapter": {"settings": {"train.lr.most": 1}}}}, [], "lr has no settings of its own"),
+        ({"methods": {"uniadapter": {"rates_of": "other"}}}, [], "name a method that tries rates itself"),
+        ({"methods": {"uniadapter": {"rates": [1e-3]}}}, [], "fewer than 3"),
+        ({"methods": {"uniadapter": {"equal_time": True}}}, [], "equal_time needs rates_of"),
+        (
+            {"methods": {"uniadapter": {"settings": {"model.method": "bitfit"}, "equal_parameters": True}}},
+            [],
+            "no width",
+        ),
+        ({"run": "no_such"}, [], "no_such: no such file"),
+        ({"seeds": 0}, [], "seeds"),
+        ({}, ["--part", "seeds"], "learning-rates.json is not there"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    tmp_path: Path,
+    base: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    arguments: list[str],
+    said: str,
+) -> None:
+    file = write_comparison(tmp_path, base, **changes)
+    assert main(["compare", str(file), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out/records").exists() or not list((tmp_path / "out/records").iterdir())
+
+
+@pytest.mark.parametrize("file", sorted(package_path("configs/compare").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_comparisons_of_the_package(file: Path) -> None:
+    config = read_comparison(file.stem)
+    assert config == read_comparison(str(file))
+    assert {"uniadapter", "without_fused", "fused_alone", "full_fine_tuning", "equal_time"} <= set(config.methods)
+    assert config.seeds >= 3
+
+
+def test_settings_by_dotted_names() -> None:
+    config = RunConfig()
+    changed = with_settings(config, {"model.adapter.share": "none", "train.lr": 0.5, "data.extra_tests": {"a": "b"}})
+    assert (changed.model.adapter.share, changed.train.lr, changed.data.extra_tests) == ("none", 0.5, {"a": "b"})
+    assert with_settings(config, {}) == config
+    with pytest.raises(ConfigError, match="methods: rates and rates_of"):
+        CompareConfig("run", {"uniadapter": read_comparison("scenes").methods["equal_time"].__class__(
+            rates=[1e-3, 3e-3, 1e-2], rates_of="a")})  # fmt: skip
+
+
+def test_counted_parameters_are_those_that_a_run_trains() -> None:
+    config = with_settings(RunConfig(), {"model.method": "lora", "model.lora.r": 3})
+    more = with_settings(config, {"model.lora.r": 4})
+    dora = with_settings(config, {"model.method": "dora"})
+    heads = trained_parameters(with_settings(config, {"model.method": "heads"}))
+    assert (trained_parameters(config) - heads) % 3 == 0
+    assert trained_parameters(more) - heads == 4 * (trained_parameters(config) - heads) // 3
+    assert trained_parameters(dora) > trained_parameters(config)
