@@ -2,19 +2,24 @@
 
 Tables of results: mean and standard deviation over the seeds. Verdicts and the README's table: 95% intervals.
 
-python benchmarks/result_tables.py
+    python benchmarks/result_tables.py            prints them
+    python benchmarks/result_tables.py --write    puts them into the pages
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parents[1] / "results"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 Row = dict[str, Any]
 
 
@@ -233,11 +238,36 @@ def _mean(found: dict[str, Any] | None) -> str:
     return "" if found is None else f"{found['mean']:.1f} ({interval(found['interval_95'])})"
 
 
+KINDS = {"figures": table, "verdicts": verdict_table}
+
+
+def blocks() -> dict[str, list[str]]:
+    """All tables by the names of their places in the pages."""
+    tables = {f"{name} {kind}": made(name) for name in measured() for kind, made in KINDS.items()}
+    return {"README": readme_table(), **tables}
+
+
+def rewritten(page: str, tables: dict[str, list[str]]) -> str:
+    """A page with the tables in their places, which comments mark: `<!-- table: NAME -->` before, `<!-- -->` behind."""
+
+    def place(found: re.Match[str]) -> str:
+        lines = tables.get(found[1])
+        return found[0] if lines is None else "\n".join([f"<!-- table: {found[1]} -->", "", *lines, "", "<!-- -->"])
+
+    return re.sub(r"<!-- table: ([^>]+) -->\n.*?<!-- -->", place, page, flags=re.DOTALL)
+
+
 def main() -> None:
-    """Print them."""
-    sys.stdout.write("README.md\n\n" + "\n".join(readme_table()) + "\n\n")
-    for name in measured():
-        sys.stdout.write(f"{name}\n\n" + "\n".join(table(name)) + "\n\n" + "\n".join(verdict_table(name)) + "\n\n")
+    """Print them, or write them into the pages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="put them into README.md and docs/results.md")
+    tables = blocks()
+    if parser.parse_args().write:
+        for page in PAGES:
+            page.write_text(rewritten(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
+        return
+    for name, lines in tables.items():
+        sys.stdout.write(f"{name}\n\n" + "\n".join(lines) + "\n\n")
 
 
 if __name__ == "__main__":
