@@ -25,6 +25,7 @@ USAGE = """usage: uniadapter COMMAND …
   ask FILE QUESTION … [--adapter FOLDER]           answer questions about a picture or video
   caption FILE [--adapter FOLDER]                  write a caption for it
   convert FILE OUTPUT [--kind KIND]                the authors' or BLIP's .pth to an adapter or transformers folder
+  check-data CONFIG [--json FILE]                  what a local copy of a config's data holds, before training on it
   families                                         which models can be adapted, and what each can do
   compare CONFIG [--only METHOD …] [--part PART]   methods side by side: rates on validation, seeds on test, a table
   demo [TASK] [--output FOLDER] [--seed N]         an embedded task, the methods side by side: scenes, video, vqa,
@@ -193,6 +194,21 @@ def compare(arguments: list[str]) -> None:
     run_comparison(config, chosen.part, tuple(chosen.only))
 
 
+def check_data(arguments: list[str]) -> None:
+    """`uniadapter check-data`."""
+
+    def options(parser: Parser) -> None:
+        parser.add_argument("--json", type=path_option, metavar="FILE", help="write all that was found to a file")
+
+    config, chosen = parse_run("check-data", arguments, options)
+    check_files(config)
+    _set_up()
+    from uniadapter.app.check_data import run_check
+
+    if not run_check(config, Path(chosen.json) if chosen.json else None):
+        raise SystemExit(1)
+
+
 def list_families(arguments: list[str]) -> None:
     """`uniadapter families`."""
     parser = Parser(prog="uniadapter families", description="which models can be adapted, and what each can do")
@@ -212,6 +228,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "caption": caption,
     "demo": demo,
     "compare": compare,
+    "check-data": check_data,
 }
 
 

@@ -36,6 +36,20 @@ from uniadapter.data.media.pyav_reader import (
 Numbered = Iterator[tuple[int, av.Packet]]
 
 
+def clip_seconds(path: Path) -> float | None:
+    """The length of a video file in seconds, by its header; None if that does not say."""
+    reader = None
+    try:
+        reader = Reader(path)
+        ticks = reader.header_duration
+        return None if ticks is None else ticks / reader.ticks_per_second
+    except BROKEN:
+        return None
+    finally:
+        if reader is not None:
+            reader.close()
+
+
 def decode_clip(path: Path, positions: Sequence[float], min_side: int) -> list[Image.Image | None]:
     """The frames at these positions, upright RGB; None for those that could not be decoded.
 
