@@ -34,6 +34,7 @@ from uniadapter.processes.distributed import check_on_rank0, reporting_lost_peer
 from uniadapter.report.examples import select_examples
 from uniadapter.runs.folders import resolve_source
 from uniadapter.runs.results import measure, zero_shot
+from uniadapter.runs.self_check import check_pairs
 from uniadapter.runs.steps import (
     ADAPTER,
     MODEL,
@@ -100,6 +101,10 @@ def _train_and_measure(
     val = load_split(config, "val") if config.data.val else None
     prepared = prepare(config)
     prepared.distributed = accelerator.num_processes > 1
+
+    if accelerator.is_main_process and not resume:
+        prepared.model.to(accelerator.device)  # type: ignore[arg-type]
+        check_pairs(prepared, train, config)
 
     def validate(epoch: int) -> float:
         assert val is not None

@@ -197,6 +197,20 @@ class _Right:
         return mask
 
 
+def is_at_chance(ranks: Tensor, gallery: int) -> bool:
+    """Whether ranks are no better than those of a shuffled gallery: their mean is within three standard errors of it.
+
+    Args:
+        ranks: of each query's best positive, from 1, [queries].
+        gallery: number of candidates.
+    """
+    if gallery < 2:
+        return False
+    place = (ranks.double().mean() - 1) / (gallery - 1)  # 0 is the best, a half is chance
+    independent = min(len(ranks), gallery)  # the captions of one picture rank it alike
+    return float(place) > 0.5 - 3 * (12 * independent) ** -0.5
+
+
 def _wrong_above(scores: Tensor, right: Tensor, wrong: Tensor | None = None) -> Tensor:
     """Number of wrong items that score at least as much as the best right one: [q, G] and masks to [q] int64."""
     if scores.shape[1] == 0:

@@ -13,6 +13,7 @@ from uniadapter.config import DataConfig, ModelConfig, ObjectiveConfig, RunConfi
 from uniadapter.data.batches import Batch
 from uniadapter.data.captions import load_retrieval
 from uniadapter.data.splits import RetrievalSplit
+from uniadapter.evaluation.recall import is_at_chance
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.evaluation.retrieval import evaluate_retrieval
 from uniadapter.model.dispatch import backbone
@@ -32,6 +33,7 @@ from uniadapter.tasks.preparing import Prepared, autocast
 
 logger = logging.getLogger(__name__)
 
+FEWEST = 50  # pictures or videos of which it can be told whether they are found by chance
 TEMPERATURE_RANGE = (0.001, 0.5)  # BLIP's clamp
 
 
@@ -281,6 +283,11 @@ class RetrievalTask:
             prepared.model, prepared.tokenizer, split, loader, config.model, config.evaluate, precision, progress,
             is_distributed(prepared, split),
         )  # fmt: skip
+        if len(split.visuals) >= FEWEST and is_at_chance(found.text_ranks, len(split.visuals)):
+            logger.warning(
+                "%s: a caption's own is found no better than by chance: do captions and %s belong together?",
+                split.name, split.noun,
+            )  # fmt: skip
         text, visual, kind = found.text_to_visual, found.visual_to_text, split.visual_kind
         return Result(
             scores={f"text_to_{kind}": text, f"{kind}_to_text": visual},
