@@ -14,6 +14,7 @@ from test_commands import base, write_run  # noqa: F401 - a fixture
 from uniadapter.app.cli import main
 from uniadapter.app.parsing import read_comparison
 from uniadapter.compare.arms import with_settings
+from uniadapter.compare.pareto import frontier
 from uniadapter.config import CompareConfig, ConfigError, RunConfig
 from uniadapter.files.assets import package_path
 from uniadapter.runs.ablation import trained_parameters
@@ -60,12 +61,25 @@ def test_from_a_file_to_a_table_and_again_without_a_run(
     table = (out / "results.md").read_text().splitlines()
     assert len(table) == 2 + 2 + 5
     assert len({line.count("|") for line in table[2:]}) == 1
+    assert (out / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    record = json.loads(next(iter((out / "records").glob("test-*.json"))).read_text())
+    assert {"config", "versions", "system", "device", "num_trainable_params", "right"} <= set(record)
+    assert not any(str(tmp_path) in str(value) for value in record["config"].values())
+    row = next(row for row in results["rows"] if row["arm"] == "lora")
+    assert row["peak_memory_bytes"] > 10e6
+    assert row["train_seconds"] > 0
+    assert "curve" not in row
     records = {one.name: one.stat().st_mtime_ns for one in (out / "records").iterdir()}
     assert main(["compare", str(file)]) == 0
     assert {one.name: one.stat().st_mtime_ns for one in (out / "records").iterdir()} == records
     assert main(["compare", str(file), "--part", "results", "--only", "lora"]) == 0
     fewer = json.loads((out / "results.json").read_text())
     assert {row["arm"] for row in fewer["rows"]} == {"zero_shot", "uniadapter", "lora"}
+
+
+def test_the_frontier_is_of_methods_that_no_other_beats_in_both() -> None:
+    found = [("a", 1.0, 50.0, 0, 0), ("b", 2.0, 49.0, 0, 0), ("c", 2.0, 60.0, 0, 0), ("d", 9.0, 60.0, 0, 0)]
+    assert frontier(found) == [(1.0, 50.0), (2.0, 60.0)]
 
 
 @pytest.mark.parametrize(

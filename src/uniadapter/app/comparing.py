@@ -10,6 +10,7 @@ from uniadapter.app.display import console, say
 from uniadapter.app.parsing import config_path, read_config
 from uniadapter.compare.arms import make_arms
 from uniadapter.compare.comparison import Comparison, find_rates, measure_seeds
+from uniadapter.compare.pareto import pareto
 from uniadapter.compare.table import markdown, table
 from uniadapter.compare.trials import Trials
 from uniadapter.config import CompareConfig, ConfigError, RunConfig
@@ -62,4 +63,5 @@ def run_comparison(config: CompareConfig, part: Part = "all", only: tuple[str, .
     results = measure_seeds(comparison, run=part != "results")
     console.print(table(results, config.reference))
     write_text(folder / "results.md", markdown(results, config.reference) + "\n")
-    say(f"{folder / 'results.json'}\n{folder / 'results.md'}")
+    figure = pareto(results, folder / "pareto.png")
+    say(f"{folder / 'results.json'}\n{folder / 'results.md'}\n{figure}")

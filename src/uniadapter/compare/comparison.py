@@ -178,6 +178,16 @@ def chosen_configs(task: Comparison) -> dict[str, RunConfig]:
     return configs
 
 
+def _costs(record: Record) -> dict[str, float]:
+    """What training took, as far as the record tells."""
+    costs = {}
+    if "train_seconds" in record:
+        costs["train_seconds"] = record["train_seconds"]
+    if record.get("memory"):
+        costs["peak_memory_bytes"] = record["memory"]["accelerator_memory_max"]
+    return costs
+
+
 def measure_seeds(task: Comparison, run: bool = True) -> dict[str, Any]:
     """Zero-shot once, every arm on every seed, on the test sets; then the means and verdicts, which are written.
 
@@ -206,8 +216,11 @@ def measure_seeds(task: Comparison, run: bool = True) -> dict[str, Any]:
         if record is None:
             continue
         found.append(record)
-        named = {"arm": trial.arm, "method": trial.method} | ({"setting": trial.setting} if trial.setting else {})
-        rows += [{**row, **named, "lr": record["lr"], "steps": record.get("steps", 0)} for row in record["rows"]]
+        named: Record = {"arm": trial.arm, "method": trial.method} | (
+            {"setting": trial.setting} if trial.setting else {}
+        )
+        named |= {"lr": record["lr"], "steps": record.get("steps", 0)} | _costs(record)
+        rows += [{**row, **named} for row in record["rows"]]
         for name, values in task.trials.correct(trial).items():
             correct.setdefault(name, {}).setdefault(trial.arm, []).append(values)
     results = {

@@ -27,7 +27,7 @@ class Line:
         scores: mean and standard deviation of each score, as text.
         difference: to the reference in points, with its 95% interval; "" for the reference itself.
         verdict: on the reference: above, below or equal within some points.
-        costs: trained share, bytes and seconds, as text.
+        costs: trained share, bytes of the file, seconds, and peak memory while training, as text.
     """
 
     label: str
@@ -39,7 +39,7 @@ class Line:
     costs: tuple[str, ...]
 
 
-COSTS = ("trainable %", "file", "train and test, s")
+COSTS = ("trainable %", "file", "train and test, s", "peak memory")
 
 
 def spread(values: list[float], digits: int = 2) -> str:
@@ -77,6 +77,7 @@ def lines_of(results: dict[str, Any], reference: str) -> tuple[list[str], list[L
                         percent_text(rows[0].trainable_percent),
                         size_text(rows[0].checkpoint_bytes),
                         seconds_text(statistics.median(row.seconds for row in rows)),
+                        size_text(statistics.median(row.more.get("peak_memory_bytes", 0) for row in rows)),
                     ),
                 )
             )

@@ -13,6 +13,7 @@ import gc
 import hashlib
 import json
 import logging
+import platform
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ import torch
 from torch import Tensor
 
 from uniadapter.checkpoints.bases import locate_base
-from uniadapter.compare.machine import processor
+from uniadapter.compare.machine import processor, versions, watched_memory
 from uniadapter.config import RunConfig
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.files.writing import atomic_file
@@ -50,6 +51,7 @@ LATER = {"model.last_layers", "model.lora.r", "model.lora.alpha", "model.lora.dr
     f"model.adapter.{name}"
     for name in ("temporal_init", "frame_temperature", "share", "query_residual", "train_norm_cross")
 }
+OF_THE_FILE = {"right", "curve", "config", "versions", "system"}  # of a record, not in results
 _POLL_SECONDS = 2.0
 
 
@@ -156,11 +158,11 @@ class Trials:
         return f"{trial.split}-{recipe(trial.config, self.splits, ('train', trial.split))}"
 
     def find(self, trial: Trial) -> Record | None:
-        """The record of a finished run, without the correctness of its queries."""
+        """The record of a finished run, without the correctness of its queries and what only its file tells."""
         path = self.records / f"{self.key(trial)}.json"
         if not path.exists():
             return None
-        return {name: value for name, value in json.loads(path.read_text()).items() if name != "right"}
+        return {name: value for name, value in json.loads(path.read_text()).items() if name not in OF_THE_FILE}
 
     def correct(self, trial: Trial) -> dict[str, Tensor]:
         """Test set to the correctness of each query, 0 to 1, of a finished run."""
@@ -224,6 +226,9 @@ class Trials:
             correct = {name: result.right for name, result in results.items()}
             headline = done.result.headline
         record |= {"device": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+        told = {name: value for name, value in flatten_config(config).items() if name not in IRRELEVANT}
+        record |= {"config": told, "versions": versions(), "system": platform.platform()}
+        record |= {"num_trainable_params": prepared.counts.trainable, "num_total_params": prepared.counts.total}
         record["right"] = {name: [round(value, 6) for value in right.tolist()] for name, right in correct.items()}
         with atomic_file(self.records / f"{self.key(trial)}.json") as file:
             file.write_text(json.dumps(record) + "\n")
@@ -247,11 +252,13 @@ class Trials:
             return content["facts"]
         config, (train,) = trial.config, self.splits.get(trial.config, "train").values()
         wall, processor = time.perf_counter(), time.process_time()
-        trainer = train_split(prepared, train, config)
+        with watched_memory() as memory:
+            trainer = train_split(prepared, train, config)
         facts = {
             "steps": trainer.step, "loss": trainer.history[-1]["loss"],
             "train_seconds": round(time.perf_counter() - wall, 2),
             "train_cpu_seconds": round(time.process_time() - processor, 2),
+            "memory": memory.to_dict(), "curve": trainer.history,
         }  # fmt: skip
         weights = {name: one.detach().clone() for name, one in own.items()}
         with atomic_file(file) as temporary:

@@ -91,7 +91,7 @@ def curves(history_by_method: History, path: Path | str) -> Path:
     path = Path(path)
     columns = min(2, len(names))
     lines = -(-len(names) // columns)
-    with matplotlib.rc_context(_style(str(path.name))):
+    with matplotlib.rc_context(style_of(str(path.name))):
         figure = Figure(figsize=(4.6 * columns, 2.6 * lines + 0.4), layout="constrained", facecolor="white")
         grid = figure.subplots(lines, columns, squeeze=False).ravel()
         for axes, name in zip(grid, names, strict=False):
@@ -100,7 +100,7 @@ def curves(history_by_method: History, path: Path | str) -> Path:
             axes.set_visible(False)
         handles = _handles(history_by_method)
         figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), handlelength=1.4)
-        content = _rendered(figure, path.suffix.lstrip(".") or "png")
+        content = rendered(figure, path.suffix.lstrip(".") or "png")
     return write_bytes(path, content)
 
 
@@ -109,10 +109,10 @@ def panel_svg(history: History, quantity: str) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_style(quantity)):
+    with matplotlib.rc_context(style_of(quantity)):
         figure = Figure(figsize=(4.6, 2.35), layout="constrained", facecolor="none")
         _panel(figure.subplots(), history, quantity, title=False)
-        svg = _rendered(figure, "svg").decode()
+        svg = rendered(figure, "svg").decode()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", svg, flags=re.DOTALL)
     head, rest = svg.split(">", 1)
@@ -125,7 +125,8 @@ def panel_svg(history: History, quantity: str) -> str:
     return re.sub(r"\s*\n\s*", " ", svg)
 
 
-def _style(salt: str) -> Any:  # matplotlib's own type lists every key
+def style_of(salt: str) -> Any:  # matplotlib's own type lists every key
+    """Settings of matplotlib for all figures; `salt` makes an SVG file reproducible."""
     return {
         "font.family": "DejaVu Sans",
         "font.size": 8.5,
@@ -236,7 +237,8 @@ def _smoothed(steps: Sequence[float], values: Sequence[float]) -> tuple[list[flo
     return [steps[place] for place in places], result
 
 
-def _rendered(figure: Figure, kind: str) -> bytes:
+def rendered(figure: Figure, kind: str) -> bytes:
+    """A figure as the content of a `png` or `svg` file."""
     buffer = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else None
     figure.savefig(buffer, format=kind, dpi=160, metadata=metadata)
