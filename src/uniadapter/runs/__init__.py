@@ -1,0 +1,1 @@
+"""The steps of a run, between a config and its results: load, train, save, measure."""
