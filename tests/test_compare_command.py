@@ -98,6 +98,7 @@ def test_the_frontier_is_of_methods_that_no_other_beats_in_both() -> None:
             [],
             "no width",
         ),
+        ({"methods": {"uniadapter": {"settings": {"train.keep": "best_on_test"}}}}, [], "set rates_of to the method"),
         ({"run": "no_such"}, [], "no_such: no such file"),
         ({"seeds": 0}, [], "seeds"),
         ({}, ["--part", "seeds"], "learning-rates.json is not there"),

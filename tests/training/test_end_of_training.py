@@ -89,6 +89,24 @@ def test_the_best_by_validation_is_kept_the_earlier_of_equals(tmp_path: Path, co
     assert any(not torch.equal(value, after[3][name]) for name, value in kept.items())
 
 
+def test_weights_chosen_on_test_say_what_that_has_brought(tmp_path: Path, config: RunConfig) -> None:
+    run, out = tmp_path / "run.yaml", tmp_path / "out"
+    write_config(changed(config, epochs=3, keep="best_on_test", evaluate_every=1), run)
+    assert main(["train", str(run), "--output", str(out)]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    seen = [json.loads(line)["validation"] for line in (out / "validation.jsonl").read_text().splitlines()]
+    kept = metrics["kept"]
+    assert (kept["which"], kept["test"], kept["last"], kept["gap"]) == (
+        "best_on_test", max(seen), seen[-1], max(seen) - seen[-1],
+    )  # fmt: skip
+    rows = {row["method"]: row for row in metrics["rows"]}
+    assert rows["uniadapter"]["setting"] == "weights chosen on test"
+    assert rows["uniadapter"]["text_to_image"]["r@1"] == max(seen)
+    assert "setting" not in rows["zero_shot"]
+    assert "the test split chooses the weights" in (out / "train.log").read_text()
+    assert main(["train", str(run), "--output", str(tmp_path / "none"), "--data.test=null"]) == 2
+
+
 def test_the_best_survives_a_resume_and_validation_is_not_read_twice(tmp_path: Path, config: RunConfig) -> None:
     best = changed(config, epochs=3, evaluate_every=1, keep="best")
     whole = train(best, tmp_path / "whole", validate=lambda epoch: [5.0, 2.0, 4.0][epoch - 1])

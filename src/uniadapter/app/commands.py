@@ -74,6 +74,8 @@ def run_training(config: RunConfig, resume: bool = False, overwrite: bool = Fals
         raise ConfigError("model.method is none, which trains nothing: use `evaluate`, or set uniadapter or full")
     if config.train.keep == "best" and not config.data.val:
         raise ConfigError("train.keep is best, which the validation split decides: set data.val, or train.keep last")
+    if config.train.keep == "best_on_test" and not config.data.test:
+        raise ConfigError("train.keep is best_on_test, and there is no test split: set data.test")
     folder = Path(config.output)
     with reporting_lost_peers(), ExitStack() as held, raising_interrupted(folder, folder / CHECKPOINT):
         accelerator = make_accelerator(config.train)
@@ -98,7 +100,7 @@ def _train_and_measure(
     config = replace(config, data=resolve_data(config.data))
     train = load_split(config, "train")
     tests = test_splits(config) if config.data.test else {}
-    val = load_split(config, "val") if config.data.val else None
+    val = _validation_split(config, tests)
     prepared = prepare(config)
     prepared.distributed = accelerator.num_processes > 1
 
@@ -109,7 +111,7 @@ def _train_and_measure(
     def validate(epoch: int) -> float:
         assert val is not None
         found = evaluate_split(prepared, val, config)
-        logger.info("epoch %d validation %s", epoch, found.headline)
+        logger.info("epoch %d %s %s", epoch, "validation" if val.name == "val" else val.name, found.headline)
         return found.main
 
     with TrainingBar(config.model.method) if accelerator.is_main_process else nullcontext() as bar:
@@ -143,6 +145,14 @@ def _train_and_measure(
         examples, looks_note = with_word_looks(chosen, prepared, None if base is prepared else base, config)
     finish_report(folder, metrics, {name: trainer.history}, examples, str(prepared.counts), looks_note)
     return metrics
+
+
+def _validation_split(config: RunConfig, tests: dict[str, RetrievalSplit]) -> RetrievalSplit | None:
+    """What is evaluated while training: the validation split, if there is one, or what `train.keep` says."""
+    if config.train.keep == "best_on_test":
+        logger.warning("train.keep is best_on_test: the test split chooses the weights, and its figures are marked")
+        return tests["test"]
+    return load_split(config, "val") if config.data.val else None
 
 
 def summaries(*splits: RetrievalSplit) -> dict[str, str]:

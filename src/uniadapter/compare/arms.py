@@ -59,6 +59,11 @@ def make_arms(comparison: CompareConfig, read: Callable[[str], RunConfig]) -> di
         config = _config(comparison, name, read)
         if one.equal_parameters:
             config = with_parameters_of(config, reference)
+        if config.train.keep == "best_on_test" and not one.rates_of:
+            raise ConfigError(
+                f"methods.{name}: train.keep is best_on_test, and learning rates must not be chosen there too: set "
+                "rates_of to the method whose rate it takes"
+            )
         method = QUESTION_ONLY if config.data.blank else config.model.method_name
         grid = () if one.rates_of else tuple(one.rates or usual_rates(config.model.method))
         arms[name] = Arm(method, one.setting, config, grid, one.rates_of, one.equal_time)

@@ -16,7 +16,7 @@ import logging
 import platform
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -253,17 +253,25 @@ class Trials:
         config, (train,) = trial.config, self.splits.get(trial.config, "train").values()
         wall, processor = time.perf_counter(), time.process_time()
         with watched_memory() as memory:
-            trainer = train_split(prepared, train, config)
+            trainer = train_split(prepared, train, config, validate=self._chooser(prepared, config))
         facts = {
             "steps": trainer.step, "loss": trainer.history[-1]["loss"],
             "train_seconds": round(time.perf_counter() - wall, 2),
             "train_cpu_seconds": round(time.process_time() - processor, 2),
-            "memory": memory.to_dict(), "curve": trainer.history,
+            "memory": memory.to_dict(), "curve": trainer.history, "kept": trainer.weights_info,
         }  # fmt: skip
         weights = {name: one.detach().clone() for name, one in own.items()}
         with atomic_file(file) as temporary:
             torch.save({"weights": weights, "answers": list(prepared.answers), "facts": facts}, temporary)
         return facts
+
+    def _chooser(self, prepared: Prepared, config: RunConfig) -> Callable[[int], float] | None:
+        """What chooses the weights to keep, where they are not the last."""
+        if config.train.keep == "last":
+            return None
+        where = "test" if config.train.keep == "best_on_test" else "val"
+        split = self.splits.get(config, where)[where]
+        return lambda _: evaluate_split(prepared, split, config).main
 
 
 def _checkpoint_bytes(prepared: Prepared, config: RunConfig) -> int:

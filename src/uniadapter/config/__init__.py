@@ -14,7 +14,7 @@ from uniadapter.config.comparison import CompareConfig, MethodSettings, usual_ra
 from uniadapter.config.data import SPLITS, DataConfig, LayoutName
 from uniadapter.config.evaluation import EvaluateConfig
 from uniadapter.config.model import AdapterConfig, Init, LoraSettings, Method, ModelConfig, Share, TemporalInit
-from uniadapter.config.training import ObjectiveConfig, Precision, TrainConfig
+from uniadapter.config.training import Keep, ObjectiveConfig, Precision, TrainConfig
 from uniadapter.errors import ConfigError, OnError
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "DataConfig",
     "EvaluateConfig",
     "Init",
+    "Keep",
     "LayoutName",
     "LoraSettings",
     "Method",

@@ -13,6 +13,8 @@ Precision = Literal["no", "bf16", "fp16"]
 Schedule = Literal["epoch_cosine", "cosine", "linear", "constant"]
 Size = Annotated[int, Field(ge=1, le=65_536)]
 
+Keep = Literal["last", "best", "best_on_test"]
+
 
 @dataclass
 class ObjectiveConfig:
@@ -73,6 +75,8 @@ class TrainConfig:
         save_every: steps between checkpoints; 0 saves at the end of each epoch.
         evaluate_every: epochs between evaluations on the validation split; 0 evaluates only at the end.
         keep: which weights are saved at the end: those after the "last" step, or the "best" on the validation split.
+            "best_on_test" chooses on the test split, as some published video code does: for comparison with its figures
+            alone, and every figure so made is marked.
         log_every: steps between log lines.
         compile_vision: run the visual encoder through torch.compile.
     """
@@ -91,7 +95,7 @@ class TrainConfig:
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     save_every: Count = 0
     evaluate_every: Count = 0
-    keep: Literal["last", "best"] = "last"
+    keep: Keep = "last"
     log_every: Annotated[int, Field(ge=1)] = 10
     compile_vision: bool = False
 

@@ -7,16 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from uniadapter.runs.folders import METHOD_KEY, TRAINED
-from uniadapter.runs.steps import evaluate_split
 from uniadapter.checkpoints.weights import elements
 from uniadapter.config import RunConfig
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.model.counting import ParameterCounts
 from uniadapter.model.sets import disable_adapter
+from uniadapter.runs.folders import METHOD_KEY, TRAINED
+from uniadapter.runs.steps import evaluate_split
 from uniadapter.tasks import Result
 from uniadapter.tasks.preparing import Prepared
+
+BEST_ON_TEST = "weights chosen on test"  # the setting of rows made with `train.keep: best_on_test`
 
 
 def metrics_row(
@@ -104,6 +106,7 @@ def measure(
     # Transductive results must be marked as such.
     variants = [setting] if setting else []
     variants += ["dual softmax (transductive)"] if config.evaluate.dual_softmax else []
+    variants += [BEST_ON_TEST] if counts is not None and config.train.keep == "best_on_test" else []
     variants += ["blank pictures"] if config.data.blank and method != "question_only" else []
     more = {"setting": ", ".join(variants)} if variants else {}
     seconds = time.perf_counter() - started

@@ -54,8 +54,8 @@ def check_pairs(prepared: Prepared, split: RetrievalSplit, config: RunConfig) ->
     if not is_at_chance(result.detail.text_ranks, LOOKED_AT):
         return ""
     line = (
-        f"{split.name}: among {LOOKED_AT} {split.noun} a caption's own is found no better than by chance: either they do "
-        "not belong together (a wrong data.root, a list in another order), or the base knows nothing of the like"
+        f"{split.name}: among {LOOKED_AT} {split.noun} a caption's own is found no better than by chance: either they "
+        "do not belong together (a wrong data.root, a list in another order), or the base knows nothing of the like"
     )
     logger.warning("%s", line)
     return line

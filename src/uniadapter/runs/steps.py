@@ -12,7 +12,6 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from uniadapter.runs.folders import METHOD_KEY, TRAINED
 from uniadapter.checkpoints.adapter_folder import save_adapter
 from uniadapter.checkpoints.compatibility import training_warnings
 from uniadapter.checkpoints.loading import quiet_transformers
@@ -27,6 +26,7 @@ from uniadapter.files.yaml_files import write_yaml
 from uniadapter.model.baselines import merge_lora
 from uniadapter.model.sets import adapter_set
 from uniadapter.model.settings import InferenceSettings
+from uniadapter.runs.folders import METHOD_KEY, TRAINED
 from uniadapter.tasks import Result, task_for
 from uniadapter.tasks.preparing import Prepared, image_size, normalisation
 from uniadapter.training.divergence import Diverged

@@ -43,7 +43,7 @@ class CaptionTask:
             check_lengths(
                 prepared.tokenizer, config.model.prompt, settings.beams, settings.longest, settings.shortest, positions
             )
-        if config.train.keep == "best":
+        if config.train.keep != "last":
             require_scorer()
         elif (config.data.test or config.data.val) and not can_score():
             logger.warning("captions will be written and not scored: CIDEr and BLEU-4 need %s", INSTALL)

@@ -126,7 +126,8 @@ def check_resumable(saved: dict[str, Any], now: dict[str, Any], path: Path) -> N
     """
     before, after = (dict(one.get("config") or {}) for one in (saved, now))
     usual = flatten_config(RunConfig())  # defaults for fields that one of the versions does not have
-    strict = DECIDES_BEST if after.get("train.keep") == "best" else ()
+    keep = after.get("train.keep", "last")
+    strict = () if keep == "last" else (*DECIDES_BEST, "data.test") if keep == "best_on_test" else DECIDES_BEST
     differing = []
     for name in sorted(set(before) | set(after)):
         was, given = before.get(name, usual.get(name)), after.get(name, usual.get(name))

@@ -89,7 +89,7 @@ class Trainer:
         own = self.folder if accelerator.is_main_process else None  # only rank 0 writes
         self.progress = ProgressLog(accelerator, own and own / HISTORY, self.on_progress)
         self.checkpoint = None if own is None else CheckpointFile(own / CHECKPOINT)
-        self.validations = Validations(self.folder, accelerator.is_main_process, self.config.keep == "best")
+        self.validations = Validations(self.folder, accelerator.is_main_process, self.config.keep)
         self._stop = False  # set to stop the run after the current step, as Ctrl-C does
 
     @property
@@ -131,7 +131,7 @@ class Trainer:
 
     @property
     def weights_info(self) -> dict[str, Any]:
-        """The entry "kept" of `metrics.json`: whether the weights are "last" or "best", their step and validation."""
+        """The entry "kept" of `metrics.json`, see `Validations`."""
         return self.validations.weights_info(self.step)
 
     def _one_epoch(self) -> None:

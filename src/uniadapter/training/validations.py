@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from uniadapter.config import Keep
 from uniadapter.training.history import StepLog
 from uniadapter.training.run_checkpoint import copy_weights, read_tensors, write_checkpoint
 
@@ -24,11 +25,11 @@ class Validations:
     Args:
         folder: of the run; None keeps everything in memory.
         writes: whether this process writes.
-        keep_best: whether to keep the best weights.
+        keep: "last" weights, or the "best" on validation or "best_on_test".
     """
 
-    def __init__(self, folder: Path | None, writes: bool, keep_best: bool) -> None:
-        self.folder, self.writes, self.keep_best = folder, writes, keep_best
+    def __init__(self, folder: Path | None, writes: bool, keep: Keep) -> None:
+        self.folder, self.writes, self.keep, self.keep_best = folder, writes, keep, keep != "last"
         self.records = StepLog(folder / VALIDATION if folder is not None and writes else None)
         self._weights: dict[str, Tensor] = {}
 
@@ -70,10 +71,17 @@ class Validations:
         )
 
     def weights_info(self, step: int) -> dict[str, Any]:
-        """The entry "kept" of `metrics.json`: "last" or "best", the step of these weights, and their score."""
-        record = self.best if self.keep_best else self.at_step(step)
-        which = "best" if self.keep_best else "last"
-        found = {"which": which, "step": record["step"] if record else step}
+        """The entry "kept" of `metrics.json`: `train.keep`, the step of these weights, and their score.
+
+        Of weights chosen on the test split also what that has brought: the score after the last step, and the gap.
+        """
+        record, last = self.best if self.keep_best else self.at_step(step), self.at_step(step)
+        found = {"which": self.keep, "step": record["step"] if record else step}
+        if record and self.keep == "best_on_test":
+            more = (
+                {} if last is None else {"last": last["validation"], "gap": record["validation"] - last["validation"]}
+            )
+            return {**found, "test": record["validation"], **more}
         return {**found, "validation": record["validation"]} if record else found
 
 
