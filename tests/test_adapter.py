@@ -14,8 +14,9 @@ from tiny import randomise, tiny_model, tiny_texts
 from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.config import AdapterConfig, ConfigError
 from uniadapter.model.adapter import KeyValueAdapter, UniAdapter
-from uniadapter.model.adapter_set import AdapterSet, BackboneShape
+from uniadapter.model.adapter_set import AdapterSet
 from uniadapter.model.encoding import encode_text, encode_visual, match
+from uniadapter.model.shape import BackboneShape
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -19,13 +19,14 @@ from uniadapter.checkpoints.adapter_folder import read_adapter_file, save_adapte
 from uniadapter.checkpoints.adapters import add_adapter, load_adapter
 from uniadapter.checkpoints.loading import load_model
 from uniadapter.config import AdapterConfig
-from uniadapter.model.adapter_set import AdapterSet, BackboneShape
+from uniadapter.model.adapter_set import AdapterSet
 from uniadapter.model.blip.converting import convert_adapter
 from uniadapter.model.blip.original import CheckpointError
 from uniadapter.model.encoding import encode_text, encode_visual, match
 from uniadapter.model.identity import base_hash
 from uniadapter.model.sets import adapter_set, add_momentum
 from uniadapter.model.settings import InferenceSettings
+from uniadapter.model.shape import BackboneShape
 
 CONFIG = AdapterConfig(bottleneck=6, key_value=3, temporal_frames=2)
 

@@ -9,9 +9,10 @@ from transformers import BlipConfig, BlipForImageTextRetrieval, BlipForQuestionA
 from tiny import tiny_config, tiny_model
 from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.config import AdapterConfig
-from uniadapter.model.adapter_set import AdapterSet, BackboneShape
+from uniadapter.model.adapter_set import AdapterSet
 from uniadapter.model.counting import count_parameters
 from uniadapter.model.sets import add_momentum, disable_adapter, select_adapter
+from uniadapter.model.shape import BackboneShape
 
 BASE = BackboneShape(vision_layers=12, vision_width=768, text_layers=12, text_width=768)
 PUBLISHED = [(128, 0, 4_784_640), (512, 0, 18_945_024), (128, 64, 4_982_914)]

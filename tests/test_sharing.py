@@ -15,9 +15,10 @@ from uniadapter.checkpoints.adapter_folder import save_adapter
 from uniadapter.checkpoints.adapters import add_adapter, load_adapter
 from uniadapter.config import AdapterConfig, ConfigError
 from uniadapter.model.adapter import UniAdapter
-from uniadapter.model.adapter_set import AdapterSet, BackboneShape
+from uniadapter.model.adapter_set import AdapterSet
 from uniadapter.model.counting import count_parameters
 from uniadapter.model.sets import active_adapter, add_momentum, select_adapter, update_momentum
+from uniadapter.model.shape import BackboneShape
 
 SHARES = ("all", "down", "up", "none")
 d, r = 32, 4

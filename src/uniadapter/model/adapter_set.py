@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -12,7 +11,9 @@ from torch import Tensor, nn
 
 from uniadapter.config import AdapterConfig, ConfigError
 from uniadapter.model.adapter import KeyValueAdapter, UniAdapter, Use
+from uniadapter.model.plan import plan_lines
 from uniadapter.model.settings import NO_SETTINGS, InferenceSettings
+from uniadapter.model.shape import BackboneShape, check_reads_frames
 
 logger = logging.getLogger(__name__)
 
@@ -24,56 +25,6 @@ def file_name(name: str) -> str:
     """The name in an adapter file of a tensor of `AdapterSet.state_dict()`."""
     here = next((here for here in _IN_FILES if name.startswith(here)), "")
     return _IN_FILES.get(here, "") + name.removeprefix(here)
-
-
-@dataclass(frozen=True)
-class BackboneShape:
-    """The sizes of a backbone that determine an adapter set's weights.
-
-    Args:
-        vision_layers: depth of the visual encoder.
-        vision_width: its hidden size.
-        text_layers: depth of the text encoder (or of the decoder, where that is the only text model).
-        text_width: its hidden size.
-        encoder: the model has a text encoder whose cross-attention reads visual tokens.
-        decoder_source: width of the states that an answer or caption decoder attends to; 0 without a decoder.
-        queries: learned queries pass through the text layers too, as in a Q-Former; they take the vision use of these
-            layers' adapters, which `config.text` turns on: with `config.vision` off, the visual encoder then needs no
-            backward pass.
-        cross_every: every n-th text layer, from the first on, has a cross-attention.
-    """
-
-    vision_layers: int
-    vision_width: int
-    text_layers: int
-    text_width: int
-    encoder: bool = True
-    decoder_source: int = 0
-    queries: bool = False
-    cross_every: int = 1
-
-    @property
-    def crosses(self) -> bool:
-        """Whether any text layer attends to visual tokens; cross and key/value adapters exist only there."""
-        return self.encoder or self.decoder_source > 0
-
-    @property
-    def shares_width(self) -> bool:
-        """Whether vision and text can use one down-projection."""
-        return self.vision_width == self.text_width
-
-
-def check_reads_frames(temporal_frames: int, shape: BackboneShape) -> None:
-    """Refuse a temporal embedding where nothing attends to the tokens of several frames.
-
-    Raises:
-        ConfigError: there is one, and nothing would read it.
-    """
-    if temporal_frames and not shape.crosses:
-        raise ConfigError(
-            f"adapter.temporal_frames is {temporal_frames}, but nothing in this base reads a video's tokens "
-            "together: set it to 0"
-        )
 
 
 class AdapterSet(nn.Module):
@@ -257,49 +208,4 @@ class AdapterSet(nn.Module):
 
     def plan(self) -> list[str]:
         """Which adapters there are and what they share, as lines for the log."""
-        config, shape = self.config, self.shape
-        lines = []
-        if self.vision_layers and not shape.shares_width:
-            apart = "share a factor of their down-projections" if self.factors else "have separate down-projections"
-            lines.append(f"widths differ (vision {shape.vision_width}, text {shape.text_width}), so they {apart}")
-        each = "one adapter each for" if config.share in ("all", "down") else "an adapter for each of"
-        for stack, start, stop, uses in self._spans():
-            if start < stop and uses:
-                last = f"s {start}-{stop - 1}" if stop - start > 1 else f" {start}"
-                named = " and ".join(filter(None, [", ".join(uses[:-1]), uses[-1]]))
-                lines.append(f"{stack}layer{last}: {each} {named}, r = {config.bottleneck}")
-        return lines + self._plan_of_fusion() + (["heads: " + ", ".join(self.heads)] if self.heads else [])
-
-    def _spans(self) -> list[tuple[str, int, int, list[str]]]:
-        """The stack, the first layer, the one behind the last, and the uses of layers with the same adapters."""
-        config, shape = self.config, self.shape
-        vision = ["vision"] if config.vision else []
-        every = f" (every {shape.cross_every} layers)" if shape.cross_every > 1 else ""
-        crosses = config.cross and shape.crosses
-        text = [name for name, on in (("text", config.text), (f"cross-attention{every}", crosses)) if on]
-        spans: list[tuple[str, int, int, list[str]]] = []
-        if self.vision_layers:
-            spans.append(("vision ", 0, shape.vision_layers, vision))
-            queries = ["queries"] if shape.queries and config.text and config.query_residual else []
-            spans.append(("text ", 0, shape.text_layers, queries + text))
-        else:
-            both = min(shape.vision_layers, shape.text_layers)
-            spans.append(("", 0, both, vision + text))
-            spans.append(("", both, shape.vision_layers, vision))
-            spans.append(("", both, shape.text_layers, text))
-        if config.decoder == "separate":
-            spans.append(("decoder ", 0, shape.text_layers, text))
-        return spans
-
-    def _plan_of_fusion(self) -> list[str]:
-        config, crosses = self.config, self.shape.crosses
-        lines = []
-        if crosses and config.cross and config.share in ("down", "none"):
-            lines.append("cross-attention does not reuse the text up-projection")
-        if crosses and config.text and not config.query_residual:
-            lines.append("no query residual: what attends to a visual does not pass its own adapter on")
-        if crosses and config.key_value:
-            lines.append(f"keys and values of cross-attention: one pair of width {config.key_value} a text model")
-        if not crosses and (config.cross or config.key_value):
-            lines.append("no cross-attention in this base, so no cross and no key/value adapters")
-        return lines
+        return plan_lines(self.config, self.shape, bool(self.vision_layers), bool(self.factors), list(self.heads))

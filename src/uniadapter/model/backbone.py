@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from uniadapter.config import AdapterConfig
-from uniadapter.model.adapter_set import AdapterSet, BackboneShape
+from uniadapter.model.adapter_set import AdapterSet
 from uniadapter.model.families import families
 from uniadapter.model.features import AnswerTree, Context, FusionCache, Texts, Visuals
 from uniadapter.model.frame_attention import FRAME_TEMPERATURE
+from uniadapter.model.shape import BackboneShape
 from uniadapter.model.store import AdapterStore, store_of
 
 # Of pixels in [0, 1], for each channel; BLIP and BLIP-2 took them over.

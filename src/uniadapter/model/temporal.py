@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 
 from uniadapter.config import TemporalInit
 from uniadapter.errors import CheckpointError
-from uniadapter.model.adapter_set import check_reads_frames
 from uniadapter.model.dispatch import adapter_store, backbone
+from uniadapter.model.shape import check_reads_frames
 from uniadapter.model.store import store_of, unwrapped
 
 # Of a picture, between the middles of two frames; one, at which frames touch, was read less well (docs/log.md).

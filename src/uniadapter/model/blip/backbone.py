@@ -9,10 +9,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from uniadapter.errors import ConfigError
-from uniadapter.model.adapter_set import BackboneShape
 from uniadapter.model.backbone import CLIP_MEAN, CLIP_STD, DecodingBackbone, FusingBackbone, Layout, Read
 from uniadapter.model.blip import decoder, fusion, inject, ranking, vision
 from uniadapter.model.features import AnswerTree, Context, FusionCache, Texts, Visuals
+from uniadapter.model.shape import BackboneShape
 from uniadapter.model.store import AdapterStore
 
 

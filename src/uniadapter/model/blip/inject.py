@@ -7,7 +7,6 @@ from transformers import PreTrainedModel
 from transformers.models.blip.modeling_blip import BlipMLP
 from transformers.models.blip.modeling_blip_text import BlipTextEncoder, BlipTextIntermediate
 
-from uniadapter.model.adapter_set import BackboneShape
 from uniadapter.model.blip.layers import (
     AdaptedTextAttention,
     AdaptedTextEncoder,
@@ -18,6 +17,7 @@ from uniadapter.model.blip.layers import (
     FusedGeluMLP,
 )
 from uniadapter.model.kernels.linear import replace_linears
+from uniadapter.model.shape import BackboneShape
 from uniadapter.model.store import AdapterStore, Role, adapt_heads, set_adapted_class
 
 

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from uniadapter.model.adapter_set import BackboneShape
 from uniadapter.model.backbone import CLIP_MEAN, CLIP_STD, FusingBackbone, Layout, Read
 from uniadapter.model.blip2 import encoding, fusion, inject
 from uniadapter.model.features import FusionCache, Texts, Visuals
+from uniadapter.model.shape import BackboneShape
 from uniadapter.model.store import AdapterStore
 
 

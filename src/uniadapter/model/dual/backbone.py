@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from uniadapter.errors import CheckpointError
-from uniadapter.model.adapter_set import BackboneShape
 from uniadapter.model.backbone import Backbone, Contrast, Layout
 from uniadapter.model.dual.frames import FRAME_TEMPERATURE, pooled, weighted_similarity
 from uniadapter.model.features import Visuals
 from uniadapter.model.kernels.linear import replace_linears
+from uniadapter.model.shape import BackboneShape
 from uniadapter.model.store import AdapterStore, Role, adapt_heads, set_adapted_class
 
 
