@@ -39,8 +39,8 @@ from uniadapter.model.features import Visuals
 from uniadapter.model.sets import adapter_set
 from uniadapter.model.tokens import TokenBatch
 from uniadapter.objectives.contrastive import FeatureQueue
-from uniadapter.tasks.loss import StepInfo
 from uniadapter.tasks.retrieval import RetrievalLoss
+from uniadapter.training.loss import StepInfo
 
 RESULTS = Path(__file__).parent / "results"
 ADAPTERS = AdapterConfig(bottleneck=128, key_value=64)

@@ -26,8 +26,8 @@ from uniadapter.compare.machine import processor
 from uniadapter.config import AdapterConfig, ModelConfig, ObjectiveConfig
 from uniadapter.model.sets import adapter_set
 from uniadapter.model.tokens import TokenBatch
-from uniadapter.tasks.loss import StepInfo
 from uniadapter.tasks.retrieval import RetrievalLoss
+from uniadapter.training.loss import StepInfo
 
 RESULTS = Path(__file__).parent / "results"
 SETTINGS = {

@@ -28,8 +28,8 @@ from uniadapter.data.batches import Batch
 from uniadapter.data.loaders import train_loader
 from uniadapter.runs.steps import load_split
 from uniadapter.tasks import task_for
-from uniadapter.tasks.loss import StepInfo
 from uniadapter.tasks.preparing import image_size, prepare
+from uniadapter.training.loss import StepInfo
 
 RESULTS = Path(__file__).parent / "results"
 

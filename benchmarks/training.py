@@ -45,8 +45,8 @@ from uniadapter.model.precision import round_frozen
 from uniadapter.model.sets import adapter_set
 from uniadapter.model.tokens import TokenBatch
 from uniadapter.objectives.contrastive import FeatureQueue
-from uniadapter.tasks.loss import StepInfo
 from uniadapter.tasks.retrieval import RetrievalLoss
+from uniadapter.training.loss import StepInfo
 
 BATCH = 2
 QUEUE = 1024

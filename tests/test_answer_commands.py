@@ -19,7 +19,7 @@ from uniadapter.app.features import image_features
 from uniadapter.checkpoints.adapter_folder import read_adapter_file
 from uniadapter.data.batches import Batch
 from uniadapter.tasks.answering import AnswerLoss
-from uniadapter.tasks.loss import StepInfo
+from uniadapter.training.loss import StepInfo
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from uniadapter.model.sets import adapter_set
 from uniadapter.model.tokens import tokenize
 from uniadapter.tasks.answering import AnswerLoss
 from uniadapter.tasks.captioning import CaptionLoss
-from uniadapter.tasks.loss import StepInfo
+from uniadapter.training.loss import StepInfo
 
 MOMENT = StepInfo(0, 0, 0, 1)
 ANSWERS = ["red", "a red square", "blue", "a blue square", "the picture of a square", "grey"]

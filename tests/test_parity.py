@@ -21,8 +21,8 @@ from uniadapter.model.features import AnswerTree, Context
 from uniadapter.model.frame_attention import frame_weights
 from uniadapter.model.sets import adapter_set
 from uniadapter.model.tokens import TokenBatch
-from uniadapter.tasks.loss import StepInfo
 from uniadapter.tasks.retrieval import RetrievalLoss
+from uniadapter.training.loss import StepInfo
 
 RETRIEVAL = parity_cases("retrieval")
 VQA = parity_cases("vqa")

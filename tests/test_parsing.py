@@ -17,7 +17,16 @@ from uniadapter.errors import UsageError
 from uniadapter.files.messages import MAX_MESSAGE
 
 SETTINGS = list(all_settings())
-OPTIONAL = {"model.image_size", "data.train", "data.val", "data.test", "data.captions", "data.answer_list", "data.root"}
+OPTIONAL = {
+    "model.image_size",
+    "model.adapter.frame_temperature",
+    "data.train",
+    "data.val",
+    "data.test",
+    "data.captions",
+    "data.answer_list",
+    "data.root",
+}
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -20,8 +20,8 @@ from uniadapter.config import AdapterConfig, ModelConfig, ObjectiveConfig
 from uniadapter.model.sets import adapter_set
 from uniadapter.model.tokens import TokenBatch
 from uniadapter.processes.distributed import barrier, gather_rows
-from uniadapter.tasks.loss import StepInfo
 from uniadapter.tasks.retrieval import RetrievalLoss
+from uniadapter.training.loss import StepInfo
 
 IDS = torch.tensor([4, 1, 4, 2, 3])
 CASES = [(family, *case) for family in ("clip", "siglip") for case in ((False, (3, 2)), (True, (1, 4)))]

@@ -27,8 +27,8 @@ from uniadapter.config import AdapterConfig, ModelConfig, ObjectiveConfig
 from uniadapter.errors import CheckpointError
 from uniadapter.model.dispatch import backbone
 from uniadapter.model.tokens import TokenBatch
-from uniadapter.tasks.loss import StepInfo
 from uniadapter.tasks.retrieval import RetrievalLoss
+from uniadapter.training.loss import StepInfo
 
 
 def adapted() -> PreTrainedModel:

@@ -17,8 +17,8 @@ from uniadapter.data.batches import Batch
 from uniadapter.model.tokens import TokenBatch
 from uniadapter.tasks.answering import AnswerLoss
 from uniadapter.tasks.captioning import CaptionLoss
-from uniadapter.tasks.loss import StepInfo
 from uniadapter.tasks.retrieval import RetrievalLoss
+from uniadapter.training.loss import StepInfo
 
 PIXELS = torch.randn(4, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 MOMENT = StepInfo(0, 0, 0, 1)

@@ -12,8 +12,8 @@ from uniadapter.data.loaders import VisualLoader, visual_loader
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.processes import distributed
-from uniadapter.tasks.loss import TrainingLoss
 from uniadapter.tasks.preparing import Prepared, image_size, normalisation
+from uniadapter.training.loss import TrainingLoss
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from uniadapter.model.tokens import prompt_length, warn_of_truncation
 from uniadapter.objectives.decoding import caption_nll
 from uniadapter.processes.distributed import gather_list, gather_row_counts
 from uniadapter.tasks.base import Result, is_distributed, visuals_loader
-from uniadapter.tasks.loss import DecoderLoss, StepInfo
 from uniadapter.tasks.preparing import Prepared, autocast
+from uniadapter.training.loss import DecoderLoss, StepInfo
 
 logger = logging.getLogger(__name__)
 

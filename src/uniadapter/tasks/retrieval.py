@@ -28,8 +28,8 @@ from uniadapter.objectives.pretrained import pretrained_contrast
 from uniadapter.processes import seeds as draws
 from uniadapter.processes.distributed import RowCounts, gather_row_counts, gather_rows
 from uniadapter.tasks.base import Result, is_distributed, visuals_loader
-from uniadapter.tasks.loss import StepInfo, TrainingLoss
 from uniadapter.tasks.preparing import Prepared, autocast
+from uniadapter.training.loss import StepInfo, TrainingLoss
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from uniadapter.errors import CheckpointError, worker_failure
 from uniadapter.files.messages import first_line
 from uniadapter.files.writing import atomic_file
-from uniadapter.tasks.loss import TrainingLoss
 from uniadapter.training.divergence import first_nonfinite
+from uniadapter.training.loss import TrainingLoss
 
 CHECKPOINT = "checkpoint.pt"
 FORMAT = 2  # version of the file; others are not read

@@ -23,9 +23,9 @@ from uniadapter.data.loaders import TrainLoader
 from uniadapter.errors import CheckpointError, Interrupted
 from uniadapter.processes.distributed import gather_list, max_over_processes, reporting_lost_peers
 from uniadapter.processes.seeds import DROPOUT, derive_seed
-from uniadapter.tasks.loss import StepInfo, TrainingLoss
 from uniadapter.training.divergence import Diverged, SampleInfo, batch_samples, first_nonfinite
 from uniadapter.training.history import HISTORY, LogRecord
+from uniadapter.training.loss import StepInfo, TrainingLoss
 from uniadapter.training.optimizer import clip_gradients, lr_schedule, make_accelerator, prepare_optimizer
 from uniadapter.training.progress import ProgressEvent, ProgressLog
 from uniadapter.training.resume import check_batches, check_resumable
