@@ -27,7 +27,7 @@ def prepare_baseline(model: PreTrainedModel, settings: ModelConfig, seed: int) -
         seed: of LoRA's first weights; the random number generator stays as it is.
 
     Raises:
-        ConfigError: PEFT is not installed, or the base has no layers to train.
+        ConfigError: PEFT is not installed, or the base has nothing that the method trains.
     """
     adapter_store(model)
     trains = settings.method != "none"
@@ -41,6 +41,8 @@ def prepare_baseline(model: PreTrainedModel, settings: ModelConfig, seed: int) -
     if trains:
         for parameter in _trained(model, settings):
             parameter.requires_grad_(True)
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise ConfigError(f"model.method is {settings.method}, and {type(model).__name__} has no heads to train")
 
 
 def _trained(model: PreTrainedModel, settings: ModelConfig) -> Iterator[nn.Parameter]:
