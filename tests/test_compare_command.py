@@ -62,6 +62,10 @@ def test_from_a_file_to_a_table_and_again_without_a_run(
     assert len(table) == 2 + 2 + 5
     assert len({line.count("|") for line in table[2:]}) == 1
     assert (out / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    page = (out / "report.html").read_text()
+    for words in ("LoRA", "no sharing", "Learning rates", "data:image/png", "95% intervals"):
+        assert words in page
+    assert page.count("<table>") == 2
     record = json.loads(next(iter((out / "records").glob("test-*.json"))).read_text())
     assert {"config", "versions", "system", "device", "num_trainable_params", "right"} <= set(record)
     assert not any(str(tmp_path) in str(value) for value in record["config"].values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,7 @@ from uniadapter.app.display import console, say
 from uniadapter.app.parsing import config_path, read_config
 from uniadapter.compare.arms import make_arms
 from uniadapter.compare.comparison import Comparison, find_rates, measure_seeds
+from uniadapter.compare.page import comparison_page
 from uniadapter.compare.pareto import pareto
 from uniadapter.compare.table import markdown, table
 from uniadapter.compare.trials import Trials
@@ -64,4 +66,6 @@ def run_comparison(config: CompareConfig, part: Part = "all", only: tuple[str, .
     console.print(table(results, config.reference))
     write_text(folder / "results.md", markdown(results, config.reference) + "\n")
     figure = pareto(results, folder / "pareto.png")
-    say(f"{folder / 'results.json'}\n{folder / 'results.md'}\n{figure}")
+    rates = json.loads(comparison.rates_file.read_text()) if comparison.rates_file.exists() else None
+    page = comparison_page(folder, results, rates, config.reference, figure.read_bytes())
+    say(f"{folder / 'results.json'}\n{folder / 'results.md'}\n{page}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,15 @@ from rich import box
 from rich.table import Table
 
 from uniadapter.report.metrics import Row
-from uniadapter.report.tables import NO_VALUE, percent_text, row_label, score_columns, seconds_text, size_text
+from uniadapter.report.tables import (
+    NO_VALUE,
+    method_label,
+    percent_text,
+    row_label,
+    score_columns,
+    seconds_text,
+    size_text,
+)
 
 _FIRST = ("R@1", "accuracy", "CIDEr")  # the scores that a verdict is about
 
@@ -89,41 +96,41 @@ def _difference(verdict: dict[str, Any]) -> str:
     return f"{-verdict['difference']:+.1f} ({-high:+.1f} to {-low:+.1f})"
 
 
-def _cells(lines: list[Line]) -> Iterator[tuple[str, list[str]]]:
-    """The test set and the cells of each line."""
-    for line in lines:
-        yield line.test_set, [line.label, str(line.seeds), *line.scores, line.difference, *line.costs]
+def cells_of(line: Line) -> list[str]:
+    """The cells of a line, in the order of `titles_of`."""
+    return [line.label, str(line.seeds), *line.scores, line.difference, *line.costs]
 
 
-def _titles(scores: list[str], reference: str) -> list[str]:
-    return ["", "seeds", *scores, f"beside {reference}, 95%", *COSTS]
+def titles_of(scores: list[str], reference: str) -> list[str]:
+    """The titles of the columns."""
+    return ["", "seeds", *scores, f"beside {method_label(reference)}, 95%", *COSTS]
 
 
 def table(results: dict[str, Any], reference: str) -> Table:
     """For the terminal."""
     scores, lines = lines_of(results, reference)
     made = Table(box=box.SIMPLE)
-    for number, title in enumerate(_titles(scores, reference)):
+    for number, title in enumerate(titles_of(scores, reference)):
         made.add_column(title, justify="right" if number else "left")
     before = ""
-    for test_set, cells in _cells(lines):
-        if test_set != before:
+    for line in lines:
+        if line.test_set != before:
             made.add_section()
-            made.add_row(f"[bold]{test_set}")
-        made.add_row(*cells)
-        before = test_set
+            made.add_row(f"[bold]{line.test_set}")
+        made.add_row(*cells_of(line))
+        before = line.test_set
     return made
 
 
 def markdown(results: dict[str, Any], reference: str) -> str:
     """As Markdown, a table for each test set."""
     scores, lines = lines_of(results, reference)
-    titles = _titles(scores, reference)
+    titles = titles_of(scores, reference)
     out: list[str] = []
     before = ""
-    for test_set, cells in _cells(lines):
-        if test_set != before:
-            out += ["", f"**{test_set}**", "", f"| {' | '.join(titles)} |", "|:--|" + "--:|" * (len(titles) - 1)]
-        out.append(f"| {' | '.join(cells)} |")
-        before = test_set
+    for line in lines:
+        if line.test_set != before:
+            out += ["", f"**{line.test_set}**", "", f"| {' | '.join(titles)} |", "|:--|" + "--:|" * (len(titles) - 1)]
+        out.append(f"| {' | '.join(cells_of(line))} |")
+        before = line.test_set
     return "\n".join(out[1:])

@@ -75,7 +75,7 @@ def write_report(
         usage_section(folder, metrics.task, str(metrics.more.get("base", "embedded"))),
         facts_section(metrics, folder / "config.yaml"),
     ]
-    return write_text(folder / PAGE, _document(title, "\n".join(part for part in parts if part)))
+    return write_text(folder / PAGE, document(title, "\n".join(part for part in parts if part)))
 
 
 def _trained(methods: Sequence[str]) -> str | None:
@@ -141,7 +141,8 @@ def _cards(title: str, words: str, key: str, cards: str) -> str:
     )
 
 
-def _document(title: str, body: str) -> str:
+def document(title: str, body: str) -> str:
+    """A whole page that loads nothing and runs no script, of a title and the body's HTML."""
     style = files("uniadapter.report").joinpath("page.css").read_text(encoding="utf-8")
     # With the policy, the browser loads nothing and runs no script.
     return f"""<!doctype html>

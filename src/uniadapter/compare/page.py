@@ -1,0 +1,83 @@
+"""A comparison as a page that stands by itself: tables, the rates that validation chose, scores against costs."""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from uniadapter.compare.table import cells_of, lines_of, titles_of
+from uniadapter.files.writing import write_text
+from uniadapter.report.page import document
+from uniadapter.report.tables import method_label
+
+PAGE = "report.html"
+
+
+def comparison_page(
+    folder: Path, results: dict[str, Any], rates: dict[str, Any] | None, reference: str, figure: bytes
+) -> Path:
+    """Write a comparison's page.
+
+    Args:
+        folder: of the comparison.
+        results: of `measure_seeds`.
+        rates: content of `learning-rates.json`; None leaves them out.
+        reference: name of the arm that the others are compared with.
+        figure: of `pareto`, as PNG.
+
+    Returns:
+        The file, `report.html`.
+    """
+    title = f"{results['task']}: methods compared"
+    parts = [
+        f'<header class="top"><p class="kicker">uniadapter · a comparison</p><h1>{escape(title)}</h1>'
+        f'<p class="lead">Mean and standard deviation over seeds on the test split; differences to '
+        f"{escape(method_label(reference))} with 95% intervals of a paired bootstrap over queries and seeds; learning "
+        "rates chosen on validation.</p></header>",
+        *_tables(results, reference),
+        f'<section><h2>Score against cost</h2><img alt="main score against each cost" style="max-width: 100%; '
+        f'background: white" src="data:image/png;base64,{base64.b64encode(figure).decode()}"></section>',
+        _rates(rates) if rates else "",
+        f'<p class="note">{escape(_machine(results))}</p>',
+    ]
+    return write_text(folder / PAGE, document(title, "\n".join(part for part in parts if part)))
+
+
+def _machine(results: dict[str, Any]) -> str:
+    names = ("device", "threads", "torch")
+    return "Measured on " + ", ".join(f"{name} {results[name]}" for name in names if name in results) + "."
+
+
+def _tables(results: dict[str, Any], reference: str) -> list[str]:
+    scores, lines = lines_of(results, reference)
+    titles, sections = titles_of(scores, reference), []
+    for test_set in dict.fromkeys(line.test_set for line in lines):
+        rows = [cells_of(line) for line in lines if line.test_set == test_set]
+        sections.append(f"<section><h2>{escape(test_set)}</h2>{_table(titles, rows)}</section>")
+    return sections
+
+
+def _rates(rates: dict[str, Any]) -> str:
+    found: dict[str, dict[float, float]] = {}
+    for row in rates["rows"]:
+        found.setdefault(row["arm"], {})[row["lr"]] = row["main"]
+    every = sorted({rate for mine in found.values() for rate in mine})
+    rows = []
+    for arm, mine in found.items():
+        chosen = rates["chosen"][arm]["lr"]
+        cells = [f"{mine[rate]:.1f}{' ←' if rate == chosen else ''}" if rate in mine else "" for rate in every]
+        rows.append([arm, *cells])
+    table = _table(["validation, seed 0", *(f"{rate:g}" for rate in every)], rows)
+    return f'<section><h2>Learning rates</h2>{table}<p class="note">← chosen</p></section>'
+
+
+def _table(titles: list[str], rows: list[list[str]]) -> str:
+    heads = "".join(f'<th scope="col">{escape(title)}</th>' for title in titles)
+    lines = []
+    for name, *cells in rows:
+        named = zip(titles[1:], cells, strict=True)
+        rest = "".join(f'<td data-label="{escape(title)}">{escape(cell)}</td>' for title, cell in named)
+        lines.append(f'<tr><th scope="row">{escape(name)}</th>{rest}</tr>')
+    return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
