@@ -24,7 +24,8 @@ from uniadapter.app.memory import keep_freed_memory
 from uniadapter.app.parsing import read_comparison
 from uniadapter.compare.arms import make_arms
 from uniadapter.compare.comparison import Comparison, find_rates, measure_seeds
-from uniadapter.compare.trials import Splits, Trials
+from uniadapter.compare.recipes import Splits
+from uniadapter.compare.trials import Trials
 from uniadapter.errors import UsageError
 from uniadapter.files.assets import asset_path
 

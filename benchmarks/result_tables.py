@@ -11,11 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from uniadapter.compare.table import spread
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -147,12 +148,6 @@ def numbers(rows: list[Row], column: Column) -> list[float]:
     return found
 
 
-def cell(values: list[float]) -> str:
-    """Mean and standard deviation (of the sample); of one run its number."""
-    mean = f"{statistics.mean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
-
-
 def most_frequent(row: Row, columns: list[Column], novel: Row | None) -> str:
     """The line of whoever answers each type of question with the test split's most frequent answer to it."""
     of = {"novel": novel, None: row}
@@ -179,7 +174,7 @@ def table(name: str) -> list[str]:
     for arm, label in ARMS.items():
         mine = rows_of(rows, arm)
         if mine:
-            cells = [cell(numbers(mine, column)) for column in columns]
+            cells = [spread(numbers(mine, column), 1) for column in columns]
             lines.append(" | ".join([f"| {label.text}", f"{mine[0]['trainable_percent']:.2f}%", *cells]) + " |")
     return lines
 

@@ -35,7 +35,7 @@ def run_check(config: RunConfig, output: Path | None = None) -> bool:
         Whether nothing is missing, damaged, of another size than published, or in two splits.
 
     Raises:
-        ConfigError: a split that the config names cannot be read at all.
+        ConfigError: an embedded set that the config names cannot be made.
     """
     data = replace(resolve_data(config.data), on_error="skip")
     config = replace(config, data=data)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from uniadapter.compare.arms import Arm, untrained, wider, with_training
-from uniadapter.compare.trials import Record, Trial, Trials, recipe, with_steps
+from uniadapter.compare.recipes import recipe
+from uniadapter.compare.trials import Record, Trial, Trials, with_steps
 from uniadapter.compare.verdicts import Correct, means, verdicts
 from uniadapter.config import RunConfig
 from uniadapter.errors import UsageError

@@ -51,12 +51,12 @@ def _machine(results: dict[str, Any]) -> str:
 
 
 def _tables(results: dict[str, Any], reference: str) -> list[str]:
-    scores, lines = lines_of(results, reference)
-    titles, sections = titles_of(scores, reference), []
-    for test_set in dict.fromkeys(line.test_set for line in lines):
-        rows = [cells_of(line) for line in lines if line.test_set == test_set]
-        sections.append(f"<section><h2>{escape(test_set)}</h2>{_table(titles, rows)}</section>")
-    return sections
+    scores, grouped = lines_of(results)
+    titles = titles_of(scores, reference)
+    return [
+        f"<section><h2>{escape(test_set)}</h2>{_table(titles, [cells_of(line) for line in lines])}</section>"
+        for test_set, lines in grouped.items()
+    ]
 
 
 def _rates(rates: dict[str, Any]) -> str:

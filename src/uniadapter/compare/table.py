@@ -12,6 +12,7 @@ from rich.table import Table
 from uniadapter.report.metrics import Row
 from uniadapter.report.tables import (
     NO_VALUE,
+    Column,
     method_label,
     percent_text,
     row_label,
@@ -29,20 +30,16 @@ class Line:
 
     Args:
         label: of the method.
-        test_set: "test", or the name of a further one.
         seeds: how many.
         scores: mean and standard deviation of each score, as text.
         difference: to the reference in points, with its 95% interval; "" for the reference itself.
-        verdict: on the reference: above, below or equal within some points.
         costs: trained share, bytes of the file, seconds, and peak memory while training, as text.
     """
 
     label: str
-    test_set: str
     seeds: int
     scores: tuple[str, ...]
     difference: str
-    verdict: str
     costs: tuple[str, ...]
 
 
@@ -55,40 +52,38 @@ def spread(values: list[float], digits: int = 2) -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
-def lines_of(results: dict[str, Any], reference: str) -> tuple[list[str], list[Line]]:
-    """The names of the scores, and the lines, by test set and then by method.
+def lines_of(results: dict[str, Any]) -> tuple[list[str], dict[str, list[Line]]]:
+    """The names of the scores, and for each test set the lines of its methods; "test" is the test split itself.
 
     Args:
         results: of `measure_seeds`.
-        reference: name of the arm.
     """
     every = [(values["arm"], Row.from_dict(values)) for values in results["rows"]]
     columns = [one for one in score_columns([row for _, row in every]) if one.label in _FIRST]
     titles = [f"{one.group} {one.label}".strip() for one in columns]
-    lines = []
-    for test_set in dict.fromkeys(row.test_set for _, row in every):
-        arms = dict.fromkeys(arm for arm, row in every if row.test_set == test_set)
-        for arm in arms:
-            rows = [row for name, row in every if name == arm and row.test_set == test_set]
-            found = [[value for row in rows if (value := one.value(row)) is not None] for one in columns]
-            verdict = results["verdicts"].get(test_set or "test", {}).get(arm)
-            lines.append(
-                Line(
-                    row_label(rows[0]),
-                    test_set or "test",
-                    len(rows),
-                    tuple(spread(values) if values else NO_VALUE for values in found),
-                    _difference(verdict) if verdict else "",
-                    verdict["verdict"] if verdict else ("the reference" if arm == reference else NO_VALUE),
-                    (
-                        percent_text(rows[0].trainable_percent),
-                        size_text(rows[0].checkpoint_bytes),
-                        seconds_text(statistics.median(row.seconds for row in rows)),
-                        size_text(statistics.median(row.more.get("peak_memory_bytes", 0) for row in rows)),
-                    ),
-                )
-            )
-    return titles, lines
+    grouped: dict[str, dict[str, list[Row]]] = {}
+    for arm, row in every:
+        grouped.setdefault(row.test_set or "test", {}).setdefault(arm, []).append(row)
+    return titles, {
+        test_set: [_line(rows, columns, results["verdicts"].get(test_set, {}).get(arm)) for arm, rows in arms.items()]
+        for test_set, arms in grouped.items()
+    }
+
+
+def _line(rows: list[Row], columns: list[Column], verdict: dict[str, Any] | None) -> Line:
+    found = [[value for row in rows if (value := one.value(row)) is not None] for one in columns]
+    return Line(
+        row_label(rows[0]),
+        len(rows),
+        tuple(spread(values) if values else NO_VALUE for values in found),
+        _difference(verdict) if verdict else "",
+        (
+            percent_text(rows[0].trainable_percent),
+            size_text(rows[0].checkpoint_bytes),
+            seconds_text(statistics.median(row.seconds for row in rows)),
+            size_text(statistics.median(row.more.get("peak_memory_bytes", 0) for row in rows)),
+        ),
+    )
 
 
 def _difference(verdict: dict[str, Any]) -> str:
@@ -108,29 +103,24 @@ def titles_of(scores: list[str], reference: str) -> list[str]:
 
 def table(results: dict[str, Any], reference: str) -> Table:
     """For the terminal."""
-    scores, lines = lines_of(results, reference)
+    scores, grouped = lines_of(results)
     made = Table(box=box.SIMPLE)
     for number, title in enumerate(titles_of(scores, reference)):
         made.add_column(title, justify="right" if number else "left")
-    before = ""
-    for line in lines:
-        if line.test_set != before:
-            made.add_section()
-            made.add_row(f"[bold]{line.test_set}")
-        made.add_row(*cells_of(line))
-        before = line.test_set
+    for test_set, lines in grouped.items():
+        made.add_section()
+        made.add_row(f"[bold]{test_set}")
+        for line in lines:
+            made.add_row(*cells_of(line))
     return made
 
 
 def markdown(results: dict[str, Any], reference: str) -> str:
     """As Markdown, a table for each test set."""
-    scores, lines = lines_of(results, reference)
+    scores, grouped = lines_of(results)
     titles = titles_of(scores, reference)
-    out: list[str] = []
-    before = ""
-    for line in lines:
-        if line.test_set != before:
-            out += ["", f"**{line.test_set}**", "", f"| {' | '.join(titles)} |", "|:--|" + "--:|" * (len(titles) - 1)]
-        out.append(f"| {' | '.join(cells_of(line))} |")
-        before = line.test_set
-    return "\n".join(out[1:])
+    head = [f"| {' | '.join(titles)} |", "|:--|" + "--:|" * (len(titles) - 1)]
+    return "\n\n".join(
+        "\n".join([f"**{test_set}**", "", *head, *(f"| {' | '.join(cells_of(line))} |" for line in lines)])
+        for test_set, lines in grouped.items()
+    )

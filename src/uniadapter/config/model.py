@@ -46,8 +46,8 @@ class AdapterConfig:
             cosines nearly equal weights, and 0.1 where two towers are compared. Lower tells frames apart.
         temporal_frames: length of the learned temporal embedding; 0 leaves it out. In full fine-tuning the model gets
             one of its own; all other settings of adapters have no effect there.
-        temporal_init: "zeros" as released, or "left_to_right", the base's own direction from left to right, one
-            picture's width a frame, so that what it knows of places is known of times (not in the paper).
+        temporal_init: "zeros" as released, or "left_to_right", the base's own direction from left to right, two
+            pictures' widths a frame, so that what it knows of places is known of times (not in the paper).
         decoder: "shared" lets an answer decoder use the encoder's adapters (as released), "separate" gives it
             its own.
         heads: train a copy of the task's heads (projections, matching head) with the adapters.

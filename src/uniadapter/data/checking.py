@@ -101,7 +101,6 @@ def check_split_content(
 
 def _look_at_visuals(split: RetrievalSplit, facts: SplitFacts, frames: int, workers: int, done: Done | None) -> None:
     seconds: list[float] = []
-    sides: list[int] = []
 
     def look(index: int) -> tuple[Look, int, float | None, bool] | DataError:
         source, origin = split.visuals[index], split.origins[index]
@@ -124,7 +123,6 @@ def _look_at_visuals(split: RetrievalSplit, facts: SplitFacts, frames: int, work
             else:
                 seen, side, length, repeats = found
                 facts.looks.append(seen)
-                sides.append(side)
                 seconds += [] if length is None else [length]
                 for kind, there in (
                     ("one colour", seen.uniform), (f"smaller than {_TINY} px", side < _TINY),
@@ -135,9 +133,8 @@ def _look_at_visuals(split: RetrievalSplit, facts: SplitFacts, frames: int, work
                         facts.damage.setdefault(kind, []).append(name)
             if done is not None:
                 done(index + 1, len(split.visuals))
-    unreadable = sum(look is None for look in facts.looks)
-    facts.visuals -= unreadable
     lost = {index for index, look in enumerate(facts.looks) if look is None}
+    facts.visuals -= len(lost)
     facts.texts -= sum(visual in lost for visual in split.text_visual)
     if seconds:
         facts.numbers["seconds"] = _spread(seconds)

@@ -64,14 +64,9 @@ def _trained(model: PreTrainedModel, settings: ModelConfig) -> Iterator[nn.Param
 def _stacks(model: PreTrainedModel) -> list[nn.ModuleList]:
     """The layers of each encoder and decoder."""
     found = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module)]
-    outer = [one for one in found if not any(one is not other and _inside(one, other) for other in found)]
-    if not outer:
+    if not found:
         raise ConfigError(f"{type(model).__name__} has no stacks of layers")
-    return outer
-
-
-def _inside(module: nn.Module, other: nn.Module) -> bool:
-    return any(module is one for one in other.modules())
+    return found
 
 
 def _add_lora(model: PreTrainedModel, settings: ModelConfig) -> None:
