@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from uniadapter.app.comparing import run_of
+from uniadapter.app.comparing import run_of, with_methods
 from uniadapter.app.demo import DEMOS
 from uniadapter.app.display import set_up_logging
 from uniadapter.app.memory import keep_freed_memory
@@ -43,10 +43,12 @@ def split_hashes(task: str) -> dict[str, Any]:
     return {"split_sha256": {name: digest for digest, name in map(str.split, listing) if name.endswith(".jsonl")}}
 
 
-def comparison_of(task: str, trials: Trials, out: Path, steps: int = 0, seeds: int = 0) -> Comparison:
+def comparison_of(
+    task: str, trials: Trials, out: Path, steps: int = 0, seeds: int = 0, only: tuple[str, ...] = ()
+) -> Comparison:
     """A task's comparison, its results under the names that the tables read."""
     config = read_comparison(task)
-    config = replace(config, steps=steps, seeds=seeds or config.seeds)
+    config = with_methods(replace(config, steps=steps, seeds=seeds or config.seeds), only)
     suffix = SUFFIXES[task]
     return Comparison(
         make_arms(config, run_of), config.reference, config.seeds, trials, out / f"learning-rates{suffix}.json",
@@ -61,16 +63,19 @@ def main() -> None:
     parser.add_argument("what", nargs="?", choices=("rates", "seeds", "both", "results"), default="both")
     parser.add_argument("--steps", type=int, default=0, help="of every run instead of the configs'")
     parser.add_argument("--seeds", type=int, default=0, help="fewer seeds")
+    parser.add_argument("--only", nargs="+", default=[], help="names of methods, beside the reference")
     parser.add_argument("--out", type=Path, help="of the results; results/, with --steps a folder in the cache")
     parser.add_argument("--cache", type=Path, default=CACHE, help="of weights and locks")
     parser.add_argument("--records", type=Path, default=RECORDS, help="of the records")
     asked = parser.parse_args()
     set_up_logging()
     keep_freed_memory()
-    out = asked.out or (asked.cache / f"results-{asked.steps}-steps" if asked.steps else RESULTS)
+    part = "-".join([*([f"{asked.steps}-steps"] if asked.steps else []), *asked.only])
+    out = asked.out or (asked.cache / f"results-{part}" if part else RESULTS)
     splits = Splits()
     for name in SUFFIXES if asked.task == "all" else (asked.task,):
-        task = comparison_of(name, Trials(asked.records, splits, asked.cache), out, asked.steps, asked.seeds)
+        trials = Trials(asked.records, splits, asked.cache)
+        task = comparison_of(name, trials, out, asked.steps, asked.seeds, tuple(asked.only))
         try:
             if asked.what in ("rates", "both", "results"):
                 find_rates(task, run=asked.what != "results")

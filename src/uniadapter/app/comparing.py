@@ -28,6 +28,20 @@ def run_of(name: str) -> RunConfig:
     return replace(config, data=resolve_data(config.data))
 
 
+def with_methods(config: CompareConfig, only: tuple[str, ...]) -> CompareConfig:
+    """The comparison of some methods, the reference, and those whose rates they take; () keeps all.
+
+    Raises:
+        ConfigError: there is no such method.
+    """
+    for name in only:
+        if name not in config.methods:
+            raise ConfigError(f"there is no method {name!r}, only {', '.join(config.methods)}")
+    wanted = {*(only or config.methods), config.reference}
+    wanted |= {config.methods[name].rates_of for name in wanted}
+    return replace(config, methods={name: one for name, one in config.methods.items() if name in wanted})
+
+
 def run_comparison(config: CompareConfig, part: Part = "all", only: tuple[str, ...] = ()) -> None:
     """Compare methods as a config says, and print and write the table.
 
@@ -43,15 +57,9 @@ def run_comparison(config: CompareConfig, part: Part = "all", only: tuple[str, .
         ConfigError: there is no such method, or a setting is invalid.
         UsageError: the rates are missing, or no rate within a wide grid is best.
     """
-    for name in only:
-        if name not in config.methods:
-            raise ConfigError(f"there is no method {name!r}, only {', '.join(config.methods)}")
-    wanted = {*(only or config.methods), config.reference}
-    wanted |= {config.methods[name].rates_of for name in wanted}
-    kept = {name: one for name, one in config.methods.items() if name in wanted}
     folder = Path(config.output)
     comparison = Comparison(
-        make_arms(replace(config, methods=kept), run_of),
+        make_arms(with_methods(config, only), run_of),
         config.reference,
         config.seeds,
         Trials(folder / "records", folder=folder / "cache"),
