@@ -1,9 +1,9 @@
 """The long proof of an embedded task: `uniadapter compare` with its results under the names that the tables read.
 
-    python benchmarks/prove.py scenes rates   results/learning-rates.json: each method at each rate, seed 0, validation
-    python benchmarks/prove.py scenes seeds   results/demo.json: all seeds with the chosen rates, test
-    python benchmarks/prove.py scenes         both; also of video, vqa, videoqa, caption and easy_vqa
-    python benchmarks/prove.py all            all six
+    python benchmarks/prove.py scenes rates   results/rates/scenes.json: each method at each rate, seed 0, validation
+    python benchmarks/prove.py scenes seeds   results/compare/scenes.json: all seeds with the chosen rates, test
+    python benchmarks/prove.py scenes         both; also of video, vqa and all others in configs/compare
+    python benchmarks/prove.py all            all of them
     python benchmarks/prove.py all results    writes what is finished, and runs nothing
 
 What is compared stands in configs/compare/TASK.yaml. Records lie in `results/records`, weights and locks in the cache.
@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from uniadapter.app.comparing import run_of, with_methods
-from uniadapter.app.demo import DEMOS
 from uniadapter.app.display import set_up_logging
 from uniadapter.app.memory import keep_freed_memory
 from uniadapter.app.parsing import read_comparison
@@ -31,14 +30,16 @@ from uniadapter.files.assets import asset_path
 
 ROOT = Path(__file__).parents[1]
 RESULTS, RECORDS, CACHE = ROOT / "results", ROOT / "results" / "records", ROOT / ".cache" / "prove"
-SUFFIXES = {"scenes": "", "video": "-video", "vqa": "-vqa", "videoqa": "-videoqa", "caption": "-caption",
-            "easy_vqa": "-easy-vqa"}  # fmt: skip
+TASKS = sorted(path.stem for path in (ROOT / "configs" / "compare").glob("*.yaml"))
+# The folder of assets that a run's data are made from; "" for what comes from elsewhere.
+ASSETS = {"scenes": "scenes", "vqa": "scenes", "caption": "scenes", "clips": "clips", "videoqa": "clips",
+          "easy_vqa": ""}  # fmt: skip
 logger = logging.getLogger("uniadapter.prove")
 
 
-def split_hashes(task: str) -> dict[str, Any]:
-    """Of the annotation files that a task's data are made from."""
-    assets = DEMOS[task].assets
+def split_hashes(run: str) -> dict[str, Any]:
+    """Of the annotation files that a run's data are made from."""
+    assets = ASSETS[run]
     listing = (asset_path(assets) / "SPLIT_SHA256").read_text().splitlines() if assets else []
     return {"split_sha256": {name: digest for digest, name in map(str.split, listing) if name.endswith(".jsonl")}}
 
@@ -49,17 +50,16 @@ def comparison_of(
     """A task's comparison, its results under the names that the tables read."""
     config = read_comparison(task)
     config = with_methods(replace(config, steps=steps, seeds=seeds or config.seeds), only)
-    suffix = SUFFIXES[task]
     return Comparison(
-        make_arms(config, run_of), config.reference, config.seeds, trials, out / f"learning-rates{suffix}.json",
-        out / f"demo{suffix}.json", split_hashes(task), f"run `prove.py {task} rates` first",
+        make_arms(config, run_of), config.reference, config.seeds, trials, out / "rates" / f"{task}.json",
+        out / "compare" / f"{task}.json", split_hashes(config.run), f"run `prove.py {task} rates` first",
     )  # fmt: skip
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=(*SUFFIXES, "all"))
+    parser.add_argument("task", choices=(*TASKS, "all"))
     parser.add_argument("what", nargs="?", choices=("rates", "seeds", "both", "results"), default="both")
     parser.add_argument("--steps", type=int, default=0, help="of every run instead of the configs'")
     parser.add_argument("--seeds", type=int, default=0, help="fewer seeds")
@@ -73,7 +73,7 @@ def main() -> None:
     part = "-".join([*([f"{asked.steps}-steps"] if asked.steps else []), *asked.only])
     out = asked.out or (asked.cache / f"results-{part}" if part else RESULTS)
     splits = Splits()
-    for name in SUFFIXES if asked.task == "all" else (asked.task,):
+    for name in TASKS if asked.task == "all" else (asked.task,):
         trials = Trials(asked.records, splits, asked.cache)
         task = comparison_of(name, trials, out, asked.steps, asked.seeds, tuple(asked.only))
         try:

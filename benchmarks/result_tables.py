@@ -1,4 +1,4 @@
-"""The tables of README.md and docs/results.md, from results/*.json.
+"""The tables of README.md and docs/results.md, from results/compare/*.json.
 
 Tables of results: mean and standard deviation over the seeds. Verdicts and the README's table: 95% intervals.
 
@@ -19,7 +19,7 @@ from typing import Any
 from uniadapter.compare.table import spread
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "results"
+RESULTS = ROOT / "results" / "compare"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 Row = dict[str, Any]
 
@@ -51,14 +51,17 @@ ARMS = {
     "uniadapter": Label("UniAdapter", "uniadapter"),
     "full_fine_tuning": Label("full fine-tuning", "full_fine_tuning"),
     "equal_time": Label("full fine-tuning, equal time", "full_fine_tuning", "equal time"),
+    "plain_adapters": Label("plain adapters (nothing shared)", "uniadapter", "nothing shared"),
+    "lora": Label("LoRA", "lora"),
+    "dora": Label("DoRA", "dora"),
 }
 # The lines of the README's table.
 MAIN = {
-    "demo": "pictures by captions, R@1",
-    "demo-video": "videos by captions, R@1",
-    "demo-vqa": "questions about pictures",
-    "demo-videoqa": "questions about videos",
-    "demo-caption": "captions, CIDEr",
+    "scenes": "pictures by captions, R@1",
+    "video": "videos by captions, R@1",
+    "vqa": "questions about pictures",
+    "videoqa": "questions about videos",
+    "caption": "captions, CIDEr",
 }
 README_ARMS = ("zero_shot", "without_fused", "uniadapter", "full_fine_tuning")
 
@@ -90,32 +93,32 @@ def of_type(name: str) -> Column:
 
 # A column whose figure no row has is left out.
 TABLES: dict[str, list[Column]] = {
-    "demo": [
+    "scenes": [
         recall("T→I R@1", "text_to_image", 1),
         recall("T→I R@10", "text_to_image", 10),
         recall("I→T R@1", "image_to_text", 1),
         recall("I→T R@10", "image_to_text", 10),
         recall("T→I R@1, `novel`", "text_to_image", 1, "novel"),
     ],
-    "demo-video": [
+    "video": [
         recall("T→V R@1", "text_to_video", 1),
         recall("T→V R@10", "text_to_video", 10),
         recall("V→T R@1", "video_to_text", 1),
         recall("T→V R@1, `novel`", "text_to_video", 1, "novel"),
     ],
-    "demo-vqa": [
+    "vqa": [
         Column("accuracy", ("accuracy",)),
         *map(of_type, ("how many", "how many of a kind", "is there", "left of", "above")),
         *map(of_type, ("which kind", "what is left", "what is above")),
         Column("accuracy, `novel`", ("accuracy",), "novel"),
     ],
-    "demo-easy-vqa": [Column("accuracy", ("accuracy",)), *map(of_type, ("color", "shape", "yes/no"))],
-    "demo-videoqa": [
+    "easy_vqa": [Column("accuracy", ("accuracy",)), *map(of_type, ("color", "shape", "yes/no"))],
+    "videoqa": [
         Column("accuracy", ("accuracy",)),
         *map(of_type, ("appears", "how often", "first", "last", "after", "before", "before or after")),
         Column("accuracy, `novel`", ("accuracy",), "novel"),
     ],
-    "demo-caption": [
+    "caption": [
         Column("CIDEr", ("cider",)),
         Column("BLEU-4", ("bleu@4",)),
         Column("CIDEr, `novel`", ("cider",), "novel"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import yaml
 from squares import karpathy
 from test_commands import base, write_run  # noqa: F401 - a fixture
 from uniadapter.app.cli import main
-from uniadapter.app.parsing import read_comparison
-from uniadapter.compare.arms import with_settings
+from uniadapter.app.parsing import config_path, read_comparison, read_config
+from uniadapter.compare.arms import make_arms, with_settings
 from uniadapter.compare.pareto import frontier
 from uniadapter.config import CompareConfig, ConfigError, RunConfig
 from uniadapter.files.assets import package_path
@@ -128,8 +129,30 @@ def test_what_is_wrong_is_said_in_one_line(
 def test_the_comparisons_of_the_package(file: Path) -> None:
     config = read_comparison(file.stem)
     assert config == read_comparison(str(file))
-    assert {"uniadapter", "without_fused", "fused_alone", "full_fine_tuning", "equal_time"} <= set(config.methods)
+    assert {"uniadapter", "full_fine_tuning"} <= set(config.methods)
     assert config.seeds >= 3
+
+
+@pytest.mark.parametrize("name", ["scenes", "vqa", "caption"])
+def test_what_is_forgotten_is_measured_on_the_same_runs(name: str) -> None:
+    """Nothing but the test sets differs from the comparison of the task itself."""
+    other = read_comparison("forgetting" if name == "scenes" else f"forgetting_{name}")
+
+    def read(run: str) -> RunConfig:
+        return read_config(config_path(run))
+
+    task, forgetting = make_arms(read_comparison(name), read), make_arms(other, read)
+    for arm, made in forgetting.items():
+        assert made.config.data.test.startswith("embedded:drawn")
+        same = replace(made.config.data, test=task[arm].config.data.test, extra_tests=task[arm].config.data.extra_tests)
+        assert replace(made, config=replace(made.config, data=same)) == task[arm]
+
+
+def test_settings_of_all_methods(tmp_path: Path, base: Path) -> None:  # noqa: F811
+    file = write_comparison(tmp_path, base, settings={"train.weight_decay": 0.25, "model.adapter.scale": 0.5})
+    arms = make_arms(read_comparison(str(file)), lambda run: read_config(config_path(run)))
+    assert {arm.config.train.weight_decay for arm in arms.values()} == {0.25}
+    assert arms["uniadapter"].config.model.adapter.scale == 0.5
 
 
 def test_settings_by_dotted_names() -> None:

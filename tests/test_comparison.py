@@ -51,7 +51,8 @@ def proven(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 def test_the_arms_are_those_that_the_file_names(tmp_path: Path) -> None:
     made = tiny_arms(tiny_configs(tmp_path), "video")
     assert list(made) == [
-        EVERYTHING, "without_fused", "fused_alone", "without_frame_aware", "without_temporal", FULL, EQUAL_TIME,
+        EVERYTHING, "without_fused", "fused_alone", "without_frame_aware", "without_temporal", "plain_adapters", "lora",
+        "dora", FULL, EQUAL_TIME,
     ]  # fmt: skip
     trained = {name: prepare(arm.config).counts.trainable for name, arm in made.items()}
     for name in ("without_fused", "fused_alone"):
@@ -74,7 +75,7 @@ def test_rates_are_a_factor_of_three_apart_and_widened_on_the_side_of_the_best()
 
 def test_every_row_and_verdict_is_there(proven: tuple[Path, Any]) -> None:
     folder, task = proven
-    rates = json.loads((folder / "results/learning-rates-tiny.json").read_text())
+    rates = json.loads((folder / "results/rates/tiny.json").read_text())
     assert rates["split"] == "val"
     lengths = {name: len(grid) for name, grid in rates["grids"].items()}
     assert len(set(lengths.values())) == 1  # widened for all alike
@@ -88,26 +89,26 @@ def test_every_row_and_verdict_is_there(proven: tuple[Path, Any]) -> None:
         assert rates["chosen"][arm]["lr"] == comparison.best_rate(mine)
     assert rates["chosen"][EQUAL_TIME]["lr"] == rates["chosen"][FULL]["lr"]
 
-    demo = json.loads((folder / "results/demo-tiny.json").read_text())
-    assert demo["task"] == "retrieval"
-    named = [(row["method"], row.get("setting"), row["seed"], row.get("test_set")) for row in demo["rows"]]
+    results = json.loads((folder / "results/compare/tiny.json").read_text())
+    assert results["task"] == "retrieval"
+    named = [(row["method"], row.get("setting"), row["seed"], row.get("test_set")) for row in results["rows"]]
     assert len(set(named)) == len(named) == 2 + 2 * 2 * 4  # zero-shot, and four arms of two seeds, on two test sets
     assert (EVERYTHING, "without the fused part", 1, "novel") in named
     assert (FULL, "equal time", 0, None) in named
-    for row in demo["rows"]:
+    for row in results["rows"]:
         assert row["method"] == "zero_shot" or row["trainable_parameters"] > 0
         assert row["method"] == "zero_shot" or row["checkpoint_bytes"] > 1000
-    equal = next(row for row in demo["rows"] if row.get("setting") == "equal time")
+    equal = next(row for row in results["rows"] if row.get("setting") == "equal time")
     assert equal["steps"] == rates["chosen"][EQUAL_TIME]["steps"]
     for name in ("test", "novel"):
-        for arm, found in demo["means"][name].items():
-            rows = [row for row in demo["rows"] if row.get("test_set", "test") == name]
+        for arm, found in results["means"][name].items():
+            rows = [row for row in results["rows"] if row.get("test_set", "test") == name]
             mine = task.arms.get(arm)
             want = ("zero_shot", "") if mine is None else (mine.method, mine.setting)
             mine = [r["text_to_image"]["r@1"] for r in rows if (r["method"], r.get("setting", "")) == want]
             assert found["mean"] == pytest.approx(sum(mine) / len(mine), abs=1e-3)
             assert found["interval_95"][0] <= found["mean"] <= found["interval_95"][1]
-        assert set(demo["verdicts"][name]) == {"without_fused", FULL, EQUAL_TIME, "zero_shot"}
+        assert set(results["verdicts"][name]) == {"without_fused", FULL, EQUAL_TIME, "zero_shot"}
 
 
 def test_the_tables_are_made_of_the_results(proven: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,21 +117,21 @@ def test_the_tables_are_made_of_the_results(proven: tuple[Path, Any], monkeypatc
         label = result_tables.ARMS[name]
         assert (label.method, label.setting) == (arm.method, arm.setting)
     for name in result_tables.MAIN:
-        (folder / f"results/{name}.json").write_bytes((folder / "results/demo-tiny.json").read_bytes())
-    monkeypatch.setattr(result_tables, "RESULTS", folder / "results")
-    demo = result_tables.content("demo")
+        (folder / f"results/compare/{name}.json").write_bytes((folder / "results/compare/tiny.json").read_bytes())
+    monkeypatch.setattr(result_tables, "RESULTS", folder / "results" / "compare")
+    results = result_tables.content("scenes")
     assert set(result_tables.measured()) == set(result_tables.MAIN)
-    lines = result_tables.table("demo")
+    lines = result_tables.table("scenes")
     assert [line.split(" | ")[0] for line in lines[2:]] == [
         "| zero-shot", "| UniAdapter without the fused part", "| UniAdapter", "| full fine-tuning",
         "| full fine-tuning, equal time",
     ]  # fmt: skip
     assert all(line.count("|") == lines[0].count("|") for line in lines)
-    found = demo["verdicts"]["novel"]["equal_time"]
+    found = results["verdicts"]["novel"]["equal_time"]
     low, high = found["interval_95"]
-    (line,) = (line for line in result_tables.verdict_table("demo") if line.startswith("| full fine-tuning, equal"))
+    (line,) = (line for line in result_tables.verdict_table("scenes") if line.startswith("| full fine-tuning, equal"))
     assert line.endswith(f"| {found['difference']:+.1f} | {low:+.1f} to {high:+.1f} | *{found['verdict']}* |")
-    mean = demo["means"]["test"]["without_fused"]
+    mean = results["means"]["test"]["without_fused"]
     low, high = mean["interval_95"]
     readme = result_tables.readme_table()
     assert len(readme) == 2 + 5
@@ -162,7 +163,7 @@ def test_the_first_seed_is_what_the_rates_have_trained(proven: tuple[Path, Any])
     train_split(prepared, load_split(config, "train"), config)
     tests = load_tests(config)
     expected = measure(prepared, config, tests, EVERYTHING, time.perf_counter(), setting="without the fused part")
-    rows = json.loads((folder / "results/demo-tiny.json").read_text())["rows"]
+    rows = json.loads((folder / "results/compare/tiny.json").read_text())["rows"]
     found = [row for row in rows if row.get("setting") == "without the fused part" and row["seed"] == 0]
     for mine, wanted in zip(found, expected.rows, strict=True):
         for key in ("text_to_image", "image_to_text", "trainable_parameters", "trainable_percent"):
@@ -206,7 +207,7 @@ def test_a_rate_at_the_edge_widens_every_grid_and_is_refused_in_the_end(
 
 
 def test_the_test_split_is_not_read_with_rates_of_another_recipe(tmp_path: Path, proven: tuple[Path, Any]) -> None:
-    with pytest.raises(UsageError, match=r"learning-rates-tiny\.json is not there: run the comparison"):
+    with pytest.raises(UsageError, match=r"tiny\.json is not there: run the comparison"):
         comparison.measure_seeds(tiny_task(tmp_path))
     folder, _ = proven
     other = tiny_task(folder, ARMS, **GRIDS)

@@ -20,6 +20,7 @@ from transformers import AutoTokenizer, BlipForConditionalGeneration, BlipForIma
 from uniadapter.app.parsing import read_config
 from uniadapter.checkpoints.loading import load_model
 from uniadapter.embedded import emoji_scenes
+from uniadapter.embedded.annotations import read_specifications
 from uniadapter.embedded.cached_folders import STAMP
 from uniadapter.files.assets import asset_path, package_path
 from uniadapter.runs.steps import evaluate_split, load_split
@@ -65,7 +66,7 @@ def shown(scene: dict[str, Any]) -> list[str]:
     return [code for code, *_ in scene["objects"]]
 
 
-@pytest.mark.parametrize("folder", ["scenes", "clips"])
+@pytest.mark.parametrize("folder", ["scenes", "drawn", "clips"])
 def test_the_committed_hashes_are_those_of_all_files_that_tasks_are_made_of(folder: str) -> None:
     lines = (asset_path(folder) / "SPLIT_SHA256").read_text().splitlines()
     stated = {name: digest for digest, name in map(str.split, lines)}
@@ -108,6 +109,28 @@ def test_texts_are_true_and_false_of_the_twin(
             assert reading.is_true(text, row, names), (row["id"], text)
             if row["partner"] is not None:
                 assert not reading.is_true(text, by_id[row["partner"]], names), (row["id"], text)
+
+
+def test_the_drawn_scenes_are_said_as_pre_training_says(
+    names: dict[str, list[str]], reading: Any, sprites: dict[str, dict[str, Any]]
+) -> None:
+    rows = {row["id"]: row for row in read_specifications("drawn", "test")}
+    shown_there = {code for row in rows.values() for code in shown(row)}
+    assert not any(sprites[code]["novel"] for code in shown_there)
+    assert shown_there == set(json.loads((asset_path("drawn") / "sprites.json").read_text())["sprites"])
+    for row in rows.values():
+        for text in (*row["captions"], *row["references"]):
+            assert reading.is_true(text, row, names), (row["id"], text)
+            assert not reading.is_true(text, rows[row["partner"]], names), (row["id"], text)
+        assert not any(" its " in text or text.endswith(" it") for text in row["captions"]), row
+
+
+def test_the_drawn_scenes_are_rendered(tmp_path: Path) -> None:
+    folder = emoji_scenes.prepare_scenes(tmp_path, name="drawn")
+    assert folder == tmp_path / "drawn"
+    assert len(list((folder / "images" / "test").glob("*.png"))) == len(read(folder, "test")) == 200
+    assert [len(read(folder, f"{name}test")) for name in ("captions_", "vqa_")] == [200, 969]
+    assert not (folder / "train.json").exists()
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -15,7 +15,7 @@ from world.__main__ import retrained
 from world.pictures.leakage import compare as compare_styles
 from world.pictures.sources import DRAWN, NEW_STYLE, WORDS, Package, fetch
 from world.shipping.base_card import base_card
-from world.shipping.data_cards import clips_card, scenes_card
+from world.shipping.data_cards import clips_card, drawn_card, scenes_card
 from world.shipping.figures import FOLDER, measured, stages
 from world.shipping.hashes import SPLITS, compare, hashes_of, read_hashes, write_hashes
 from world.shipping.recipe import steps
@@ -162,11 +162,15 @@ def test_the_committed_cards_and_hashes_are_those_of_the_committed_files() -> No
     facts = json.loads((ASSETS / "facts.json").read_text())
     near = json.loads((ASSETS / "scenes" / "leakage.json").read_text())
     assert (ASSETS / "backbone" / "README.md").read_text() == base_card(ASSETS / "backbone", near)
-    for name, card in (("scenes", scenes_card), ("clips", clips_card)):
-        assert (ASSETS / name / "README.md").read_text() == card(ASSETS / name, facts, near)
+    for name, of, card in (
+        ("scenes", "scenes", scenes_card(ASSETS / "scenes", facts, near)),
+        ("clips", "clips", clips_card(ASSETS / "clips", facts, near)),
+        ("drawn", "scenes", drawn_card(ASSETS / "drawn", facts)),
+    ):
+        assert (ASSETS / name / "README.md").read_text() == card
         for split, counts in facts[name].items():
             lines = (ASSETS / name / f"{split}.jsonl").read_text().splitlines()
-            assert len(lines) == counts[name]
-            assert f"| {split} | {counts[name]} |" in (ASSETS / name / "README.md").read_text()
+            assert len(lines) == counts[of]
+            assert f"| {split} | {counts[of]} |" in card
     assert compare(read_hashes(ASSETS), hashes_of(ASSETS)) == ([], [])
     assert sum(path.stat().st_size for path in ASSETS.rglob("*")) < 25e6

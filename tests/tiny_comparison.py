@@ -57,5 +57,5 @@ def tiny_task(folder: Path, only: tuple[str, ...] = (), **grids: tuple[float, ..
     made = {name: arm for name, arm in tiny_arms(tiny_configs(folder)).items() if not only or name in only}
     made = {name: replace(arm, grid=grids.get(name, arm.grid)) for name, arm in made.items()}
     out = folder / "results"
-    files = out / "learning-rates-tiny.json", out / "demo-tiny.json"
+    files = out / "rates" / "tiny.json", out / "compare" / "tiny.json"
     return Comparison(made, EVERYTHING, 2, Trials(folder / "cache"), *files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,7 +49,9 @@ def test_a_killed_loading_process_is_one_line(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=120
     )
-    assert "a process that loads data is killed" in done.stdout, done.stderr[-2000:]
+    # the one or the other as the signal comes between two batches or while one is awaited
+    ended = re.match(r"a process that loads data (is killed|exited unexpectedly)", done.stdout)
+    assert ended, done.stdout + done.stderr[-2000:]
     assert "data.workers" in done.stdout
     assert torch.load(tmp_path / "run" / CHECKPOINT)["place"]["step"] >= 1
 

@@ -3,12 +3,14 @@
 # ruff: noqa: E501, RUF001 - prose of the cards is not wrapped, and × is meant
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from uniadapter.files.writing import file_hash
 from world.pictures.concepts import TWINS
 from world.pictures.sources import ANIMATED, CLDR, CLDR_DERIVED, EMOJIBASE, EMOJILIB, FLAT, HELD_OUT, NEW_STYLE
+from world.pictures.sources import DRAWN as DRAWN_STYLES
 from world.shipping.licences import sources_table, table
 from world.tasks.claims import GAP, OFF, SLACK
 from world.tasks.references import REFERENCES
@@ -90,7 +92,7 @@ The 3-D pictures of all {concepts} concepts beside the drawn ones: the median of
 
 {sources}
 
-Licences are those that each package's `package.json` declares; the build fails if one declares another. `{new_style}` has no licence file of its own: its `package.json` and README say MIT, and the drawings are Microsoft's Fluent Emoji, published under MIT. The drawn styles served pre-training and measures only; none of their pictures ship. Texts and specifications: Apache-2.0, as the repository, over names under the licences above.
+Licences are those that each package's `package.json` declares; the build fails if one declares another. `{new_style}` has no licence file of its own: its `package.json` and README say MIT, and the drawings are Microsoft's Fluent Emoji, published under MIT. The drawn styles served pre-training and measures only; of their pictures only `{held_out}`'s ship, in [drawn](../drawn/README.md). Texts and specifications: Apache-2.0, as the repository, over names under the licences above.
 
 ## Limits
 
@@ -145,6 +147,38 @@ The animations are Microsoft's Fluent Emoji as packaged by LobeHub. The packages
 ## Limits
 
 Composed, on plain grounds, hard cuts at multiples of three seconds: a task for methods that must fit into minutes on a CPU, not a measure of how a model sees film. {bare_novel}
+
+## Hashes of the splits
+
+```
+{hashes}
+```
+"""
+DRAWN = """# Scenes of drawn emoji
+
+What the embedded base knows before it is adapted: pictures of two to four things in a flat drawn style, told and asked as pre-training tells and asks; the test sets `embedded:drawn/test`, `embedded:drawn_vqa/test` and `embedded:drawn_captions/test`. They show what a model that was adapted to the 3-D scenes has forgotten. There is nothing to train on here.
+
+{counts}
+
+Every scene has a *twin* that shows the same things, two of them exchanged. The style, `{held_out}`, is the drawn one that pre-training never saw; the things are {concepts} of those that it saw, in other styles. Captions say what lies left of, right of, above or below what, or in which corner; none says "a cat with a dog to its left". Questions are of kinds that pre-training asked. Files, checks and coordinates are those of the [scenes](../scenes/README.md); written by `python -m world` from seed {seed}.
+
+## Captions
+
+{kinds}
+
+## Questions
+
+{questions}
+
+## Origin and licences
+
+{sources}
+
+Texts and specifications: Apache-2.0, as the repository, over names under the licences above. `sprites.webp` is under CC-BY-4.0, as the drawings that it holds ([licences/{held_out}.txt](licences/{held_out}.txt)).
+
+## Limits
+
+Few scenes, so that they ship: a difference of R@1 below about 3 points cannot be told from chance by one run.
 
 ## Hashes of the splits
 
@@ -226,7 +260,19 @@ def scenes_card(folder: Path, facts: dict[str, Any], leakage: dict[str, Any]) ->
         slack=SLACK, questions=questions_table(splits), pre_training=pre_training(leakage, "pictures", new),
         concepts=leakage["concepts"], near_bits=leakage["near_bits"], leakage=leakage_table(leakage),
         flat=FLAT.name.partition("/")[2], sources=sources_table((NEW_STYLE, EMOJIBASE, CLDR, CLDR_DERIVED, EMOJILIB)),
-        new_style=NEW_STYLE.name, bare_novel=BARE_NOVEL, hashes=hashes(folder),
+        new_style=NEW_STYLE.name, held_out=HELD_OUT, bare_novel=BARE_NOVEL, hashes=hashes(folder),
+    )  # fmt: skip
+
+
+def drawn_card(folder: Path, facts: dict[str, Any]) -> str:
+    """The card of the drawn scenes in `folder`."""
+    splits = facts["drawn"]
+    named = {kind: text for kind, text in SCENE_KINDS.items() if kind in splits["test"]["captions"]}
+    drawings = replace(DRAWN_STYLES[HELD_OUT], role="pictures of these scenes; measuring the base", shipped=True)
+    return DRAWN.format(
+        seed=facts["seed"], counts=counted(splits, "scenes", "things", CAPTIONS), held_out=HELD_OUT,
+        concepts=splits["test"]["concepts"], kinds=kinds_table(splits, named), questions=questions_table(splits),
+        sources=sources_table((drawings, EMOJIBASE, CLDR, CLDR_DERIVED, EMOJILIB)), hashes=hashes(folder),
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from world.pictures.sources import ANIMATED, CLDR, EMOJIBASE, EMOJILIB, NEW_STYLE, Package, fetch
+from world.pictures.sources import ANIMATED, CLDR, DRAWN, EMOJIBASE, EMOJILIB, HELD_OUT, NEW_STYLE, Package, fetch
 
 FLUENT = """MIT License
 
@@ -16,16 +16,28 @@ Copyright (c) 2023 LobeHub (packaging, npm {package})
 """
 
 
-def copy_licences(scenes: Path, clips: Path) -> None:
-    """Write `licences/` into both data folders: the texts of everything of which something is there.
+TWEMOJI = """Twemoji, copyright Twitter, Inc. and other contributors (github.com/jdecked/twemoji), as packaged in npm
+{package} {version}, licensed under Creative Commons Attribution 4.0 International:
+https://creativecommons.org/licenses/by/4.0/legalcode
 
-    The texts of emojibase-data, emojilib and CLDR are their packages' own. Those of Fluent Emoji name the licence that
-    the packages declare, since they carry no file.
+Changed here: drawn as pixels, cropped, scaled to 64 pixels, put into one file, and laid on coloured grounds.
+"""
+
+
+def copy_licences(scenes: Path, clips: Path, drawn: Path) -> None:
+    """Write `licences/` into the data folders: the texts of everything of which something is there.
+
+    The texts of emojibase-data, emojilib and CLDR are their packages' own. Those of Fluent Emoji and Twemoji name the
+    licence that the packages declare, since they carry no file.
     """
-    for folder, package in ((scenes, NEW_STYLE.name), (clips, ANIMATED[0].name.removesuffix("-1"))):
+    for folder in (scenes, clips, drawn):
         (folder / "licences").mkdir(parents=True, exist_ok=True)
         for words in (EMOJIBASE, EMOJILIB, CLDR):
             shutil.copyfile(fetch(words) / "LICENSE", folder / "licences" / f"{words.name}.txt")
+    twemoji = DRAWN[HELD_OUT]
+    terms = TWEMOJI.format(package=twemoji.name, version=twemoji.version)
+    (drawn / "licences" / f"{HELD_OUT}.txt").write_text(terms)
+    for folder, package in ((scenes, NEW_STYLE.name), (clips, ANIMATED[0].name.removesuffix("-1"))):
         terms = (fetch(EMOJIBASE) / "LICENSE").read_text().split("\n\n", 2)[2]  # of MIT, below title and copyright
         name = package.partition("/")[2]
         (folder / "licences" / f"{name}.txt").write_text(FLUENT.format(package=package) + terms)

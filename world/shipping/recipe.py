@@ -13,7 +13,7 @@ from uniadapter.files.writing import write_text
 from world.pictures import concepts, gathering, leakage
 from world.pictures.sources import CACHE
 from world.shipping.base_card import base_card
-from world.shipping.data_cards import clips_card, scenes_card
+from world.shipping.data_cards import clips_card, drawn_card, scenes_card
 from world.shipping.figures import FOLDER, SPEECH, STAGES
 from world.shipping.hashes import SPLITS, write_hashes
 from world.shipping.licences import copy_licences
@@ -95,20 +95,21 @@ def export_base(out: Path) -> None:
 
 def ship(tasks: Path, out: Path) -> None:
     """The task sets with their licences, and how near their pictures are to pre-training's."""
-    for name in ("scenes", "clips"):
+    for name in ("scenes", "drawn", "clips"):
         replace(tasks / name, out / name)
         write_hashes(out / name, SPLITS)
     shutil.copyfile(tasks / "facts.json", out / "facts.json")
     write_text(out / "scenes" / "leakage.json", json.dumps(leakage.measure(), indent=1) + "\n")
-    copy_licences(out / "scenes", out / "clips")
+    copy_licences(out / "scenes", out / "clips", out / "drawn")
 
 
 def write_cards(out: Path) -> None:
-    """The three cards, of what is in the folders and in `world/stages`."""
+    """The four cards, of what is in the folders and in `world/stages`."""
     facts = json.loads((out / "facts.json").read_text())
     near = json.loads((out / "scenes" / "leakage.json").read_text())
     write_text(out / "backbone" / "README.md", base_card(out / "backbone", near))
     write_text(out / "scenes" / "README.md", scenes_card(out / "scenes", facts, near))
+    write_text(out / "drawn" / "README.md", drawn_card(out / "drawn", facts))
     write_text(out / "clips" / "README.md", clips_card(out / "clips", facts, near))
 
 
@@ -126,8 +127,8 @@ def steps(out: Path, work: Path = CACHE) -> list[Step]:
     figures = (FOLDER / "stage4.json", FOLDER / SPEECH)
     shape, base = code("stages/folder.py", "stages/blip.py"), (out / "backbone" / "model.safetensors",)
     facts, tasks = (out / "facts.json", out / "scenes" / "leakage.json"), work / "tasks"
-    data = (*facts, out / "scenes" / "sprites.webp", out / "clips" / "single")
-    cards = tuple(out / name / "README.md" for name in ("backbone", "scenes", "clips"))
+    data = (*facts, out / "scenes" / "sprites.webp", out / "drawn" / "sprites.webp", out / "clips" / "single")
+    cards = tuple(out / name / "README.md" for name in ("backbone", "scenes", "drawn", "clips"))
 
     def stage(name: str, file: Path) -> Step:
         return Step(name, (), (file,), lambda: train(name, work), kept=True)

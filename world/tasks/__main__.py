@@ -16,13 +16,14 @@ import random
 import shutil
 from pathlib import Path
 
+from uniadapter.embedded.annotations import read_specifications
 from uniadapter.embedded.emoji_clips import prepare_clips
 from uniadapter.embedded.emoji_scenes import prepare_scenes
-from world.pictures.sources import CACHE
+from world.pictures.sources import CACHE, HELD_OUT
 from world.tasks.animations import animation_files, frames_of, write_animation
 from world.tasks.atlas import write_atlas
 from world.tasks.names import Names, task_names
-from world.tasks.writing import write_clips, write_scenes
+from world.tasks.writing import write_clips, write_drawn, write_scenes
 
 LOG = logging.getLogger(__name__)
 OUT = CACHE / "tasks"
@@ -49,6 +50,9 @@ def write_tasks(out: Path, seed: int) -> None:
     facts: dict = {"seed": seed, "concepts": {"seen": len(names.seen), "novel": len(names.novel)}}
     facts["scenes"] = write_scenes(out / "scenes", names, seed)
     write_atlas(names, out / "scenes")
+    facts["drawn"] = write_drawn(out / "drawn", names, seed)
+    drawn = {code for row in read_specifications("drawn", "test", out / "drawn") for code, *_ in row["objects"]}
+    write_atlas(names, out / "drawn", HELD_OUT, drawn)
     moving = write_animations(out / "clips", names, seed)
     facts["concepts"]["animated"] = len(moving)
     facts["clips"] = write_clips(out / "clips", names, moving, seed)
@@ -66,6 +70,7 @@ def main() -> None:
     write_tasks(args.out, args.seed)
     if args.render:
         prepare_scenes(args.render, args.out / "scenes")
+        prepare_scenes(args.render, args.out / "drawn", "drawn")
         prepare_clips(args.render, args.out / "clips")
 
 

@@ -1,8 +1,9 @@
-"""The pictures of the tasks: one atlas of the 3-D style's drawings, and scenes rendered from it as the package does."""
+"""The pictures of the tasks: one atlas of a style's drawings, and scenes rendered from it as the package does."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from world.tasks.names import Names
 CELL, COLUMNS, QUALITY = 64, 16, 85
 
 
-def pictures_of(codes: list[str]) -> dict[str, np.ndarray]:
-    """RGBA uint8 [96, 96, 4] of the 3-D style by code, cropped to what is drawn, from the gathered pictures.
+def pictures_of(codes: list[str], style: str = NEW) -> dict[str, np.ndarray]:
+    """RGBA uint8 [96, 96, 4] by code, cropped to what is drawn, from the gathered pictures of a style.
 
     Raises:
         FileNotFoundError: they have not been gathered.
@@ -26,13 +27,20 @@ def pictures_of(codes: list[str]) -> dict[str, np.ndarray]:
     with np.load(CACHE / "pictures.npz") as file:
         found = {(str(s), str(c)): row for row, (s, c) in enumerate(zip(file["styles"], file["codes"], strict=True))}
         stack = file["pictures"]
-        return {code: stack[found[NEW, code]] for code in codes}
+        return {code: stack[found[style, code]] for code in codes}
 
 
-def write_atlas(names: Names, out: Path) -> None:
-    """Write `sprites.webp` with a cell a concept and `sprites.json` that says which is whose."""
-    codes = sorted(names.of)
-    pictures, novel = pictures_of(codes), set(names.novel)
+def write_atlas(names: Names, out: Path, style: str = NEW, codes: Iterable[str] = ()) -> None:
+    """Write `sprites.webp` with a cell a concept and `sprites.json` that says which is whose.
+
+    Args:
+        names: of things.
+        out: folder.
+        style: of the drawings.
+        codes: of the concepts; all where none are given.
+    """
+    codes = sorted(codes or names.of)
+    pictures, novel = pictures_of(codes, style), set(names.novel)
     atlas = np.zeros((-(-len(codes) // COLUMNS) * CELL, COLUMNS * CELL, 4), np.uint8)
     index = {}
     for number, code in enumerate(codes):

@@ -236,7 +236,9 @@ def spelled(statement: Statement, names: Names, rng: random.Random) -> str:
     return re.sub(r"<((?:big|small) )?(\d)>", mention, statement.text)
 
 
-def caption(scenes: list[Scene], names: Names, must: set[str], rng: random.Random) -> None:
+def caption(
+    scenes: list[Scene], names: Names, must: set[str], rng: random.Random, weights: dict[str, float] = WEIGHTS
+) -> None:
     """Give every scene captions that are true of it and clearly false of every other scene of the split.
 
     Args:
@@ -244,13 +246,14 @@ def caption(scenes: list[Scene], names: Names, must: set[str], rng: random.Rando
         names: of things.
         must: concepts of which each caption names one; empty where it doesn't matter.
         rng: of all draws.
+        weights: how often each kind is tried.
 
     Raises:
         RuntimeError: of a scene no such captions were found.
     """
 
     def draw(scene: Scene) -> Statement | None:
-        kind = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0] if len(scene.things) > 1 else "alone"
+        kind = rng.choices(list(weights), list(weights.values()))[0] if len(scene.things) > 1 else "alone"
         return Stating(scene, rng).draw(kind)
 
     give_captions(

@@ -9,7 +9,8 @@ from typing import Any
 
 from world.pictures.grounds import COLOURS
 
-COUNTS = ((1, 2, 3, 4), (0.08, 0.35, 0.36, 0.21))
+Counts = tuple[tuple[int, ...], tuple[float, ...]]
+COUNTS: Counts = ((1, 2, 3, 4), (0.08, 0.35, 0.36, 0.21))
 SPLITS = {"train": 4000, "val": 400, "test": 500, "test_novel": 400}
 BIG, SMALL = 42, 28  # sides in pixels from which, and up to which, a thing is called big or small
 SIDES = {"big": (42, 46), "small": (26, 28), "plain": (32, 40), "line": (29, 31)}
@@ -179,7 +180,9 @@ class Dealer:
         return self.decks[pool].pop()
 
 
-def draw_scenes(total: int, dealer: Dealer, novel: set[str], rng: random.Random) -> list[Scene]:
+def draw_scenes(
+    total: int, dealer: Dealer, novel: set[str], rng: random.Random, counts: Counts = COUNTS
+) -> list[Scene]:
     """Scenes without texts. Each of more than one thing is followed by its twin, on a ground of the same name.
 
     Args:
@@ -187,10 +190,11 @@ def draw_scenes(total: int, dealer: Dealer, novel: set[str], rng: random.Random)
         dealer: of concepts.
         novel: concepts of which at least one changes places in a twin, where there are any.
         rng: of all draws.
+        counts: numbers of things, and how often each.
     """
     out: list[Scene] = []
     while len(out) < total:
-        count = rng.choices(*COUNTS)[0]
+        count = rng.choices(*counts)[0]
         if count == 1 or len(out) == total - 1:
             count, twins = 1, False
         else:

@@ -17,11 +17,15 @@ from world.tasks.answering import answer
 from world.tasks.asking import Question
 from world.tasks.names import Names
 from world.tasks.references import refer
-from world.tasks.scene import SPLITS, Dealer, Scene, draw_scenes
+from world.tasks.scene import SPLITS, Counts, Dealer, Scene, draw_scenes
 from world.tasks.sequences import Clip, draw_clips
 from world.texts.names import KINDS
 
 LOG = logging.getLogger(__name__)
+DRAWN, DRAWN_CONCEPTS = 200, 96  # scenes of the drawn style, and how many things they show: few, since all ships
+DRAWN_COUNTS: Counts = ((2, 3, 4), (0.4, 0.4, 0.2))
+DRAWN_CAPTIONS = {"beside": 0.5, "above": 0.35, "places": 0.15}
+DRAWN_QUESTIONS = ("is there", "left of", "above", "how many", "what is left", "what is above")
 
 
 @dataclass
@@ -55,6 +59,22 @@ def compose_scenes(split: str, names: Names, seed: int, total: int | None = None
     captions_of_scenes.caption(scenes, names, set(novel), rng)
     refer(scenes, names, rng)
     return Scenes(scenes, asking.ask(scenes, names, rng))
+
+
+def compose_drawn(names: Names, seed: int, total: int = DRAWN) -> Scenes:
+    """Scenes of the base's own domain: said and asked as pre-training has it, of things that it saw.
+
+    Args:
+        names: of things.
+        seed: of all draws.
+        total: how many; even, since each has a twin.
+    """
+    rng = random.Random(f"{seed}:drawn")
+    dealer = Dealer(rng.sample(names.seen, DRAWN_CONCEPTS), [], rng)
+    scenes = draw_scenes(total, dealer, set(), rng, DRAWN_COUNTS)
+    captions_of_scenes.caption(scenes, names, set(), rng, DRAWN_CAPTIONS)
+    refer(scenes, names, rng)
+    return Scenes(scenes, [one for one in asking.ask(scenes, names, rng) if one.kind in DRAWN_QUESTIONS])
 
 
 def compose_clips(split: str, names: Names, moving: set[str], seed: int, total: int | None = None) -> Clips:
@@ -124,22 +144,31 @@ def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 def write_scenes(out: Path, names: Names, seed: int) -> dict[str, Any]:
     """Write all splits of the scenes into `out`; returns their counts."""
     out.mkdir(parents=True, exist_ok=True)
-    facts = {}
-    for split in SPLITS:
-        found = compose_scenes(split, names, seed)
-        check_scenes(found, names)
-        write_lines(out / f"{split}.jsonl", (scene.row() for scene in found.scenes))
-        write_lines(out / f"vqa_{split}.jsonl", (question.row() for question in found.questions))
-        facts[split] = {
-            "scenes": len(found.scenes),
-            "with a twin": sum(scene.partner is not None for scene in found.scenes),
-            "things": dict(sorted(Counter(len(scene.things) for scene in found.scenes).items())),
-            "concepts": len({thing.code for scene in found.scenes for thing in scene.things}),
-            "captions": dict(Counter(kind for scene in found.scenes for kind in scene.about)),
-            "questions": _answers(found.questions),
-        }
-        LOG.info("scenes %s: %s", split, facts[split])
+    facts = {split: _write_scenes(out, split, compose_scenes(split, names, seed), names) for split in SPLITS}
     (out / "names.json").write_text(json.dumps(names.of, sort_keys=True).replace('], "', '],\n"') + "\n")
+    return facts
+
+
+def write_drawn(out: Path, names: Names, seed: int) -> dict[str, Any]:
+    """Write the scenes of the base's own domain, a test split alone, into `out`; returns its counts."""
+    out.mkdir(parents=True, exist_ok=True)
+    return {"test": _write_scenes(out, "test", compose_drawn(names, seed), names)}
+
+
+def _write_scenes(out: Path, split: str, found: Scenes, names: Names) -> dict[str, Any]:
+    """Check and write a split, and count what is in it."""
+    check_scenes(found, names)
+    write_lines(out / f"{split}.jsonl", (scene.row() for scene in found.scenes))
+    write_lines(out / f"vqa_{split}.jsonl", (question.row() for question in found.questions))
+    facts = {
+        "scenes": len(found.scenes),
+        "with a twin": sum(scene.partner is not None for scene in found.scenes),
+        "things": dict(sorted(Counter(len(scene.things) for scene in found.scenes).items())),
+        "concepts": len({thing.code for scene in found.scenes for thing in scene.things}),
+        "captions": dict(Counter(kind for scene in found.scenes for kind in scene.about)),
+        "questions": _answers(found.questions),
+    }
+    LOG.info("%s %s: %s", out.name, split, facts)
     return facts
 
 

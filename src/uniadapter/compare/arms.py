@@ -76,7 +76,7 @@ def _config(comparison: CompareConfig, name: str, read: Callable[[str], RunConfi
     if comparison.steps:
         config = with_training(config, max_steps=comparison.steps)
     try:
-        return with_settings(config, one.settings)
+        return with_settings(config, {**comparison.settings, **one.settings})
     except (SchemaError, ConfigError) as error:
         raise ConfigError(f"methods.{name}: {error}") from None
 

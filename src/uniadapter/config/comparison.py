@@ -57,6 +57,7 @@ class CompareConfig:
 
     Args:
         run: config of the reference, and of all that does not differ: a YAML file, or the name of one in the package.
+        settings: what differs from it for all methods, by dotted names: `{train.max_steps: 400}`.
         methods: by name.
         reference: the method that the others are compared with.
         seeds: how many, 0 to n - 1.
@@ -66,6 +67,7 @@ class CompareConfig:
 
     run: File
     methods: dict[str, MethodSettings]
+    settings: dict[str, Any] = field(default_factory=dict)
     reference: Text = "uniadapter"
     seeds: Annotated[int, Field(ge=1, le=1000)] = 5
     steps: Annotated[int, Field(ge=0)] = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from uniadapter.config import ConfigError
 from uniadapter.embedded.annotations import SPLITS
 from uniadapter.embedded.cached_folders import cache_folder
@@ -15,6 +17,9 @@ TASKS = {
     "scenes": (prepare_scenes, ""),
     "captions": (prepare_scenes, "captions_"),
     "vqa": (prepare_scenes, "vqa_"),
+    "drawn": (partial(prepare_scenes, name="drawn"), ""),
+    "drawn_captions": (partial(prepare_scenes, name="drawn"), "captions_"),
+    "drawn_vqa": (partial(prepare_scenes, name="drawn"), "vqa_"),
     "clips": (prepare_clips, ""),
     "videoqa": (prepare_clips, "vqa_"),
     "easy_vqa": (prepare_easy_vqa, ""),

@@ -1,4 +1,7 @@
-"""The embedded picture dataset: scenes of emoji, rendered from an atlas of sprites and one JSON line per scene."""
+"""The embedded picture datasets: scenes of emoji, rendered from an atlas of sprites and one JSON line per scene.
+
+`scenes` are of the tasks' 3-D style, `drawn` of a flat one, in the words of the embedded base's own pre-training.
+"""
 
 from __future__ import annotations
 
@@ -97,25 +100,29 @@ def _write_split(split: str, source: Path, target: Path, atlas: Atlas) -> None:
     write_annotations(target, {split: captions, f"captions_{split}": references, f"vqa_{split}": questions})
 
 
-def prepare_scenes(root: Path, source: Path | None = None) -> Path:
-    """Render the embedded scenes into ``root/scenes`` unless it is up to date; returns that folder.
+def prepare_scenes(root: Path, source: Path | None = None, name: str = "scenes") -> Path:
+    """Render embedded scenes into ``root/NAME`` unless it is up to date; returns that folder.
 
-    Files: ``train.json``, ``val.json``, ``test.json``, ``test_novel.json`` (captions), the same with the prefixes
-    ``captions_`` (five references of each scene) and ``vqa_`` (questions), and ``images/``.
+    Files: ``train.json``, ``val.json``, ``test.json``, ``test_novel.json`` (captions; of ``drawn`` ``test.json``
+    alone), the same with the prefixes ``captions_`` (five references of each scene) and ``vqa_`` (questions), and
+    ``images/``.
 
     Args:
         root: folder to write to.
         source: folder of specifications and sprites, if not the package's own.
+        name: "scenes" or "drawn".
 
     Raises:
         WriteError: the folder cannot be written.
     """
-    folder = source or asset_path("scenes")
+    folder = source or asset_path(name)
 
     def write(target: Path) -> None:
         atlas = Atlas(folder)
         for split in SPLITS:
-            _write_split(split, folder, target, atlas)
+            if (folder / f"{split}.jsonl").is_file():
+                _write_split(split, folder, target, atlas)
 
-    stamp = fingerprint(folder, ["sprites.webp", "sprites.json", *SPECIFICATIONS], VERSION)
-    return prepare_folder(Path(root) / "scenes", stamp, write)
+    there = [one for one in SPECIFICATIONS if (folder / one).is_file()]
+    stamp = fingerprint(folder, ["sprites.webp", "sprites.json", *there], VERSION)
+    return prepare_folder(Path(root) / name, stamp, write)
