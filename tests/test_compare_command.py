@@ -18,6 +18,7 @@ from uniadapter.compare.arms import make_arms, with_settings
 from uniadapter.compare.pareto import frontier
 from uniadapter.config import CompareConfig, ConfigError, RunConfig
 from uniadapter.files.assets import package_path
+from uniadapter.report.tables import NO_VALUE
 from uniadapter.runs.ablation import trained_parameters
 
 METHODS: dict[str, Any] = {
@@ -173,3 +174,37 @@ def test_counted_parameters_are_those_that_a_run_trains() -> None:
     assert (trained_parameters(config) - heads) % 3 == 0
     assert trained_parameters(more) - heads == 4 * (trained_parameters(config) - heads) // 3
     assert trained_parameters(dora) > trained_parameters(config)
+
+
+def test_one_table_of_several_tasks(
+    tmp_path: Path,
+    base: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    of_uniadapter: dict[str, Any] = {"rates_of": "uniadapter"}
+    methods: dict[str, Any] = {"uniadapter": {"rates": [1e-3, 3e-3, 1e-2]}, "bitfit": METHODS["bitfit"]}
+    heads = {"heads": of_uniadapter | {"settings": {"model.method": "heads"}}}
+    files = []
+    for name in ("near", "far"):
+        (tmp_path / name).mkdir()
+        more = methods | (heads if name == "far" else {})
+        file = write_comparison(tmp_path / name, base, methods=more, seeds=1, steps=1)
+        files.append(str(file.rename(file.with_name(f"{name}.yaml"))))
+    out = tmp_path / "both"
+    assert main(["compare", *files, "--output", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "Mean ± standard deviation" in said
+    lines = (out / "tasks.md").read_text().splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:6]] == ["| zero-shot", "| BitFit", "| UniAdapter", "| heads only"]
+    assert lines[0] == "|  | near, text → image R@1 | far, text → image R@1 |"
+    assert lines[5].split(" | ")[1] == NO_VALUE  # a method that this task has not
+    rows = json.loads((out / "far/results.json").read_text())
+    found = -rows["verdicts"]["test"]["heads"]["difference"]
+    assert f"<br>{found:+.1f} (" in lines[5]
+    before = sorted(path.stat().st_mtime_ns for path in out.glob("*/records/*"))
+    assert main(["compare", *files, "--output", str(out), "--only", "heads", "--part", "results"]) == 0
+    assert sorted(path.stat().st_mtime_ns for path in out.glob("*/records/*")) == before
+    assert main(["compare", *files, "--output", str(out), "--only", "head"]) == 2
+    assert "there is no method 'head' in near, far" in capsys.readouterr().err
+    assert main(["compare", files[0], files[0]]) == 2
+    assert "same name" in capsys.readouterr().err

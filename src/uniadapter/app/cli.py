@@ -27,7 +27,7 @@ USAGE = """usage: uniadapter COMMAND …
   convert FILE OUTPUT [--kind KIND]                the authors' or BLIP's .pth to an adapter or transformers folder
   check-data CONFIG [--json FILE]                  what a local copy of a config's data holds, before training on it
   families                                         which models can be adapted, and what each can do
-  compare CONFIG [--only METHOD …] [--part PART]   methods side by side: rates on validation, seeds on test, a table
+  compare CONFIG … [--only METHOD …] [--part PART] methods side by side: rates on validation, seeds on test, a table
   demo [TASK] [--output FOLDER] [--seed N]         an embedded task, the methods side by side: scenes, video, vqa,
                                                    videoqa, caption, or easy_vqa
 
@@ -174,7 +174,10 @@ def demo(arguments: list[str]) -> None:
 def compare(arguments: list[str]) -> None:
     """`uniadapter compare`."""
     parser = Parser(prog="uniadapter compare", description="methods side by side: rates on validation, seeds on test")
-    parser.add_argument("config", help="a YAML file, or the name of a comparison that comes with the package")
+    parser.add_argument(
+        "configs", nargs="+", metavar="CONFIG",
+        help="YAML files, or names of comparisons that come with the package; of several tasks there is a table of all",
+    )  # fmt: skip
     parser.add_argument("--only", nargs="+", default=[], metavar="METHOD", help="these, and the reference")
     parser.add_argument(
         "--part", choices=("all", "rates", "seeds", "results"), default="all",
@@ -182,16 +185,26 @@ def compare(arguments: list[str]) -> None:
     )  # fmt: skip
     parser.add_argument("--seeds", type=int_between(1, 1000), help="how many, instead of the config's")
     parser.add_argument("--steps", type=int_between(1, 10**9), help="of every run, instead of the configs'")
-    parser.add_argument("--output", type=path_option, help="folder of records, results and table")
+    parser.add_argument(
+        "--output", type=path_option, help="folder of records, results and table; of several, of their folders"
+    )
     chosen = parser.parse_args(arguments)
-    config = read_comparison(chosen.config)
     changes = {name: value for name in ("seeds", "steps", "output") if (value := getattr(chosen, name)) is not None}
-    config = replace(config, **changes)
-    check_output_folder(config.output)
+    configs = {Path(name).stem: replace(read_comparison(name), **changes) for name in chosen.configs}
+    several = len(chosen.configs) > 1
+    if len(configs) < len(chosen.configs):
+        raise UsageError("two of the comparisons have the same name: give their files different names")
+    if several and chosen.output:
+        configs = {name: replace(one, output=str(Path(chosen.output) / name)) for name, one in configs.items()}
+    for config in configs.values():
+        check_output_folder(config.output)
     _set_up()
-    from uniadapter.app.comparing import run_comparison
+    from uniadapter.app.comparing import run_comparison, run_comparisons
 
-    run_comparison(config, chosen.part, tuple(chosen.only))
+    if several:
+        run_comparisons(configs, chosen.part, tuple(chosen.only))
+    else:
+        run_comparison(config, chosen.part, tuple(chosen.only))
 
 
 def check_data(arguments: list[str]) -> None:

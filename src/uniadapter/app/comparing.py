@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from uniadapter.app.display import console, say
 from uniadapter.app.parsing import config_path, read_config
@@ -14,6 +14,7 @@ from uniadapter.compare.comparison import Comparison, find_rates, measure_seeds
 from uniadapter.compare.page import comparison_page
 from uniadapter.compare.pareto import pareto
 from uniadapter.compare.table import markdown, table
+from uniadapter.compare.task_table import task_markdown, task_table
 from uniadapter.compare.trials import Trials
 from uniadapter.config import CompareConfig, ConfigError, RunConfig
 from uniadapter.files.writing import write_text
@@ -42,7 +43,34 @@ def with_methods(config: CompareConfig, only: tuple[str, ...]) -> CompareConfig:
     return replace(config, methods={name: one for name, one in config.methods.items() if name in wanted})
 
 
-def run_comparison(config: CompareConfig, part: Part = "all", only: tuple[str, ...] = ()) -> None:
+def run_comparisons(configs: dict[str, CompareConfig], part: Part = "all", only: tuple[str, ...] = ()) -> None:
+    """Compare methods on several tasks, one after the other, and print and write one table of them all.
+
+    Args:
+        configs: by the names of the tasks.
+        part: see `run_comparison`.
+        only: names of methods; () takes all. What a task does not have is left out there.
+
+    Raises:
+        ConfigError: no task has such a method, the references differ, or a setting is invalid.
+        UsageError: see `run_comparison`.
+    """
+    if len({config.reference for config in configs.values()}) > 1:
+        raise ConfigError("the comparisons have different references, so that they make no common table")
+    for name in only:
+        if not any(name in config.methods for config in configs.values()):
+            raise ConfigError(f"there is no method {name!r} in {', '.join(configs)}")
+    results = {}
+    for name, config in configs.items():
+        results[name] = run_comparison(config, part, tuple(one for one in only if one in config.methods))
+    if part != "rates":
+        first = next(iter(configs.values()))
+        console.print(task_table(results, first.reference))
+        written = write_text(Path(first.output).parent / "tasks.md", task_markdown(results, first.reference) + "\n")
+        say(str(written))
+
+
+def run_comparison(config: CompareConfig, part: Part = "all", only: tuple[str, ...] = ()) -> dict[str, Any]:
     """Compare methods as a config says, and print and write the table.
 
     Run it in several processes at once to share the work; run it again to go on after an interruption.
@@ -52,6 +80,9 @@ def run_comparison(config: CompareConfig, part: Part = "all", only: tuple[str, .
         part: "rates" on validation, "seeds" on test with the rates found before, "all" of both, or "results" of what is
             finished, without a run.
         only: names of methods; () takes all. The reference is always among them.
+
+    Returns:
+        The content of `results.json`; an empty dict after "rates".
 
     Raises:
         ConfigError: there is no such method, or a setting is invalid.
@@ -69,7 +100,7 @@ def run_comparison(config: CompareConfig, part: Part = "all", only: tuple[str, .
     if part != "seeds":
         find_rates(comparison, run=part != "results")
     if part == "rates":
-        return
+        return {}
     results = measure_seeds(comparison, run=part != "results")
     console.print(table(results, config.reference))
     write_text(folder / "results.md", markdown(results, config.reference) + "\n")
@@ -77,3 +108,4 @@ def run_comparison(config: CompareConfig, part: Part = "all", only: tuple[str, .
     rates = json.loads(comparison.rates_file.read_text()) if comparison.rates_file.exists() else None
     page = comparison_page(folder, results, rates, config.reference, figure.read_bytes())
     say(f"{folder / 'results.json'}\n{folder / 'results.md'}\n{page}")
+    return results

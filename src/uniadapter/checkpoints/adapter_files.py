@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from uniadapter.checkpoints.card import MARK
+from uniadapter.checkpoints.embedded_adapters import locate_adapter
 from uniadapter.checkpoints.folder_names import CONFIG_NAME, WEIGHTS_NAME, config_file, is_adapter_of_peft
 from uniadapter.config import AdapterConfig
 from uniadapter.errors import CheckpointError
@@ -86,7 +87,8 @@ def read_adapter_config(folder: Path | str) -> AdapterFile:
     Raises:
         CheckpointError: something is missing, broken, or of a newer format.
     """
-    return resolve_config(Path(folder).expanduser(), read_header(Path(folder).expanduser()).config)
+    folder = locate_adapter(folder)
+    return resolve_config(folder, read_header(folder).config)
 
 
 def read_adapter_file(folder: Path | str) -> tuple[AdapterFile, dict[str, Tensor]]:
@@ -95,7 +97,8 @@ def read_adapter_file(folder: Path | str) -> tuple[AdapterFile, dict[str, Tensor
     Raises:
         CheckpointError: something is missing, broken, or of a newer format, or a weight is NaN or infinite.
     """
-    return read_adapter_config(folder), read_weights(Path(folder).expanduser())
+    folder = locate_adapter(folder)
+    return read_adapter_config(folder), read_weights(folder)
 
 
 @dataclass(frozen=True)

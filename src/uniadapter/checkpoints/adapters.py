@@ -20,6 +20,7 @@ from uniadapter.checkpoints.adapter_files import (
     resolve_config,
 )
 from uniadapter.checkpoints.adapter_folder import save_adapter
+from uniadapter.checkpoints.embedded_adapters import locate_adapter
 from uniadapter.checkpoints.folder_names import CONFIG_NAME
 from uniadapter.config import AdapterConfig
 from uniadapter.errors import CheckpointError, ConfigError
@@ -96,7 +97,7 @@ def load_adapter(
 
     Args:
         model: the base that it was trained on, in any dtype.
-        folder: written by `save_adapter`.
+        folder: written by `save_adapter`, or `embedded:NAME` for one of this package.
         name: of the set in this model.
         trainable: whether its parameters get gradients, to train it further.
         check_base: refuse a base with other weights than the one it was trained on.
@@ -115,7 +116,7 @@ def load_adapter(
         >>> ua.adapter_names(model)
         ['boxes', 'again']
     """
-    model, folder = unwrapped(model), Path(folder).expanduser()
+    model, folder = unwrapped(model), locate_adapter(folder)
     header = read_header(folder)
     described = resolve_config(folder, header.config)
     try:

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.checkpoints.adapter_folder import read_adapter_config
 from uniadapter.checkpoints.adapters import load_adapter
+from uniadapter.checkpoints.embedded_adapters import PREFIX, locate_adapter
 from uniadapter.checkpoints.folder_names import config_file
 from uniadapter.checkpoints.loading import load_model, load_tokenizer, task_name
 from uniadapter.errors import CheckpointError
@@ -49,8 +50,9 @@ def from_pretrained(
     """Load an adapter on its base, or a base alone, with tokenizer and inference settings.
 
     Args:
-        source: an adapter folder, a run folder with one in it, or a base: a folder of transformers files, one of BLIP's
-            `.pth` files, a hub id, or "embedded" for the small one in this package.
+        source: an adapter folder, a run folder with one in it, `embedded:NAME` for an adapter of this package, or a
+            base: a folder of transformers files, one of BLIP's `.pth` files, a hub id, or "embedded" for the small one
+            in this package.
         base: to load an adapter on; None takes the one that its folder names.
         task: "retrieval", "vqa" or "caption"; None takes the adapter's, or "retrieval" for a base.
         dtype: of the base's weights.
@@ -84,6 +86,8 @@ def from_pretrained(
 
 def _adapter_folder(source: str | Path) -> Path | None:
     """The adapter folder: `source` itself, or `adapter` in a run's folder; None for a base."""
+    if str(source).startswith(PREFIX):
+        return locate_adapter(source)
     try:
         folder = Path(source).expanduser()
         candidates = (folder, folder / "adapter")

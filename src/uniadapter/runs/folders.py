@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from uniadapter.checkpoints.embedded_adapters import locate_adapter
 from uniadapter.checkpoints.folder_names import CONFIG_NAME, WEIGHTS_NAME, config_file
 from uniadapter.config import RunConfig
 from uniadapter.embedded import resolve_embedded
@@ -35,12 +36,12 @@ def resolve_source(config: RunConfig, source: Path | None) -> tuple[RunConfig, P
 
     Args:
         config: names the base, unless the folder is a fully fine-tuned model.
-        source: the folder; None means the base alone.
+        source: the folder, or `embedded:NAME` for an adapter of this package; None means the base alone.
 
     Returns:
         The config with the base to load, and the adapter folder, or None.
     """
-    source = source and Path(source).expanduser()
+    source = source and locate_adapter(source)
     if source is not None and not config_file(source):
         for folder in (source / "adapter", source / "model", source):
             if config_file(folder):
