@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from uniadapter.app.comparing import run_of, with_methods
+from uniadapter.app.comparing import run_of, varied_of, with_methods
 from uniadapter.app.display import set_up_logging
 from uniadapter.app.memory import keep_freed_memory
 from uniadapter.app.parsing import read_comparison
@@ -50,9 +50,11 @@ def comparison_of(
     """A task's comparison, its results under the names that the tables read."""
     config = read_comparison(task)
     config = with_methods(replace(config, steps=steps, seeds=seeds or config.seeds), only)
+    arms = make_arms(config, run_of)
     return Comparison(
-        make_arms(config, run_of), config.reference, config.seeds, trials, out / "rates" / f"{task}.json",
+        arms, config.reference, config.seeds, trials, out / "rates" / f"{task}.json",
         out / "compare" / f"{task}.json", split_hashes(config.run), f"run `prove.py {task} rates` first",
+        varied_of(config, arms, trials.splits),
     )  # fmt: skip
 
 

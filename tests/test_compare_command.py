@@ -13,9 +13,11 @@ import yaml
 from squares import karpathy
 from test_commands import base, write_run  # noqa: F401 - a fixture
 from uniadapter.app.cli import main
+from uniadapter.app.comparing import run_of, varied_of
 from uniadapter.app.parsing import config_path, read_comparison, read_config
 from uniadapter.compare.arms import make_arms, with_settings
 from uniadapter.compare.pareto import frontier
+from uniadapter.compare.recipes import Splits
 from uniadapter.config import CompareConfig, ConfigError, RunConfig
 from uniadapter.files.assets import package_path
 from uniadapter.report.tables import NO_VALUE
@@ -208,3 +210,69 @@ def test_one_table_of_several_tasks(
     assert "there is no method 'head' in near, far" in capsys.readouterr().err
     assert main(["compare", files[0], files[0]]) == 2
     assert "same name" in capsys.readouterr().err
+
+
+def test_methods_at_several_values_of_a_setting(tmp_path: Path, base: Path) -> None:  # noqa: F811
+    methods = {"uniadapter": {"rates": [1e-3, 3e-3, 1e-2]}, "lora": METHODS["lora"]}
+    file = write_comparison(tmp_path, base, methods=methods, seeds=2, vary={"train.max_steps": [1, 2]})
+    assert main(["compare", str(file)]) == 0
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    own = next(row["steps"] for row in results["rows"] if row["arm"] == "uniadapter")
+    varied = results["vary"]
+    assert varied["setting"] == "train.max_steps"
+    steps = {(row["arm"], row["steps"]) for row in results["rows"] if row["arm"] != "zero_shot"}
+    assert steps == {
+        (name + at, count) for name in ("uniadapter", "lora") for at, count in (("", own), (" at 1", 1), (" at 2", 2))
+    }
+    assert {row["setting"] for row in results["rows"] if row["arm"] == "lora at 1"} == {"train.max_steps 1"}
+    assert len({row["lr"] for row in results["rows"] if row["method"] == "lora"}) == 1, "the rate of its own value"
+    for arm, points in varied["points"].items():
+        assert [point[0] for point in points] == [1.0, 2.0, float(own)]
+        assert points[0][1:] == [
+            results["means"]["test"][f"{arm} at 1"]["mean"], *results["means"]["test"][f"{arm} at 1"]["interval_95"],
+        ]  # fmt: skip
+    assert set(varied["verdicts"]) == {"1", "2"}
+    assert set(varied["verdicts"]["1"]) == {"lora"}
+    page = (tmp_path / "out/report.html").read_text()
+    assert "Score against train.max_steps" in page
+    assert page.count("<img") == 2
+    assert (tmp_path / "out/curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_size_of_the_training_set_may_vary(tmp_path: Path, base: Path) -> None:  # noqa: F811
+    file = write_comparison(tmp_path, base, vary={"data.max_train_visuals": [4]})
+    config = read_comparison(str(file))
+    arms = make_arms(config, run_of)
+    assert arms["lora at 4"].config.data.max_train_visuals == 4
+    assert arms["lora at 4"].rates_of == "lora"
+    assert arms["bitfit at 4"].rates_of == "uniadapter"
+    splits = Splits()
+    whole, part = (splits.get(arms[name].config, "train")["train"] for name in ("lora", "lora at 4"))
+    assert len(part.visuals) == 4 < len(whole.visuals)
+    assert part.texts == [text for text, visual in zip(whole.texts, whole.text_visual, strict=True) if visual < 4]
+    varied = varied_of(config, arms, splits)
+    assert varied is not None
+    assert varied.own == len(whole.visuals)
+
+
+@pytest.mark.parametrize(
+    ("vary", "said"),
+    [
+        ({"train.max_steps": []}, "vary.train.max_steps: give different values"),
+        ({"train.max_steps": [1, 1]}, "give different values"),
+        ({"train.max_steps": [1], "train.seed": [1]}, "vary: one setting at a time"),
+        ({"train.most_steps": [1]}, "most_steps"),
+        ({"train.max_steps": [-1]}, "train.max_steps"),
+    ],
+)
+def test_what_cannot_vary(
+    tmp_path: Path,
+    base: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+    vary: dict[str, Any],
+    said: str,
+) -> None:
+    assert main(["compare", str(write_comparison(tmp_path, base, vary=vary))]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1

@@ -9,16 +9,19 @@ from typing import Any, Literal
 
 from uniadapter.app.display import console, say
 from uniadapter.app.parsing import config_path, read_config
-from uniadapter.compare.arms import make_arms
+from uniadapter.compare.arms import Arm, make_arms
 from uniadapter.compare.comparison import Comparison, find_rates, measure_seeds
+from uniadapter.compare.curve import Varied, curve
 from uniadapter.compare.page import comparison_page
 from uniadapter.compare.pareto import pareto
+from uniadapter.compare.recipes import Splits
 from uniadapter.compare.table import markdown, table
 from uniadapter.compare.task_table import task_markdown, task_table
-from uniadapter.compare.trials import Trials
+from uniadapter.compare.trials import Trials, steps_per_epoch
 from uniadapter.config import CompareConfig, ConfigError, RunConfig
 from uniadapter.files.writing import write_text
 from uniadapter.runs.steps import resolve_data
+from uniadapter.training.resume import flatten_config
 
 Part = Literal["rates", "seeds", "all", "results"]
 
@@ -41,6 +44,19 @@ def with_methods(config: CompareConfig, only: tuple[str, ...]) -> CompareConfig:
     wanted = {*(only or config.methods), config.reference}
     wanted |= {config.methods[name].rates_of for name in wanted}
     return replace(config, methods={name: one for name, one in config.methods.items() if name in wanted})
+
+
+def varied_of(config: CompareConfig, arms: dict[str, Arm], splits: Splits) -> Varied | None:
+    """What varies in a comparison; where 0 stands for all visuals, or for as many steps as there are, their number."""
+    for setting, values in config.vary.items():
+        reference = arms[config.reference].config
+        own = flatten_config(reference)[setting]
+        if setting == "data.max_train_visuals" and not own:
+            own = len(splits.get(reference, "train")["train"].visuals)
+        if setting == "train.max_steps" and not own:
+            own = reference.train.epochs * steps_per_epoch(reference, splits)
+        return Varied(setting, float(own), tuple(map(float, values)))
+    return None
 
 
 def run_comparisons(configs: dict[str, CompareConfig], part: Part = "all", only: tuple[str, ...] = ()) -> None:
@@ -89,13 +105,15 @@ def run_comparison(config: CompareConfig, part: Part = "all", only: tuple[str, .
         UsageError: the rates are missing, or no rate within a wide grid is best.
     """
     folder = Path(config.output)
+    trials, arms = Trials(folder / "records", folder=folder / "cache"), make_arms(with_methods(config, only), run_of)
     comparison = Comparison(
-        make_arms(with_methods(config, only), run_of),
+        arms,
         config.reference,
         config.seeds,
-        Trials(folder / "records", folder=folder / "cache"),
+        trials,
         folder / "learning-rates.json",
         folder / "results.json",
+        varied=varied_of(config, arms, trials.splits),
     )
     if part != "seeds":
         find_rates(comparison, run=part != "results")
@@ -106,6 +124,10 @@ def run_comparison(config: CompareConfig, part: Part = "all", only: tuple[str, .
     write_text(folder / "results.md", markdown(results, config.reference) + "\n")
     figure = pareto(results, folder / "pareto.png")
     rates = json.loads(comparison.rates_file.read_text()) if comparison.rates_file.exists() else None
-    page = comparison_page(folder, results, rates, config.reference, figure.read_bytes())
+    figures = {"Score against cost": figure.read_bytes()}
+    if "vary" in results:
+        title = f"Score against {results['vary']['setting']}"
+        figures = {title: curve(results["vary"], folder / "curve.png").read_bytes(), **figures}
+    page = comparison_page(folder, results, rates, config.reference, figures)
     say(f"{folder / 'results.json'}\n{folder / 'results.md'}\n{page}")
     return results

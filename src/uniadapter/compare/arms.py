@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,7 +67,28 @@ def make_arms(comparison: CompareConfig, read: Callable[[str], RunConfig]) -> di
         method = QUESTION_ONLY if config.data.blank else config.model.method_name
         grid = () if one.rates_of else tuple(one.rates or usual_rates(config.model.method))
         arms[name] = Arm(method, one.setting, config, grid, one.rates_of, one.equal_time)
+    for setting, values in comparison.vary.items():
+        arms |= _varied(arms, setting, values)
     return arms
+
+
+def at_value(name: str, value: float) -> str:
+    """The name of an arm at another value of what varies."""
+    return f"{name} at {value:g}"
+
+
+def _varied(arms: dict[str, Arm], setting: str, values: Sequence[float]) -> dict[str, Arm]:
+    """The arms at other values of a setting, at the rates of its own value; those with equal time are left out."""
+    made = {}
+    for name, arm in arms.items():
+        for value in values:
+            label = f"{arm.setting}, {setting} {value:g}".removeprefix(", ")
+            config = with_settings(arm.config, {setting: value})
+            if config != arm.config and not arm.equal_time:
+                if config.train.max_steps:  # less data, or more steps, take more epochs; none has less than a step
+                    config = with_training(config, epochs=max(config.train.epochs, config.train.max_steps))
+                made[at_value(name, value)] = Arm(arm.method, label, config, (), arm.rates_of or name)
+    return made
 
 
 def _config(comparison: CompareConfig, name: str, read: Callable[[str], RunConfig]) -> RunConfig:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from uniadapter.compare.arms import Arm, untrained, wider, with_training
+from uniadapter.compare.curve import Varied
 from uniadapter.compare.recipes import recipe
 from uniadapter.compare.trials import Record, Trial, Trials, with_steps
 from uniadapter.compare.verdicts import Correct, means, verdicts
@@ -40,6 +41,7 @@ class Comparison:
         results_file: of the figures on test.
         facts: further values of both files, such as hashes of the data.
         again: what to run for the rates, in errors.
+        varied: a setting at whose other values the arms are measured too.
     """
 
     arms: dict[str, Arm]
@@ -50,6 +52,7 @@ class Comparison:
     results_file: Path
     facts: dict[str, Any] = field(default_factory=dict)
     again: str = "run the comparison of the rates first"
+    varied: Varied | None = None
 
     def machine(self, records: list[Record]) -> dict[str, Any]:
         """Where the numbers of records come from."""
@@ -228,5 +231,7 @@ def measure_seeds(task: Comparison, run: bool = True) -> dict[str, Any]:
         "task": bare.task, **task.machine(found), "rows": rows, "means": means(correct),
         "verdicts": verdicts(correct, task.reference),
     }  # fmt: skip
+    if task.varied:
+        results["vary"] = task.varied.to_dict(results["means"], correct, task.reference)
     _write(task.results_file, results)
     return results

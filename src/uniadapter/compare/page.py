@@ -16,7 +16,7 @@ PAGE = "report.html"
 
 
 def comparison_page(
-    folder: Path, results: dict[str, Any], rates: dict[str, Any] | None, reference: str, figure: bytes
+    folder: Path, results: dict[str, Any], rates: dict[str, Any] | None, reference: str, figures: dict[str, bytes]
 ) -> Path:
     """Write a comparison's page.
 
@@ -25,7 +25,7 @@ def comparison_page(
         results: of `measure_seeds`.
         rates: content of `learning-rates.json`; None leaves them out.
         reference: name of the arm that the others are compared with.
-        figure: of `pareto`, as PNG.
+        figures: as PNG, by title.
 
     Returns:
         The file, `report.html`.
@@ -37,12 +37,17 @@ def comparison_page(
         f"{escape(method_label(reference))} with 95% intervals of a paired bootstrap over queries and seeds; learning "
         "rates chosen on validation.</p></header>",
         *_tables(results, reference),
-        f'<section><h2>Score against cost</h2><img alt="main score against each cost" style="max-width: 100%; '
-        f'background: white" src="data:image/png;base64,{base64.b64encode(figure).decode()}"></section>',
+        *(_figure(name, content) for name, content in figures.items()),
         _rates(rates) if rates else "",
         f'<p class="note">{escape(_machine(results))}</p>',
     ]
     return write_text(folder / PAGE, document(title, "\n".join(part for part in parts if part)))
+
+
+def _figure(title: str, content: bytes) -> str:
+    source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    image = f'<img alt="{escape(title)}" style="max-width: 100%; background: white" src="{source}">'
+    return f"<section><h2>{escape(title)}</h2>{image}</section>"
 
 
 def _machine(results: dict[str, Any]) -> str:

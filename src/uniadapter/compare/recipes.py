@@ -21,7 +21,7 @@ IRRELEVANT = {
     "evaluate.features",
 }  # fmt: skip
 # Settings that came after the first records; by default everything is as it was before them.
-LATER = {"model.last_layers", "model.lora.r", "model.lora.alpha", "model.lora.dropout"} | {
+LATER = {"data.max_train_visuals", "model.last_layers", "model.lora.r", "model.lora.alpha", "model.lora.dropout"} | {
     f"model.adapter.{name}"
     for name in ("temporal_init", "frame_temperature", "share", "query_residual", "train_norm_cross")
 }

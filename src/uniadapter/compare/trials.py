@@ -219,9 +219,13 @@ def claimed(path: Path) -> Iterator[bool]:
         yield True
 
 
+def steps_per_epoch(config: RunConfig, splits: Splits) -> int:
+    """How many steps an epoch of one process has; at least 1."""
+    (train,) = splits.get(config, "train").values()
+    return max(1, len(train.texts) // (config.train.batch_size * config.train.accumulate))
+
+
 def with_steps(config: RunConfig, steps: int, splits: Splits) -> RunConfig:
     """The config with that many steps, over as many epochs as they take."""
-    (train,) = splits.get(config, "train").values()
-    per_epoch = max(1, len(train.texts) // (config.train.batch_size * config.train.accumulate))
-    epochs = max(config.train.epochs, -(-steps // per_epoch))
+    epochs = max(config.train.epochs, -(-steps // steps_per_epoch(config, splits)))
     return replace(config, train=replace(config.train, max_steps=steps, epochs=epochs))

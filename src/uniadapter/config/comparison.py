@@ -59,6 +59,8 @@ class CompareConfig:
         run: config of the reference, and of all that does not differ: a YAML file, or the name of one in the package.
         settings: what differs from it for all methods, by dotted names: `{train.max_steps: 400}`.
         methods: by name.
+        vary: one setting, by its dotted name, with the values at which methods are compared too, at the learning rates
+            of its own value in the config: `{data.max_train_visuals: [500, 1000, 2000]}`. A figure shows the curves.
         reference: the method that the others are compared with.
         seeds: how many, 0 to n - 1.
         steps: of every run instead of the configs'; 0 takes theirs.
@@ -68,6 +70,7 @@ class CompareConfig:
     run: File
     methods: dict[str, MethodSettings]
     settings: dict[str, Any] = field(default_factory=dict)
+    vary: dict[str, list[int | float]] = field(default_factory=dict)
     reference: Text = "uniadapter"
     seeds: Annotated[int, Field(ge=1, le=1000)] = 5
     steps: Annotated[int, Field(ge=0)] = 0
@@ -76,6 +79,9 @@ class CompareConfig:
     def __post_init__(self) -> None:
         validate_fields(self, "")
         require(self.reference in self.methods, f"reference is {self.reference!r}, which is none of the methods")
+        require(len(self.vary) <= 1, "vary: one setting at a time")
+        for setting, values in self.vary.items():
+            require(len(set(values)) == len(values) > 0, f"vary.{setting}: give different values")
         for name, method in self.methods.items():
             other = self.methods.get(method.rates_of)
             known = not method.rates_of or (other is not None and not other.rates_of)

@@ -61,6 +61,8 @@ class DataConfig:
         hard_negatives: share of the training samples that are put into a batch beside a sample of another visual with
             the same `group`, a field of the rows of `train`; visuals with the same group are each other's hard
             negatives. 0 shuffles regardless of it. At most the samples that have such a partner are placed so.
+        max_train_visuals: train on the first so many pictures or videos of `train` alone, with all of their texts, to
+            see how much data a task needs; 0 takes all.
     """
 
     train: File | None = None
@@ -85,6 +87,7 @@ class DataConfig:
     workers: Annotated[int, Field(ge=0, le=64)] = 2
     together: Annotated[int, Field(ge=1, le=65_536)] = 1
     hard_negatives: Annotated[float, Field(ge=0, le=1)] = 0.0
+    max_train_visuals: Count = 0
 
     @property
     def evaluation_frames(self) -> int:

@@ -63,7 +63,14 @@ def load_split(config: RunConfig, which: str) -> RetrievalSplit:
     path = getattr(config.data, which) if which in SPLITS else config.data.extra_tests.get(which)
     if path is None:
         raise ConfigError(f"data.{which} is not set: name an annotation file in the config or with --data.{which}")
-    return task_for(config).load(path, config.data, which)
+    split = task_for(config).load(path, config.data, which)
+    most = config.data.max_train_visuals
+    if which == "train" and 0 < most < len(split.visuals):
+        split.drop_visuals(set(range(most, len(split.visuals))))
+        logger.info(
+            "data.max_train_visuals: the first %d %s, %d %s", most, split.noun, len(split.texts), split.text_noun
+        )
+    return split
 
 
 def evaluate_split(
