@@ -63,7 +63,9 @@ MAIN = {
     "videoqa": "questions about videos",
     "caption": "captions, CIDEr",
 }
-README_ARMS = ("zero_shot", "without_fused", "uniadapter", "full_fine_tuning")
+README_ARMS = ("zero_shot", "without_fused", "uniadapter", "lora", "full_fine_tuning")
+# The lines of the table of verdicts on all tasks.
+RIVALS = ("zero_shot", "without_fused", "plain_adapters", "lora", "dora", "full_fine_tuning", "equal_time")
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,16 @@ TABLES: dict[str, list[Column]] = {
         *map(of_type, ("appears", "how often", "first", "last", "after", "before", "before or after")),
         Column("accuracy, `novel`", ("accuracy",), "novel"),
     ],
+    "forgetting": [
+        recall("T→I R@1", "text_to_image", 1),
+        recall("T→I R@10", "text_to_image", 10),
+        recall("I→T R@1", "image_to_text", 1),
+    ],
+    "forgetting_vqa": [
+        Column("accuracy", ("accuracy",)),
+        *map(of_type, ("how many", "is there", "left of", "above", "what is left", "what is above")),
+    ],
+    "forgetting_caption": [Column("CIDEr", ("cider",)), Column("BLEU-4", ("bleu@4",))],
     "caption": [
         Column("CIDEr", ("cider",)),
         Column("BLEU-4", ("bleu@4",)),
@@ -208,6 +220,21 @@ def verdict_table(name: str) -> list[str]:
     return lines
 
 
+def overview() -> list[str]:
+    """UniAdapter against each other arm on the test split of each task: verdict, difference and 95% interval."""
+    there = [name for name in MAIN if name in measured()]
+    lines = ["| UniAdapter against | " + " | ".join(MAIN[name] for name in there) + " |", "|:--|" + ":--|" * len(there)]
+    for arm in RIVALS:
+        cells = []
+        for name in there:
+            found = content(name)["verdicts"]["test"].get(arm)
+            cells.append("" if found is None else f"*{found['verdict']}*, {found['difference']:+.1f} "
+                         f"({interval(found['interval_95'], '+')})")  # fmt: skip
+        if any(cells):
+            lines.append(f"| {ARMS[arm].text} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def _points(test_set: str) -> str:
     return "points" if test_set == "test" else f"points, `{test_set}`"
 
@@ -242,7 +269,7 @@ KINDS = {"figures": table, "verdicts": verdict_table}
 def blocks() -> dict[str, list[str]]:
     """All tables by the names of their places in the pages."""
     tables = {f"{name} {kind}": made(name) for name in measured() for kind, made in KINDS.items()}
-    return {"README": readme_table(), **tables}
+    return {"README": readme_table(), "overview": overview(), **tables}
 
 
 def rewritten(page: str, tables: dict[str, list[str]]) -> str:

@@ -15,9 +15,9 @@ from squares import COLOURS, save_pictures, save_tokenizer
 from tiny import tiny_config
 from uniadapter.app import commands
 from uniadapter.app.cli import main
-from uniadapter.app.features import image_features
 from uniadapter.checkpoints.adapter_folder import read_adapter_file
 from uniadapter.data.batches import Batch
+from uniadapter.inference.features import image_features
 from uniadapter.tasks.answering import AnswerLoss
 from uniadapter.training.loss import StepInfo
 

@@ -10,15 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from uniadapter.app.attention import attention_maps
-    from uniadapter.app.features import image_features, pair_scores, text_features
-    from uniadapter.app.predict import ask, caption
     from uniadapter.app.train import Trained, train
     from uniadapter.checkpoints.adapter_folder import save_adapter
     from uniadapter.checkpoints.adapters import add_adapter, load_adapter
     from uniadapter.checkpoints.loading import load_model, load_tokenizer
     from uniadapter.checkpoints.pretrained import Pretrained, from_pretrained
     from uniadapter.config import AdapterConfig, RunConfig
+    from uniadapter.inference.attention import attention_maps
+    from uniadapter.inference.features import image_features, pair_scores, text_features
+    from uniadapter.inference.predict import ask, caption
     from uniadapter.model.attention_maps import AttentionMap
     from uniadapter.model.counting import count_parameters, print_trainable_parameters
     from uniadapter.model.encoding import encode_text, encode_visual, fuse, fused_ids, match
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
         hard_negative_pairs,
         matching_loss,
     )
+    from uniadapter.search.index import Index
+    from uniadapter.search.ranking import Filters, Match
     from uniadapter.version import __version__
 
 _MODULES = {
@@ -63,12 +65,14 @@ _MODULES = {
         "matching_loss",
     ),
     "model.precision": ("round_frozen",),
-    "app.attention": ("attention_maps",),
+    "inference.attention": ("attention_maps",),
     "model.attention_maps": ("AttentionMap",),
-    "app.features": ("image_features", "pair_scores", "text_features"),
-    "app.predict": ("ask", "caption"),
+    "inference.features": ("image_features", "pair_scores", "text_features"),
+    "inference.predict": ("ask", "caption"),
     "checkpoints.pretrained": ("Pretrained", "from_pretrained"),
     "model.settings": ("InferenceSettings",),
+    "search.index": ("Index",),
+    "search.ranking": ("Filters", "Match"),
     "version": ("__version__",),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
@@ -77,7 +81,10 @@ __all__ = [
     "AdapterConfig",
     "AttentionMap",
     "FeatureQueue",
+    "Filters",
+    "Index",
     "InferenceSettings",
+    "Match",
     "MatchingPairs",
     "Pretrained",
     "RunConfig",

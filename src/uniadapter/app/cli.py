@@ -12,6 +12,7 @@ from pathlib import Path
 
 from uniadapter.app.arguments import Parser, int_between, path_option
 from uniadapter.app.parsing import parse_run, read_comparison
+from uniadapter.app.search_arguments import index_arguments, search_arguments
 from uniadapter.checkpoints.compatibility import check_files, check_fits_folder, check_split
 from uniadapter.errors import Interrupted, UsageError, user_message
 from uniadapter.files.messages import shortened, suggestion
@@ -24,6 +25,8 @@ USAGE = """usage: uniadapter COMMAND …
   evaluate CONFIG [--adapter FOLDER] [--FIELD …]   measure a base, or a base with an adapter
   ask FILE QUESTION … [--adapter FOLDER]           answer questions about a picture or video
   caption FILE [--adapter FOLDER]                  write a caption for it
+  index FOLDER … [--index INDEX] [--model MODEL]   make folders of pictures and videos searchable
+  search INDEX QUERY [--top N] [--type …]          find in them: words, ./FILE, 'dog + 0.5: ./park.jpg - night'
   convert FILE OUTPUT [--kind KIND]                the authors' or BLIP's .pth to an adapter or transformers folder
   check-data CONFIG [--json FILE]                  what a local copy of a config's data holds, before training on it
   families                                         which models can be adapted, and what each can do
@@ -232,6 +235,30 @@ def list_families(arguments: list[str]) -> None:
     sys.stdout.write(support_matrix() + (f"\n{covering_tests()}" if chosen.tests else ""))
 
 
+def index(arguments: list[str]) -> None:
+    """`uniadapter index`."""
+    chosen = index_arguments(arguments)
+    _set_up()
+    from uniadapter.app.searching import run_index
+
+    run_index(chosen.folders, chosen.index, chosen.model, chosen.rebuild, chosen.calibrate, chosen.ann)
+
+
+def search(arguments: list[str]) -> None:
+    """`uniadapter search`."""
+    chosen = search_arguments(arguments)
+    _set_up()
+    from uniadapter.app.searching import SearchOptions, run_search
+    from uniadapter.search.ranking import Filters
+
+    filters = Filters(chosen.type, chosen.after, chosen.before, chosen.under)
+    output = "json" if chosen.json else "paths" if chosen.paths else ""
+    options = SearchOptions(
+        chosen.top, filters, chosen.rerank, not chosen.ann, not chosen.all, output, chosen.html
+    )  # fmt: skip
+    run_search(chosen.index, chosen.query, options)
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
     "evaluate": evaluate,
@@ -242,6 +269,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "demo": demo,
     "compare": compare,
     "check-data": check_data,
+    "index": index,
+    "search": search,
 }
 
 

@@ -16,8 +16,6 @@ from accelerate import Accelerator
 
 from uniadapter import report
 from uniadapter.app.display import TrainingBar, console, logged_to, pair_bar, say
-from uniadapter.app.features import image_features
-from uniadapter.app.predict import ask, caption
 from uniadapter.app.word_looks import with_word_looks
 from uniadapter.checkpoints.adapter_folder import read_adapter_config
 from uniadapter.checkpoints.compatibility import remaining_embedded_splits
@@ -28,6 +26,8 @@ from uniadapter.data.splits import RetrievalSplit
 from uniadapter.errors import DataError
 from uniadapter.evaluation.answering import Prediction
 from uniadapter.files.messages import shortened
+from uniadapter.inference.features import image_features
+from uniadapter.inference.predict import ask, caption
 from uniadapter.model.blip.converting import convert_adapter, convert_blip
 from uniadapter.model.settings import first_given
 from uniadapter.processes.distributed import check_on_rank0, reporting_lost_peers

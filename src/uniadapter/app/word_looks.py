@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
-from uniadapter.app.attention import attention_layers, question_texts
-from uniadapter.app.features import image_features
 from uniadapter.config import RunConfig
 from uniadapter.evaluation.mode import evaluation_mode
 from uniadapter.evaluation.retrieval import encode_texts
+from uniadapter.inference.attention import attention_layers, question_texts
+from uniadapter.inference.features import image_features
 from uniadapter.model.attention_maps import AttentionMap
 from uniadapter.model.dispatch import has_attention_maps
 from uniadapter.model.sets import disable_adapter

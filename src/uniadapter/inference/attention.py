@@ -1,4 +1,4 @@
-"""Attention maps of a picture or video, in one call; see `app.features` for the arguments it shares."""
+"""Attention maps of a picture or video, in one call; see `inference.features` for the arguments it shares."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from uniadapter.app.features import MAX_TOKENS, image_features, inference, text_features
-from uniadapter.app.predict import clean_questions
 from uniadapter.data.media.user_inputs import Picture, as_texts
+from uniadapter.inference.features import MAX_TOKENS, image_features, inference, text_features
+from uniadapter.inference.predict import clean_questions
 from uniadapter.model.attention_maps import AttentionMap, attention_by_layer, mean_map
 from uniadapter.model.dispatch import fusing, task_of
 from uniadapter.model.features import Texts, Visuals

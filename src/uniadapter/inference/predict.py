@@ -1,4 +1,4 @@
-"""Answers and captions for pictures and videos, in one call each; see `app.features` for the arguments they share."""
+"""Answers and captions for pictures and videos, in one call each; see `inference.features` for shared arguments."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from uniadapter.app.features import MAX_TOKENS, clean_texts, image_features, inference
 from uniadapter.config import EvaluateConfig, ModelConfig
 from uniadapter.data.layouts.records import DataError
 from uniadapter.data.media.user_inputs import Picture, Pictures, as_texts
 from uniadapter.data.text import clean_question
 from uniadapter.evaluation.answering import AnswerList, Prediction, answer_questions
+from uniadapter.inference.features import MAX_TOKENS, clean_texts, image_features, inference
 from uniadapter.model.decoding import generate_texts, visual_context
 from uniadapter.model.dispatch import require_task
 from uniadapter.model.features import Visuals

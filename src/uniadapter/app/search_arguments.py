@@ -1,0 +1,87 @@
+"""The command lines of `index` and `search`."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from uniadapter.app.arguments import Parser, int_between, path_option
+from uniadapter.errors import UsageError
+from uniadapter.files.messages import shortened
+
+
+def index_arguments(arguments: list[str]) -> Any:
+    """Read the command line of `uniadapter index`.
+
+    Raises:
+        UsageError: an option does not exist or is invalid, or there is neither a folder nor an index.
+    """
+    parser = Parser(prog="uniadapter index", description="make folders of pictures and videos searchable")
+    parser.add_argument(
+        "folders", nargs="*", type=path_option, metavar="FOLDER", help="of pictures and videos; none: as before"
+    )
+    parser.add_argument("--index", type=path_option, help="its folder (default: FOLDER.index in this folder)")
+    parser.add_argument("--model", help="adapter folder, embedded:NAME, run folder or base (default: embedded)")
+    parser.add_argument("--rebuild", action="store_true", help="delete the index and build it anew")
+    parser.add_argument(
+        "--calibrate",
+        type=path_option,
+        metavar="FILE",
+        help="annotations of indexed files, of which the cut-offs are found; not a test split",
+    )
+    parser.add_argument(
+        "--ann", action="store_true", help="build an approximate index, for ten thousand frames and more"
+    )
+    chosen = parser.parse_args(arguments)
+    if not chosen.folders and not chosen.index:
+        raise UsageError("name the folders to index, or an index to bring up to date with --index")
+    chosen.folders = [Path(one).expanduser() for one in chosen.folders]
+    named = Path(chosen.index) if chosen.index else Path(f"{chosen.folders[0].absolute().name or 'media'}.index")
+    chosen.index = named.expanduser()
+    return chosen
+
+
+def search_arguments(arguments: list[str]) -> Any:
+    """Read the command line of `uniadapter search`.
+
+    Raises:
+        UsageError: an option does not exist or is invalid.
+    """
+    parser = Parser(
+        prog="uniadapter search",
+        description="find pictures and videos: words, ./FILE for a picture like it, 'dog + 0.5: ./park.jpg - night'",
+    )
+    parser.add_argument("index", type=path_option, help="of uniadapter index")
+    parser.add_argument("query", help="in quotes")
+    parser.add_argument("--top", type=int_between(1, 100_000), default=10, help="most files (default: 10)")
+    parser.add_argument("--type", choices=("picture", "video"), default="", help="of the files")
+    parser.add_argument("--after", type=_date, metavar="DATE", help="taken then or later: 2024-01-31, or with 10:30")
+    parser.add_argument("--before", type=_date, metavar="DATE", help="taken earlier than that")
+    parser.add_argument("--under", type=path_option, metavar="FOLDER", help="below this folder")
+    parser.add_argument(
+        "--rerank",
+        type=int_between(0, 10_000),
+        metavar="K",
+        help="rank the K most similar anew by matching; 0 does not (default: the adapter's)",
+    )
+    parser.add_argument("--ann", action="store_true", help="look into the approximate index instead of every frame")
+    parser.add_argument("--all", action="store_true", help="without a cut-off")
+    parser.add_argument("--json", action="store_true", help="all that is known of each file")
+    parser.add_argument("--paths", action="store_true", help="paths alone, as in a pipe")
+    parser.add_argument("--html", type=path_option, metavar="FILE", help="write a contact sheet")
+    chosen = parser.parse_args(arguments)
+    if chosen.json and chosen.paths:
+        raise UsageError("--json and --paths are both given; keep one")
+    chosen.index = Path(chosen.index).expanduser()
+    chosen.under = Path(chosen.under).expanduser().absolute() if chosen.under else None
+    chosen.html = Path(chosen.html).expanduser() if chosen.html else None
+    return chosen
+
+
+def _date(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{shortened(text, 40)!r} is not a date like 2024-01-31") from None
