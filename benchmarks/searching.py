@@ -1,0 +1,139 @@
+"""An index of thousands of embedded pictures and clips: how fast it is built, brought up to date and searched.
+
+    python benchmarks/searching.py            writes benchmarks/results/searching.json
+    python benchmarks/searching.py --kills 10 kills the indexing process at random moments, and compares what it leaves
+
+The embedded base with the adapter `embedded:scenes`, 96 pixels; pictures and clips are those of the embedded tasks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import uniadapter as ua
+from uniadapter.compare.machine import processor
+from uniadapter.embedded import resolve_embedded
+from uniadapter.files.writing import write_text
+
+RESULTS = Path(__file__).parent / "results" / "searching.json"
+PICTURES, CLIPS, QUERIES = 2000, 200, 60
+
+
+def gather(folder: Path) -> list[str]:
+    """Link pictures and clips into a folder; returns captions of some of the pictures."""
+    scenes = Path(resolve_embedded("embedded:scenes/train")).parent
+    clips = Path(resolve_embedded("embedded:clips/test")).parent
+    (folder / "pictures").mkdir(parents=True)
+    (folder / "clips").mkdir()
+    for file in sorted((scenes / "images" / "train").glob("*.png"))[:PICTURES]:
+        shutil.copy(file, folder / "pictures")
+    for file in sorted((clips / "videos" / "test").glob("*.mp4"))[:CLIPS]:
+        shutil.copy(file, folder / "clips")
+    rows = json.loads((scenes / "train.json").read_text())
+    return [row["caption"] for row in rows[: 3 * QUERIES : 3]]
+
+
+def timed(work: Any) -> tuple[Any, float]:
+    """A result and the seconds that it took."""
+    started = time.perf_counter()
+    return work(), time.perf_counter() - started
+
+
+def spread(seconds: list[float]) -> dict[str, float]:
+    """Median and 95th percentile in milliseconds."""
+    return {"p50_ms": round(1000 * float(np.median(seconds)), 2),
+            "p95_ms": round(1000 * float(np.percentile(seconds, 95)), 2)}  # fmt: skip
+
+
+def measure(work: Path) -> dict[str, Any]:
+    """All figures but the kills."""
+    captions = gather(work / "media")
+    index = ua.Index(work / "my.index", "embedded:scenes")
+    update, building = timed(lambda: index.add(work / "media"))
+    frames = len(index.store.frames().digests)
+    _, again = timed(index.add)
+    fresh = next((work / "media" / "pictures").iterdir())
+    fresh.rename(fresh.with_name("renamed.png"))
+    changed, incremental = timed(index.add)
+    resident = {}
+    index.search(captions[0])
+    for name, k in (("similarity", 0), ("reranked", 16)):
+        resident[name] = spread([timed(lambda c=c, k=k: index.search(c, rerank=k))[1] for c in captions])
+    command = [sys.executable, "-m", "uniadapter", "search", str(work / "my.index"), captions[0], "--paths"]
+    cold = {
+        name: spread([timed(lambda k=k: subprocess.run([*command, "--rerank", k], check=True, capture_output=True))[1]
+                      for _ in range(5)])
+        for name, k in (("similarity", "0"), ("reranked", "16"))
+    }  # fmt: skip
+    size = sum(file.stat().st_size for file in (work / "my.index").rglob("*") if file.is_file())
+    return {
+        "device": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__, "files": update.added,
+        "frames": frames, "build_seconds": round(building, 1), "files_a_second": round(update.added / building, 1),
+        "frames_a_second": round(frames / building, 1), "index_bytes": size, "nothing_new_seconds": round(again, 2),
+        "one_renamed_seconds": round(incremental, 2), "one_renamed": str(changed), "resident": resident, "cold": cold,
+    }  # fmt: skip
+
+
+def kills(work: Path, count: int) -> dict[str, Any]:
+    """Kill the indexing process again and again; what is there at the end, beside an uninterrupted run."""
+    gather(work / "media")
+    command = [
+        sys.executable,
+        "-m",
+        "uniadapter",
+        "index",
+        str(work / "media"),
+        "--model",
+        "embedded:scenes",
+        "--index",
+    ]
+    subprocess.run([*command, str(work / "whole.index")], check=True, capture_output=True)
+    rng, killed, files = random.Random(0), 0, []
+    while killed < count:
+        process = subprocess.Popen([*command, str(work / "my.index")], stdout=subprocess.DEVNULL)
+        time.sleep(rng.uniform(4, 12))
+        if process.poll() is None:
+            process.kill()
+            killed += 1
+        process.wait()
+        there = ua.Index(work / "my.index") if (work / "my.index" / "index.json").exists() else None
+        files.append(len(there) if there else 0)
+    subprocess.run([*command, str(work / "my.index")], check=True, capture_output=True)
+    one, other = ua.Index(work / "whole.index"), ua.Index(work / "my.index")
+    rows = [[(row.path, row.digest) for row in index.files()] for index in (one, other)]
+    ids = [sorted(zip(f.digests, f.numbers, strict=True)) for f in (one.store.frames(), other.store.frames())]
+    return {
+        "kills": killed, "files_after_each": files, "same_files": rows[0] == rows[1], "same_frames": ids[0] == ids[1],
+        "never_fewer": files == sorted(files),
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Measure, and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=0)
+    asked = parser.parse_args()
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    with tempfile.TemporaryDirectory(prefix="uniadapter-") as folder:
+        if asked.kills:
+            found["kills"] = kills(Path(folder), asked.kills)
+        else:
+            found = {**measure(Path(folder)), **({"kills": found["kills"]} if "kills" in found else {})}
+    write_text(RESULTS, json.dumps(found, indent=1) + "\n")
+    sys.stdout.write(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
