@@ -20,16 +20,14 @@ from uniadapter.compare.task_table import task_markdown, task_table
 from uniadapter.compare.trials import Trials, steps_per_epoch
 from uniadapter.config import CompareConfig, ConfigError, RunConfig
 from uniadapter.files.writing import write_text
-from uniadapter.runs.steps import resolve_data
 from uniadapter.training.resume import flatten_config
 
 Part = Literal["rates", "seeds", "all", "results"]
 
 
 def run_of(name: str) -> RunConfig:
-    """The config of a file or name, with its embedded data made."""
-    config = read_config(config_path(name))
-    return replace(config, data=resolve_data(config.data))
+    """The config of a file or name."""
+    return read_config(config_path(name))
 
 
 def with_methods(config: CompareConfig, only: tuple[str, ...]) -> CompareConfig:

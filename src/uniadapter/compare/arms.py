@@ -18,6 +18,7 @@ from uniadapter.config import (
 )
 from uniadapter.files.schema import SchemaError, validated
 from uniadapter.runs.ablation import with_parameters_of
+from uniadapter.runs.steps import resolve_data
 
 QUESTION_ONLY = "question_only"  # the method of rows on blank pictures
 
@@ -48,7 +49,7 @@ def make_arms(comparison: CompareConfig, read: Callable[[str], RunConfig]) -> di
 
     Args:
         comparison: of the methods.
-        read: the config of a file or name, its data resolved.
+        read: the config of a file or name; its embedded data are made here.
 
     Raises:
         ConfigError: a setting does not exist or has an invalid value; names the method.
@@ -97,9 +98,10 @@ def _config(comparison: CompareConfig, name: str, read: Callable[[str], RunConfi
     if comparison.steps:
         config = with_training(config, max_steps=comparison.steps)
     try:
-        return with_settings(config, {**comparison.settings, **one.settings})
+        config = with_settings(config, {**comparison.settings, **one.settings})
     except (SchemaError, ConfigError) as error:
         raise ConfigError(f"methods.{name}: {error}") from None
+    return replace(config, data=resolve_data(config.data))  # once all settings are known: they may name other data
 
 
 def with_settings(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
