@@ -11,7 +11,9 @@ import torch
 
 import uniadapter as ua
 from uniadapter.app.cli import main
-from uniadapter.checkpoints.embedded_adapters import embedded_adapters, locate_adapter
+from uniadapter.checkpoints.adapter_files import read_adapter_config
+from uniadapter.checkpoints.embedded_adapters import embedded_adapters
+from uniadapter.checkpoints.locating import locate_adapter
 from uniadapter.embedded import resolve_embedded
 from uniadapter.errors import CheckpointError
 from uniadapter.files.assets import package_path
@@ -100,7 +102,7 @@ def test_the_base_has_forgotten_nothing_while_the_adapter_is_disabled(name: str)
 def test_names() -> None:
     assert locate_adapter("some/folder") == Path("some/folder")
     assert {"scenes", "clips", "vqa", "videoqa", "caption"} == set(embedded_adapters())
-    for use in (ua.from_pretrained, ua.read_adapter_config, locate_adapter):
+    for use in (ua.from_pretrained, read_adapter_config, locate_adapter):
         with pytest.raises(CheckpointError, match=r"no adapter 'embedded:scene' .* there is embedded:caption"):
             use("embedded:scene")
     with pytest.raises(CheckpointError, match="no adapter 'embedded:no'"):

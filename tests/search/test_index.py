@@ -19,7 +19,7 @@ from PIL import Image
 
 import uniadapter as ua
 from uniadapter.app.cli import main
-from uniadapter.checkpoints.embedded_adapters import locate_adapter
+from uniadapter.checkpoints.locating import locate_adapter
 from uniadapter.embedded import resolve_embedded
 from uniadapter.errors import CheckpointError, DataError, UsageError
 from uniadapter.search import index as index_module

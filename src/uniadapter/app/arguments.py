@@ -95,6 +95,11 @@ def path_option(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def adapter_option(text: str) -> str:
+    """The `type` of an option that names an adapter: a path, `embedded:NAME`, or an address to pull it from."""
+    return text if "://" in text else path_option(text)
+
+
 def documented(kind: type[Any]) -> dict[str, str]:
     """The description of each field of a dataclass, from "Args:" in its docstring."""
     explained = (inspect.getdoc(kind) or "").partition("Args:\n")[2]

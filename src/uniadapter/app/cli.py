@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from uniadapter.app.arguments import Parser, int_between, path_option
+from uniadapter.app.arguments import Parser, adapter_option, int_between, path_option
 from uniadapter.app.parsing import parse_run, read_comparison
 from uniadapter.app.search_arguments import index_arguments, search_arguments
 from uniadapter.checkpoints.compatibility import check_files, check_fits_folder, check_split
@@ -27,6 +27,8 @@ USAGE = """usage: uniadapter COMMAND …
   caption FILE [--adapter FOLDER]                  write a caption for it
   index FOLDER … [--index INDEX] [--model MODEL]   make folders of pictures and videos searchable
   search INDEX QUERY [--top N] [--type …]          find in them: words, ./FILE, 'dog + 0.5: ./park.jpg - night'
+  push SOURCE TARGET [--licence L] [--private]     an adapter to the hub (hf://USER/NAME), an object store, a folder
+  pull SOURCE FOLDER                               and from there
   convert FILE OUTPUT [--kind KIND]                the authors' or BLIP's .pth to an adapter or transformers folder
   check-data CONFIG [--json FILE]                  what a local copy of a config's data holds, before training on it
   families                                         which models can be adapted, and what each can do
@@ -83,7 +85,10 @@ def evaluate(arguments: list[str]) -> None:
 
     def options(parser: Parser) -> None:
         parser.add_argument(
-            "--adapter", type=path_option, metavar="FOLDER", help="adapter folder; without one, the base"
+            "--adapter",
+            type=adapter_option,
+            metavar="FOLDER",
+            help="folder, embedded:NAME or address of an adapter; without one, the base",
         )
         parser.add_argument("--split", default="test", help="train, val, test or a further test set (default: test)")
 
@@ -94,7 +99,7 @@ def evaluate(arguments: list[str]) -> None:
     _set_up()
     from uniadapter.app.measuring import run_evaluation
 
-    adapter = Path(chosen.adapter) if chosen.adapter else None
+    adapter = _adapter(chosen.adapter)
     run_evaluation(config, adapter, chosen.split, chosen.stated)
 
 
@@ -131,27 +136,28 @@ def ask(arguments: list[str]) -> None:
         "--answers", type=path_option, help="JSON list of answers to choose from; else the adapter's own"
     )
     chosen = parser.parse_args(arguments)
-    adapter, answers = (Path(path) if path else None for path in (chosen.adapter, chosen.answers))
+    answers = Path(chosen.answers) if chosen.answers else None
     _set_up()
     from uniadapter.app.commands import run_prediction
 
-    run_prediction("vqa", Path(chosen.file), chosen.questions, chosen.base, adapter, answers, chosen.frames)
+    run_prediction(
+        "vqa", Path(chosen.file), chosen.questions, chosen.base, _adapter(chosen.adapter), answers, chosen.frames
+    )
 
 
 def caption(arguments: list[str]) -> None:
     """`uniadapter caption`."""
     chosen = _predicting("caption", "write a caption for a picture or video").parse_args(arguments)
-    adapter = Path(chosen.adapter) if chosen.adapter else None
     _set_up()
     from uniadapter.app.commands import run_prediction
 
-    run_prediction("caption", Path(chosen.file), [], chosen.base, adapter, None, chosen.frames)
+    run_prediction("caption", Path(chosen.file), [], chosen.base, _adapter(chosen.adapter), None, chosen.frames)
 
 
 def _predicting(command: str, description: str) -> Parser:
     parser = Parser(prog=f"uniadapter {command}", description=description)
     parser.add_argument("file", type=path_option, help="a picture, a video, or a folder of frames")
-    parser.add_argument("--adapter", type=path_option, help="adapter folder; without one, the base alone")
+    parser.add_argument("--adapter", type=adapter_option, help="as for evaluate; without one, the base alone")
     parser.add_argument("--base", type=path_option, help="base model; without it the adapter's, or the embedded one")
     parser.add_argument("--frames", type=int_between(1, 1024), help="of a video; without it as the adapter was trained")
     return parser
@@ -235,6 +241,44 @@ def list_families(arguments: list[str]) -> None:
     sys.stdout.write(support_matrix() + (f"\n{covering_tests()}" if chosen.tests else ""))
 
 
+def _adapter(named: str | None) -> Path | None:
+    """The folder of an adapter that the command line names; one that is elsewhere is pulled."""
+    if named and "://" in named:
+        from uniadapter.checkpoints.locating import locate_adapter
+
+        return locate_adapter(named)
+    return Path(named) if named else None
+
+
+def push(arguments: list[str]) -> None:
+    """`uniadapter push`."""
+    parser = Parser(prog="uniadapter push", description="copy an adapter to the hub, an object store or a folder")
+    parser.add_argument(
+        "source", type=path_option, help="run folder, whose figures go into the card, or adapter folder"
+    )
+    parser.add_argument("target", help="hf://USER/NAME, s3://…, another address that fsspec knows, or a folder")
+    parser.add_argument("--licence", default="", help="for the card, by its SPDX name: apache-2.0")
+    parser.add_argument("--private", action="store_true", help="a repository that is created on the hub")
+    chosen = parser.parse_args(arguments)
+    _set_up()
+    from uniadapter.app.sharing import run_push
+
+    run_push(Path(chosen.source), chosen.target, chosen.licence, chosen.private)
+
+
+def pull(arguments: list[str]) -> None:
+    """`uniadapter pull`."""
+    parser = Parser(prog="uniadapter pull", description="copy an adapter from the hub, an object store or a folder")
+    parser.add_argument("source", help="as for `uniadapter push`")
+    parser.add_argument("folder", type=path_option, help="to write into")
+    chosen = parser.parse_args(arguments)
+    check_output_folder(chosen.folder)
+    _set_up()
+    from uniadapter.app.sharing import run_pull
+
+    run_pull(chosen.source, Path(chosen.folder))
+
+
 def index(arguments: list[str]) -> None:
     """`uniadapter index`."""
     chosen = index_arguments(arguments)
@@ -271,6 +315,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "check-data": check_data,
     "index": index,
     "search": search,
+    "push": push,
+    "pull": pull,
 }
 
 

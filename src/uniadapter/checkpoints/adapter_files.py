@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from uniadapter.checkpoints.card import MARK
-from uniadapter.checkpoints.embedded_adapters import locate_adapter
+from uniadapter.checkpoints.embedded_adapters import local_adapter
 from uniadapter.checkpoints.folder_names import CONFIG_NAME, WEIGHTS_NAME, config_file, is_adapter_of_peft
 from uniadapter.config import AdapterConfig
 from uniadapter.errors import CheckpointError
@@ -87,7 +87,7 @@ def read_adapter_config(folder: Path | str) -> AdapterFile:
     Raises:
         CheckpointError: something is missing, broken, or of a newer format.
     """
-    folder = locate_adapter(folder)
+    folder = local_adapter(folder)
     return resolve_config(folder, read_header(folder).config)
 
 
@@ -97,7 +97,7 @@ def read_adapter_file(folder: Path | str) -> tuple[AdapterFile, dict[str, Tensor
     Raises:
         CheckpointError: something is missing, broken, or of a newer format, or a weight is NaN or infinite.
     """
-    folder = locate_adapter(folder)
+    folder = local_adapter(folder)
     return read_adapter_config(folder), read_weights(folder)
 
 

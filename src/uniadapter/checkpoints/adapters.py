@@ -20,8 +20,8 @@ from uniadapter.checkpoints.adapter_files import (
     resolve_config,
 )
 from uniadapter.checkpoints.adapter_folder import save_adapter
-from uniadapter.checkpoints.embedded_adapters import locate_adapter
 from uniadapter.checkpoints.folder_names import CONFIG_NAME
+from uniadapter.checkpoints.locating import locate_adapter
 from uniadapter.config import AdapterConfig
 from uniadapter.errors import CheckpointError, ConfigError
 from uniadapter.files.messages import shortened

@@ -19,8 +19,8 @@ def embedded_adapters() -> list[str]:
     return sorted(one.name for one in folder.iterdir() if one.is_dir())
 
 
-def locate_adapter(source: Path | str) -> Path:
-    """The folder of an adapter: `embedded:NAME` is one of this package, all else a path.
+def local_adapter(source: Path | str) -> Path:
+    """The folder of an adapter on this machine: `embedded:NAME` is one of this package, all else a path.
 
     Raises:
         CheckpointError: this package has no adapter of that name; says which it has.

@@ -10,9 +10,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.checkpoints.adapter_folder import read_adapter_config
 from uniadapter.checkpoints.adapters import load_adapter
-from uniadapter.checkpoints.embedded_adapters import PREFIX, locate_adapter
+from uniadapter.checkpoints.embedded_adapters import PREFIX
 from uniadapter.checkpoints.folder_names import config_file
 from uniadapter.checkpoints.loading import load_model, load_tokenizer, task_name
+from uniadapter.checkpoints.locating import locate_adapter
+from uniadapter.checkpoints.sharing import is_address
 from uniadapter.errors import CheckpointError
 from uniadapter.model.settings import NO_SETTINGS, InferenceSettings
 
@@ -86,7 +88,7 @@ def from_pretrained(
 
 def _adapter_folder(source: str | Path) -> Path | None:
     """The adapter folder: `source` itself, or `adapter` in a run's folder; None for a base."""
-    if str(source).startswith(PREFIX):
+    if str(source).startswith(PREFIX) or is_address(source):
         return locate_adapter(source)
     try:
         folder = Path(source).expanduser()

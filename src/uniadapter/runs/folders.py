@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from uniadapter.checkpoints.embedded_adapters import locate_adapter
 from uniadapter.checkpoints.folder_names import CONFIG_NAME, WEIGHTS_NAME, config_file
+from uniadapter.checkpoints.locating import locate_adapter
 from uniadapter.config import RunConfig
 from uniadapter.embedded import resolve_embedded
 from uniadapter.files.schema import SchemaError, read_json
@@ -31,24 +31,25 @@ _WITHOUT_EFFECT = {"output": (), "train": (), "model": ("method", "adapter", "ch
           "data": ("workers",), "evaluate": ("batch_size", "block", "features")}  # fmt: skip
 
 
-def resolve_source(config: RunConfig, source: Path | None) -> tuple[RunConfig, Path | None]:
+def resolve_source(config: RunConfig, source: Path | str | None) -> tuple[RunConfig, Path | None]:
     """The base and the adapter of a folder: an adapter folder, a fully fine-tuned model's, or a run's.
 
     Args:
         config: names the base, unless the folder is a fully fine-tuned model.
-        source: the folder, or `embedded:NAME` for an adapter of this package; None means the base alone.
+        source: the folder, `embedded:NAME`, or an address elsewhere; None means the base
+            alone.
 
     Returns:
         The config with the base to load, and the adapter folder, or None.
     """
-    source = source and locate_adapter(source)
-    if source is not None and not config_file(source):
-        for folder in (source / "adapter", source / "model", source):
+    place = locate_adapter(source) if source else None
+    if place is not None and not config_file(place):
+        for folder in (place / "adapter", place / "model", place):
             if config_file(folder):
                 return config, folder
             if (folder / "config.json").is_file():
                 return replace(config, model=replace(config.model, base=str(folder))), None
-    return config, source
+    return config, place
 
 
 def method_of(config: RunConfig, adapter: Path | None) -> str:
