@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -16,6 +16,7 @@ from accelerate import Accelerator
 
 from uniadapter import report
 from uniadapter.app.display import TrainingBar, console, logged_to, pair_bar, say
+from uniadapter.app.trackers import tracking
 from uniadapter.app.word_looks import with_word_looks
 from uniadapter.checkpoints.adapter_folder import read_adapter_config
 from uniadapter.checkpoints.compatibility import remaining_embedded_splits
@@ -47,9 +48,10 @@ from uniadapter.runs.steps import (
     write_config,
 )
 from uniadapter.tasks.preparing import Prepared, prepare
+from uniadapter.training.progress import ProgressEvent
 from uniadapter.training.run_folder import exclusive_run_folder, remove_replaced_weights
 from uniadapter.training.stopping import raising_interrupted
-from uniadapter.training.trainer import CHECKPOINT, make_accelerator
+from uniadapter.training.trainer import CHECKPOINT, Trainer, make_accelerator
 
 logger = logging.getLogger(__name__)
 _MOST_LISTED = 200  # most names of unused tensors that are printed
@@ -108,19 +110,7 @@ def _train_and_measure(
         prepared.model.to(accelerator.device)  # type: ignore[arg-type]
         check_pairs(prepared, train, config)
 
-    def validate(epoch: int) -> float:
-        assert val is not None
-        found = evaluate_split(prepared, val, config)
-        logger.info("epoch %d %s %s", epoch, "validation" if val.name == "val" else val.name, found.headline)
-        return found.main
-
-    with TrainingBar(config.model.method) if accelerator.is_main_process else nullcontext() as bar:
-        if bar is not None:
-            say(str(prepared.counts))
-        trainer = train_split(
-            prepared, train, config, folder, resume, bar, accelerator=accelerator, started=started,
-            validate=validate if val is not None else None, on_first_write=write,
-        )  # fmt: skip
+    trainer = _train_with_bars(prepared, train, val, config, folder, resume, accelerator, started, write)
     started -= trainer.seconds_before
     size = save_result(prepared, config, folder) if accelerator.is_main_process else 0
     if size and overwrite:
@@ -145,6 +135,45 @@ def _train_and_measure(
         examples, looks_note = with_word_looks(chosen, prepared, None if base is prepared else base, config)
     finish_report(folder, metrics, {name: trainer.history}, examples, str(prepared.counts), looks_note)
     return metrics
+
+
+def _train_with_bars(
+    prepared: Prepared,
+    train: RetrievalSplit,
+    val: RetrievalSplit | None,
+    config: RunConfig,
+    folder: Path,
+    resume: bool,
+    accelerator: Accelerator,
+    started: float,
+    write: Callable[[], None],
+) -> Trainer:
+    """Train, shown on the terminal and by the trackers of the first process; `write` comes before the first file."""
+    main = accelerator.is_main_process
+    with (
+        TrainingBar(config.model.method) if main else nullcontext() as bar,
+        tracking(config, folder) if main else nullcontext() as tracked,
+    ):
+
+        def show(event: ProgressEvent) -> None:
+            for one in (bar, tracked):
+                if one is not None:
+                    one(event)
+
+        def validate(epoch: int) -> float:
+            assert val is not None
+            found = evaluate_split(prepared, val, config)
+            logger.info("epoch %d %s %s", epoch, "validation" if val.name == "val" else val.name, found.headline)
+            if tracked is not None:
+                tracked.validated(found.main)
+            return found.main
+
+        if main:
+            say(str(prepared.counts))
+        return train_split(
+            prepared, train, config, folder, resume, show, accelerator=accelerator, started=started,
+            validate=validate if val is not None else None, on_first_write=write,
+        )  # fmt: skip
 
 
 def _validation_split(config: RunConfig, tests: dict[str, RetrievalSplit]) -> RetrievalSplit | None:

@@ -17,8 +17,8 @@ from uniadapter.training.resume import data_hash, flatten_config
 # Settings on which no figure depends; the data are compared by content instead of by name.
 IRRELEVANT = {
     "output", "model.base", "data.train", "data.val", "data.test", "data.extra_tests", "data.root", "data.workers",
-    "data.on_error", "train.log_every", "train.save_every", "evaluate.batch_size", "evaluate.block",
-    "evaluate.features",
+    "data.on_error", "train.log_every", "train.trackers", "train.project", "train.save_every",
+    "evaluate.batch_size", "evaluate.block", "evaluate.features",
 }  # fmt: skip
 # Settings that came after the first records; by default everything is as it was before them.
 LATER = {"data.max_train_visuals", "model.last_layers", "model.lora.r", "model.lora.alpha", "model.lora.dropout"} | {

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from uniadapter.config.checks import Count, require, validate_fields
+from uniadapter.config.checks import Count, Text, require, validate_fields
 
 Precision = Literal["no", "bf16", "fp16"]
 Schedule = Literal["epoch_cosine", "cosine", "linear", "constant"]
@@ -78,6 +78,9 @@ class TrainConfig:
             "best_on_test" chooses on the test split, as some published video code does: for comparison with its figures
             alone, and every figure so made is marked.
         log_every: steps between log lines.
+        trackers: experiment trackers that get the same lines, by Accelerate: "tensorboard" (into the run's folder),
+            "wandb", "trackio"; each is installed by its own name.
+        project: name of the project for wandb and trackio; the run is called by its folder.
         compile_vision: run the visual encoder through torch.compile.
     """
 
@@ -97,6 +100,8 @@ class TrainConfig:
     evaluate_every: Count = 0
     keep: Keep = "last"
     log_every: Annotated[int, Field(ge=1)] = 10
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = field(default_factory=list)
+    project: Text = "uniadapter"
     compile_vision: bool = False
 
     def __post_init__(self) -> None:

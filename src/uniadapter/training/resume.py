@@ -33,6 +33,8 @@ MAY_DIFFER = {
     "data.workers": "samples do not depend on the worker",
     "train.save_every": "saving changes nothing",
     "train.log_every": "logging changes nothing",
+    "train.trackers": "logging changes nothing",
+    "train.project": "logging changes nothing",
     "train.compile_vision": "more speed, the same mathematics",
     "evaluate.k": "measured at the end",
     "evaluate.beta": "measured at the end",
