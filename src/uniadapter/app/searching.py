@@ -102,7 +102,7 @@ def run_search(index: Path, query: str, options: SearchOptions) -> list[Match]:
         raise DataError(f"{index}: no index; make one with uniadapter index FOLDER --index {index}", "no index")
     found = Index(index).search(query, options.top, options.filters, options.rerank, options.exact, options.cut_off)
     if options.html:
-        say(str(write_text(options.html, contact_sheet(query, found))))
+        sys.stderr.write(f"{write_text(options.html, contact_sheet(query, found))}\n")  # what was found goes to stdout
     if options.output == "json":
         say(json.dumps([as_values(one) for one in found], indent=1, ensure_ascii=False))
     elif options.output == "paths" or not sys.stdout.isatty():
