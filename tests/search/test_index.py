@@ -22,7 +22,7 @@ from uniadapter.app.cli import main
 from uniadapter.checkpoints.locating import locate_adapter
 from uniadapter.embedded import resolve_embedded
 from uniadapter.errors import CheckpointError, DataError, UsageError
-from uniadapter.search import index as index_module
+from uniadapter.search import updating
 from uniadapter.search.store import Store
 
 pytest.importorskip("lancedb")
@@ -151,7 +151,7 @@ def bomb() -> bytes:
 def test_an_interrupted_run_goes_on(
     tmp_path: Path, folder: Path, loaded: ua.Pretrained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_module, "BATCH", 3)
+    monkeypatch.setattr(updating, "BATCH", 3)
     whole = ua.Index(tmp_path / "whole.index", loaded)
     whole.add(folder)
     index = ua.Index(tmp_path / "my.index", loaded)
@@ -287,10 +287,14 @@ def test_weighed_terms_and_pictures(tmp_path: Path, folder: Path, loaded: ua.Pre
     assert index.search(picture)[0].similarity == pytest.approx(1, abs=1e-5)
     assert index.search(f"5: {picture} + a cat")[0].path == picture
     assert index.search(f"a cat - {picture}", 100)[-1].path == picture
-    text, frame = index.encoder.text("a cat"), index.encoder.frames([Image.open(picture).convert("RGB")])[0]
+
+    def vector(file: Path | str) -> np.ndarray:
+        return index.encoder.frames([index.encoder.transform(Image.open(file).convert("RGB"))])[0]
+
+    text, frame = index.encoder.text("a cat"), vector(picture)
     wanted = 2 * text - 0.5 * frame
     similar = {row.path: row.similarity for row in index.search(f"2: a cat - 0.5: {picture}", 100)}
-    other = index.encoder.frames([Image.open(folder / "first/06.png").convert("RGB")])[0]
+    other = vector(folder / "first/06.png")
     assert similar[str(folder / "first/06.png")] == pytest.approx(
         float(other @ wanted / np.linalg.norm(wanted)), abs=1e-5
     )
@@ -400,4 +404,4 @@ def test_a_killed_process_loses_a_batch_at_most(tmp_path: Path, drawn: list[dict
     index = ua.Index(where)
     assert len(index) == 180
     assert len(index.store.frames().digests) == 180
-    assert before % index_module.BATCH in (0, 180 % index_module.BATCH)
+    assert before % updating.BATCH in (0, 180 % updating.BATCH)

@@ -80,18 +80,8 @@ def image_features(
         torch.Size([3, 64])
     """
     clips = as_clips(images)
-    layout = backbone(model).layout
-    if image_size is not None and as_int("image_size", image_size, 1) < layout.patch_size:
-        raise ValueError(f"image_size is {image_size}: the base's patches are {layout.patch_size} pixels wide")
-    stated = active_settings(model, adapter)
-    length = clip_length(clips, frames, first_given(stated.frames, 1))
-    transform = EvaluationTransform(
-        first_given(image_size, stated.image_size, layout.image_size),
-        first_given(stated.mean, layout.mean),
-        first_given(stated.std, layout.std),
-        first_given(stated.resampling, layout.resampling),
-        first_given(stated.crop, layout.crop),
-    )
+    length = clip_length(clips, frames, first_given(active_settings(model, adapter).frames, 1))
+    transform = picture_transform(model, image_size, adapter)
     batch, parts = max(1, _BATCH // length), []
     with inference(model, adapter):
         for start in range(0, max(1, len(clips)), batch):
@@ -99,6 +89,22 @@ def image_features(
             pixels = torch.stack(read) if read else torch.empty(0, length, 3, transform.size, transform.size)
             parts.append(encode_visual(model, pixels.to(model.device)))
     return Visuals.concatenate(parts)
+
+
+def picture_transform(
+    model: PreTrainedModel, image_size: int | None = None, adapter: str | None = None
+) -> EvaluationTransform:
+    """How `image_features` makes a picture the model's input; see there for the arguments and errors."""
+    stated, layout = active_settings(model, adapter), backbone(model).layout
+    if image_size is not None and as_int("image_size", image_size, 1) < layout.patch_size:
+        raise ValueError(f"image_size is {image_size}: the base's patches are {layout.patch_size} pixels wide")
+    return EvaluationTransform(
+        first_given(image_size, stated.image_size, layout.image_size),
+        first_given(stated.mean, layout.mean),
+        first_given(stated.std, layout.std),
+        first_given(stated.resampling, layout.resampling),
+        first_given(stated.crop, layout.crop),
+    )
 
 
 def text_features(

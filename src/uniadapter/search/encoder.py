@@ -11,20 +11,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from torch import Tensor
 
 from uniadapter.checkpoints.pretrained import Pretrained
 from uniadapter.errors import CheckpointError
 from uniadapter.files.writing import file_hash
-from uniadapter.inference.features import image_features, inference, text_features
-from uniadapter.model.dispatch import backbone, fusing
-from uniadapter.model.encoding import match
+from uniadapter.inference.features import image_features, inference, picture_transform, text_features
+from uniadapter.model.dispatch import fusing
+from uniadapter.model.encoding import encode_visual, match
 from uniadapter.model.identity import base_hash
 from uniadapter.model.settings import first_given
 from uniadapter.search.keyframes import RULE
 from uniadapter.search.queries import Query
 
 FORMAT = 1  # of the index; another is refused
+AT_ONCE = 64  # frames encoded at once
 VIDEO_FRAMES = 4  # with which a video is matched, where the adapter has no number of its own
 Vectors = NDArray[np.float32]
 
@@ -75,22 +76,15 @@ class Encoder:
         self.loaded = loaded
         self.model, self.tokenizer = loaded.model, loaded.tokenizer
         self.model.requires_grad_(False)
+        self.transform = picture_transform(self.model)
         self.width = int(self.text("a").shape[-1])
 
     @property
     def fingerprint(self) -> Fingerprint:
         """See `Fingerprint`."""
-        stated, layout, folder = self.loaded.settings, backbone(self.model).layout, self.loaded.adapter
-        names = ("image_size", "mean", "std", "resampling", "crop")
-        shown = {name: first_given(getattr(stated, name), getattr(layout, name)) for name in names}
+        folder = self.loaded.adapter
         adapter = file_hash(folder / "adapter_model.safetensors") if folder else ""
-        return Fingerprint(base_hash(self.model), adapter, shown)
-
-    @property
-    def min_side(self) -> int:
-        """Pixels that a frame needs at least, so that resizing has enough."""
-        size = first_given(self.loaded.settings.image_size, backbone(self.model).layout.image_size)
-        return 2 * int(size)
+        return Fingerprint(base_hash(self.model), adapter, vars(self.transform))
 
     @property
     def can_match(self) -> bool:
@@ -101,11 +95,13 @@ class Encoder:
             return False
         return True
 
-    def frames(self, pictures: Sequence[Image.Image]) -> Vectors:
-        """Unit vectors [F, e] of frames, each for itself."""
-        if not pictures:
+    def frames(self, pixels: Sequence[Tensor]) -> Vectors:
+        """Unit vectors [F, e] of frames that `transform` has made, each for itself."""
+        if not pixels:
             return np.zeros((0, self.width), np.float32)
-        return image_features(self.model, list(pictures), frames=1).feature.float().cpu().numpy()
+        with inference(self.model, None):
+            shown = torch.stack(list(pixels))[:, None].to(self.model.device)
+            return encode_visual(self.model, shown, AT_ONCE).feature.float().cpu().numpy()
 
     def text(self, words: str) -> Vectors:
         """Unit vector [e] of words."""

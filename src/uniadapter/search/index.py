@@ -2,60 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from uniadapter.checkpoints.pretrained import Pretrained, from_pretrained
 from uniadapter.errors import CheckpointError, DataError
 from uniadapter.search.encoder import Encoder
-from uniadapter.search.keyframes import Keyframes, read_keyframes, taken_at
-from uniadapter.search.media_files import MediaFile, Problem, content_hash, find_media
+from uniadapter.search.media_files import Problem
 from uniadapter.search.queries import Query, parse_query
 from uniadapter.search.ranking import Filters, Match, Ranking
-from uniadapter.search.store import FileRow, FrameRow, Store
+from uniadapter.search.store import FileRow, Store
+from uniadapter.search.updating import Update, Updating
 
-logger = logging.getLogger(__name__)
-
-BATCH = 64  # frames encoded and written at once: what a killed run repeats at most
 DEFAULT = "embedded"
-
-
-@dataclass
-class Update:
-    """What an update of an index did.
-
-    Args:
-        added: files that were encoded.
-        renamed: files that were recognised by their content under a new path.
-        removed: files that are gone.
-        unchanged: files that were there before.
-        problems: files and folders that could not be indexed.
-    """
-
-    added: int = 0
-    renamed: int = 0
-    removed: int = 0
-    unchanged: int = 0
-    problems: list[Problem] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        parts = (f"{self.added} added", f"{self.renamed} renamed", f"{self.removed} removed",
-                 f"{self.unchanged} unchanged", f"{len(self.problems)} not indexed")  # fmt: skip
-        return ", ".join(part for part in parts if not part.startswith("0 ")) or "nothing there"
-
-
-@dataclass
-class _Batch:
-    """Files whose frames wait to be encoded."""
-
-    files: list[FileRow] = field(default_factory=list)
-    read: list[Keyframes] = field(default_factory=list)
-
-    @property
-    def frames(self) -> int:
-        return sum(len(one.frames) for one in self.read)
 
 
 class Index:
@@ -126,9 +85,7 @@ class Index:
         with self.store.writing():
             roots = list(dict.fromkeys([*self.described.get("folders", []), *given]))
             self._describe(roots)
-            update = self._update(roots, on_progress)
-            self.store.drop_unused()
-            self.store.compact()
+            update = Updating(self.store, self.encoder).run(roots, on_progress)
         self._ranking = None
         return update
 
@@ -139,91 +96,6 @@ class Index:
             "fingerprint": {**vars(made), "digest": made.digest},
         }  # fmt: skip
         self.store.describe(self.described)
-
-    def _update(self, roots: list[str], on_progress: Callable[[int, int], None] | None) -> Update:
-        update, before = Update(), self.store.files()
-        found: dict[str, MediaFile] = {}
-        for root in roots:
-            if not Path(root).is_dir():
-                update.problems.append(Problem(root, "the folder is gone; its files are kept in the index"))
-                continue
-            files, problems = find_media(Path(root))
-            found |= {file.path: file for file in files}
-            update.problems += problems
-        kept_roots = [root for root in roots if not Path(root).is_dir()]
-        gone = [path for path in before if path not in found and not any(_below(path, root) for root in kept_roots)]
-        new = []
-        for path, file in found.items():
-            known = before.get(path)
-            if known is not None and (known.size, known.changed) == (file.size, file.changed):
-                update.unchanged += not known.problem
-                if known.problem:
-                    update.problems.append(Problem(path, known.problem))
-            else:
-                new.append(file)
-        self._encode_all(new, before, set(gone), update, on_progress)
-        self.store.drop_files(gone)
-        update.removed = len(gone) - update.renamed
-        return update
-
-    def _encode_all(
-        self,
-        new: list[MediaFile],
-        before: dict[str, FileRow],
-        gone: set[str],
-        update: Update,
-        on_progress: Callable[[int, int], None] | None,
-    ) -> None:
-        """Encode new and changed files, a batch at a time; what is known by its content is only written down."""
-        known = {row.digest: row for row in before.values() if row.digest and not row.problem}
-        left = {row.digest for path, row in before.items() if path in gone}
-        batch, waiting = _Batch(), set[str]()
-        for done, file in enumerate(new):
-            try:
-                digest = content_hash(file.path)
-                row = FileRow(file.path, digest, file.size, file.changed)
-                same = known.get(digest)
-                if same is not None:
-                    self.store.put_files([replace(same, path=file.path, size=file.size, changed=file.changed)])
-                    update.renamed += digest in left
-                    update.added += digest not in left
-                    left.discard(digest)
-                elif digest in waiting:  # a copy of a file of this batch
-                    self._write(batch, known, update)
-                    waiting.clear()
-                    self.store.put_files([replace(known[digest], path=file.path, size=file.size, changed=file.changed)])
-                    update.added += 1
-                else:
-                    read = read_keyframes(file.path, self.encoder.min_side)
-                    taken = taken_at(file.path, read.kind)
-                    batch.files.append(replace(row, kind=read.kind, seconds=read.seconds, taken=taken))
-                    batch.read.append(read)
-                    waiting.add(digest)
-            except (DataError, OSError) as error:
-                reason = _reason(error, file.path)
-                update.problems.append(Problem(file.path, reason))
-                self.store.put_files([FileRow(file.path, "", file.size, file.changed, problem=reason)])
-            if batch.frames >= BATCH:
-                self._write(batch, known, update)
-                waiting.clear()
-            if on_progress is not None:
-                on_progress(done + 1, len(new))
-        self._write(batch, known, update)
-
-    def _write(self, batch: _Batch, known: dict[str, FileRow], update: Update) -> None:
-        """Encode and write a batch, frames first, and empty it."""
-        vectors = self.encoder.frames([frame.picture for read in batch.read for frame in read.frames])
-        rows, place = [], 0
-        for file, read in zip(batch.files, batch.read, strict=True):
-            for number, frame in enumerate(read.frames):
-                rows.append(FrameRow(file.digest, number, frame.time, vectors[place], frame.thumbnail))
-                place += 1
-        self.store.put_frames(rows)
-        self.store.put_files(batch.files)
-        known.update({file.digest: file for file in batch.files})
-        update.added += len(batch.files)
-        batch.files.clear()
-        batch.read.clear()
 
     def files(self) -> list[FileRow]:
         """The files that can be found, by path."""
@@ -302,13 +174,3 @@ def model_name(model: str | Path) -> str:
         return str(model)
     folder = Path(model).expanduser()
     return str(folder.absolute()) if folder.exists() else str(model)
-
-
-def _below(path: str, root: str) -> bool:
-    return Path(root) in Path(path).parents
-
-
-def _reason(error: Exception, path: str) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return str(error).replace(path, "it").replace(", or set data.on_error to skip", "")
