@@ -56,6 +56,7 @@ def pareto(results: dict[str, Any], path: Path | str) -> Path:
     kind = path.suffix.removeprefix(".")
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, MaxNLocator
 
     with matplotlib.rc_context(style_of("pareto")):
         figure = Figure(figsize=(3.6 * max(1, len(panels)) + 0.6, 3.4), layout="constrained", facecolor="white")
@@ -69,6 +70,9 @@ def pareto(results: dict[str, Any], path: Path | str) -> Path:
             axes.step(*zip(*frontier(found), strict=True), where="post", color=INK, linewidth=0.7, alpha=0.4, zorder=0)
             if max(one[1] for one in found) > 8 * min(one[1] for one in found):
                 axes.set_xscale("log")
+            else:
+                axes.xaxis.set_major_locator(MaxNLocator(4))
+                axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 90k, 2.5G
             axes.margins(x=0.2)
             axes.set_xlabel(COSTS[cost])
         if panels:
