@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from uniadapter.config.checks import Count, Text, require, validate_fields
+from uniadapter.config.checks import Count, require, validate_fields
 
 Precision = Literal["no", "bf16", "fp16"]
 Schedule = Literal["epoch_cosine", "cosine", "linear", "constant"]
@@ -101,7 +101,7 @@ class TrainConfig:
     keep: Keep = "last"
     log_every: Annotated[int, Field(ge=1)] = 10
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = field(default_factory=list)
-    project: Text = "uniadapter"
+    project: Annotated[str, Field(min_length=1, max_length=200)] = "uniadapter"
     compile_vision: bool = False
 
     def __post_init__(self) -> None:
