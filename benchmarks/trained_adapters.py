@@ -31,6 +31,7 @@ from uniadapter.tasks.preparing import prepare
 ADAPTERS = ROOT / "assets" / "adapters"
 # The config's name, by which the adapter is called, and its comparison.
 TASKS = {"scenes": "scenes", "clips": "video", "vqa": "vqa", "videoqa": "videoqa", "caption": "caption"}
+SPLITS = Splits()  # read once for all
 COSTS = {"seconds", "train_seconds", "peak_memory_bytes", "checkpoint_bytes"}  # of a row: not what it measures
 CARD = """# Adapters trained on the embedded tasks
 
@@ -58,7 +59,7 @@ and know nothing else. Licence: Apache-2.0, as the repository.
 
 def trial_of(task: str) -> tuple[Trials, Trial]:
     """The run of seed 0 on the test sets, with the rate that validation chose."""
-    trials = Trials(RECORDS, Splits(), Path(tempfile.mkdtemp(prefix="uniadapter-")))
+    trials = Trials(RECORDS, SPLITS)
     comparison = comparison_of(task, trials, ROOT / "results", only=("uniadapter",))
     config = chosen_configs(comparison)[comparison.reference]
     return trials, Trial("uniadapter", "uniadapter", "", at_rate(config, config.train.lr), "test")

@@ -28,7 +28,7 @@ from uniadapter.files.writing import write_text
 from uniadapter.report.page import document
 from uniadapter.search.index import Index
 from uniadapter.search.ranking import Filters, Match
-from uniadapter.search.store import DESCRIPTION
+from uniadapter.search.store import read_description
 
 _LISTED = 20  # problems that are printed
 _PREVIEW = (16, 6)  # columns and rows of a thumbnail in the terminal
@@ -63,25 +63,26 @@ def run_index(
     Raises:
         DataError, CheckpointError, UsageError: see `Index`.
     """
-    if rebuild and (index / DESCRIPTION).is_file():
-        described = json.loads((index / DESCRIPTION).read_text())
+    described = read_description(index)
+    if rebuild and described is not None:
         folders = [*map(Path, described.get("folders", [])), *folders]
         model = model or described.get("model")
         shutil.rmtree(index)
-    if not folders and not (index / DESCRIPTION).is_file():
+    elif not folders and described is None:
         raise DataError(f"{index}: no index yet: name the folders to index", "no index")
     opened = Index(index, model)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("indexing", total=None)
         update = opened.add(*folders, on_progress=lambda done, every: bar.update(task, completed=done, total=every))
-    if not len(opened):
+    count = len(opened)
+    if not count:
         say(f"{', '.join(map(str, folders)) or index}: no picture and no video that can be indexed")
     for problem in update.problems[:_LISTED]:
         say(f"not indexed: {problem.path}: {problem.reason}")
     if len(update.problems) > _LISTED:
         say(f"not indexed: {len(update.problems) - _LISTED} more")
-    say(f"{index}: {update}; {len(opened)} files in all")
+    say(f"{index}: {update}; {count} files in all")
     if ann:
         opened.build_ann()
         say("built the approximate index")
@@ -98,7 +99,7 @@ def run_search(index: Path, query: str, options: SearchOptions) -> list[Match]:
     Raises:
         DataError, CheckpointError, UsageError: see `Index`.
     """
-    if not (index / DESCRIPTION).is_file():
+    if read_description(index) is None:
         raise DataError(f"{index}: no index; make one with uniadapter index FOLDER --index {index}", "no index")
     found = Index(index).search(query, options.top, options.filters, options.rerank, options.exact, options.cut_off)
     if options.html:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from uniadapter.errors import CheckpointError
-from uniadapter.files.assets import asset_path
-
-PREFIX = "embedded:"
+from uniadapter.files.assets import PREFIX, asset_path
 
 
 def embedded_adapters() -> list[str]:

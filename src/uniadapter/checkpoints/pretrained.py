@@ -10,12 +10,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.checkpoints.adapter_folder import read_adapter_config
 from uniadapter.checkpoints.adapters import load_adapter
-from uniadapter.checkpoints.embedded_adapters import PREFIX
 from uniadapter.checkpoints.folder_names import config_file
 from uniadapter.checkpoints.loading import load_model, load_tokenizer, task_name
 from uniadapter.checkpoints.locating import locate_adapter
 from uniadapter.checkpoints.sharing import is_address
 from uniadapter.errors import CheckpointError
+from uniadapter.files.assets import PREFIX
 from uniadapter.model.settings import NO_SETTINGS, InferenceSettings
 
 

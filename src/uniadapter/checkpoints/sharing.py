@@ -11,10 +11,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from uniadapter.checkpoints.adapter_files import read_adapter_file
+from uniadapter.checkpoints.adapter_files import read_adapter_file, refuse_peft_adapter
 from uniadapter.checkpoints.bases import hub_in_reach
 from uniadapter.checkpoints.embedded_adapters import local_adapter
-from uniadapter.checkpoints.folder_names import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, is_adapter_of_peft
+from uniadapter.checkpoints.folder_names import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME
 from uniadapter.errors import CheckpointError
 from uniadapter.files.messages import shortened
 from uniadapter.files.writing import atomic_folder
@@ -62,8 +62,7 @@ def push_folder(folder: Path | str, target: str, card: str | None = None, privat
 
 
 def _to_folder(place: Path, target: Path) -> Path:
-    if is_adapter_of_peft(target):
-        raise CheckpointError(f"{target}: holds an adapter of PEFT; name another folder")
+    refuse_peft_adapter(target)
     with atomic_folder(target) as temporary:
         for file in place.iterdir():
             (temporary / file.name).write_bytes(file.read_bytes())

@@ -10,8 +10,8 @@ from uniadapter.embedded.cached_folders import cache_folder
 from uniadapter.embedded.easy_vqa import prepare_easy_vqa
 from uniadapter.embedded.emoji_clips import prepare_clips
 from uniadapter.embedded.emoji_scenes import prepare_scenes
+from uniadapter.files.assets import PREFIX
 
-PREFIX = "embedded:"
 # Name to the function that writes the folder, and the prefix of its annotation files.
 TASKS = {
     "scenes": (prepare_scenes, ""),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+PREFIX = "embedded:"  # of the names of data and adapters that ship with the package
+
 
 def package_path(name: str) -> Path:
     """The path of a folder or file that ships with the package.

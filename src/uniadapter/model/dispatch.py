@@ -49,6 +49,11 @@ def _fuses(found: Backbone) -> TypeGuard[FusingBackbone]:
     return isinstance(found, FusingBackbone) and found.layout.fuses
 
 
+def fuses(model: nn.Module) -> bool:
+    """Whether the model has a fused encoder, so that `fusing` finds one."""
+    return _fuses(backbone(model))
+
+
 def has_attention_maps(model: nn.Module) -> bool:
     """Whether words of texts attend to a visual's patches in the model, so that `fuse_with_weights` is possible."""
     found = backbone(model)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from uniadapter.checkpoints.pretrained import Pretrained
 from uniadapter.errors import CheckpointError
 from uniadapter.files.writing import file_hash
 from uniadapter.inference.features import image_features, inference, picture_transform, text_features
-from uniadapter.model.dispatch import fusing
+from uniadapter.model.dispatch import fuses
 from uniadapter.model.encoding import encode_visual, match
 from uniadapter.model.identity import base_hash
 from uniadapter.model.settings import first_given
@@ -79,7 +80,7 @@ class Encoder:
         self.transform = picture_transform(self.model)
         self.width = int(self.text("a").shape[-1])
 
-    @property
+    @cached_property
     def fingerprint(self) -> Fingerprint:
         """See `Fingerprint`."""
         folder = self.loaded.adapter
@@ -89,11 +90,7 @@ class Encoder:
     @property
     def can_match(self) -> bool:
         """Whether the family fuses texts with pictures, so that pairs can be matched."""
-        try:
-            fusing(self.model)
-        except TypeError:
-            return False
-        return True
+        return fuses(self.model)
 
     def frames(self, pixels: Sequence[Tensor]) -> Vectors:
         """Unit vectors [F, e] of frames that `transform` has made, each for itself."""

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from uniadapter.checkpoints.bases import EMBEDDED
 from uniadapter.checkpoints.pretrained import Pretrained, from_pretrained
 from uniadapter.errors import CheckpointError, DataError
 from uniadapter.search.encoder import Encoder
 from uniadapter.search.media_files import Problem
 from uniadapter.search.queries import Query, parse_query
 from uniadapter.search.ranking import Filters, Match, Ranking
-from uniadapter.search.store import FileRow, Store
+from uniadapter.search.store import FileRow, Store, read_description
 from uniadapter.search.updating import Update, Updating
-
-DEFAULT = "embedded"
 
 
 class Index:
@@ -43,10 +42,10 @@ class Index:
         self.folder = Path(folder).expanduser()
         if self.folder.exists() and not self.folder.is_dir():
             raise DataError(f"{self.folder}: a file, no index", "no index")
-        described = Store(self.folder, 1).description()
+        described = read_description(self.folder)
         if described is None and self.folder.exists() and any(self.folder.iterdir()):
             raise DataError(f"{self.folder}: a folder of other files, no index; name a new one", "no index")
-        source = model if model is not None else described["model"] if described else DEFAULT
+        source = model if model is not None else described["model"] if described else EMBEDDED
         loaded = source if isinstance(source, Pretrained) else from_pretrained(source)
         self.encoder = Encoder(loaded)
         self.store = Store(self.folder, self.encoder.width)
@@ -170,7 +169,7 @@ class Index:
 
 def model_name(model: str | Path) -> str:
     """The name under which an index keeps its model: that of a folder becomes absolute."""
-    if str(model).startswith(DEFAULT):
+    if str(model).startswith(EMBEDDED):
         return str(model)
     folder = Path(model).expanduser()
     return str(folder.absolute()) if folder.exists() else str(model)

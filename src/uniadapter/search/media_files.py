@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from uniadapter.data.media.file_kinds import has_picture_suffix, has_video_suffix
-
-_BLOCK = 2**20
 
 
 @dataclass(frozen=True)
@@ -85,16 +82,3 @@ def _files(folder: str, seen: set[tuple[int, int]], problems: list[Problem]) -> 
                 waiting.append(entry.path)
             else:
                 yield entry.path
-
-
-def content_hash(path: str) -> str:
-    """A hash of a file's content, by which it is recognised under another name.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

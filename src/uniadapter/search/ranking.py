@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -109,12 +109,12 @@ class Ranking:
         k = first_given(rerank, self.encoder.loaded.settings.k or None, RERANKED)
         k = k if query.can_be_matched and self.encoder.can_match else 0
         every = self._by_similarity(vector, admitted) if exact else self._near(vector, admitted, max(top, k))
-        spread = _standardised(np.array([one.similarity for one in every]))
         ranked = self._reranked(query, every, k)
         if cut_off and self.cut_off:
             if k:
                 ranked = [one for one in ranked if (one.matching or 0.0) >= self.cut_off["matching"]]
             else:
+                spread = _standardised(np.array([one.similarity for one in ranked]))
                 ranked = [one for one, far in zip(ranked, spread, strict=True) if far >= self.cut_off["similarity"]]
         return self._told(ranked[:top])
 
@@ -196,7 +196,7 @@ class Ranking:
                     continue
                 best["similarity"].append(float(_standardised(np.array([o.similarity for o in candidates]))[0]))
                 if k:
-                    ranked = self._reranked(query, [_Candidate(**vars(one)) for one in candidates], k)
+                    ranked = self._reranked(query, [replace(one) for one in candidates], k)
                     best["matching"].append(ranked[0].matching or 0.0)
         found = {}
         for name in ("matching", "similarity"):

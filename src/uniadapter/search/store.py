@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniadapter.errors import DataError, UsageError
+from uniadapter.files.schema import SchemaError, read_json
 from uniadapter.files.writing import write_text
 
 DESCRIPTION, LOCK = "index.json", "lock"
@@ -86,6 +87,22 @@ class Frames:
     vectors: NDArray[np.float32]
 
 
+def read_description(folder: Path) -> dict[str, Any] | None:
+    """What the index in a folder was made with; None if there is none.
+
+    Raises:
+        DataError: the description is broken.
+    """
+    file = folder / DESCRIPTION
+    if not file.is_file():
+        return None
+    with suppress(SchemaError, OSError):
+        found = read_json(file)
+        if isinstance(found, dict):
+            return found
+    raise DataError(f"{file}: broken; build the index again", "broken index")
+
+
 class Store:
     """The tables of an index.
 
@@ -115,22 +132,6 @@ class Store:
             ]),
         }  # fmt: skip
         self._tables: dict[str, Any] = {}
-
-    def description(self) -> dict[str, Any] | None:
-        """What the index was made with; None if there is none.
-
-        Raises:
-            DataError: the description is broken.
-        """
-        file = self.folder / DESCRIPTION
-        if not file.is_file():
-            return None
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-            assert isinstance(found, dict)
-        except (ValueError, OSError, AssertionError):
-            raise DataError(f"{file}: broken; build the index again", "broken index") from None
-        return found
 
     def describe(self, description: dict[str, Any]) -> None:
         """Write what the index is made with."""

@@ -9,9 +9,10 @@ from pathlib import Path
 from torch import Tensor
 
 from uniadapter.errors import DataError
+from uniadapter.files.writing import file_hash
 from uniadapter.search.encoder import Encoder
 from uniadapter.search.keyframes import read_keyframes, taken_at
-from uniadapter.search.media_files import MediaFile, Problem, content_hash, find_media
+from uniadapter.search.media_files import MediaFile, Problem, find_media
 from uniadapter.search.store import FileRow, FrameRow, Store
 
 BATCH = 64  # frames encoded and written at once: what a killed run repeats at most
@@ -132,7 +133,7 @@ class Updating:
         """
         named = {"path": file.path, "size": file.size, "changed": file.changed}
         try:
-            digest = content_hash(file.path)
+            digest = file_hash(file.path)
             same = self.known.get(digest) or self.batch.encoded.get(digest)
             if same is not None:
                 self.batch.told.append(replace(same, **named))  # type: ignore[arg-type]
