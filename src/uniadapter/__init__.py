@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from uniadapter.config import AdapterConfig, RunConfig
     from uniadapter.inference.attention import attention_maps
     from uniadapter.inference.features import image_features, pair_scores, text_features
-    from uniadapter.inference.predict import ask, caption
+    from uniadapter.inference.predict import ask, ask_each, caption
     from uniadapter.model.attention_maps import AttentionMap
     from uniadapter.model.counting import count_parameters, print_trainable_parameters
     from uniadapter.model.encoding import encode_text, encode_visual, fuse, fused_ids, match
@@ -68,7 +68,7 @@ _MODULES = {
     "inference.attention": ("attention_maps",),
     "model.attention_maps": ("AttentionMap",),
     "inference.features": ("image_features", "pair_scores", "text_features"),
-    "inference.predict": ("ask", "caption"),
+    "inference.predict": ("ask", "ask_each", "caption"),
     "checkpoints.pretrained": ("Pretrained", "from_pretrained"),
     "model.settings": ("InferenceSettings",),
     "search.index": ("Index",),
@@ -98,6 +98,7 @@ __all__ = [
     "add_adapter",
     "answer_loss",
     "ask",
+    "ask_each",
     "attention_maps",
     "base_hash",
     "caption",

@@ -16,7 +16,7 @@ from uniadapter.data.splits import RetrievalSplit
 from uniadapter.evaluation.blocks import block_questions
 from uniadapter.evaluation.mode import evaluation_mode
 from uniadapter.model.decoding import generate_texts, question_context, rank_answers
-from uniadapter.model.dispatch import decoding
+from uniadapter.model.dispatch import adapter_store, decoding
 from uniadapter.model.encoding import encode_visual
 from uniadapter.model.features import AnswerTree, Context, Visuals
 from uniadapter.model.tokens import token_ids, tokenize, warn_of_truncation
@@ -103,33 +103,91 @@ def answer_questions(
     Returns:
         Q predictions.
     """
+    way = AnswerWay(config.k, config.block, config.beams, answers)
+    return answer_rows(model, tokenizer, visuals, questions, rows, settings, config.batch_size, [way] * len(questions))
+
+
+@dataclass(frozen=True)
+class AnswerWay:
+    """How a question is answered.
+
+    Args:
+        k: answers of the list whose whole likelihood is computed; 0 means all.
+        block: pairs of question and answer that are ranked at once; 0 takes what fits the memory.
+        beams: of a generated answer.
+        answers: the list to choose from; None generates an answer.
+    """
+
+    k: int
+    block: int
+    beams: int
+    answers: AnswerList | None
+
+
+def answer_rows(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    visuals: Visuals,
+    questions: Sequence[str],
+    rows: Sequence[int],
+    settings: ModelConfig,
+    batch_size: int,
+    ways: Sequence[AnswerWay],
+) -> list[Prediction]:
+    """As `answer_questions`, each question in its own way; all are fused with their visuals in one pass.
+
+    Args:
+        model: with question encoder and answer decoder.
+        tokenizer: the base's.
+        visuals: V pictures or videos.
+        questions: Q cleaned texts.
+        rows: index of each question's visual.
+        settings: max_tokens is used.
+        batch_size: questions fused at once.
+        ways: of the Q questions; the same object where it is the same way.
+    """
     found: list[Prediction] = []
-    for start in range(0, len(questions), config.batch_size):
-        part = slice(start, start + config.batch_size)
+    for start in range(0, len(questions), batch_size):
+        part = slice(start, start + batch_size)
         tokens = tokenize(tokenizer, list(questions[part]), settings.max_tokens)
         about = torch.tensor(rows[part], device=model.device)
-        context = question_context(model, visuals, tokens.ids.to(model.device), tokens.mask.to(model.device), about)
-        found += _answer(model, tokenizer, context, config, answers)
+        with adapter_store(model).rows(part):
+            context = question_context(model, visuals, tokens.ids.to(model.device), tokens.mask.to(model.device), about)
+            found += _in_their_ways(model, tokenizer, context, ways[part])
     return found
 
 
-def _answer(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    context: Context,
-    config: EvaluateConfig,
-    answers: AnswerList | None,
+def _in_their_ways(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: Context, ways: Sequence[AnswerWay]
 ) -> list[Prediction]:
+    """Answers to the questions of a context, those of the same way together."""
+    groups: dict[int, list[int]] = {}
+    for row, way in enumerate(ways):
+        groups.setdefault(id(way), []).append(row)
+    found: dict[int, Prediction] = {}
+    for members in groups.values():
+        index = torch.tensor(members, device=context.mask.device)
+        with adapter_store(model).rows(index):
+            given = _answer(model, tokenizer, context.select(index), ways[members[0]])
+        found.update(zip(members, given, strict=True))
+    return [found[row] for row in range(len(ways))]
+
+
+def _answer(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: Context, way: AnswerWay
+) -> list[Prediction]:
+    answers = way.answers
     if answers is None:
-        texts = generate_texts(model, tokenizer, context, beams=config.beams, longest=ANSWER_TOKENS)
+        texts = generate_texts(model, tokenizer, context, beams=way.beams, longest=ANSWER_TOKENS)
         return [Prediction(text) for text in texts]
     # A block counts pairs of question and answer, so that memory does not grow with the list.
-    count = min(config.k, len(answers.answers)) or len(answers.answers)
-    step = max(1, config.block // count) if config.block else block_questions(model, count * answers.tokens)
+    count = min(way.k, len(answers.answers)) or len(answers.answers)
+    step = max(1, way.block // count) if way.block else block_questions(model, count * answers.tokens)
     found: list[Prediction] = []
     for start in range(0, len(context), step):
-        part = context.select(slice(start, start + step))
-        found += answers.predictions(*rank_answers(model, part, answers.tree, count))
+        part = slice(start, start + step)
+        with adapter_store(model).rows(part):
+            found += answers.predictions(*rank_answers(model, context.select(part), answers.tree, count))
     return found
 
 

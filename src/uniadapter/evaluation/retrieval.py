@@ -113,7 +113,7 @@ def evaluate_retrieval(
         if distributed:
             features, frames = gather_rows(features), gather_rows(frames)
         with torch.autocast(model.device.type, enabled=False):  # rounded similarities would be equal
-            active = adapter_store(model).active
+            active = adapter_store(model).single
             aware = active is not None and active.config.frame_aware
             itc = similarity(model, texts.feature, features, frames if aware else None)
             if config.dual_softmax:

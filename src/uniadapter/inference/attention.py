@@ -72,7 +72,7 @@ def attention_maps(
         encoded = text_features(model, tokenizer, texts, max_tokens, adapter=adapter)
     else:
         stated = active_settings(model, adapter)
-        asked = clean_questions(as_texts(texts, "questions"), stated)
+        asked = clean_questions(as_texts(texts, "questions"), [stated])
         encoded = question_texts(model, tokenizer, asked, first_given(max_tokens, stated.max_tokens, MAX_TOKENS))
     with inference(model, adapter):
         found = attention_layers(model, tokenizer, visuals, encoded)

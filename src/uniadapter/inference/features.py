@@ -2,11 +2,13 @@
 
 An argument that is None takes the value that the active adapter was trained with, else the base's or BLIP's default.
 During a call the model is in evaluation mode, without gradients. `adapter=` names the set that a call uses, so that
-threads can use one model with different adapters.
+threads can use one model with different adapters. A list of names gives each row its own set: one forward pass then
+serves several adapters, see `active_adapter`.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import reprlib
 import sys
@@ -18,28 +20,30 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.data.media.images import EvaluationTransform
-from uniadapter.data.media.user_inputs import Pictures, as_clips, as_texts, clip_length
+from uniadapter.data.media.user_inputs import Clip, Pictures, as_clips, as_texts, clip_length
 from uniadapter.data.text import clean_caption
 from uniadapter.evaluation.mode import evaluation_mode
 from uniadapter.evaluation.retrieval import encode_texts
 from uniadapter.files.messages import shortened
 from uniadapter.files.schema import as_int
+from uniadapter.inference.rows import Adapter, agreed, names_of_items, names_of_rows, rows_by, settings_of_rows
 from uniadapter.model.dispatch import backbone, require_task
 from uniadapter.model.encoding import encode_visual, match
 from uniadapter.model.features import Texts, Visuals
 from uniadapter.model.sets import active_adapter, active_settings
-from uniadapter.model.settings import first_given
+from uniadapter.model.settings import InferenceSettings, first_given
 
 logger = logging.getLogger(__name__)
 
 MAX_TOKENS = 35  # of a text, as BLIP's retrieval has it
 _BATCH = 64  # frames encoded at once
+_TEXT_BATCH = 256  # texts encoded at once
 _BLOCK = 512  # pairs fused at once
 _CAPTION_WORDS = 30  # most words of a caption, as in training
 
 
 @contextmanager
-def inference(model: PreTrainedModel, adapter: str | None) -> Iterator[None]:
+def inference(model: PreTrainedModel, adapter: Adapter) -> Iterator[None]:
     """Within the block: evaluation mode, no gradients, and the set `adapter` active, if a name is given."""
     with active_adapter(model, adapter) if adapter is not None else nullcontext(), evaluation_mode(model):
         yield
@@ -51,7 +55,7 @@ def image_features(
     frames: int | None = None,
     image_size: int | None = None,
     *,
-    adapter: str | None = None,
+    adapter: Adapter = None,
 ) -> Visuals:
     """Encode pictures or videos for search, `pair_scores`, `ask` and `caption`.
 
@@ -63,7 +67,7 @@ def image_features(
         frames: number of frames of a video, the middles of as many equal segments; a picture among videos is repeated.
             None takes all frames of a video given as frames, and for files the adapter's number, or 1.
         image_size: side in pixels of the square; None takes the adapter's, or the base's.
-        adapter: name of the set to use; None takes the active one.
+        adapter: name of the set to use, or of each picture's; None takes the active one.
 
     Returns:
         `Visuals` with V rows; those of `.feature` [V, e] have length 1, so inner products are cosine similarities.
@@ -71,7 +75,8 @@ def image_features(
     Raises:
         DataError: a file is missing or broken; names it.
         TypeError: an item is not a picture.
-        ValueError: `frames` or `image_size` is too small, or an array has not the shape of a picture.
+        ValueError: `frames` or `image_size` is too small, an array has not the shape of a picture, or the pictures'
+            sets were trained with different sizes or numbers of frames.
 
     Example:
         >>> ua.image_features(model, picture)
@@ -79,14 +84,24 @@ def image_features(
         >>> ua.image_features(model, [picture, Image.new("RGB", (80, 60)), torch.zeros(3, 60, 80)]).feature.shape
         torch.Size([3, 64])
     """
-    clips = as_clips(images)
-    length = clip_length(clips, frames, first_given(active_settings(model, adapter).frames, 1))
-    transform = picture_transform(model, image_size, adapter)
+    return _encoded(model, as_clips(images), frames, image_size, adapter)
+
+
+def _encoded(
+    model: PreTrainedModel, clips: list[Clip], frames: int | None, image_size: int | None, adapter: Adapter
+) -> Visuals:
+    names = names_of_rows(model, adapter, len(clips), "images")
+    stated = settings_of_rows(model, adapter, names)
+    length = clip_length(clips, frames, agreed(stated, names, "frames", lambda own: first_given(own.frames, 1)))
+    seen = [_transform(model, image_size, own) for own in stated]
+    side = agreed(stated, names, "image_size", lambda own: _transform(model, image_size, own).size)
     batch, parts = max(1, _BATCH // length), []
-    with inference(model, adapter):
-        for start in range(0, max(1, len(clips)), batch):
-            read = [torch.stack([transform(f) for f in c.read(length)]) for c in clips[start : start + batch]]
-            pixels = torch.stack(read) if read else torch.empty(0, length, 3, transform.size, transform.size)
+    for start in range(0, max(1, len(clips)), batch):
+        part = slice(start, start + batch)
+        shown = zip(clips[part], seen[part] if names else itertools.repeat(seen[0]), strict=False)
+        read = [torch.stack([transform(frame) for frame in clip.read(length)]) for clip, transform in shown]
+        pixels = torch.stack(read) if read else torch.empty(0, length, 3, side, side)
+        with inference(model, adapter if names is None else names[part]):
             parts.append(encode_visual(model, pixels.to(model.device)))
     return Visuals.concatenate(parts)
 
@@ -95,7 +110,11 @@ def picture_transform(
     model: PreTrainedModel, image_size: int | None = None, adapter: str | None = None
 ) -> EvaluationTransform:
     """How `image_features` makes a picture the model's input; see there for the arguments and errors."""
-    stated, layout = active_settings(model, adapter), backbone(model).layout
+    return _transform(model, image_size, active_settings(model, adapter))
+
+
+def _transform(model: PreTrainedModel, image_size: int | None, stated: InferenceSettings) -> EvaluationTransform:
+    layout = backbone(model).layout
     if image_size is not None and as_int("image_size", image_size, 1) < layout.patch_size:
         raise ValueError(f"image_size is {image_size}: the base's patches are {layout.patch_size} pixels wide")
     return EvaluationTransform(
@@ -113,7 +132,7 @@ def text_features(
     texts: str | Sequence[str],
     max_tokens: int | None = None,
     *,
-    adapter: str | None = None,
+    adapter: Adapter = None,
 ) -> Texts:
     """Encode texts, cleaned as captions are in training.
 
@@ -123,7 +142,7 @@ def text_features(
         texts: one, or a list.
         max_tokens: longer texts are truncated to so many tokens, with a warning in the log; None takes the adapter's,
             or 35, or the model's number of positions if that is less.
-        adapter: name of the set to use; None takes the active one.
+        adapter: name of the set to use, or of each text's; None takes the active one.
 
     Returns:
         `Texts` with S rows; those of `.feature` [S, e] have length 1.
@@ -138,30 +157,43 @@ def text_features(
         torch.Size([2, 1])
     """
     require_task(model, "retrieval", "text_features")
-    stated = active_settings(model, adapter)
+    given = as_texts(texts)
+    names = names_of_rows(model, adapter, len(given), "texts")
+    stated = settings_of_rows(model, adapter, names)
     positions = backbone(model).layout.positions
-    max_tokens = first_given(max_tokens, stated.max_tokens, min(MAX_TOKENS, positions))
-    cleaned = clean_texts(as_texts(texts), clean_caption, first_given(stated.max_words, _CAPTION_WORDS), "texts")
-    if as_int("max_tokens", max_tokens, 3) > positions:
-        raise ValueError(f"max_tokens is {max_tokens}: the model takes {positions}")
-    with inference(model, adapter):
-        return encode_texts(model, tokenizer, cleaned, max_tokens, 4 * _BATCH)
+    most = [first_given(max_tokens, own.max_tokens, min(MAX_TOKENS, positions)) for own in stated]
+    words = [first_given(own.max_words, _CAPTION_WORDS) for own in stated]
+    cleaned = clean_texts(given, clean_caption, words if names else words * len(given), "texts")
+    for one in most:
+        if as_int("max_tokens", one, 3) > positions:
+            raise ValueError(f"max_tokens is {one}: the model takes {positions}")
+    if names is None:
+        with inference(model, adapter):
+            return encode_texts(model, tokenizer, cleaned, most[0], _TEXT_BATCH)
+    parts, order = [], list[int]()
+    for longest, rows in rows_by(most).items():
+        for start in range(0, len(rows), _TEXT_BATCH):
+            some = rows[start : start + _TEXT_BATCH]
+            with inference(model, [names[row] for row in some]):
+                parts.append(encode_texts(model, tokenizer, [cleaned[row] for row in some], longest, _TEXT_BATCH))
+            order += some
+    return Texts.concatenate(parts).select(torch.tensor(order).argsort())
 
 
-def clean_texts(texts: list[str], clean: Callable[[str, int], str], words: int, noun: str) -> list[str]:
+def clean_texts(texts: list[str], clean: Callable[[str, int], str], words: Sequence[int], noun: str) -> list[str]:
     """Clean texts as in training.
 
     Args:
         texts: to be cleaned.
         clean: maps a text and a number of words to the cleaned text.
-        words: most words of a text; a warning says how many texts are truncated.
+        words: most words of each text; a warning says how many texts are truncated.
         noun: what the texts are, for the warning.
     """
     whole = [clean(text, sys.maxsize).split() for text in texts]
-    cut = sum(len(text) > words for text in whole)
+    cut = [most for text, most in zip(whole, words, strict=True) if len(text) > most]
     if cut:
-        logger.warning("%d of %d %s are longer than %d words and are truncated", cut, len(texts), noun, words)
-    return [" ".join(text[:words]) for text in whole]
+        logger.warning("%d of %d %s are longer than %d words and are truncated", len(cut), len(texts), noun, cut[0])
+    return [" ".join(text[:most]) for text, most in zip(whole, words, strict=True)]
 
 
 def pair_scores(
@@ -171,7 +203,7 @@ def pair_scores(
     texts: str | Sequence[str] | Texts,
     pairs: Tensor | Sequence[tuple[int, int]] | None = None,
     *,
-    adapter: str | None = None,
+    adapter: Adapter = None,
 ) -> Tensor:
     """Matching probabilities of texts and pictures, by the fused encoder and the matching head.
 
@@ -181,14 +213,14 @@ def pair_scores(
         images: pictures, or the result of `image_features`.
         texts: texts, or the result of `text_features`.
         pairs: (text, image) rows to score; None scores all.
-        adapter: name of the set to use; None takes the active one.
+        adapter: name of the set to use, or of each pair's; None takes the active one.
 
     Returns:
         Probabilities that text and picture match: [P] for pairs, [texts, images] for all.
 
     Raises:
         TypeError: an item is not a picture or text, or the model has no matching head.
-        ValueError: `pairs` has another shape or points outside.
+        ValueError: `pairs` has another shape or points outside, or a text or picture is in pairs of different sets.
 
     Example:
         >>> ua.pair_scores(model, tokenizer, pictures, ["a red box", "a blue box", "a star"]).shape
@@ -197,17 +229,22 @@ def pair_scores(
         torch.Size([2])
     """
     require_task(model, "retrieval", "pair_scores")
-    visuals = images if isinstance(images, Visuals) else image_features(model, images, adapter=adapter)
-    encoded = texts if isinstance(texts, Texts) else text_features(model, tokenizer, texts, adapter=adapter)
-    rows = _rows(pairs, len(encoded), len(visuals))
+    said = texts if isinstance(texts, Texts) else as_texts(texts)
+    shown = images if isinstance(images, Visuals) else as_clips(images)
+    rows = _rows(pairs, len(said), len(shown))
+    names = names_of_rows(model, adapter, len(rows), "pairs")
+    own = [adapter if names is None else names_of_items(rows[:, column], names, count, noun)
+           for column, count, noun in ((0, len(said), "text"), (1, len(shown), "image"))]  # fmt: skip
+    visuals = shown if isinstance(shown, Visuals) else _encoded(model, shown, None, None, own[1])
+    encoded = said if isinstance(said, Texts) else text_features(model, tokenizer, said, adapter=own[0])
     # Sorted by visual, so that a block computes a visual's keys and values once.
     order = torch.argsort(rows[:, 1], stable=True)
     scores = torch.empty(len(rows))
-    with inference(model, adapter):
-        for start in range(0, len(rows), _BLOCK):
-            part = order[start : start + _BLOCK]
+    for start in range(0, len(rows), _BLOCK):
+        part = order[start : start + _BLOCK]
+        with inference(model, adapter if names is None else [names[row] for row in part.tolist()]):
             logits = match(model, encoded, visuals, rows[part].to(model.device))
-            scores[part] = logits.float().softmax(-1)[:, 1].cpu()
+        scores[part] = logits.float().softmax(-1)[:, 1].cpu()
     return scores.view(len(encoded), len(visuals)) if pairs is None else scores
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.config import EvaluateConfig, ModelConfig
 from uniadapter.data.layouts.records import DataError
 from uniadapter.data.media.user_inputs import Picture, Pictures, as_texts
 from uniadapter.data.text import clean_question
-from uniadapter.evaluation.answering import AnswerList, Prediction, answer_questions
+from uniadapter.evaluation.answering import AnswerList, AnswerWay, Prediction, answer_rows
 from uniadapter.inference.features import MAX_TOKENS, clean_texts, image_features, inference
+from uniadapter.inference.rows import Adapter, names_of_rows, rows_by, settings_of_rows
 from uniadapter.model.decoding import generate_texts, visual_context
-from uniadapter.model.dispatch import require_task
+from uniadapter.model.dispatch import adapter_store, require_task
 from uniadapter.model.features import Visuals
-from uniadapter.model.sets import active_settings
 from uniadapter.model.settings import InferenceSettings, first_given
 from uniadapter.model.tokens import warn_of_truncation
 
@@ -32,7 +34,7 @@ def ask(
     image_size: int | None = None,
     k: int | None = None,
     *,
-    adapter: str | None = None,
+    adapter: Adapter = None,
 ) -> list[Prediction]:
     """Answer questions about one picture or video.
 
@@ -47,7 +49,7 @@ def ask(
         image_size: see `image_features`.
         k: number of answers whose whole likelihood is computed, those with the most probable first token; 0 means all.
             None means all, or for the adapter's own list the adapter's number.
-        adapter: name of the set to use; None takes the active one.
+        adapter: name of the set to use, or of each question's; None takes the active one.
 
     Returns:
         An answer to each question; if it was chosen from a list, with the most probable ones and their probabilities.
@@ -63,29 +65,129 @@ def ask(
         True
     """
     require_task(model, "vqa", "ask")
-    stated = active_settings(model, adapter)
-    texts = clean_questions(as_texts(questions, "questions"), stated)
-    visuals = image
-    if not isinstance(visuals, Visuals):
-        visuals = image_features(model, [image], frames, image_size, adapter=adapter)  # type: ignore[list-item]
-    if len(visuals) != 1:
-        raise ValueError(f"ask is about one picture, and was given {len(visuals)}: call it for each")
-    if answers is None and stated.answering != "generate":
-        answers, k = stated.answers, first_given(k, stated.k, 0)
-    listed = answers
+    asked = as_texts(questions, "questions")
+    names = names_of_rows(model, adapter, len(asked), "questions")
+    if isinstance(image, Visuals):
+        if len(image) != 1:
+            raise ValueError(f"ask is about one picture, and was given {len(image)}: use ask_each")
+        return _answered(model, tokenizer, image, asked, [0] * len(asked), answers, k, adapter)
+    # With several sets the picture is encoded once with each.
+    sets = list(dict.fromkeys(names)) if names else None
+    rows = [sets.index(name) for name in names] if names and sets else [0] * len(asked)
+    pictures: Any = [image] * len(sets or [None])
+    visuals = image_features(model, pictures, frames, image_size, adapter=adapter if sets is None else sets)
+    return _answered(model, tokenizer, visuals, asked, rows, answers, k, adapter)
+
+
+def ask_each(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    images: Pictures | Visuals,
+    questions: str | Sequence[str],
+    answers: Sequence[str] | AnswerList | None = None,
+    frames: int | None = None,
+    image_size: int | None = None,
+    k: int | None = None,
+    *,
+    adapter: Adapter = None,
+) -> list[Prediction]:
+    """Answer a question about each of several pictures or videos, in one batch.
+
+    Args:
+        model: for question answering, with or without adapters.
+        tokenizer: the base's.
+        images: Q pictures or videos, see `image_features`; or its result.
+        questions: Q texts, the i-th about the i-th picture.
+        answers: see `ask`.
+        frames: see `ask`.
+        image_size: see `ask`.
+        k: see `ask`.
+        adapter: name of the set to use, or of each question's; None takes the active one.
+
+    Returns:
+        Q answers.
+
+    Raises:
+        DataError, TypeError: as `ask`.
+        ValueError: as `ask`, or there is another number of questions than of pictures.
+
+    Example:
+        >>> found = ua.ask_each(asking, tokenizer, [picture, picture], ["what is it?", "what colour is it?"])
+        >>> len(found)
+        2
+    """
+    require_task(model, "vqa", "ask_each")
+    asked = as_texts(questions, "questions")
+    visuals = (
+        images if isinstance(images, Visuals) else image_features(model, images, frames, image_size, adapter=adapter)
+    )
+    if len(visuals) != len(asked):
+        raise ValueError(f"there are {len(asked)} questions about {len(visuals)} pictures: give one for each")
+    return _answered(model, tokenizer, visuals, asked, list(range(len(asked))), answers, k, adapter)
+
+
+def _answered(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    visuals: Visuals,
+    questions: list[str],
+    rows: list[int],
+    answers: Sequence[str] | AnswerList | None,
+    k: int | None,
+    adapter: Adapter,
+) -> list[Prediction]:
+    """Answer questions about visuals, given by their rows; those with the same list of answers together."""
+    names = names_of_rows(model, adapter, len(questions), "questions")
+    stated = settings_of_rows(model, adapter, names)
+    texts = clean_questions(questions, stated)
+    each = stated if names else stated * len(texts)
+    ways = _ways(model, tokenizer, each, answers, k)
+    found: dict[int, Prediction] = {}
+    for longest, members in rows_by([first_given(own.max_tokens, MAX_TOKENS) for own in each]).items():
+        some = [texts[row] for row in members]
+        warn_of_truncation(tokenizer, some, longest, "questions")
+        with inference(model, adapter if names is None else [names[row] for row in members]):
+            given = answer_rows(
+                model, tokenizer, visuals, some, [rows[row] for row in members], ModelConfig(max_tokens=longest),
+                EvaluateConfig().batch_size, [ways[row] for row in members],
+            )  # fmt: skip
+        found.update(zip(members, given, strict=True))
+    return [found[row] for row in range(len(texts))]
+
+
+def _ways(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    stated: Sequence[InferenceSettings],
+    answers: Sequence[str] | AnswerList | None,
+    k: int | None,
+) -> list[AnswerWay]:
+    """How each question is answered, by the caller's list or that of its set; equal ones are the same object."""
     if answers is not None and not isinstance(answers, AnswerList):
-        listed = AnswerList(as_texts(answers, "answers"), tokenizer, model)
-    about, settings = [0] * len(texts), ModelConfig(max_tokens=first_given(stated.max_tokens, MAX_TOKENS))
-    config = EvaluateConfig(k=first_given(k, 0), beams=first_given(stated.beams, 3))
-    warn_of_truncation(tokenizer, texts, settings.max_tokens, "questions")
-    with inference(model, adapter):
-        return answer_questions(model, tokenizer, visuals, texts, about, settings, config, listed)  # type: ignore[arg-type]
+        answers = AnswerList(as_texts(answers, "answers"), tokenizer, model)
+    made: dict[Any, AnswerWay] = {}
+    ways = []
+    for own in stated:
+        listed = own.answers if answers is None and own.answering != "generate" else None
+        numbers = first_given(k, own.k if listed else None, 0), first_given(own.beams, 3)
+        way = (listed, *numbers)
+        if way not in made:
+            choice = AnswerList(listed, tokenizer, model) if listed else answers
+            made[way] = AnswerWay(numbers[0], 0, numbers[1], choice)
+        ways.append(made[way])
+    return ways
 
 
-def clean_questions(questions: list[str], stated: InferenceSettings) -> list[str]:
-    """Questions, cleaned as in training; an empty one is an error."""
-    words = first_given(stated.max_words, _QUESTION_WORDS)
-    texts = clean_texts(questions, clean_question, words, "questions")
+def clean_questions(questions: list[str], stated: Sequence[InferenceSettings]) -> list[str]:
+    """Questions, cleaned as in training; an empty one is an error.
+
+    Args:
+        questions: Q texts.
+        stated: settings of each one's set, or of all.
+    """
+    words = [first_given(own.max_words, _QUESTION_WORDS) for own in stated]
+    each = words if len(words) == len(questions) else words * len(questions)
+    texts = clean_texts(questions, clean_question, each, "questions")
     if not all(texts):
         number = texts.index("") + 1
         raise DataError(f"question {number} is empty once cleaned: write one, or leave it out", "empty question")
@@ -103,7 +205,7 @@ def caption(
     shortest: int | None = None,
     image_size: int | None = None,
     *,
-    adapter: str | None = None,
+    adapter: Adapter = None,
 ) -> list[str]:
     """Generate a caption for each picture or video, by beam search.
 
@@ -117,7 +219,7 @@ def caption(
         longest: most tokens of a caption, prompt included; 20 in BLIP.
         shortest: fewest tokens, counted likewise; 5 in BLIP.
         image_size: see `image_features`.
-        adapter: name of the set to use; None takes the active one.
+        adapter: name of the set to use, or of each picture's; None takes the active one.
 
     Returns:
         A caption for each picture, in order; for a single picture, a list of one.
@@ -133,18 +235,22 @@ def caption(
         2
     """
     require_task(model, "caption", "caption")
-    stated = active_settings(model, adapter)
-    (prompt,) = as_texts(first_given(prompt, stated.prompt, "a picture of "), "prompt")
     visuals = images
     if not isinstance(visuals, Visuals):
         visuals = image_features(model, visuals, frames, image_size, adapter=adapter)
+    names = names_of_rows(model, adapter, len(visuals), "images")
+    stated = settings_of_rows(model, adapter, names)
+    plans = []
+    for own in stated if names else stated * len(visuals):
+        (start,) = as_texts(first_given(prompt, own.prompt, "a picture of "), "prompt")
+        lengths = first_given(longest, own.longest, 20), first_given(shortest, own.shortest, 5)
+        plans.append((start, first_given(beams, own.beams, 3), *lengths))
+    found: dict[int, str] = {}
     with inference(model, adapter):
-        return generate_texts(
-            model,
-            tokenizer,
-            visual_context(model, visuals),
-            prompt,
-            first_given(beams, stated.beams, 3),
-            first_given(longest, stated.longest, 20),
-            first_given(shortest, stated.shortest, 5),
-        )
+        context = visual_context(model, visuals)
+        for plan, members in rows_by(plans).items():
+            index = torch.tensor(members, device=context.mask.device)
+            with adapter_store(model).rows(index):
+                texts = generate_texts(model, tokenizer, context.select(index), *plan)
+            found.update(zip(members, texts, strict=True))
+    return [found[row] for row in range(len(visuals))]

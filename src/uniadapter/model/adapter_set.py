@@ -11,11 +11,15 @@ from torch import Tensor, nn
 
 from uniadapter.config import AdapterConfig, ConfigError
 from uniadapter.model.adapter import KeyValueAdapter, UniAdapter, Use
+from uniadapter.model.frame_attention import frame_weights
 from uniadapter.model.plan import plan_lines
 from uniadapter.model.settings import NO_SETTINGS, InferenceSettings
 from uniadapter.model.shape import BackboneShape, check_reads_frames
 
 logger = logging.getLogger(__name__)
+
+TextRole = Literal["encoder", "decoder"]
+Role = Literal["vision", "encoder", "decoder"]  # the part of the model that a layer is in
 
 # From module names here to names in adapter files. Modules called `key` and `value` would match PEFT's target_modules.
 _IN_FILES = {"encoder_key.": "key.", "encoder_value.": "value."}
@@ -175,8 +179,17 @@ class AdapterSet(nn.Module):
                 raise ConfigError("adapter.decoder is separate, but this model has no decoder beside its encoder")
             self.decoder_layers.extend(self._adapter(shape.text_width, text) for _ in range(shape.text_layers))
 
-    def adapter(self, role: Literal["vision", "encoder", "decoder"], index: int, use: Use) -> UniAdapter | None:
-        """The adapter of a layer for a use, or None where this set has none."""
+    def adapter(self, role: Role, index: int, use: Use, residual: bool = False) -> UniAdapter | None:
+        """The adapter of a layer for a use, or None where this set has none.
+
+        Args:
+            role: the part of the model that the layer is in.
+            index: of the layer in that part.
+            use: what the adapter's output is for.
+            residual: it is a query residual, which `adapter.query_residual` may leave out.
+        """
+        if residual and not self.config.query_residual:
+            return None
         layers = self.layers
         if role == "vision" and len(self.vision_layers):
             layers = self.vision_layers
@@ -187,11 +200,36 @@ class AdapterSet(nn.Module):
             adapter = adapter[use]
         return adapter if isinstance(adapter, UniAdapter) and use in adapter.uses else None
 
-    def key_value(self, role: Literal["encoder", "decoder"], states: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def key_value_adapters(self, role: TextRole) -> tuple[KeyValueAdapter | None, KeyValueAdapter | None]:
+        """The adapters on keys and values of cross-attention, or (None, None)."""
+        return getattr(self, f"{role}_key", None), getattr(self, f"{role}_value", None)
+
+    def key_value(self, role: TextRole, states: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """What to add to keys and values, [..., d_text] each, for attended states [..., d]; or (None, None)."""
-        if not hasattr(self, f"{role}_key"):
-            return None, None
-        return getattr(self, f"{role}_key")(states), getattr(self, f"{role}_value")(states)
+        key, value = self.key_value_adapters(role)
+        return (None, None) if key is None or value is None else (key(states), value(states))
+
+    def head(self, name: str) -> nn.Linear | None:
+        """The trained copy of a head of the base, or None."""
+        return dict(self.heads.items()).get(name)  # type: ignore[return-value]
+
+    def temporal(self, frames: int) -> Tensor | None:
+        """The temporal embedding, [1, frames, d], interpolated from the number of training; None without one."""
+        time = getattr(self, "time", None)
+        return None if time is None else resized(time, frames)
+
+    def frame_weights(self, texts: Tensor, frames: Tensor, default: float) -> Tensor | None:
+        """The weights of frame-aware attention, [P, T], see `frame_weights`; None where it is off.
+
+        Args:
+            texts: unit features [P, e].
+            frames: of the videos in the pairs, [P, T, e].
+            default: the family's temperature, where the config names none.
+        """
+        if not self.config.frame_aware:
+            return None
+        stated = self.config.frame_temperature
+        return frame_weights(texts, frames, default if stated is None else stated)
 
     def requires_grad_(self, requires_grad: bool = True) -> AdapterSet:
         """As `nn.Module`'s, except for what the config leaves as it is."""
@@ -209,3 +247,10 @@ class AdapterSet(nn.Module):
     def plan(self) -> list[str]:
         """Which adapters there are and what they share, as lines for the log."""
         return plan_lines(self.config, self.shape, bool(self.vision_layers), bool(self.factors), list(self.heads))
+
+
+def resized(time: Tensor, frames: int) -> Tensor:
+    """A temporal embedding [1, T, d], interpolated to another number of frames."""
+    if time.shape[1] == frames:
+        return time
+    return nn.functional.interpolate(time.transpose(1, 2), size=frames, mode="linear").transpose(1, 2)

@@ -79,7 +79,7 @@ def mean_map(layers: Sequence[AttentionMap]) -> AttentionMap:
 
 def _frame_weights(model: PreTrainedModel, texts: Texts, visuals: Visuals, text: int, visual: int) -> Tensor:
     """As `fuse` takes them, [T]; ones where frame-aware attention is off."""
-    active = adapter_store(model).active
+    active = adapter_store(model).single
     if active is None or not active.config.frame_aware:
         return torch.ones(visuals.tokens.shape[1])
     some = texts.feature[text : text + 1], visuals.frames[visual : visual + 1]

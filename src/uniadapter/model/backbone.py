@@ -103,7 +103,7 @@ class Backbone(ABC):
     def frame_temperature(self) -> float:
         """Temperature of the softmax by which a text weighs the frames of a video, where asked for."""
         store = store_of(self.model)
-        active = store.active if store is not None else None
+        active = store.single if store is not None else None
         stated = active.config.frame_temperature if active is not None else None
         return self.default_frame_temperature if stated is None else stated
 

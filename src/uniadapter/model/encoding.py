@@ -15,6 +15,7 @@ from uniadapter.errors import ConfigError
 from uniadapter.model.backbone import Contrast, Read
 from uniadapter.model.dispatch import adapter_store, backbone, fusing
 from uniadapter.model.features import FusionCache, Texts, Visuals
+from uniadapter.model.store import store_of
 
 
 def encode_visual(model: PreTrainedModel, frames: Tensor, chunk: int = 0, stem: Any = None) -> Visuals:
@@ -39,7 +40,14 @@ def encode_visual(model: PreTrainedModel, frames: Tensor, chunk: int = 0, stem: 
         Visuals(tokens=[2, 1, 37, 192], feature=[2, 64], frames=[2, 1, 64], float32 on cpu)
     """
     _check_frames(frames)
-    return backbone(model).encode_visual(frames, chunk, stem)
+    store = store_of(model)
+    if not chunk or store is None or store.row_names is None:
+        return backbone(model).encode_visual(frames, chunk, stem)
+    each, parts = max(1, chunk // max(1, frames.shape[1])), []  # whole visuals: a row's frames have one set
+    for start in range(0, max(1, len(frames)), each):
+        with store.rows(slice(start, start + each)):
+            parts.append(backbone(model).encode_visual(frames[start : start + each]))
+    return Visuals.concatenate(parts)
 
 
 def visual_feature(model: PreTrainedModel, frames: Tensor, chunk: int = 0, stem: Any = None) -> Tensor:
@@ -133,7 +141,7 @@ def loss_scalars(model: PreTrainedModel) -> dict[str, Tensor]:
     Returns:
         `logit_scale`, the logarithm of the factor on similarities, and `logit_bias`, as far as the family has them.
     """
-    active = adapter_store(model).active
+    active = adapter_store(model).single
     own = {} if active is None else dict(active.scalars.items())
     return {**backbone(model).base_scalars(), **own}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -129,17 +129,24 @@ def select_adapter(model: PreTrainedModel, name: str | None, trainable: bool = T
 
 
 @contextmanager
-def active_adapter(model: PreTrainedModel, name: str | None) -> Iterator[None]:
+def active_adapter(model: PreTrainedModel, name: str | Sequence[str | None] | None) -> Iterator[None]:
     """Within the block the set `name` is active, in this thread or asynchronous task alone.
 
     Neither what is trainable nor the selected set changes; a thread that is started in the block uses the selected one.
 
+    With a list, as PEFT's `adapter_names`, one batch serves several adapters: each row uses its own set, in one forward
+    pass through the frozen base. What a row is depends on the call: a picture or video of `encode_visual`, a text of
+    `encode_text`, a pair of `fuse` and `match`, a row of the context that a decoder attends to, an item of a batch of
+    transformers' own `forward`. A visual in several pairs must have the same set in all of them.
+
     Args:
         model: holds the sets.
-        name: of the set; None deactivates all, so that the model computes what its base does.
+        name: of the set; None deactivates all, so that the model computes what its base does. A list names the set of
+            each row.
 
     Raises:
         KeyError: there is no such set; names those there are.
+        ValueError: in the block, a batch has another number of rows than there are names.
 
     Example:
         >>> for name in ("boxes", "stars"):
@@ -149,10 +156,14 @@ def active_adapter(model: PreTrainedModel, name: str | None) -> Iterator[None]:
         True
         >>> ua.adapter_set(model) is ua.adapter_set(model, "stars")
         True
+        >>> with ua.active_adapter(model, ["boxes", "stars", None]):
+        ...     ua.encode_visual(model, torch.zeros(3, 1, 3, 96, 96)).feature.shape
+        torch.Size([3, 64])
     """
     store = adapter_store(model)
-    if name is not None and name not in store.sets:
-        raise KeyError(f"no adapter named {name!r}: there is {', '.join(store.sets) or 'none'}")
+    for one in [name] if name is None or isinstance(name, str) else name:
+        if one is not None and one not in store.sets:
+            raise KeyError(f"no adapter named {one!r}: there is {', '.join(store.sets) or 'none'}")
     with store.using(name):
         yield
 
@@ -257,7 +268,7 @@ def active_settings(model: PreTrainedModel, name: str | None = None) -> Inferenc
     """The inference settings of a set, the active one if None; for the base alone, settings that state nothing."""
     if name is not None:
         return adapter_set(model, name).settings
-    active = adapter_store(model).active if OWNER in unwrapped(model)._modules else None
+    active = adapter_store(model).single if OWNER in unwrapped(model)._modules else None
     return NO_SETTINGS if active is None else active.settings
 
 

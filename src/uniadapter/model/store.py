@@ -7,8 +7,8 @@ an `AdapterStore`, which torch does not register.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from uniadapter.model.adapter import UniAdapter, Use, to_dtype_of
-from uniadapter.model.adapter_set import AdapterSet
+from uniadapter.model.adapter import Use, to_dtype_of
+from uniadapter.model.adapter_set import AdapterSet, Role
+from uniadapter.model.mixed_sets import MixedSets, Part
 
-Role = Literal["vision", "encoder", "decoder"]
 DType = Literal["float32", "bfloat16", "float16"]
 
 OWNER = "uniadapters"  # the submodule that owns the sets; its keys are never saved with the base
@@ -65,32 +65,88 @@ class AdapterStore:
         self.identity: BaseIdentity | None = None
 
     @property
+    def _chosen(self) -> str | MixedSets | None:
+        return _chosen.get().get(self, self.selected)
+
+    @property
     def name(self) -> str | None:
-        """Name of the set that is active in this thread or task; None for the base alone."""
-        name = _chosen.get().get(self, self.selected)
+        """Name of the set that is active in this thread or task; None for the base alone.
+
+        Raises:
+            ValueError: the rows of a batch use different sets.
+        """
+        name = self._chosen
+        if isinstance(name, MixedSets):
+            raise ValueError("the rows of this batch use different adapters, where one of them has to be named")
         return name if name in self.sets._modules else None  # it may have been removed within the block
 
     @property
-    def active(self) -> AdapterSet | None:
-        """The set that is active in this thread or task; None for the base alone."""
+    def row_names(self) -> list[str | None] | None:
+        """The name of each row's set where rows use different ones, else None."""
+        mixed = self._chosen
+        return [mixed.names[one] for one in mixed.owner.tolist()] if isinstance(mixed, MixedSets) else None
+
+    @property
+    def active(self) -> AdapterSet | MixedSets | None:
+        """What is active in this thread or task; None for the base alone."""
         return self.named(ACTIVE)
 
-    def named(self, name: str | None) -> AdapterSet | None:
+    @property
+    def single(self) -> AdapterSet | None:
+        """The one set that is active; None for the base alone.
+
+        Raises:
+            ValueError: the rows of a batch use different sets.
+        """
+        return self.sets._modules.get(self.name)  # type: ignore[arg-type,return-value]
+
+    def named(self, name: str | None) -> AdapterSet | MixedSets | None:
         """The set of a name (`ACTIVE`: the active one); None for the base alone."""
-        return self.sets._modules.get(self.name if name == ACTIVE else name)  # type: ignore[arg-type,return-value]
+        if name == ACTIVE:
+            mixed = self._chosen
+            if isinstance(mixed, MixedSets):
+                return mixed
+            name = self.name
+        return self.sets._modules.get(name)  # type: ignore[arg-type,return-value]
 
     @contextmanager
-    def using(self, name: str | None) -> Iterator[None]:
-        """Within the block the set `name` is active, in this thread or task; None for the base alone."""
-        token = _chosen.set({**_chosen.get(), self: name})
+    def using(self, name: str | Sequence[str | None] | None) -> Iterator[None]:
+        """Within the block the set `name` is active, in this thread or task; None for the base alone.
+
+        Args:
+            name: of the set; several are those of a batch's rows.
+        """
+        with self._using(name if name is None or isinstance(name, str) else self._mixed(name)):
+            yield
+
+    def _mixed(self, names: Sequence[str | None]) -> MixedSets:
+        known = list(dict.fromkeys(names))
+        owner = torch.tensor([known.index(name) for name in names], dtype=torch.long)
+        return MixedSets([self.named(name) for name in known], known, owner)  # type: ignore[misc]
+
+    @contextmanager
+    def _using(self, chosen: str | MixedSets | None) -> Iterator[None]:
+        token = _chosen.set({**_chosen.get(), self: chosen})
         try:
             yield
         finally:
             _chosen.reset(token)
 
+    @contextmanager
+    def rows(self, index: Tensor | slice) -> Iterator[None]:
+        """Within the block the rows of a batch are arranged anew, row i being what row `index[i]` was.
+
+        It matters where rows use different sets, and does nothing otherwise.
+        """
+        mixed = self._chosen
+        with self._using(mixed.at(index)) if isinstance(mixed, MixedSets) else nullcontext():
+            yield
+
 
 # The sets that the `using` blocks around the current call have chosen, by model.
-_chosen: ContextVar[Mapping[AdapterStore, str | None]] = ContextVar("uniadapter_chosen", default=MappingProxyType({}))
+_chosen: ContextVar[Mapping[AdapterStore, str | MixedSets | None]] = ContextVar(
+    "uniadapter_chosen", default=MappingProxyType({})
+)
 
 
 def unwrapped(model: nn.Module) -> PreTrainedModel:
@@ -120,9 +176,9 @@ class Adapted:
     index: int
 
     @torch.compiler.disable
-    def _adapter(self, use: Use, name: str | None = ACTIVE) -> UniAdapter | None:
+    def _adapter(self, use: Use, name: str | None = ACTIVE, residual: bool = False) -> Part | None:
         found = self.store.named(name)
-        return None if found is None else found.adapter(self.role, self.index, use)
+        return None if found is None else found.adapter(self.role, self.index, use, residual)
 
 
 class CheckpointedLayer(Adapted):
@@ -149,13 +205,18 @@ class AdaptedHead(Adapted, nn.Linear):
 
     @property
     def in_use(self) -> nn.Linear | None:
-        """The active set's copy, or None."""
+        """The active set's copy, or None; where rows use different sets, the first copy among theirs."""
         active = self.store.active
-        return active.heads[self.name] if active is not None and self.name in active.heads else None  # type: ignore[return-value]
+        if isinstance(active, MixedSets):
+            return next((one for one in active.head(self.name) if one is not None), None)
+        return None if active is None else active.head(self.name)
 
     def forward(self, input: Tensor) -> Tensor:
         """As `nn.Linear`, [..., d] to [..., out]."""
-        copied = self.in_use
+        active = self.store.active
+        if isinstance(active, MixedSets):
+            return active.apply_heads(active.head(self.name), input, super().forward)
+        copied = None if active is None else active.head(self.name)
         if copied is None:
             return super().forward(input)
         inner = to_dtype_of(input, copied.weight)

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from uniadapter.config import TemporalInit
 from uniadapter.errors import CheckpointError
+from uniadapter.model.adapter_set import resized
 from uniadapter.model.dispatch import adapter_store, backbone
 from uniadapter.model.shape import check_reads_frames
 from uniadapter.model.store import store_of, unwrapped
@@ -35,19 +36,14 @@ def temporal_embedding(model: PreTrainedModel, frames: int) -> Tensor | None:
         frames: T.
 
     Returns:
-        [1, T, d]; None if there is neither.
+        [1, T, d], or [V, T, d] where V visuals use different sets; None if there is neither.
     """
     store = store_of(model)
     active = store.active if store is not None else None
-    found = [getattr(unwrapped(model), OWN, None), getattr(active, "time", None)]
-    some = [_resized(one, frames) for one in found if one is not None]
+    own = getattr(unwrapped(model), OWN, None)
+    found = [None if own is None else resized(own, frames), None if active is None else active.temporal(frames)]
+    some = [one for one in found if one is not None]
     return sum(some[1:], some[0]) if some else None
-
-
-def _resized(time: Tensor, frames: int) -> Tensor:
-    if time.shape[1] == frames:
-        return time
-    return nn.functional.interpolate(time.transpose(1, 2), size=frames, mode="linear").transpose(1, 2)
 
 
 def own_embedding(model: PreTrainedModel, start: Tensor) -> None:

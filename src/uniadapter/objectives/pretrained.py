@@ -40,7 +40,7 @@ def pretrained_contrast(
     Returns:
         The loss, a scalar, to be weighted by this process's share of the rows.
     """
-    active = adapter_store(model).active
+    active = adapter_store(model).single
     weighted = active is not None and active.config.frame_aware
     gallery = gather_rows(visuals.feature, True)
     frames = gather_rows(visuals.frames, True) if weighted else None

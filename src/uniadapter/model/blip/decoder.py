@@ -111,10 +111,11 @@ def decode(model: PreTrainedModel, context: Context, rows: Tensor, ids: Tensor, 
     hidden = packing.pack(model.text_decoder.bert.embeddings(input_ids=ids[packed.texts]))
     causal = torch.full((length, length), torch.finfo(hidden.dtype).min, dtype=hidden.dtype, device=hidden.device)
     causal = causal.triu(1)  # hides the padding behind a text too
-    for index, layer in enumerate(projected.layers):
-        attended = layer.attend_self(hidden, packing, causal)
-        crossed = projected.cross_attention(index, attended, packed)
-        hidden = layer.feed_forward(crossed, layer.query_residual(attended), fused=True)
+    with adapter_store(model).rows(rows[packed.texts][packed.pair_of_token]):
+        for index, layer in enumerate(projected.layers):
+            attended = layer.attend_self(hidden, packing, causal)
+            crossed = projected.cross_attention(index, attended, packed)
+            hidden = layer.feed_forward(crossed, layer.query_residual(attended), fused=True)
     return packed.restore(packing.pad(hidden))
 
 

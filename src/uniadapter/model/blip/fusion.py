@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -9,9 +11,9 @@ from transformers import PreTrainedModel
 from uniadapter.model.backbone import Read
 from uniadapter.model.blip.layers import AdaptedTextLayer
 from uniadapter.model.blip.vision import project
-from uniadapter.model.dispatch import adapter_store, backbone
+from uniadapter.model.dispatch import adapter_store
 from uniadapter.model.features import FusionCache, Texts, Visuals
-from uniadapter.model.frame_attention import frame_weighted_attention, frame_weights, weights_of_tokens
+from uniadapter.model.frame_attention import frame_weighted_attention, weights_of_tokens
 from uniadapter.model.kernels.absorbed import absorbed_attention, absorbing_is_cheaper
 from uniadapter.model.kernels.attention import attend, to_autocast_dtype
 from uniadapter.model.kernels.linear import is_base_linear
@@ -23,6 +25,7 @@ from uniadapter.model.kernels.packing import (
     left_aligned,
     pack_pairs,
 )
+from uniadapter.model.pair_rows import pair_weights, rows_of_items
 from uniadapter.model.store import head_dtype
 from uniadapter.model.temporal import temporal_embedding
 
@@ -44,9 +47,10 @@ def encode_text(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Texts:
     ids, mask = ids[:, :longest], mask[:, :longest]
     hidden = packing.pack(model.text_encoder.embeddings(input_ids=ids))
     padding = packing.mask(hidden.dtype)
-    for layer in model.text_encoder.encoder.layer:
-        attended = layer.attend_self(hidden, packing, padding)
-        hidden = layer.feed_forward(attended, layer.query_residual(attended, fused=False), fused=False)
+    with adapter_store(model).rows(packing.text_of_token):
+        for layer in model.text_encoder.encoder.layer:
+            attended = layer.attend_self(hidden, packing, padding)
+            hidden = layer.feed_forward(attended, layer.query_residual(attended, fused=False), fused=False)
     return Texts(ids, mask, packing.pad(hidden), project(model, "text_proj", hidden[packing.firsts]))
 
 
@@ -128,19 +132,17 @@ def _fuse(
     """`fuse` for at least one pair; `kept` gets the attention weights of each layer, [P, H, L, T * N]."""
     device = texts.ids.device
     packed = pack_pairs(pairs, texts.mask.sum(1), texts.ids.shape[1])
-    active = adapter_store(model).active
     tokens = visuals.tokens  # they may be in a file, or in half precision
     tokens = tokens[packed.visuals.to(tokens.device)].to(device, model.dtype)
     packed = packed.to(device)
-    visual = with_time(model, tokens)
-    weights = None
-    if active is not None and active.config.frame_aware:
-        temperature = backbone(model).frame_temperature
-        weights = frame_weights(texts.feature[packed.texts], visuals.frames[packed.pair_visuals], temperature)
     cache = begin_fusion(model, texts) if cache is None else cache
     states = cache.take(packed.texts[packed.pair_of_token], packed.position_in_text)
-    flat, patches = to_autocast_dtype(visual.flatten(1, 2)), visual.shape[2]
-    return _fused_layers(model, states, flat, packed, weights, patches, read, kept)
+    with adapter_store(model).rows(packed.order):
+        with rows_of_items(model, packed.pair_visuals, "visual"):
+            visual = with_time(model, tokens)
+        weights = pair_weights(model, texts, visuals, packed.texts, packed.pair_visuals)
+        flat, patches = to_autocast_dtype(visual.flatten(1, 2)), visual.shape[2]
+        return _fused_layers(model, states, flat, packed, weights, patches, read, kept)
 
 
 def with_time(model: PreTrainedModel, tokens: Tensor) -> Tensor:
@@ -166,7 +168,8 @@ def _fused_layers(
     """The fused layers, from the first one's self-attention outputs [N, d] of all pairs' tokens to the last states."""
     encoder, packing = model.text_encoder.encoder, packed.packing
     padding = packing.mask(states.dtype)
-    key_delta, value_delta = encoder.deltas(visual)
+    with rows_of_items(model, packed.pair_visuals, "visual"):
+        key_delta, value_delta = encoder.deltas(visual)
     last = len(encoder.layer) - 1
     for index, layer in enumerate(encoder.layer):
         first = read == "first" and index == last
@@ -182,9 +185,10 @@ def _fused_layers(
         crossed = _cross(layer, states, visual, key_delta, value_delta, queries, by_query, patches, found)
         if kept is not None and found:
             kept.append(packed.restore(packing.pad(found[0]).transpose(1, 2)))
-        residual = layer.query_residual(states)
-        del states  # else it would occupy memory during the feed-forward
-        states = layer.feed_forward(crossed, residual, fused=True)
+        with nullcontext() if first else adapter_store(model).rows(packed.pair_of_token):
+            residual = layer.query_residual(states)
+            del states  # else it would occupy memory during the feed-forward
+            states = layer.feed_forward(crossed, residual, fused=True)
     return packed.restore(states if read == "first" else packing.pad(states))
 
 

@@ -142,10 +142,7 @@ class AdaptedTextLayer(CheckpointedLayer, BlipTextLayer):
 
         On a text alone, where it is no residual of queries, it does not depend on `adapter.query_residual`.
         """
-        found = self.store.named(name)
-        if found is None or (fused and not found.config.query_residual):
-            return None
-        adapter = self._adapter("text", name)
+        adapter = self._adapter("text", name, residual=fused)
         return None if adapter is None else adapter(attended, "text")
 
     def feed_forward(self, crossed: Tensor, residual: Tensor | None, fused: bool, name: str | None = ACTIVE) -> Tensor:

@@ -12,8 +12,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from uniadapter.model.blip.decoder import ProjectedContext, label_smoothing, pack_by_context, token_logits
+from uniadapter.model.dispatch import adapter_store
 from uniadapter.model.features import AnswerTree, Context
 from uniadapter.model.kernels.attention import layer_attention
+from uniadapter.model.kernels.packing import PackedPairs
 
 LOGIT_ELEMENTS = 1 << 25  # logits held at once (128 MB of float32)
 
@@ -86,6 +88,13 @@ class _TreeScorer:
         packed = pack_by_context(rows, torch.ones(len(rows), dtype=torch.long))
         position = torch.full((len(ids), 1), depth, device=ids.device)
         hidden = self.model.text_decoder.bert.embeddings(input_ids=ids[packed.texts, None], position_ids=position)
+        with adapter_store(self.model).rows(rows[packed.texts]):
+            return self._through_layers(packed, hidden, above, parents)
+
+    def _through_layers(
+        self, packed: PackedPairs, hidden: Tensor, above: _TreeLevel | None, parents: Tensor | None
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """The same from the embeddings of the packed nodes, [N, 1, d]."""
         keys, values = [], []
         for index, layer in enumerate(self.projected.layers):
             attention = layer.attention.self

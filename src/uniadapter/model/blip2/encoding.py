@@ -78,8 +78,9 @@ def encode_text(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Texts:
     ids, mask = ids[:, :longest], mask[:, :longest]
     hidden = packing.pack(embedded_text(model, ids))
     padding = packing.mask(hidden.dtype)
-    for layer in model.qformer.encoder.layer:
-        hidden = layer.finish_text(attend_text(layer, hidden, packing, padding))
+    with adapter_store(model).rows(packing.text_of_token):
+        for layer in model.qformer.encoder.layer:
+            hidden = layer.finish_text(attend_text(layer, hidden, packing, padding))
     return Texts(ids, mask, packing.pad(hidden), project(model, "text_projection", hidden[packing.firsts]))
 
 

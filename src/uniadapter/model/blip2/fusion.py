@@ -14,11 +14,11 @@ from transformers import PreTrainedModel
 
 from uniadapter.model.blip2.layers import AdaptedQFormerLayer
 from uniadapter.model.blip2.qformer import Joint, attend_joint, cross, embedded_queries, embedded_text
-from uniadapter.model.dispatch import adapter_store, backbone
+from uniadapter.model.dispatch import adapter_store
 from uniadapter.model.features import FusionCache, Texts, Visuals
-from uniadapter.model.frame_attention import frame_weights
 from uniadapter.model.kernels.attention import to_autocast_dtype
 from uniadapter.model.kernels.packing import Packing, Queries, check_right_padded
+from uniadapter.model.pair_rows import pair_weights, rows_of_items
 from uniadapter.model.store import AdaptedHead, head_dtype
 from uniadapter.model.temporal import temporal_embedding
 
@@ -48,16 +48,17 @@ def begin_fusion(model: PreTrainedModel, texts: Texts) -> QueryCache:
     Raises:
         ValueError: the texts are not padded on the right.
     """
-    adapter_store(model)
+    store = adapter_store(model)
     check_right_padded(texts.mask)
     width = model.config.qformer_config.hidden_size
     if not 0 < len(texts) <= _KEPT_TEXTS:
         none = texts.feature.new_zeros((0, width))
         return QueryCache(none, texts.mask.sum(1)[:0], none[:, None])
-    parts = [
-        _first_layer(model, ids, mask)
-        for ids, mask in zip(texts.ids.split(_TEXTS_AT_ONCE), texts.mask.split(_TEXTS_AT_ONCE), strict=True)
-    ]
+    parts = []
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        some = slice(start, start + _TEXTS_AT_ONCE)
+        with store.rows(some):
+            parts.append(_first_layer(model, texts.ids[some], texts.mask[some]))
     lengths = texts.mask.sum(1)
     return QueryCache(
         torch.cat([part.text for part in parts]),
@@ -73,7 +74,8 @@ def _first_layer(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Joint:
     queries = embedded_queries(model, model.embeddings.word_embeddings.weight.dtype)
     text = packing.pack(embedded_text(model, ids[:, : packing.tokens.shape[1]]))
     begun = attend_joint(layer, Joint(queries.expand(len(ids), -1, -1), text), packing, _mask(packing, queries))
-    return Joint(begun.queries, layer.finish_text(begun.text))
+    with adapter_store(model).rows(packing.text_of_token):
+        return Joint(begun.queries, layer.finish_text(begun.text))
 
 
 def _mask(packing: Packing, queries: Tensor) -> Tensor | None:
@@ -100,7 +102,7 @@ def fuse(
     Returns:
         [P, q, d]; row p belongs to pairs[p].
     """
-    active = adapter_store(model).active
+    store = adapter_store(model)
     asked: Tensor = model.query_tokens
     count, width = asked.shape[1:]
     if not len(pairs):
@@ -110,13 +112,14 @@ def fuse(
     rows, columns = pairs.detach().cpu()[order].unbind(1)
     met, meeting = torch.unique_consecutive(columns, return_counts=True)
     tokens = visuals.tokens[met.to(visuals.tokens.device)].to(device, asked.dtype)
-    rows = rows.to(device)
-    begun, packing = _begun(model, texts, rows, cache)
-    weights = None
-    if active is not None and active.config.frame_aware:
-        temperature = backbone(model).frame_temperature
-        weights = frame_weights(texts.feature[rows], visuals.frames[columns.to(device)], temperature)
-    states = _layers(model, begun, packing, with_time(model, tokens), Queries.of(meeting * count).to(device), weights)
+    rows, columns = rows.to(device), columns.to(device)
+    with store.rows(order):
+        begun, packing = _begun(model, texts, rows, cache)
+        weights = pair_weights(model, texts, visuals, rows, columns)
+        with rows_of_items(model, columns, "visual"):
+            visual = with_time(model, tokens)
+            deltas = model.qformer.encoder.deltas(to_autocast_dtype(visual.flatten(1, 2)))
+        states = _layers(model, begun, packing, visual, deltas, Queries.of(meeting * count).to(device), weights)
     return states[torch.argsort(order).to(device)]
 
 
@@ -126,7 +129,8 @@ def _begun(model: PreTrainedModel, texts: Texts, rows: Tensor, cache: FusionCach
         check_right_padded(texts.mask)
         some, rows = torch.unique(rows, return_inverse=True)
         ids, mask = texts.ids[some], texts.mask[some]
-        lengths, first = mask.sum(1), _first_layer(model, ids, mask)
+        with rows_of_items(model, rows, "text"):
+            lengths, first = mask.sum(1), _first_layer(model, ids, mask)
         cache = QueryCache(first.text, torch.cumsum(lengths, 0) - lengths, first.queries)
     else:
         lengths = texts.mask.sum(1)
@@ -143,12 +147,17 @@ def with_time(model: PreTrainedModel, tokens: Tensor) -> Tensor:
 
 
 def _layers(
-    model: PreTrainedModel, joint: Joint, packing: Packing, tokens: Tensor, rows: Queries, weights: Tensor | None
+    model: PreTrainedModel,
+    joint: Joint,
+    packing: Packing,
+    tokens: Tensor,
+    deltas: tuple[Tensor | None, Tensor | None],
+    rows: Queries,
+    weights: Tensor | None,
 ) -> Tensor:
     """From what `begin_fusion` gives to the queries' last states, [P, q, d], pairs sorted by picture."""
     encoder, mask = model.qformer.encoder, _mask(packing, joint.queries)
     visual = to_autocast_dtype(tokens.flatten(1, 2))
-    deltas = encoder.deltas(visual)
     last = len(encoder.layer) - 1
     for index, layer in enumerate(encoder.layer):
         if index:
@@ -157,7 +166,11 @@ def _layers(
         if layer.has_cross_attention:
             crossed = cross(layer, attended, visual, deltas, rows, weights, tokens.shape[2])
         queries = layer.finish_queries(attended, crossed)
-        joint = Joint(queries, layer.finish_text(joint.text) if 0 < index < last else joint.text)
+        text = joint.text
+        if 0 < index < last:
+            with adapter_store(model).rows(packing.text_of_token):
+                text = layer.finish_text(text)
+        joint = Joint(queries, text)
     return joint.queries
 
 

@@ -103,6 +103,11 @@ class Packing(_Movable):
         return self.tokens[:, 0]
 
     @property
+    def text_of_token(self) -> Tensor:
+        """Text of each token, [N]."""
+        return self.places // self.tokens.shape[1]
+
+    @property
     def padded(self) -> bool:
         """Whether there is any padding."""
         return len(self.places) < self.tokens.numel()
