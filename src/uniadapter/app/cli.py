@@ -12,7 +12,7 @@ from pathlib import Path
 
 from uniadapter.app.arguments import Parser, adapter_option, int_between, path_option
 from uniadapter.app.parsing import parse_run, read_comparison
-from uniadapter.app.search_arguments import index_arguments, search_arguments
+from uniadapter.app.search_arguments import index_arguments, search_arguments, serve_arguments
 from uniadapter.checkpoints.compatibility import check_files, check_fits_folder, check_split
 from uniadapter.errors import Interrupted, UsageError, user_message
 from uniadapter.files.messages import shortened, suggestion
@@ -27,6 +27,7 @@ USAGE = """usage: uniadapter COMMAND …
   caption FILE [--adapter FOLDER]                  write a caption for it
   index FOLDER … [--index INDEX] [--model MODEL]   make folders of pictures and videos searchable
   search INDEX QUERY [--top N] [--type …]          find in them: words, ./FILE, 'dog + 0.5: ./park.jpg - night'
+  serve INDEX [--adapter ADAPTER …] [--port N]     the same as a page, to ask and to have captions too
   push SOURCE TARGET [--licence L] [--private]     an adapter to the hub (hf://USER/NAME), an object store, a folder
   pull SOURCE FOLDER                               and from there
   convert FILE OUTPUT [--kind KIND]                the authors' or BLIP's .pth to an adapter or transformers folder
@@ -303,6 +304,16 @@ def search(arguments: list[str]) -> None:
     run_search(chosen.index, chosen.query, options)
 
 
+def serve(arguments: list[str]) -> None:
+    """`uniadapter serve`."""
+    chosen = serve_arguments(arguments)
+    _set_up()
+    from uniadapter.app.serving import Address, run_server
+
+    address = Address(chosen.host, chosen.port, chosen.token, chosen.upload_mb << 20, chosen.waiting)
+    run_server(chosen.index, chosen.model, chosen.adapter, address)
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
     "evaluate": evaluate,
@@ -315,6 +326,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "check-data": check_data,
     "index": index,
     "search": search,
+    "serve": serve,
     "push": push,
     "pull": pull,
 }

@@ -1,4 +1,4 @@
-"""The command lines of `index` and `search`."""
+"""The command lines of `index`, `search` and `serve`."""
 
 from __future__ import annotations
 
@@ -77,6 +77,34 @@ def search_arguments(arguments: list[str]) -> Any:
     chosen.index = Path(chosen.index).expanduser()
     chosen.under = Path(chosen.under).expanduser().absolute() if chosen.under else None
     chosen.html = Path(chosen.html).expanduser() if chosen.html else None
+    return chosen
+
+
+def serve_arguments(arguments: list[str]) -> Any:
+    """Read the command line of `uniadapter serve`.
+
+    Raises:
+        UsageError: an option does not exist or is invalid.
+    """
+    parser = Parser(prog="uniadapter serve", description="a page and an API: search an index, and ask what is in it")
+    parser.add_argument("index", type=path_option, help="of uniadapter index")
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        metavar="ADAPTER",
+        help="folder, run folder, embedded:NAME or address; for answers, captions, or to rank by; may be repeated "
+        "(default: those of this package, where the index was made with the embedded base)",
+    )
+    parser.add_argument("--model", help="the index's model under another name")
+    parser.add_argument("--host", default="127.0.0.1", help="address to bind to (default: 127.0.0.1, this machine)")
+    parser.add_argument("--port", type=int_between(0, 65535), default=7860, help="0 takes a free one (default: 7860)")
+    parser.add_argument("--token", default="", help="that visitors must show; made up where --host is not this machine")
+    parser.add_argument("--upload-mb", type=int_between(1, 100_000), default=64, help="most of an upload (default: 64)")
+    parser.add_argument(
+        "--waiting", type=int_between(1, 100_000), default=64, help="most requests that wait (default: 64)"
+    )
+    chosen = parser.parse_args(arguments)
+    chosen.index = Path(chosen.index).expanduser()
     return chosen
 
 

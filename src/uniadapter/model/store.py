@@ -119,6 +119,20 @@ class AdapterStore:
         with self._using(name if name is None or isinstance(name, str) else self._mixed(name)):
             yield
 
+    @contextmanager
+    def using_sets(self, sets: Sequence[AdapterSet | None], names: Sequence[str]) -> Iterator[None]:
+        """Within the block each row of a batch uses a given set, which may be another model's of the same base.
+
+        Args:
+            sets: of the rows; None is the base alone.
+            names: of the rows' sets, for errors.
+        """
+        known = list({id(one): one for one in sets}.values())
+        owner = [next(number for number, found in enumerate(known) if found is one) for one in sets]
+        titles = [names[owner.index(number)] for number in range(len(known))]
+        with self._using(MixedSets(known, titles, torch.tensor(owner, dtype=torch.long))):
+            yield
+
     def _mixed(self, names: Sequence[str | None]) -> MixedSets:
         known = list(dict.fromkeys(names))
         owner = torch.tensor([known.index(name) for name in names], dtype=torch.long)

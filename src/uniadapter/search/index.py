@@ -135,9 +135,7 @@ class Index:
             UsageError: the query cannot be read.
         """
         asked = parse_query(query) if isinstance(query, str) else query
-        if self._ranking is None:
-            self._ranking = Ranking(self.store, self.encoder, self.described.get("cut_off", {}))
-        return self._ranking.search(asked, top, filters or Filters(), rerank, exact, cut_off)
+        return self._in_memory().search(asked, top, filters or Filters(), rerank, exact, cut_off)
 
     def calibrate(self, pairs: Sequence[tuple[str, str | Path]]) -> dict[str, float]:
         """Find the cut-offs below which nothing is found, and keep them in the index.
@@ -160,6 +158,19 @@ class Index:
         self.store.describe(self.described)
         self._ranking = None
         return found
+
+    def thumbnail(self, path: str, time: float = 0.0) -> bytes:
+        """The thumbnail of a file's frame that is nearest to a time in seconds; empty for a file that is not there."""
+        return self._in_memory().thumbnail(path, time)
+
+    def _in_memory(self) -> Ranking:
+        if self._ranking is None:
+            self._ranking = Ranking(self.store, self.encoder, self.described.get("cut_off", {}))
+        return self._ranking
+
+    def reload(self) -> None:
+        """Forget what is in memory, so that the next search reads what another process has written since."""
+        self._ranking = None
 
     def build_ann(self) -> None:
         """Build the approximate index, which pays from some ten thousand frames on."""

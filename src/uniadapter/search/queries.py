@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +48,24 @@ class Query:
         return all(term.picture is None and term.weight > 0 for term in self.terms)
 
 
-def parse_query(text: str) -> Query:
+def picture_file(named: str) -> Path:
+    """The picture that a term names.
+
+    Raises:
+        UsageError: there is none.
+    """
+    file = Path(named).expanduser()
+    if not file.is_file():
+        raise UsageError(f"{shortened(named, 200)}: no such picture")
+    return file
+
+
+def parse_query(text: str, picture: Callable[[str], Path] = picture_file) -> Query:
     """Read a query.
+
+    Args:
+        text: of the query.
+        picture: finds the file that a term names as a picture, or raises.
 
     Raises:
         UsageError: it is empty, too long, or has only negative terms; or a picture does not exist.
@@ -60,13 +77,13 @@ def parse_query(text: str) -> Query:
     parts = [part.strip() for part in signed[::2]]
     if not parts[0] and len(parts) > 1:  # it begins with a sign
         signs, parts = signs[1:], parts[1:]
-    terms = [_term(part, sign) for sign, part in zip(signs, parts, strict=True)]
+    terms = [_term(part, sign, picture) for sign, part in zip(signs, parts, strict=True)]
     if not any(term.weight > 0 for term in terms):
         raise UsageError("the query says only what should not be there: add what should be, as in 'dog - night'")
     return Query(tuple(terms))
 
 
-def _term(part: str, sign: str) -> Term:
+def _term(part: str, sign: str, picture: Callable[[str], Path]) -> Term:
     found = _WEIGHT.match(part)
     weight = float(found[1]) if found else 1.0
     rest = part[found.end() :].strip() if found else part
@@ -76,8 +93,5 @@ def _term(part: str, sign: str) -> Term:
         raise UsageError(f"the weight {found[1] if found else weight} is not between 0 and 100")
     weight = -weight if sign == "-" else weight
     if rest.startswith(_PATHS):
-        file = Path(rest).expanduser()
-        if not file.is_file():
-            raise UsageError(f"{shortened(rest, 200)}: no such picture")
-        return Term(weight, picture=file)
+        return Term(weight, picture=picture(rest))
     return Term(weight, rest)

@@ -179,6 +179,15 @@ class Ranking:
             for one in ranked
         ]  # fmt: skip
 
+    def thumbnail(self, path: str, time: float) -> bytes:
+        """See `Index.thumbnail`."""
+        digest = next((row.digest for row in self.files if row.path == path), "")
+        rows = self._of.get(digest)
+        if rows is None:
+            return b""
+        number = int(self.frames.numbers[rows[int(np.abs(self.frames.times[rows] - time).argmin())]])
+        return self.store.thumbnails([(digest, number)]).get((digest, number), b"")
+
     def calibrate(self, pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
         """See `Index.calibrate`."""
         rows = {row.path: row for row in self.files}

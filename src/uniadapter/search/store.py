@@ -167,6 +167,12 @@ class Store:
         table.checkout_latest()
         return table.search().select(columns).limit(max(1, table.count_rows())).to_arrow()
 
+    def version(self) -> tuple[int, int]:
+        """A number for each table that changes with what is in it."""
+        for name in self._schemas:
+            self._table(name).checkout_latest()
+        return self._table("files").version, self._table("frames").version
+
     def files(self) -> dict[str, FileRow]:
         """All files by path."""
         rows = self._read("files", self._schemas["files"].names).to_pylist()
