@@ -106,6 +106,7 @@ def _bound(address: Address) -> socket.socket:
         found = socket.socket(family, kind, protocol)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(where)
+        found.listen(128)  # who comes early waits
     except OSError as error:
         advice = "another program has it: name another --port, or 0 for a free one" if error.errno == 98 else str(error)
         raise UsageError(f"{address.host}:{address.port} cannot be served: {advice}") from None
