@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from uniadapter.config import Init
 
 Use = Literal["vision", "text", "cross"]
+QueryKeyValue = tuple[Tensor | None, Tensor | None, Tensor | None]  # what is added to each of the three
 
 
 def to_dtype_of(x: Tensor, weight: Tensor) -> Tensor:
@@ -150,3 +151,23 @@ class KeyValueAdapter(nn.Module):
         # The scale in the output's dtype: a float32 scale would turn autocast's outputs, and all keys, to float32.
         delta = delta * self.scale.to(delta.dtype)
         return delta if inner is x else delta.to(x.dtype)
+
+
+class SelfAttentionAdapter(nn.Module):
+    """Low-rank linear maps that are added to the queries, the keys and the values of one self-attention layer.
+
+    Not in the paper, whose adapters stand beside the feed-forward and in cross-attention. All start at exactly 0.
+
+    Args:
+        width: d, hidden size of the states, queries, keys and values.
+        bottleneck: width between the two projections of each map.
+    """
+
+    def __init__(self, width: int, bottleneck: int) -> None:
+        super().__init__()
+        # `query`, `key` and `value` would match PEFT's target_modules
+        self.on_query, self.on_key, self.on_value = (KeyValueAdapter(width, bottleneck, width) for _ in range(3))
+
+    def forward(self, x: Tensor) -> QueryKeyValue:
+        """What to add to queries, keys and values, [..., d] each, for states x [..., d]."""
+        return self.on_query(x), self.on_key(x), self.on_value(x)

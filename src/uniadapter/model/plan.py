@@ -26,6 +26,11 @@ def plan_lines(config: AdapterConfig, shape: BackboneShape, apart: bool, factors
             last = f"s {start}-{stop - 1}" if stop - start > 1 else f" {start}"
             named = " and ".join(filter(None, [", ".join(uses[:-1]), uses[-1]]))
             lines.append(f"{stack}layer{last}: {each} {named}, r = {config.bottleneck}")
+    if config.self_attention:
+        own = ", another in the decoder" if config.decoder == "separate" else ""
+        lines.append(
+            f"queries, keys and values of text self-attention: width {config.self_attention}, one of each a layer{own}"
+        )
     return lines + _of_fusion(config, shape.crosses) + (["heads: " + ", ".join(heads)] if heads else [])
 
 

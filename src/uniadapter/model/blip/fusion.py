@@ -64,7 +64,7 @@ def fused_ids(model: PreTrainedModel, ids: Tensor) -> Tensor:
 
 
 def begin_fusion(model: PreTrainedModel, texts: Texts) -> FusionCache:
-    """The first layer's self-attention, which does not depend on visuals."""
+    """The first layer's self-attention with the active set's adapters in it; it does not depend on visuals."""
     adapter_store(model)
     check_right_padded(texts.mask)
     lengths = texts.mask.sum(1)
