@@ -69,8 +69,9 @@ def text_layer(model: PreTrainedModel, index: int, hidden: Tensor, visual: Tenso
     query, key, value = own.query(hidden), own.key(hidden), own.value(hidden)
     if config is not None and config.self_attention:
         added = (active.decoder_self_attention if apart else active.self_attention)[index]
-        query, key = query + key_value(added.on_query, hidden), key + key_value(added.on_key, hidden)
-        value = value + key_value(added.on_value, hidden)
+        h = hidden @ added.down.weight.T + added.down.bias
+        (q, q0), (k, k0), (v, v0) = zip(added.up.weight.chunk(3), added.up.bias.chunk(3), strict=True)
+        query, key, value = query + h @ q.T + q0, key + h @ k.T + k0, value + h @ v.T + v0
     a = layer.attention.output(attention(query, key, value, heads, decoder), hidden)
     c = a
     if visual is not None:

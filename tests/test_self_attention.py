@@ -180,7 +180,7 @@ def loss_of(model: PreTrainedModel) -> Tensor:
 def test_all_of_them_learn_alone_and_are_counted() -> None:
     model = tiny_model()
     built = ua.add_adapter(model, ALONE)
-    assert count_parameters(model).trainable == 2 * 3 * (32 * 2 + 2 + 2 * 32 + 32 + 1)
+    assert count_parameters(model).trainable == 2 * (32 * 2 + 2 + 3 * (2 * 32 + 32))
     before = {name: p.detach().clone() for name, p in built.named_parameters()}
     optimiser = torch.optim.SGD(built.parameters(), lr=0.5)
     for _ in range(2):
@@ -188,9 +188,7 @@ def test_all_of_them_learn_alone_and_are_counted() -> None:
         loss_of(model).backward()
         optimiser.step()
     moved = {name: (p - before[name]).abs().max().item() for name, p in built.named_parameters()}
-    still = {name for name, by in moved.items() if by < 1e-9}
-    assert all(name.endswith(("on_key.up.bias", "on_key.down.bias")) for name in still), "shifts all scores alike"
-    assert all(by < 1.0 for by in moved.values())
+    assert all(1e-9 < by < 1.0 for by in moved.values()), moved
 
 
 def test_checkpointed_layers_have_the_same_gradients() -> None:
@@ -211,7 +209,7 @@ def test_checkpointed_layers_have_the_same_gradients() -> None:
     randomise(ua.add_adapter(model, CONFIG, "other"), seed=1)
     ua.select_adapter(model, "default")
     expected = gradients()
-    assert sum("self_attention" in name for name in expected) == 2 * 3 * 5
+    assert sum("self_attention" in name for name in expected) == 2 * 4
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     for name, gradient in gradients().items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6, msg=name)
@@ -232,7 +230,7 @@ def test_the_momentum_copy_has_its_own() -> None:
     randomise(built.self_attention, seed=2)
     assert torch.equal(features(), before)
     update_momentum(model, 0.5)
-    one, other = built.self_attention[0].on_value.up.weight, copied.self_attention[0].on_value.up.weight
+    one, other = built.self_attention[0].up.weight, copied.self_attention[0].up.weight
     assert not torch.equal(one, other)
     assert not torch.equal(features(), before)
 
@@ -284,8 +282,8 @@ def test_a_folder_brings_them_back(tmp_path: Path, decoder: str) -> None:
     state = loaded.state_dict()
     assert state.keys() == built.state_dict().keys()
     assert all(torch.equal(state[name], value) for name, value in built.state_dict().items())
-    assert {"self_attention.1.on_query.down.weight", "self_attention.0.on_value.scale"} <= state.keys()
-    assert ("decoder_self_attention.1.on_key.up.bias" in state) == (decoder == "separate")
+    assert {"self_attention.1.down.weight", "self_attention.0.up.bias"} <= state.keys()
+    assert ("decoder_self_attention.1.up.bias" in state) == (decoder == "separate")
 
 
 def test_a_folder_without_a_tensor_of_theirs_is_refused(tmp_path: Path) -> None:
@@ -298,15 +296,15 @@ def test_a_folder_without_a_tensor_of_theirs_is_refused(tmp_path: Path) -> None:
     with safe_open(file, "pt") as opened:
         metadata = opened.metadata()
     tensors = load_file(file)
-    del tensors["self_attention.0.on_key.up.weight"]
+    del tensors["self_attention.0.up.weight"]
     save_file(tensors, file, metadata)
-    with pytest.raises(CheckpointError, match=r"self_attention\.0\.on_key\.up\.weight is missing"):
+    with pytest.raises(CheckpointError, match=r"self_attention\.0\.up\.weight is missing"):
         ua.load_adapter(tiny_model(), tmp_path / "a")
 
 
 def test_the_plan_says_so() -> None:
     lines = ua.add_adapter(tiny_model(), CONFIG).plan()
-    assert "queries, keys and values of text self-attention: width 3, one of each a layer" in lines
+    assert "queries, keys and values of text self-attention: one adapter of width 3 a layer" in lines
     assert not any("self-attention" in line for line in ua.add_adapter(tiny_model(), AdapterConfig()).plan())
 
 

@@ -41,9 +41,8 @@ class AdapterConfig:
             accident; needs `init: released`, from which alone it is no zero.
         key_value: width of the low-rank adapters on the keys and values of every cross-attention layer
             (64 in the released configs); 0 leaves them out.
-        self_attention: width of the low-rank adapters on the queries, keys and values of every self-attention layer of
-            the text model, each layer's its own; 0 leaves them out, as the paper does. BLIP has them, other families
-            have not.
+        self_attention: width of the low-rank adapters on the queries, keys and values of self-attention, one for each
+            layer of a text model; 0 leaves them out, as the paper does. BLIP has them, other families have not.
         frame_aware: parameter-free frame-aware attention (paper, video).
         frame_temperature: of the softmax by which a text weighs the frames; null takes 4, as released, which leaves
             cosines nearly equal weights, and 0.1 where two towers are compared. Lower tells frames apart.

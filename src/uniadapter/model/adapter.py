@@ -154,20 +154,26 @@ class KeyValueAdapter(nn.Module):
 
 
 class SelfAttentionAdapter(nn.Module):
-    """Low-rank linear maps that are added to the queries, the keys and the values of one self-attention layer.
+    """Low-rank linear maps that are added to the queries, keys and values of one self-attention layer.
 
-    Not in the paper, whose adapters stand beside the feed-forward and in cross-attention. All start at exactly 0.
+    The three share a down-projection, as the uses of a `UniAdapter` do: x -> W_query h, W_key h, W_value h for h =
+    W_down x + b_down, with a bias each. Not in the paper. All start at exactly 0.
 
     Args:
         width: d, hidden size of the states, queries, keys and values.
-        bottleneck: width between the two projections of each map.
+        bottleneck: width between the projections.
     """
 
     def __init__(self, width: int, bottleneck: int) -> None:
         super().__init__()
-        # `query`, `key` and `value` would match PEFT's target_modules
-        self.on_query, self.on_key, self.on_value = (KeyValueAdapter(width, bottleneck, width) for _ in range(3))
+        self.down = nn.Linear(width, bottleneck)
+        self.up = nn.Linear(bottleneck, 3 * width)  # to queries, keys and values, in this order
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
 
     def forward(self, x: Tensor) -> QueryKeyValue:
         """What to add to queries, keys and values, [..., d] each, for states x [..., d]."""
-        return self.on_query(x), self.on_key(x), self.on_value(x)
+        inner = to_dtype_of(x, self.down.weight)
+        delta = self.up(self.down(inner))
+        query, key, value = (delta if inner is x else delta.to(x.dtype)).chunk(3, dim=-1)
+        return query, key, value
