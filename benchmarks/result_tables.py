@@ -49,6 +49,7 @@ ARMS = {
     ),
     "without_temporal": Label("UniAdapter without temporal embedding", "uniadapter", "without temporal embedding"),
     "uniadapter": Label("UniAdapter", "uniadapter"),
+    "self_attention": Label("UniAdapter with self-attention adapters", "uniadapter", "with self-attention adapters"),
     "full_fine_tuning": Label("full fine-tuning", "full_fine_tuning"),
     "equal_time": Label("full fine-tuning, equal time", "full_fine_tuning", "equal time"),
     "plain_adapters": Label("plain adapters (nothing shared)", "uniadapter", "nothing shared"),
@@ -65,7 +66,16 @@ MAIN = {
 }
 README_ARMS = ("zero_shot", "without_fused", "uniadapter", "lora", "full_fine_tuning")
 # The lines of the table of verdicts on all tasks.
-RIVALS = ("zero_shot", "without_fused", "plain_adapters", "lora", "dora", "full_fine_tuning", "equal_time")
+RIVALS = (
+    "zero_shot",
+    "without_fused",
+    "self_attention",
+    "plain_adapters",
+    "lora",
+    "dora",
+    "full_fine_tuning",
+    "equal_time",
+)
 
 
 @dataclass(frozen=True)

@@ -39,13 +39,15 @@ def key_value(weights: nn.Module, x: Tensor) -> Tensor:
     return weights.scale * (down @ weights.up.weight.T + weights.up.bias)
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    """Softmax attention of [L, d] to [K, d], head by head."""
+def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, causal: bool = False) -> Tensor:
+    """Softmax attention of [L, d] to [K, d], head by head; `causal`: row i to the first i + 1 alone."""
     width = query.shape[-1] // heads
     contexts = []
     for head in range(heads):
         part = slice(head * width, (head + 1) * width)
         scores = query[:, part] @ key[:, part].T / math.sqrt(width)
+        if causal:
+            scores = scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -math.inf)
         contexts.append(torch.softmax(scores, dim=-1) @ value[:, part])
     return torch.cat(contexts, dim=-1)
 
@@ -57,19 +59,28 @@ def frame_weights(text_feature: Tensor, frames: Tensor) -> Tensor:
 
 
 def text_layer(model: PreTrainedModel, index: int, hidden: Tensor, visual: Tensor | None, active: AdapterSet | None,
-               weights: Tensor | None = None, frames: int = 1) -> Tensor:  # fmt: skip
-    """One text layer for one text [L, d]; fused with one visual [T * N, d] if there is one."""
-    layer = model.text_encoder.encoder.layer[index]
+               weights: Tensor | None = None, frames: int = 1, decoder: bool = False) -> Tensor:  # fmt: skip
+    """A text layer's output [L, d] for hidden [L, d]; fused with visual [K, d] where that is given."""
+    layer = (model.text_decoder.bert.encoder if decoder else model.text_encoder.encoder).layer[index]
     heads = model.config.text_config.num_attention_heads
     config = None if active is None else active.config
+    apart = decoder and config is not None and config.decoder == "separate"
     own = layer.attention.self
-    a = layer.attention.output(attention(own.query(hidden), own.key(hidden), own.value(hidden), heads), hidden)
+    query, key, value = own.query(hidden), own.key(hidden), own.value(hidden)
+    if config is not None and config.self_attention:
+        added = (active.decoder_self_attention if apart else active.self_attention)[index]
+        h = hidden @ added.down.weight.T + added.down.bias
+        (q, q0), (k, k0), (v, v0) = zip(added.up.weight.chunk(3), added.up.bias.chunk(3), strict=True)
+        query, key, value = query + h @ q.T + q0, key + h @ k.T + k0, value + h @ v.T + v0
+    a = layer.attention.output(attention(query, key, value, heads, decoder), hidden)
     c = a
     if visual is not None:
         cross = layer.crossattention.self
         key, value = cross.key(visual), cross.value(visual)
         if config is not None and config.key_value:
-            key, value = key + key_value(active.key, visual), value + key_value(active.value, visual)
+            on_key = active.decoder_key if decoder else active.key
+            on_value = active.decoder_value if decoder else active.value
+            key, value = key + key_value(on_key, visual), value + key_value(on_value, visual)
         if weights is not None:
             key = key.clone().view(frames, -1, key.shape[-1])
             for frame in range(frames):  # the patches' keys; CLS, token 0 of each frame, is left alone
@@ -77,16 +88,17 @@ def text_layer(model: PreTrainedModel, index: int, hidden: Tensor, visual: Tenso
             key = key.flatten(0, 1)
         c = layer.crossattention.output(attention(cross.query(a), key, value, heads), a)
     out = layer.output(layer.intermediate(c), c)
+    layers = None if active is None else active.decoder_layers if apart else active.layers
     if config is not None and config.text and (visual is None or config.query_residual):
-        out = out + adapter(active.layers[index], a, "text", config.scale, config.share)
+        out = out + adapter(layers[index], a, "text", config.scale, config.share)
     if config is not None and config.cross and visual is not None:
-        out = out + adapter(active.layers[index], c, "cross", config.scale, config.share)
+        out = out + adapter(layers[index], c, "cross", config.scale, config.share)
     return out
 
 
-def embed(model: PreTrainedModel, ids: Tensor) -> Tensor:
+def embed(model: PreTrainedModel, ids: Tensor, decoder: bool = False) -> Tensor:
     """Embeddings [L, d] of ids [L]."""
-    table = model.text_encoder.embeddings
+    table = (model.text_decoder.bert if decoder else model.text_encoder).embeddings
     return table.LayerNorm(table.word_embeddings.weight[ids] + table.position_embeddings.weight[: len(ids)])
 
 
@@ -113,6 +125,14 @@ def fuse(model: PreTrainedModel, ids: Tensor, text_feature: Tensor, tokens: Tens
     hidden = embed(model, ids)
     for index in range(len(model.text_encoder.encoder.layer)):
         hidden = text_layer(model, index, hidden, visual, active, weights, len(tokens))
+    return hidden
+
+
+def decode(model: PreTrainedModel, ids: Tensor, states: Tensor, active: AdapterSet | None) -> Tensor:
+    """Last states [L, d] of the decoder for one text, ids [L] without padding, that attends to states [K, d]."""
+    hidden = embed(model, ids, decoder=True)
+    for index in range(len(model.text_decoder.bert.encoder.layer)):
+        hidden = text_layer(model, index, hidden, states, active, decoder=True)
     return hidden
 
 

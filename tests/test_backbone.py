@@ -51,6 +51,7 @@ class Scene:
 
 
 ABLATIONS = range(32, 48)  # scenes with adapters that share less
+WITHIN = range(49, 56)  # scenes with adapters in self-attention
 
 
 def scene(seed: int) -> Scene:
@@ -67,7 +68,7 @@ def scene(seed: int) -> Scene:
     active = None
     if seed % 8:
         switches = {name: rng.random() < 0.7 for name in ("vision", "text", "cross")} if seed % 3 else {}
-        if seed >= ABLATIONS[0]:
+        if seed in ABLATIONS:
             one = seed - ABLATIONS[0]
             switches |= {"share": ("all", "down", "up", "none")[one % 4], "query_residual": one % 8 < 3}  # type: ignore[dict-item]
         config = AdapterConfig(
@@ -76,6 +77,7 @@ def scene(seed: int) -> Scene:
             key_value=rng.choice([0, 3]) or 5 * (seed % 2),
             frame_aware=rng.random() < 0.6,
             temporal_frames=rng.choice([0, frames]),
+            self_attention=seed % 5 + 1 if seed in WITHIN else 0,
             **switches,
         )
         active = add_adapter(model, config)
@@ -101,7 +103,7 @@ def close(actual: Tensor, expected: Tensor, limit: float = 1e-10) -> None:
 
 # Against the plain equations
 
-SCENES = range(ABLATIONS[-1] + 1)
+SCENES = range(WITHIN[-1] + 1)
 
 
 @pytest.mark.parametrize("seed", SCENES)
@@ -125,6 +127,7 @@ def test_the_scenes_cover_what_they_should() -> None:
     assert len(configs) >= 20
     for name in ("vision", "text", "cross", "frame_aware"):
         assert {getattr(c, name) for c in configs} == {True, False}, name
+    assert {bool(c.self_attention) for c in configs} == {True, False}
     assert {bool(c.key_value) for c in configs} == {bool(c.temporal_frames) for c in configs} == {True, False}
     kinds = {(c.share, c.query_residual) for c in configs if c.cross and c.text}
     assert {share for share, _ in kinds} == {"all", "down", "up", "none"}
@@ -138,7 +141,7 @@ def test_the_scenes_cover_what_they_should() -> None:
 
 
 @pytest.mark.parametrize("read", ["all", "first"])
-@pytest.mark.parametrize("seed", [*range(1, 24, 2), *ABLATIONS[1::3]])
+@pytest.mark.parametrize("seed", [*range(1, 24, 2), *ABLATIONS[1::3], *WITHIN[::2]])
 def test_gradients_of_fuse_are_those_of_the_plain_equations(seed: int, read: str) -> None:
     case = scene(seed)
     pull = torch.randn(len(case.pairs), case.ids.shape[1], case.model.config.text_config.hidden_size).double()
@@ -164,7 +167,7 @@ def test_gradients_of_fuse_are_those_of_the_plain_equations(seed: int, read: str
     assert any(g.any() for g in expected[1:])
 
 
-@pytest.mark.parametrize("seed", range(0, 16, 3))
+@pytest.mark.parametrize("seed", [*range(0, 16, 3), *WITHIN[::3]])
 def test_encoders_are_the_plain_equations(seed: int) -> None:
     case = scene(seed)
     with torch.no_grad():

@@ -19,10 +19,12 @@ from uniadapter.model.encoding import begin_fusion, encode_text, encode_visual, 
 from uniadapter.model.features import AnswerTree, Texts, Visuals
 
 CONFIGS = {
-    "a": ua.AdapterConfig(bottleneck=4, key_value=3),
+    "a": ua.AdapterConfig(bottleneck=4, key_value=3, self_attention=3),
     "b": ua.AdapterConfig(bottleneck=6, key_value=0, vision=False, query_residual=False, frame_aware=True),
     "c": ua.AdapterConfig(bottleneck=5, key_value=2, cross=False, heads=False, temporal_frames=3),
-    "d": ua.AdapterConfig(bottleneck=4, share="none", frame_aware=True, frame_temperature=0.5, temporal_frames=5),
+    "d": ua.AdapterConfig(
+        bottleneck=4, share="none", self_attention=5, frame_aware=True, frame_temperature=0.5, temporal_frames=5
+    ),
 }
 NAMES = ["b", "a", None, "c", "a", "d", "b"]  # of the rows
 ROWS = len(NAMES)
@@ -89,10 +91,13 @@ def test_pairs_in_any_order() -> None:
     with ua.active_adapter(model, names):
         mixed = match(model, texts, visuals, pairs)
         states, weights = fuse_with_weights(model, texts, visuals, pairs)
-    cache = begin_fusion(model, texts)
+    with ua.active_adapter(model, NAMES):
+        cache = begin_fusion(model, texts)
+    with ua.active_adapter(model, names):
+        assert torch.allclose(match(model, texts, visuals, pairs, cache), mixed, atol=1e-12)
     for row, name in enumerate(names):
         with ua.active_adapter(model, name):
-            alone = match(model, texts, visuals, pairs[row : row + 1], cache)
+            alone = match(model, texts, visuals, pairs[row : row + 1])
             own, shares = fuse_with_weights(model, texts, visuals, pairs[row : row + 1])
         length = int(texts.mask[pairs[row, 0]].sum())
         assert torch.allclose(mixed[row], alone[0], atol=1e-12), (row, name)

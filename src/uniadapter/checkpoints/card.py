@@ -59,6 +59,9 @@ def model_card(
     if settings.answers:
         told.append(f"- answers to choose from: {len(settings.answers):,}")
     hashed = f",\nwhose tensors hash to `{sha256[:16]}…`" if sha256 else ""
+    within = (
+        f", adapters of width {adapter.self_attention} in the text's self-attention" if adapter.self_attention else ""
+    )
     return f"""---
 {MARK}
 base_model: {json.dumps(base)}
@@ -71,7 +74,7 @@ tags: [uniadapter, blip, adapter]
 {parameters:,} parameters ({size / 1e6:.2f} MB) on the frozen base `{base}` (`{model_class}`){hashed}.
 
 Bottleneck r = {adapter.bottleneck}, key/value adapters of width {adapter.key_value}, frame-aware attention
-{"on" if adapter.frame_aware else "off"}. The method: [UniAdapter](https://arxiv.org/abs/2302.06605), ICLR 2024.
+{"on" if adapter.frame_aware else "off"}{within}. The method: [UniAdapter](https://arxiv.org/abs/2302.06605), ICLR 2024.
 
 It was trained with the following settings, which the calls below use automatically:
 

@@ -83,6 +83,8 @@ def check_family(config: RunConfig, family: Family) -> None:
             f"task is {config.task}: {model.base[-60:]} is a {family.title}, which has no model for it; choose a base "
             f"of {' or '.join(able)} (see `uniadapter families`)"
         )
+    if model.method == "uniadapter" and model.adapter.self_attention and "self_attention" not in family.covered:
+        raise ConfigError(f"{family.title} has no adapters in self-attention: set model.adapter.self_attention to 0")
     remedies = []
     if not family.fuses:
         remedies += ["objective.matching false"] if objective.matching and model.method != "none" else []

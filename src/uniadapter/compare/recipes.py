@@ -23,7 +23,7 @@ IRRELEVANT = {
 # Settings that came after the first records; by default everything is as it was before them.
 LATER = {"data.max_train_visuals", "model.last_layers", "model.lora.r", "model.lora.alpha", "model.lora.dropout"} | {
     f"model.adapter.{name}"
-    for name in ("temporal_init", "frame_temperature", "share", "query_residual", "train_norm_cross")
+    for name in ("temporal_init", "frame_temperature", "share", "query_residual", "train_norm_cross", "self_attention")
 }
 
 

@@ -41,6 +41,8 @@ class AdapterConfig:
             accident; needs `init: released`, from which alone it is no zero.
         key_value: width of the low-rank adapters on the keys and values of every cross-attention layer
             (64 in the released configs); 0 leaves them out.
+        self_attention: width of the low-rank adapters on the queries, keys and values of self-attention, one for each
+            layer of a text model; 0 leaves them out, as the paper does. BLIP has them, other families have not.
         frame_aware: parameter-free frame-aware attention (paper, video).
         frame_temperature: of the softmax by which a text weighs the frames; null takes 4, as released, which leaves
             cosines nearly equal weights, and 0.1 where two towers are compared. Lower tells frames apart.
@@ -65,6 +67,7 @@ class AdapterConfig:
     share: Share = "all"
     train_norm_cross: bool = True
     key_value: Width = 64
+    self_attention: Width = 0
     frame_aware: bool = False
     frame_temperature: Annotated[float, Field(gt=0, le=1000)] | None = None
     temporal_frames: Annotated[int, Field(ge=0, le=1024)] = 0
@@ -75,8 +78,9 @@ class AdapterConfig:
 
     def __post_init__(self) -> None:
         validate_fields(self, "adapter")
-        some = self.vision or self.text or self.cross or self.key_value > 0
-        require(some, "adapter: vision, text, cross and key_value are all off, so nothing would be adapted")
+        some = self.vision or self.text or self.cross or self.key_value > 0 or self.self_attention > 0
+        require(some, "adapter: vision, text, cross, key_value and self_attention are all off, so nothing would be "
+                "adapted")  # fmt: skip
         kept_zero = self.cross and not self.train_norm_cross and self.init == "identity"
         require(not kept_zero, "adapter.train_norm_cross is false, and with init: identity the cross adapters would "
                 "stay zero: set init to released")  # fmt: skip

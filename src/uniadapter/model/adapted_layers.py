@@ -9,6 +9,11 @@ from torch import Tensor, nn
 from uniadapter.model.store import ACTIVE, Adapted, CheckpointedLayer
 
 
+def plus(states: Tensor, delta: Tensor | None) -> Tensor:
+    """States and what an adapter adds, if there is one."""
+    return states if delta is None else states + delta
+
+
 class AdaptedPreNormLayer(CheckpointedLayer):
     """A layer with a norm before each of its two parts, and an adapter in parallel to the second.
 
@@ -63,7 +68,5 @@ class AdaptedKeysValues(Adapted):
         self, states: Tensor, key_delta: Tensor | None = None, value_delta: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Keys and values [B, H, K, d_h] of attended states [B, K, d]; deltas are added to the projections."""
-        key, value = self.key(states), self.value(states)
-        key = key if key_delta is None else key + key_delta
-        value = value if value_delta is None else value + value_delta
+        key, value = plus(self.key(states), key_delta), plus(self.value(states), value_delta)
         return self.split_heads(key), self.split_heads(value)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from uniadapter.config import Init
 
 Use = Literal["vision", "text", "cross"]
+QueryKeyValue = tuple[Tensor | None, Tensor | None, Tensor | None]  # what is added to each of the three
 
 
 def to_dtype_of(x: Tensor, weight: Tensor) -> Tensor:
@@ -150,3 +151,29 @@ class KeyValueAdapter(nn.Module):
         # The scale in the output's dtype: a float32 scale would turn autocast's outputs, and all keys, to float32.
         delta = delta * self.scale.to(delta.dtype)
         return delta if inner is x else delta.to(x.dtype)
+
+
+class SelfAttentionAdapter(nn.Module):
+    """Low-rank linear maps that are added to the queries, keys and values of one self-attention layer.
+
+    The three share a down-projection, as the uses of a `UniAdapter` do: x -> W_query h, W_key h, W_value h for h =
+    W_down x + b_down, with a bias each. Not in the paper. All start at exactly 0.
+
+    Args:
+        width: d, hidden size of the states, queries, keys and values.
+        bottleneck: width between the projections.
+    """
+
+    def __init__(self, width: int, bottleneck: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, bottleneck)
+        self.up = nn.Linear(bottleneck, 3 * width)  # to queries, keys and values, in this order
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, x: Tensor) -> QueryKeyValue:
+        """What to add to queries, keys and values, [..., d] each, for states x [..., d]."""
+        inner = to_dtype_of(x, self.down.weight)
+        delta = self.up(self.down(inner))
+        query, key, value = (delta if inner is x else delta.to(x.dtype)).chunk(3, dim=-1)
+        return query, key, value

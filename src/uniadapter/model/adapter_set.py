@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from uniadapter.config import AdapterConfig, ConfigError
-from uniadapter.model.adapter import KeyValueAdapter, UniAdapter, Use
+from uniadapter.model.adapter import KeyValueAdapter, QueryKeyValue, SelfAttentionAdapter, UniAdapter, Use
 from uniadapter.model.frame_attention import frame_weights
 from uniadapter.model.plan import plan_lines
 from uniadapter.model.settings import NO_SETTINGS, InferenceSettings
@@ -75,6 +75,9 @@ class AdapterSet(nn.Module):
         if config.key_value and shape.decoder_source:
             self.decoder_key = self._key_value(shape.decoder_source)
             self.decoder_value = self._key_value(shape.decoder_source)
+        self.self_attention = nn.ModuleList()
+        self.decoder_self_attention = nn.ModuleList()
+        self._build_self_attention()
         if config.temporal_frames:
             self.time = nn.Parameter(torch.zeros(1, config.temporal_frames, shape.vision_width))
         self.temperature: nn.Parameter | None
@@ -179,6 +182,18 @@ class AdapterSet(nn.Module):
                 raise ConfigError("adapter.decoder is separate, but this model has no decoder beside its encoder")
             self.decoder_layers.extend(self._adapter(shape.text_width, text) for _ in range(shape.text_layers))
 
+    def _build_self_attention(self) -> None:
+        width, shape = self.config.self_attention, self.shape
+        if not width:
+            return
+        if not shape.attends_itself:
+            raise ConfigError(
+                f"adapter.self_attention is {width}, but this family of models has no adapters in self-attention (see "
+                "`uniadapter families`): set it to 0"
+            )
+        for layers in (self.self_attention, *([self.decoder_self_attention] if len(self.decoder_layers) else [])):
+            layers.extend(SelfAttentionAdapter(shape.text_width, width) for _ in range(shape.text_layers))
+
     def adapter(self, role: Role, index: int, use: Use, residual: bool = False) -> UniAdapter | None:
         """The adapter of a layer for a use, or None where this set has none.
 
@@ -230,6 +245,17 @@ class AdapterSet(nn.Module):
             return None
         stated = self.config.frame_temperature
         return frame_weights(texts, frames, default if stated is None else stated)
+
+    def self_adapter(self, role: TextRole, index: int) -> SelfAttentionAdapter | None:
+        """The adapter in a layer's self-attention, or None."""
+        apart = role == "decoder" and len(self.decoder_self_attention)
+        layers = self.decoder_self_attention if apart else self.self_attention
+        return layers[index] if len(layers) else None  # type: ignore[return-value]
+
+    def self_deltas(self, role: TextRole, index: int, states: Tensor) -> QueryKeyValue:
+        """What to add to queries, keys and values of a layer's self-attention, for states [..., d]; or Nones."""
+        adapter = self.self_adapter(role, index)
+        return (None, None, None) if adapter is None else adapter(states)
 
     def requires_grad_(self, requires_grad: bool = True) -> AdapterSet:
         """As `nn.Module`'s, except for what the config leaves as it is."""

@@ -25,6 +25,7 @@ CAPABILITIES = {
     "caption": "captions",
     "shared": "shared down-projection",
     "key_value": "key/value adapters",
+    "self_attention": "self-attention adapters",
     "merging": "merging",
 }
 

@@ -86,7 +86,7 @@ class Texts(_RowBatch):
 
 @dataclass(frozen=True)
 class FusionCache:
-    """Output of the first fused layer's self-attention, which depends on the texts alone; for `fuse`.
+    """Output of the first fused layer's self-attention, which depends on the texts and the active set; for `fuse`.
 
     Args:
         states: of the tokens of all texts, packed without padding, [N, d].

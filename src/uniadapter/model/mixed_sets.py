@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from uniadapter.model.adapter import UniAdapter, Use, to_dtype_of
+from uniadapter.model.adapter import QueryKeyValue, SelfAttentionAdapter, UniAdapter, Use, to_dtype_of
 from uniadapter.model.adapter_set import AdapterSet, Role, TextRole
 
 Part = Callable[..., Tensor]
@@ -74,6 +74,16 @@ class MixedSets:
         keys, values = zip(*pairs, strict=True)
         zeros = states.new_zeros((*states.shape[:-1], width))
         return self._each(states, keys, zeros), self._each(states, values, zeros.clone())
+
+    def self_deltas(self, role: TextRole, index: int, states: Tensor) -> QueryKeyValue:
+        """See `AdapterSet.self_deltas`; zeros in the rows of sets without."""
+        own = [None if one is None else one.self_adapter(role, index) for one in self.sets]
+        if all(one is None for one in own):
+            return None, None, None
+        width = 3 * states.shape[-1]
+        parts = [None if one is None else _joined(one) for one in own]
+        query, key, value = self._each(states, parts, states.new_zeros((*states.shape[:-1], width))).chunk(3, dim=-1)
+        return query, key, value
 
     def head(self, name: str) -> list[nn.Linear | None]:
         """Each set's copy of a head."""
@@ -141,6 +151,10 @@ class MixedSets:
 
 def _of_use(adapter: UniAdapter, use: Use) -> Part:
     return lambda x: adapter(x, use)
+
+
+def _joined(adapter: SelfAttentionAdapter) -> Part:
+    return lambda x: torch.cat([one for one in adapter(x) if one is not None], dim=-1)
 
 
 def _converted(head: nn.Linear) -> Part:

@@ -26,6 +26,10 @@ def plan_lines(config: AdapterConfig, shape: BackboneShape, apart: bool, factors
             last = f"s {start}-{stop - 1}" if stop - start > 1 else f" {start}"
             named = " and ".join(filter(None, [", ".join(uses[:-1]), uses[-1]]))
             lines.append(f"{stack}layer{last}: {each} {named}, r = {config.bottleneck}")
+    if config.self_attention:
+        own = ", others in the decoder" if config.decoder == "separate" else ""
+        each = f"one adapter of width {config.self_attention} a layer{own}"
+        lines.append(f"queries, keys and values of text self-attention: {each}")
     return lines + _of_fusion(config, shape.crosses) + (["heads: " + ", ".join(heads)] if heads else [])
 
 

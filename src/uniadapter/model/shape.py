@@ -22,6 +22,7 @@ class BackboneShape:
             layers' adapters, which `config.text` turns on: with `config.vision` off, the visual encoder then needs no
             backward pass.
         cross_every: every n-th text layer, from the first on, has a cross-attention.
+        attends_itself: the family's text layers take adapters in their self-attention.
     """
 
     vision_layers: int
@@ -32,6 +33,7 @@ class BackboneShape:
     decoder_source: int = 0
     queries: bool = False
     cross_every: int = 1
+    attends_itself: bool = False
 
     @property
     def crosses(self) -> bool:

@@ -29,6 +29,7 @@ FAMILY = Family(
         "caption": "tests/test_answer_commands.py::test_captions_are_learnt_and_scored",
         "shared": "tests/test_parity.py::test_parity_adapter",
         "key_value": "tests/test_parity.py::test_parity_features_and_fusion",
+        "self_attention": "tests/test_self_attention.py::test_answers_are_decoded_and_ranked_by_the_equations",
     },
     notes={"merging": NOT_MERGED},
 )

@@ -68,18 +68,20 @@ def fused_ids(model: PreTrainedModel, ids: Tensor) -> Tensor:
 
 
 def begin_fusion(model: PreTrainedModel, texts: Texts) -> FusionCache:
-    """The first layer's self-attention, which does not depend on visuals."""
-    adapter_store(model)
+    """The first layer's self-attention with the active set's adapters in it; it does not depend on visuals."""
+    store = adapter_store(model)
     check_right_padded(texts.mask)
     lengths = texts.mask.sum(1)
     first: AdaptedTextLayer = next(iter(model.text_encoder.encoder.layer))
     states = []
-    for some, ids in zip(lengths.split(_CACHED_TEXTS), texts.ids.split(_CACHED_TEXTS), strict=True):
-        packing = Packing.of(some)
-        ids = ids[:, : packing.tokens.shape[1]].clone()
+    for start in range(0, len(texts), _CACHED_TEXTS):
+        some = slice(start, start + _CACHED_TEXTS)
+        packing = Packing.of(lengths[some])
+        ids = texts.ids[some, : packing.tokens.shape[1]].clone()
         ids[:, 0] = enc_token_id(model)
         hidden = packing.pack(model.text_encoder.embeddings(input_ids=ids))
-        states.append(first.attend_self(hidden, packing, packing.mask(hidden.dtype)))
+        with store.rows(some), store.rows(packing.text_of_token):
+            states.append(first.attend_self(hidden, packing, packing.mask(hidden.dtype)))
     return FusionCache(torch.cat(states), torch.cumsum(lengths, 0) - lengths)
 
 
@@ -135,14 +137,27 @@ def _fuse(
     tokens = visuals.tokens  # they may be in a file, or in half precision
     tokens = tokens[packed.visuals.to(tokens.device)].to(device, model.dtype)
     packed = packed.to(device)
-    cache = begin_fusion(model, texts) if cache is None else cache
-    states = cache.take(packed.texts[packed.pair_of_token], packed.position_in_text)
+    states = _begun(model, texts, pairs[:, 0].to(device), cache, packed)
     with adapter_store(model).rows(packed.order):
         with rows_of_items(model, packed.pair_visuals, "visual"):
             visual = with_time(model, tokens)
         weights = pair_weights(model, texts, visuals, packed.texts, packed.pair_visuals)
         flat, patches = to_autocast_dtype(visual.flatten(1, 2)), visual.shape[2]
         return _fused_layers(model, states, flat, packed, weights, patches, read, kept)
+
+
+def _begun(
+    model: PreTrainedModel, texts: Texts, rows: Tensor, cache: FusionCache | None, packed: PackedPairs
+) -> Tensor:
+    """What the pairs' tokens begin with, [N, d]; `rows` are the texts of the pairs [P] in the order given."""
+    found = packed.texts
+    if cache is None and adapter_store(model).row_names is not None:  # a row's set begins its text
+        some = torch.unique(rows)
+        found = torch.searchsorted(some, found.contiguous())
+        with rows_of_items(model, rows, "text"):
+            cache = begin_fusion(model, texts.select(some))
+    cache = begin_fusion(model, texts) if cache is None else cache
+    return cache.take(found[packed.pair_of_token], packed.position_in_text)
 
 
 def with_time(model: PreTrainedModel, tokens: Tensor) -> Tensor:
@@ -174,7 +189,8 @@ def _fused_layers(
     for index, layer in enumerate(encoder.layer):
         first = read == "first" and index == last
         if index:
-            states = layer.attend_self(states, packing, padding, first)
+            with adapter_store(model).rows(packed.pair_of_token):
+                states = layer.attend_self(states, packing, padding, first)
         elif first:
             states = states[packing.firsts]
         queries = packed.firsts if first else packed.tokens

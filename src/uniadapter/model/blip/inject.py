@@ -45,6 +45,7 @@ def backbone_shape(model: PreTrainedModel) -> BackboneShape:
         text_width=text.hidden_size,
         encoder="encoder" in stacks,
         decoder_source=source,
+        attends_itself=True,
     )
 
 

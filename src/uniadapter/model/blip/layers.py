@@ -13,7 +13,8 @@ from transformers.models.blip.modeling_blip_text import (
     BlipTextSelfAttention,
 )
 
-from uniadapter.model.adapted_layers import AdaptedKeysValues, AdaptedPreNormLayer
+from uniadapter.model.adapted_layers import AdaptedKeysValues, AdaptedPreNormLayer, plus
+from uniadapter.model.adapter import QueryKeyValue
 from uniadapter.model.kernels.absorbed import absorbed_attention
 from uniadapter.model.kernels.attention import layer_attention, to_autocast_dtype
 from uniadapter.model.kernels.linear import frozen_linear, is_base_linear, linear_then_activation
@@ -78,6 +79,7 @@ class AdaptedTextAttention(AdaptedKeysValues, BlipTextSelfAttention):
         past_key_values: Any = None,
         key_delta: Tensor | None = None,
         value_delta: Tensor | None = None,
+        query_delta: Tensor | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         cross = encoder_hidden_states is not None
@@ -88,9 +90,8 @@ class AdaptedTextAttention(AdaptedKeysValues, BlipTextSelfAttention):
             key, value = self._cached(past_key_values, cross, states, key_delta, value_delta)
         dropout = self.dropout.p if self.training else 0.0
         mask = encoder_attention_mask if cross else attention_mask
-        return layer_attention(
-            self.split_heads(self.query(hidden_states)), key, value, mask, dropout, _wants_weights(self, kwargs)
-        )
+        query = self.split_heads(plus(self.query(hidden_states), query_delta))
+        return layer_attention(query, key, value, mask, dropout, _wants_weights(self, kwargs))
 
     def _cached(
         self, cache: Any, cross: bool, states: Tensor, key_delta: Tensor | None, value_delta: Tensor | None
@@ -130,12 +131,22 @@ class AdaptedTextLayer(CheckpointedLayer, BlipTextLayer):
         attention: AdaptedTextAttention = self.attention.self
         asking = hidden[packing.firsts] if first else hidden
         lower = to_autocast_dtype(hidden)
-        key, value = (attention.split_heads(packing.pad(part(lower))) for part in (attention.key, attention.value))
+        query_delta, *deltas = self.self_deltas(lower)
+        parts = zip((attention.key, attention.value), deltas, strict=True)
+        key, value = (attention.split_heads(packing.pad(plus(part(lower), delta))) for part, delta in parts)
         query = attention.query(to_autocast_dtype(asking) if first else lower)
+        if query_delta is not None:
+            query = query + (query_delta[packing.firsts] if first else query_delta)
         query = attention.split_heads(query[:, None] if first else packing.pad(query))
         dropout = attention.dropout.p if self.training else 0.0
         context, _ = layer_attention(query, key, value, mask, dropout)
         return self.attention.output(context[:, 0] if first else packing.pack(context), asking)
+
+    def self_deltas(self, states: Tensor, name: str | None = ACTIVE) -> QueryKeyValue:
+        """What the set `name` adds to queries, keys and values of the self-attention of states [..., d]; or Nones."""
+        found = self.store.named(name)
+        assert self.role != "vision"  # a text layer is an encoder's or a decoder's
+        return (None, None, None) if found is None else found.self_deltas(self.role, self.index, states)
 
     def query_residual(self, attended: Tensor, name: str | None = ACTIVE, fused: bool = True) -> Tensor | None:
         """A(a, text) for self-attention outputs a [..., d], with the set `name`; None if it has no such adapter.
@@ -176,7 +187,11 @@ class AdaptedTextLayer(CheckpointedLayer, BlipTextLayer):
         **kwargs: Any,
     ) -> Tensor:
         # `BlipTextAttention.forward` loses keyword arguments and the encoder's mask, so its two parts are called here.
-        context, _ = self.attention.self(hidden_states, attention_mask, past_key_values=past_key_values, **kwargs)
+        names = ("query_delta", "key_delta", "value_delta")
+        deltas = dict(zip(names, self.self_deltas(hidden_states, adapter), strict=True))
+        context, _ = self.attention.self(
+            hidden_states, attention_mask, past_key_values=past_key_values, **deltas, **kwargs
+        )
         attended = self.attention.output(context, hidden_states)
         residual = self.query_residual(attended, adapter, encoder_hidden_states is not None)
         if encoder_hidden_states is None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from uniadapter.model.adapted_layers import plus
 from uniadapter.model.blip.decoder import ProjectedContext, label_smoothing, pack_by_context, token_logits
 from uniadapter.model.dispatch import adapter_store
 from uniadapter.model.features import AnswerTree, Context
@@ -98,12 +99,14 @@ class _TreeScorer:
         keys, values = [], []
         for index, layer in enumerate(self.projected.layers):
             attention = layer.attention.self
-            key, value = attention.keys_values(hidden)
+            query_delta, *deltas = layer.self_deltas(hidden)
+            key, value = attention.keys_values(hidden, *deltas)
             if above is not None and parents is not None:
                 prefixes = parents[packed.texts]
                 key = torch.cat([above.keys[index][prefixes], key], dim=2)
                 value = torch.cat([above.values[index][prefixes], value], dim=2)
-            context, _ = layer_attention(attention.split_heads(attention.query(hidden)), key, value, None, 0.0)
+            query = attention.split_heads(plus(attention.query(hidden), query_delta))
+            context, _ = layer_attention(query, key, value, None, 0.0)
             attended = layer.attention.output(context, hidden)
             residual = layer.query_residual(attended)
             crossed = self.projected.cross_attention(index, attended[:, 0], packed)

@@ -28,6 +28,7 @@ FAMILY = Family(
         "shared": "by the queries and texts of each Q-Former layer; the visual encoder has another width",
         "vqa": "its language model is not in Blip2ForImageTextRetrieval",
         "caption": "its language model is not in Blip2ForImageTextRetrieval",
+        "self_attention": "not in the Q-Former's layers yet",
         "merging": NOT_MERGED,
     },
 )

@@ -10,4 +10,5 @@ NOTES = {
     "vqa": "no decoder",
     "caption": "no decoder",
     "key_value": "no cross-attention",
+    "self_attention": "not in the towers' layers yet",
 }
