@@ -71,13 +71,16 @@ def train(arguments: list[str]) -> None:
 
     try:
         run_training(config, bool(chosen.resume), bool(chosen.overwrite))
+        return
     except Interrupted as stop:
         from uniadapter.app.display import say
 
         more = f"; go on with:\n  {shlex.join(['uniadapter', 'train', *given, '--resume'])}"
         if is_main():
             say(f"{stop}{more if stop.folder is not None else ''}")
-        raise SystemExit(stop.exit_code) from None
+        status = stop.exit_code
+    _shut_down()  # here, where the error holds the model no more
+    raise SystemExit(status)
 
 
 def evaluate(arguments: list[str]) -> None:
