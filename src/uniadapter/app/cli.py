@@ -25,7 +25,7 @@ USAGE = """usage: uniadapter COMMAND …
   evaluate CONFIG [--adapter FOLDER] [--FIELD …]   measure a base, or a base with an adapter
   ask FILE QUESTION … [--adapter FOLDER]           answer questions about a picture or video
   caption FILE [--adapter FOLDER]                  write a caption for it
-  index FOLDER … [--index INDEX] [--model MODEL]   make folders of pictures and videos searchable
+  index FOLDER … [--index INDEX] [--engine ray] …  make folders of pictures and videos searchable
   search INDEX QUERY [--top N] [--type …]          find in them: words, ./FILE, 'dog + 0.5: ./park.jpg - night'
   push SOURCE TARGET [--licence L] [--private]     an adapter to the hub (hf://USER/NAME), an object store, a folder
   pull SOURCE FOLDER                               and from there
@@ -286,9 +286,12 @@ def index(arguments: list[str]) -> None:
     """`uniadapter index`."""
     chosen = index_arguments(arguments)
     _set_up()
-    from uniadapter.app.searching import run_index
+    from uniadapter.app.searching import IndexOptions, run_index
 
-    run_index(chosen.folders, chosen.index, chosen.model, chosen.rebuild, chosen.calibrate, chosen.ann)
+    options = IndexOptions(
+        chosen.model, chosen.rebuild, chosen.calibrate, chosen.ann, chosen.engine, chosen.workers, chosen.worker_gpus
+    )  # fmt: skip
+    run_index(chosen.folders, chosen.index, options)
 
 
 def search(arguments: list[str]) -> None:
