@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TESTABLE := $(VENV)/.testable
 # Another index for torch, if PyPI's build is not wanted: on Linux `make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu`
 # spares the download of CUDA.
 TORCH_INDEX ?=
@@ -26,18 +27,22 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ echo "Python's venv module is missing: on Debian or Ubuntu, 'apt install python3-venv'; on Fedora it is part of python3."; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
 	@touch $(INSTALLED)
 
-install: $(INSTALLED)
+$(TESTABLE): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	@touch $(TESTABLE)
+
+install: $(TESTABLE)
 
 demo: $(INSTALLED)
 	$(BIN)/uniadapter demo
 
-test: $(INSTALLED)
+test: $(TESTABLE)
 	$(BIN)/python -m pytest
 
-lint: $(INSTALLED)
+lint: $(TESTABLE)
 	$(BIN)/ruff check src tests world benchmarks docs
 	$(BIN)/ruff format --check src tests world benchmarks docs
 	$(BIN)/mypy

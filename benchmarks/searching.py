@@ -2,6 +2,8 @@
 
     python benchmarks/searching.py            writes benchmarks/results/searching.json
     python benchmarks/searching.py --kills 10 kills the indexing process at random moments, and compares what it leaves
+    python benchmarks/searching.py --ray      two workers of Ray beside the plain engine, and one of them killed
+    python benchmarks/searching.py --ray --kills 10 --seconds 15 60   as above, with Ray's workers
 
 The embedded base with the adapter `embedded:scenes`, 96 pixels; pictures and clips are those of the embedded tasks.
 """
@@ -10,16 +12,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
 import uniadapter as ua
@@ -86,24 +92,23 @@ def measure(work: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def kills(work: Path, count: int) -> dict[str, Any]:
-    """Kill the indexing process again and again; what is there at the end, beside an uninterrupted run."""
+def kills(work: Path, count: int, engine: str, seconds: tuple[float, float]) -> dict[str, Any]:
+    """Kill the indexing process again and again; what is there at the end, beside an uninterrupted run.
+
+    Args:
+        work: folder to work in.
+        count: kills.
+        engine: of the runs that are killed.
+        seconds: after which they are killed, at least and at most.
+    """
     gather(work / "media")
-    command = [
-        sys.executable,
-        "-m",
-        "uniadapter",
-        "index",
-        str(work / "media"),
-        "--model",
-        "embedded:scenes",
-        "--index",
-    ]
-    subprocess.run([*command, str(work / "whole.index")], check=True, capture_output=True)
+    command = [sys.executable, "-m", "uniadapter", "index", str(work / "media"), "--model", "embedded:scenes"]
+    subprocess.run([*command, "--index", str(work / "whole.index")], check=True, capture_output=True)
+    command += ["--index", str(work / "my.index"), "--engine", engine]
     rng, killed, runs = random.Random(0), 0, [[0]]
     while killed < count:
-        process = subprocess.Popen([*command, str(work / "my.index")], stdout=subprocess.DEVNULL)
-        time.sleep(rng.uniform(4, 12))
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(rng.uniform(*seconds))
         if process.poll() is not None:  # it was done before: begin anew
             shutil.rmtree(work / "my.index")
             runs.append([0])
@@ -113,7 +118,7 @@ def kills(work: Path, count: int) -> dict[str, Any]:
         killed += 1
         there = ua.Index(work / "my.index") if (work / "my.index" / "index.json").exists() else None
         runs[-1].append(len(there) if there else 0)
-    subprocess.run([*command, str(work / "my.index")], check=True, capture_output=True)
+    subprocess.run(command, check=True, capture_output=True)
     one, other = ua.Index(work / "whole.index"), ua.Index(work / "my.index")
     rows = [[(row.path, row.digest) for row in index.files()] for index in (one, other)]
     ids = [sorted(zip(f.digests, f.numbers, strict=True)) for f in (one.store.frames(), other.store.frames())]
@@ -123,17 +128,77 @@ def kills(work: Path, count: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def ray_workers() -> list[int]:
+    """Processes of Ray's workers that hold a model; Ray writes what they are into their titles."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # ended meanwhile
+            found += [process.pid] if "MapWorker" in " ".join(process.cmdline()) else []
+    return found
+
+
+def with_ray(work: Path) -> dict[str, Any]:
+    """Seconds of the plain engine, of two of Ray's workers, and of two of which one is killed; and what each leaves."""
+    gather(work / "media")
+    killed: list[int] = []
+    first: list[float] = []
+
+    def begun(done: int, every: int) -> None:
+        first.append(time.perf_counter())
+
+    def kill(done: int, every: int) -> None:
+        first.append(time.perf_counter())
+        if done > every / 4 and not killed:
+            killed.append(ray_workers()[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    found: dict[str, Any] = {"device": processor(), "load_before": round(os.getloadavg()[0], 1)}
+    made = {}
+    two: dict[str, Any] = {"engine": "ray", "workers": 2}
+    for name, on_progress, options in (("plain", begun, {}), ("ray", begun, two), ("killed", kill, two)):
+        first.clear()
+        index = made[name] = ua.Index(work / f"{name}.index", "embedded:scenes")
+        started = time.perf_counter()
+        index.add(work / "media", on_progress=on_progress, **options)
+        found[name] = {
+            "seconds": round(time.perf_counter() - started, 1),
+            "until_the_first_batch": round(first[0] - started, 1),
+        }
+    found["load_after"] = round(os.getloadavg()[0], 1)
+    plain = frames_of(made["plain"])
+    for name in ("ray", "killed"):
+        frames = frames_of(made[name])
+        found[name] |= {
+            "same_files": made[name].files() == made["plain"].files(), "same_frames": frames.keys() == plain.keys(),
+            "largest_difference": max(float(np.abs(frames[key] - plain[key]).max()) for key in plain),
+        }  # fmt: skip
+    return {**found, "killed_workers": len(killed)}
+
+
+def frames_of(index: ua.Index) -> dict[tuple[str, int, float], np.ndarray]:
+    """Vectors by digest, number and time."""
+    found = index.store.frames()
+    keys = zip(found.digests, map(int, found.numbers), map(float, found.times), strict=True)
+    return dict(zip(keys, found.vectors, strict=True))
+
+
 def main() -> None:
     """Measure, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--ray", action="store_true")
+    parser.add_argument("--seconds", type=float, nargs=2, default=(4, 12), help="after which a process is killed")
     asked = parser.parse_args()
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     with tempfile.TemporaryDirectory(prefix="uniadapter-") as folder:
         if asked.kills:
-            found["kills"] = kills(Path(folder), asked.kills)
+            name, engine = ("ray_kills", "ray") if asked.ray else ("kills", "plain")
+            found[name] = kills(Path(folder), asked.kills, engine, tuple(asked.seconds))
+        elif asked.ray:
+            found["ray"] = with_ray(Path(folder))
         else:
-            found = {**measure(Path(folder)), **({"kills": found["kills"]} if "kills" in found else {})}
+            kept = {name: found[name] for name in ("kills", "ray", "ray_kills") if name in found}
+            found = {**measure(Path(folder)), **kept}
     write_text(RESULTS, json.dumps(found, indent=1) + "\n")
     sys.stdout.write(json.dumps(found, indent=1) + "\n")
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +54,46 @@ def test_wandb_offline(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPat
     assert b"train/loss" in content
     assert b"train.batch_size" in content
     assert len(lines) > 1
+
+
+def test_trackio_stays_on_this_machine(tmp_path: Path, base: Path) -> None:  # noqa: F811
+    """In a process of its own, because trackio reads its folder's name when it is imported."""
+    pytest.importorskip("trackio")
+    train = {"epochs": 2, "batch_size": 4, "evaluate_every": 1, "log_every": 1}
+    config = write_run(tmp_path, base, karpathy(tmp_path, "tiny"), train=train, **LEAN)
+    command = ["train", str(config), "--output", str(tmp_path / "out"), "--train.trackers", "[trackio]"]
+    script = f"""
+import json, socket
+
+def connect(self, address):
+    called.append(str(address))
+    return original(self, address)
+
+called = []
+original, socket.socket.connect = socket.socket.connect, connect
+from uniadapter.app.cli import main
+assert main({[*command, "--train.project", "mine"]!r}) == 0
+import trackio
+from trackio.sqlite_storage import SQLiteStorage
+(run,) = trackio.Api().runs("mine")
+logs = SQLiteStorage.get_logs("mine", run.name)
+print(json.dumps({{"name": run.name, "config": run.config, "logs": logs, "called": called}}))
+"""
+    environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio")}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    stored = json.loads(done.stdout.splitlines()[-1])
+    assert stored["called"] == [], "no connection to anywhere"
+    assert stored["name"] == "out"
+    assert stored["config"]["train.batch_size"] == 4
+    lines = [json.loads(line) for line in (tmp_path / "out/history.jsonl").read_text().splitlines()]
+    steps = [log for log in stored["logs"] if "train/loss" in log]
+    for name, digits in (("loss", 0), ("lr", 0), ("samples_per_second", 0.05)):  # the history's speed is rounded
+        assert [log[f"train/{name}"] for log in steps] == [pytest.approx(line[name], abs=digits) for line in lines]
+    assert [log["step"] for log in steps] == [line["step"] for line in lines]
+    validation = [log["validation"] for log in stored["logs"] if "validation" in log]
+    assert len(validation) == 2
+    assert all(0 <= value <= 100 for value in validation)
 
 
 def test_a_tracker_that_is_not_installed(

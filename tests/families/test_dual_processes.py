@@ -19,7 +19,7 @@ from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.config import AdapterConfig, ModelConfig, ObjectiveConfig
 from uniadapter.model.sets import adapter_set
 from uniadapter.model.tokens import TokenBatch
-from uniadapter.processes.distributed import barrier, gather_rows
+from uniadapter.processes.distributed import barrier, destroy_process_group, gather_rows
 from uniadapter.tasks.retrieval import RetrievalLoss
 from uniadapter.training.loss import StepInfo
 
@@ -65,7 +65,7 @@ def worker(rank: int, folder: str) -> None:
             torch.save(found, f"{folder}/found.pt")
         barrier()
     finally:
-        dist.destroy_process_group()
+        destroy_process_group()
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
 from uniadapter.objectives.sigmoid import sigmoid_loss
 from uniadapter.objectives.softmax import softmax_loss
-from uniadapter.processes.distributed import barrier, gather_row_counts, gather_rows
+from uniadapter.processes.distributed import barrier, destroy_process_group, gather_row_counts, gather_rows
 
 IDS = torch.tensor([4, 1, 4, 2, 3])
 SPLITS = ((3, 2), (5, 0), (1, 4))
@@ -163,7 +163,7 @@ def worker(rank: int, folder: str) -> None:
             torch.save(found, f"{folder}/found.pt")
         barrier()
     finally:
-        dist.destroy_process_group()
+        destroy_process_group()
 
 
 @pytest.mark.skipif(not dist.is_available(), reason="this torch has no distributed package")

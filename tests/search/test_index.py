@@ -22,7 +22,7 @@ from uniadapter.app.cli import main
 from uniadapter.checkpoints.locating import locate_adapter
 from uniadapter.embedded import resolve_embedded
 from uniadapter.errors import CheckpointError, DataError, UsageError
-from uniadapter.search import updating
+from uniadapter.search import contents
 from uniadapter.search.store import Store
 
 pytest.importorskip("lancedb")
@@ -151,7 +151,7 @@ def bomb() -> bytes:
 def test_an_interrupted_run_goes_on(
     tmp_path: Path, folder: Path, loaded: ua.Pretrained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(updating, "BATCH", 3)
+    monkeypatch.setattr(contents, "BATCH", 3)
     whole = ua.Index(tmp_path / "whole.index", loaded)
     whole.add(folder)
     index = ua.Index(tmp_path / "my.index", loaded)
@@ -404,4 +404,4 @@ def test_a_killed_process_loses_a_batch_at_most(tmp_path: Path, drawn: list[dict
     index = ua.Index(where)
     assert len(index) == 180
     assert len(index.store.frames().digests) == 180
-    assert before % updating.BATCH in (0, 180 % updating.BATCH)
+    assert before % contents.BATCH in (0, 180 % contents.BATCH)

@@ -23,7 +23,7 @@ from tiny import tiny_config
 from uniadapter.config import DataConfig, EvaluateConfig, ModelConfig, RunConfig
 from uniadapter.errors import Interrupted
 from uniadapter.model.features import Texts
-from uniadapter.processes.distributed import gather_list
+from uniadapter.processes.distributed import destroy_process_group, gather_list
 from uniadapter.runs.steps import evaluate_split, load_split
 from uniadapter.tasks import retrieval
 from uniadapter.tasks.base import visuals_loader
@@ -41,7 +41,7 @@ def worker(rank: int, folder: str, port: int, config: RunConfig, questions: RunC
         shares(config)
         shares(questions)
     finally:
-        dist.destroy_process_group()
+        destroy_process_group()
 
 
 def stops_and_resumes(rank: int, folder: Path, config: RunConfig) -> None:

@@ -25,7 +25,7 @@ USAGE = """usage: uniadapter COMMAND …
   evaluate CONFIG [--adapter FOLDER] [--FIELD …]   measure a base, or a base with an adapter
   ask FILE QUESTION … [--adapter FOLDER]           answer questions about a picture or video
   caption FILE [--adapter FOLDER]                  write a caption for it
-  index FOLDER … [--index INDEX] [--model MODEL]   make folders of pictures and videos searchable
+  index FOLDER … [--index INDEX] [--engine ray] …  make folders of pictures and videos searchable
   search INDEX QUERY [--top N] [--type …]          find in them: words, ./FILE, 'dog + 0.5: ./park.jpg - night'
   serve INDEX [--adapter ADAPTER …] [--port N]     the same as a page, to ask and to have captions too
   push SOURCE TARGET [--licence L] [--private]     an adapter to the hub (hf://USER/NAME), an object store, a folder
@@ -72,13 +72,16 @@ def train(arguments: list[str]) -> None:
 
     try:
         run_training(config, bool(chosen.resume), bool(chosen.overwrite))
+        return
     except Interrupted as stop:
         from uniadapter.app.display import say
 
         more = f"; go on with:\n  {shlex.join(['uniadapter', 'train', *given, '--resume'])}"
         if is_main():
             say(f"{stop}{more if stop.folder is not None else ''}")
-        raise SystemExit(stop.exit_code) from None
+        status = stop.exit_code
+    _shut_down()  # here, where the error holds the model no more
+    raise SystemExit(status)
 
 
 def evaluate(arguments: list[str]) -> None:
@@ -284,9 +287,12 @@ def index(arguments: list[str]) -> None:
     """`uniadapter index`."""
     chosen = index_arguments(arguments)
     _set_up()
-    from uniadapter.app.searching import run_index
+    from uniadapter.app.searching import IndexOptions, run_index
 
-    run_index(chosen.folders, chosen.index, chosen.model, chosen.rebuild, chosen.calibrate, chosen.ann)
+    options = IndexOptions(
+        chosen.model, chosen.rebuild, chosen.calibrate, chosen.ann, chosen.engine, chosen.workers, chosen.worker_gpus
+    )  # fmt: skip
+    run_index(chosen.folders, chosen.index, options)
 
 
 def search(arguments: list[str]) -> None:

@@ -34,7 +34,21 @@ def index_arguments(arguments: list[str]) -> Any:
     parser.add_argument(
         "--ann", action="store_true", help="build an approximate index, for ten thousand frames and more"
     )
+    parser.add_argument(
+        "--engine",
+        choices=("plain", "ray"),
+        default="plain",
+        help="what reads and encodes: this process, or a Ray cluster's",
+    )
+    parser.add_argument(
+        "--workers", type=int_between(1, 100_000), metavar="N", help="most of Ray's (default: as many as it has cores)"
+    )
+    parser.add_argument("--worker-gpus", type=float, default=0.0, metavar="N", help="GPUs of each; parts may be shared")
     chosen = parser.parse_args(arguments)
+    if chosen.engine != "ray" and (chosen.workers or chosen.worker_gpus):
+        raise UsageError("--workers and --worker-gpus are Ray's: give --engine ray with them")
+    if not 0 <= chosen.worker_gpus <= 64:
+        raise UsageError(f"--worker-gpus is {chosen.worker_gpus:g}; it is between 0 and 64")
     if not chosen.folders and not chosen.index:
         raise UsageError("name the folders to index, or an index to bring up to date with --index")
     chosen.folders = [Path(one).expanduser() for one in chosen.folders]

@@ -35,6 +35,27 @@ _PREVIEW = (16, 6)  # columns and rows of a thumbnail in the terminal
 
 
 @dataclass(frozen=True)
+class IndexOptions:
+    """Options of `uniadapter index`.
+
+    Args:
+        model: see `Index`.
+        rebuild: delete the index and build it anew.
+        calibrate: annotation file of pairs, of which the cut-offs are found.
+        ann: build the approximate index.
+        engine: see `Index.add`, as the rest.
+    """
+
+    model: str | None = None
+    rebuild: bool = False
+    calibrate: Path | None = None
+    ann: bool = False
+    engine: str = "plain"
+    workers: int | None = None
+    worker_gpus: float = 0.0
+
+
+@dataclass(frozen=True)
 class SearchOptions:
     """Options of `uniadapter search`; see `Index.search`."""
 
@@ -47,24 +68,19 @@ class SearchOptions:
     html: Path | None = None
 
 
-def run_index(
-    folders: Sequence[Path], index: Path, model: str | None, rebuild: bool, calibrate: Path | None, ann: bool
-) -> None:
+def run_index(folders: Sequence[Path], index: Path, options: IndexOptions) -> None:
     """Build an index, or bring it up to date, and say what was done.
 
     Args:
         folders: of pictures and videos; none brings those of the index up to date.
         index: its folder.
-        model: see `Index`.
-        rebuild: delete the index and build it anew.
-        calibrate: annotation file of pairs, of which the cut-offs are found.
-        ann: build the approximate index.
+        options: the others.
 
     Raises:
         DataError, CheckpointError, UsageError: see `Index`.
     """
-    described = read_description(index)
-    if rebuild and described is not None:
+    described, model = read_description(index), options.model
+    if options.rebuild and described is not None:
         folders = [*map(Path, described.get("folders", [])), *folders]
         model = model or described.get("model")
         shutil.rmtree(index)
@@ -74,7 +90,13 @@ def run_index(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("indexing", total=None)
-        update = opened.add(*folders, on_progress=lambda done, every: bar.update(task, completed=done, total=every))
+        update = opened.add(
+            *folders,
+            on_progress=lambda done, every: bar.update(task, completed=done, total=every),
+            engine=options.engine,
+            workers=options.workers,
+            worker_gpus=options.worker_gpus,
+        )
     count = len(opened)
     if not count:
         say(f"{', '.join(map(str, folders)) or index}: no picture and no video that can be indexed")
@@ -83,11 +105,11 @@ def run_index(
     if len(update.problems) > _LISTED:
         say(f"not indexed: {len(update.problems) - _LISTED} more")
     say(f"{index}: {update}; {count} files in all")
-    if ann:
+    if options.ann:
         opened.build_ann()
         say("built the approximate index")
-    if calibrate is not None:
-        split = load_retrieval(str(calibrate), DataConfig(), "val")
+    if options.calibrate is not None:
+        split = load_retrieval(str(options.calibrate), DataConfig(), "val")
         pairs = [(text, str(split.visuals[row])) for text, row in zip(split.texts, split.text_visual, strict=True)]
         for name, value in opened.calibrate(pairs).items():
             say(f"cut-off, {name}: {value:.3g}")

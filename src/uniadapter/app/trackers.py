@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from uniadapter.config import ConfigError, RunConfig
+from uniadapter.processes.distributed import is_main
 from uniadapter.training.progress import ProgressEvent
 from uniadapter.training.resume import flatten_config
 
 TENSORBOARD = "tensorboard"  # its folder in the run's
+TRACKIO = "trackio"
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -63,7 +65,16 @@ def tracking(config: RunConfig, folder: Path) -> Iterator[Tracking]:
         yield Tracking(started)
     finally:
         for tracker in started:
-            tracker.finish()
+            _finish(tracker)
+
+
+def _finish(tracker: Any) -> None:
+    if tracker.name == TRACKIO and is_main():
+        import trackio
+
+        trackio.finish()  # Accelerate's own leaves the run open, and trackio finishes it again when Python ends
+    else:
+        tracker.finish()
 
 
 def _started(name: str, config: RunConfig, folder: Path) -> Any:

@@ -79,7 +79,7 @@ class TrainConfig:
             alone, and every figure so made is marked.
         log_every: steps between log lines.
         trackers: experiment trackers that get the same lines, by Accelerate: "tensorboard" (into the run's folder),
-            "wandb", "trackio"; each is installed by its own name.
+            "wandb", "trackio" (on this machine, below TRACKIO_DIR); each is installed by its own name.
         project: name of the project for wandb and trackio; the run is called by its folder.
         compile_vision: run the visual encoder through torch.compile.
     """

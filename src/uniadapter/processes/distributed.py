@@ -8,6 +8,7 @@ and DDP's average over processes is the gradient of the mean over all rows.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from uniadapter.errors import worker_failure
+
+if dist.is_available():
+    # Its functions have the process group of the moment as default: imported later, as DistributedDataParallel does
+    # through torch._dynamo, they would keep the group and its threads beyond `destroy_process_group`.
+    import torch.distributed.nn
 
 T = TypeVar("T")
 
@@ -52,8 +58,12 @@ def barrier() -> None:
 
 
 def destroy_process_group() -> None:
-    """Destroy the process group, if there is one; its threads abort a process that exits while they still run."""
+    """Destroy the process group, if there is one, and end its threads, which may abort a process that exits first.
+
+    Call it when no DistributedDataParallel is referred to any more; those in circles of references are collected here.
+    """
     if dist.is_available() and dist.is_initialized():
+        gc.collect()
         dist.destroy_process_group()
 
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from uniadapter.checkpoints.bases import EMBEDDED
 from uniadapter.checkpoints.pretrained import Pretrained, from_pretrained
-from uniadapter.errors import CheckpointError, DataError
+from uniadapter.errors import CheckpointError, DataError, UsageError
+from uniadapter.files.messages import shortened
+from uniadapter.search.contents import Encode, encode_files
 from uniadapter.search.encoder import Encoder
 from uniadapter.search.media_files import Problem
 from uniadapter.search.queries import Query, parse_query
 from uniadapter.search.ranking import Filters, Match, Ranking
 from uniadapter.search.store import FileRow, Store, read_description
 from uniadapter.search.updating import Update, Updating
+
+ENGINES = ("plain", "ray")
 
 
 class Index:
@@ -50,7 +55,7 @@ class Index:
         self.encoder = Encoder(loaded)
         self.store = Store(self.folder, self.encoder.width)
         self.described = described or {}
-        self.name = str(source.adapter or source.base) if isinstance(source, Pretrained) else model_name(source)
+        self.name = model_name(source.adapter or source.base if isinstance(source, Pretrained) else source)
         self._check_fingerprint()
         self._ranking: Ranking | None = None
 
@@ -63,7 +68,14 @@ class Index:
                 f"--index {self.folder} --model {self.name} --rebuild"
             )
 
-    def add(self, *folders: str | Path, on_progress: Callable[[int, int], None] | None = None) -> Update:
+    def add(
+        self,
+        *folders: str | Path,
+        on_progress: Callable[[int, int], None] | None = None,
+        engine: str = "plain",
+        workers: int | None = None,
+        worker_gpus: float = 0,
+    ) -> Update:
         """Index folders, and bring those up to date that were indexed before.
 
         New and changed files are encoded, renamed ones recognised by their content, and removed ones dropped. It can be
@@ -72,10 +84,15 @@ class Index:
         Args:
             folders: to add to those of the index; none brings it up to date.
             on_progress: called with the number of files done and of all that are new or changed.
+            engine: "plain" reads and encodes in this process; "ray" in the workers of a Ray cluster: the one that this
+                process is connected to, else the one at RAY_ADDRESS or on this machine, else one that is started here.
+                The machines must see the folders and the model at the same paths.
+            workers: most of Ray's; None takes as many as there are cores, or GPUs.
+            worker_gpus: of each of Ray's workers.
 
         Raises:
             DataError: a folder does not exist.
-            UsageError: another process is writing into the index.
+            UsageError: another process is writing into the index, or Ray is not installed.
         """
         given = [str(Path(one).expanduser().absolute()) for one in folders]
         for one in given:
@@ -83,10 +100,24 @@ class Index:
                 raise DataError(f"{one}: no such folder", "no folder")
         with self.store.writing():
             roots = list(dict.fromkeys([*self.described.get("folders", []), *given]))
+            encode = self._engine(engine, roots, workers, worker_gpus)
             self._describe(roots)
-            update = Updating(self.store, self.encoder).run(roots, on_progress)
+            update = Updating(self.store, encode).run(roots, on_progress)
         self._ranking = None
         return update
+
+    def _engine(self, name: str, roots: list[str], workers: int | None, gpus: float) -> Encode:
+        if name == "plain":
+            return partial(encode_files, encoder=self.encoder)
+        if name != "ray":
+            raise UsageError(f"engine is {shortened(name, 40)!r}; there are {' and '.join(ENGINES)}")
+        from uniadapter.search.ray_engine import Job, RayEngine, Workers
+
+        loaded = self.encoder.loaded
+        base = model_name(loaded.base) if loaded.adapter else None
+        there = [root for root in roots if Path(root).is_dir()]
+        job = Job(self.name, base, loaded.model.dtype, self.encoder.fingerprint.digest, there)
+        return RayEngine(job, Workers(workers, gpus))
 
     def _describe(self, folders: list[str]) -> None:
         made = self.encoder.fingerprint
