@@ -15,7 +15,7 @@ from training_runs import assert_same, changed, make_config, train, weights
 
 from squares import save_base
 from uniadapter.config import RunConfig
-from uniadapter.errors import Interrupted
+from uniadapter.errors import RUN_AGAIN, Interrupted
 from uniadapter.tasks.retrieval import RetrievalLoss
 from uniadapter.training.progress import ProgressEvent
 from uniadapter.training.trainer import Trainer
@@ -111,6 +111,6 @@ def test_a_stop_inside_a_group_loses_no_gradient(tmp_path: Path, config: RunConf
     with pytest.raises(Interrupted) as stop:
         train(accumulating, tmp_path / "parts", ready=ready)
     assert stop.value.step == 2
-    assert stop.value.exit_code == 143
+    assert stop.value.exit_code == RUN_AGAIN
     parts = train(accumulating, tmp_path / "parts", resume=True)
     assert_same(weights(parts), weights(whole))

@@ -21,7 +21,7 @@ from transformers import BlipForQuestionAnswering
 from squares import save_tokenizer
 from tiny import tiny_config
 from uniadapter.config import DataConfig, EvaluateConfig, ModelConfig, RunConfig
-from uniadapter.errors import Interrupted
+from uniadapter.errors import RUN_AGAIN, Interrupted
 from uniadapter.model.features import Texts
 from uniadapter.processes.distributed import gather_list
 from uniadapter.runs.steps import evaluate_split, load_split
@@ -73,7 +73,7 @@ def stops_and_resumes(rank: int, folder: Path, config: RunConfig) -> None:
 
     with pytest.raises(Interrupted) as stop:
         train(config, folder / "parts", ready=ready, validate=validate)
-    assert (stop.value.step, stop.value.exit_code) == (2, 143)
+    assert (stop.value.step, stop.value.exit_code) == (2, RUN_AGAIN)
     parts = train(config, folder / "parts", resume=True, validate=validate)
     assert_same(weights(parts), weights(whole))
 

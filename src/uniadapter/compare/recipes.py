@@ -18,6 +18,7 @@ from uniadapter.training.resume import data_hash, flatten_config
 IRRELEVANT = {
     "output", "model.base", "data.train", "data.val", "data.test", "data.extra_tests", "data.root", "data.workers",
     "data.on_error", "train.log_every", "train.trackers", "train.project", "train.save_every",
+    "train.max_minutes",
     "evaluate.batch_size", "evaluate.block", "evaluate.features",
 }  # fmt: skip
 # Settings that came after the first records; by default everything is as it was before them.

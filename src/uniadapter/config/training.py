@@ -61,6 +61,9 @@ class TrainConfig:
     Args:
         epochs: passes over the training set.
         max_steps: stop after this many optimiser steps; 0 means no limit but the epochs.
+        max_minutes: for the limit of a queue: after the first step that ends later than this many minutes after the
+            start, the run is saved and stops with exit status 85; the same command with `--resume_or_start` goes on. It
+            counts anew at each start. 0 means no limit.
         batch_size: samples per batch, over all processes.
         lr: peak learning rate.
         weight_decay: AdamW's, not applied to biases and norms.
@@ -86,6 +89,7 @@ class TrainConfig:
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 6
     max_steps: Count = 0
+    max_minutes: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
     batch_size: Size = 32
     lr: Annotated[float, Field(gt=0, le=100)] = 1e-5
     weight_decay: Annotated[float, Field(ge=0, le=100)] = 0.05

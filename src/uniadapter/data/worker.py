@@ -16,14 +16,14 @@ import torch
 def init_worker(worker: int) -> None:
     """Set up a worker process, as `DataLoader(worker_init_fn=…)`.
 
-    SIGINT and SIGHUP are ignored. SIGTERM is ignored unless it comes from the parent, since torch sends it to workers
-    that do not end otherwise. If the parent dies, torch's watchdog ends the worker.
+    SIGINT, SIGHUP, SIGUSR1 and SIGUSR2 are ignored. SIGTERM is ignored unless it comes from the parent, since torch
+    sends it to workers that do not end otherwise. If the parent dies, torch's watchdog ends the worker.
 
     Args:
         worker: number of the worker, unused.
     """
     torch.set_num_threads(1)
-    for name in ("SIGINT", "SIGHUP"):
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):

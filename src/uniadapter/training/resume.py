@@ -31,6 +31,7 @@ MAY_DIFFER = {
     "data.extra_tests": "read, never trained on",
     "data.on_error": "applies to the next picture that cannot be read",
     "data.workers": "samples do not depend on the worker",
+    "train.max_minutes": "where it stops changes nothing",
     "train.save_every": "saving changes nothing",
     "train.log_every": "logging changes nothing",
     "train.trackers": "logging changes nothing",

@@ -85,6 +85,8 @@ class Trainer:
         self.step = self.epoch = self.batch = 0
         self.seconds_before = 0.0  # taken by the run before it was resumed
         self.started = time.perf_counter() if self.started is None else self.started
+        minutes = self.config.max_minutes
+        self.deadline = self.started + 60 * minutes if minutes else math.inf
         self.stopping = GracefulStop()
         own = self.folder if accelerator.is_main_process else None  # only rank 0 writes
         self.progress = ProgressLog(accelerator, own and own / HISTORY, self.on_progress)
@@ -104,7 +106,7 @@ class Trainer:
             resume: start from the checkpoint in the folder.
 
         Raises:
-            Interrupted: a signal arrived; the state is saved.
+            Interrupted: a signal arrived, or the time is up; the state is saved.
             CheckpointError: the checkpoint is missing, unreadable, unwritable, or of another run.
             Diverged: a loss, gradient or weight is not finite; the last checkpoint is kept.
             PeerLost: another process of the run has ended.
@@ -119,6 +121,7 @@ class Trainer:
             try:
                 while self.step < self.steps:
                     self._one_epoch()
+                self._stop_if_asked()  # while the last validation ran on several processes
             except Diverged:
                 if self.checkpoint is not None:
                     self.checkpoint.roll_back()
@@ -199,19 +202,31 @@ class Trainer:
             event = self._event()
             self._before_writing()
             self.progress.log(event)
-        own = self.stopping.signum or (signal.SIGINT if self._stop else 0)
-        signum, overdue = map(int, max_over_processes([own, self.progress.overdue], self.accelerator.device))
+        signum, late, overdue = self._agreed()
         if overdue:
             self.progress.report(self._event())
         due = self.step % config.save_every == 0 if config.save_every else epoch_ended
-        if ended or signum or due or (epoch_ended and self._validation_due()):
+        if ended or signum or late or due or (epoch_ended and self._validation_due()):
             self.save()
-        if signum:
+        if signum or late:
             raise Interrupted(self.folder, self.step, signum)
         if ended or epoch_ended:
             self._validate()
             if self.on_epoch is not None:
                 self.on_epoch(self._epochs)
+
+    def _agreed(self) -> tuple[int, bool, bool]:
+        """The number of a signal that a process has got, whether the time is up, and whether a report is overdue."""
+        own = self.stopping.signum or (signal.SIGINT if self._stop else 0)
+        state = [own, time.perf_counter() > self.deadline, self.progress.overdue]
+        signum, late, overdue = max_over_processes(state, self.accelerator.device)
+        return int(signum), bool(late), bool(overdue)
+
+    def _stop_if_asked(self) -> None:
+        """Stop if a signal has arrived since the last step, whose checkpoint is written."""
+        signum = self._agreed()[0]
+        if signum:
+            raise Interrupted(self.folder, self.step, signum)
 
     @property
     def _epochs(self) -> int:
