@@ -100,6 +100,13 @@ def worker_failure_message(how: str, why: str | None = None) -> str:
     return f"a process that loads data {how}; {why or 'most likely the memory was full'}: {advice}"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of a GPU or of the machine is full."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
 USER_ERRORS = (
     ConfigError,
     DataError,
@@ -120,8 +127,7 @@ def user_message(error: Exception) -> str | None:
         return shortened(f"{shortened(str(error.filename), 200)}: {error.strerror}")
     if isinstance(error, USER_ERRORS):
         return shortened(str(error) or type(error).__name__)
-    out = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    if out or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
+    if is_out_of_memory(error):
         advice = "smaller train.batch_size, evaluate.batch_size, model.image_size or data.frames need less"
         return shortened(f"the memory is full; {advice} ({shortened(str(error), 100)})")
     return None

@@ -99,14 +99,14 @@ def test_a_stop_inside_a_group_loses_no_gradient(tmp_path: Path, config: RunConf
     whole = train(accumulating, tmp_path / "whole")
 
     def ready(trainer: Trainer) -> None:
-        original = trainer._accumulate
+        original = trainer.gradients.of_batch
 
         def stopping(batch: Any, moment: Any, *rest: Any) -> Any:
             if (moment.epoch, moment.batch) == (0, 4):  # the second of three
                 os.kill(os.getpid(), signal.SIGTERM)
             return original(batch, moment, *rest)
 
-        trainer._accumulate = stopping  # type: ignore[method-assign]
+        trainer.gradients.of_batch = stopping  # type: ignore[method-assign]
 
     with pytest.raises(Interrupted) as stop:
         train(accumulating, tmp_path / "parts", ready=ready)

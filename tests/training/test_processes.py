@@ -62,14 +62,14 @@ def stops_and_resumes(rank: int, folder: Path, config: RunConfig) -> None:
     assert both[0] == both[1]
 
     def ready(trainer: Trainer) -> None:
-        original = trainer._accumulate
+        original = trainer.gradients.of_batch
 
         def stopping(batch: Any, moment: Any, *rest: Any) -> Any:
             if rank == 1 and (moment.epoch, moment.batch) == (0, 2):
                 os.kill(os.getpid(), signal.SIGTERM)
             return original(batch, moment, *rest)
 
-        trainer._accumulate = stopping  # type: ignore[method-assign]
+        trainer.gradients.of_batch = stopping  # type: ignore[method-assign]
 
     with pytest.raises(Interrupted) as stop:
         train(config, folder / "parts", ready=ready, validate=validate)

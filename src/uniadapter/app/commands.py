@@ -124,6 +124,7 @@ def _train_and_measure(
         remove_replaced_weights(folder, MODEL if prepared.adapter is None else ADAPTER)
     metrics: dict[str, Any] = {"task": config.task, "seed": config.train.seed, "base": config.model.base,
                "splits": summaries(train, *tests.values()), **skipped(*tests.values()), "kept": trainer.weights_info,
+               **({"skipped_steps": len(trainer.skipped)} if len(trainer.skipped) else {}),
                "rows": []}  # fmt: skip
     examples: list[report.QueryExample | report.TextExample] = []
     looks_note = ""

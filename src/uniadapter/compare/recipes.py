@@ -22,7 +22,15 @@ IRRELEVANT = {
     "evaluate.batch_size", "evaluate.block", "evaluate.features",
 }  # fmt: skip
 # Settings that came after the first records; by default everything is as it was before them.
-LATER = {"data.max_train_visuals", "model.last_layers", "model.lora.r", "model.lora.alpha", "model.lora.dropout"} | {
+LATER = {
+    "data.max_train_visuals",
+    "model.last_layers",
+    "model.lora.r",
+    "model.lora.alpha",
+    "model.lora.dropout",
+    "train.micro_batch",
+    "train.skip_bad_steps",
+} | {
     f"model.adapter.{name}"
     for name in ("temporal_init", "frame_temperature", "share", "query_residual", "train_norm_cross")
 }

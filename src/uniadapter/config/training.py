@@ -72,9 +72,15 @@ class TrainConfig:
         min_lr: learning rate at the end of the schedule.
         grad_clip: maximum gradient norm; 0 does not clip.
         accumulate: gradient accumulation: batches per optimiser step.
+        micro_batch: samples that a process takes through the model at once, for less memory; the parts of a batch add
+            up to the same loss. For questions and captions alone, since retrieval compares all samples of a batch. 0
+            takes whole batches, and if the memory is full on a single process, half as many from there on.
         precision: "no" is float32; "bf16" and "fp16" are autocast. If evaluation uses the same, the frozen base's
             matrices are stored in it: half the memory, no conversions, the same outputs.
         seed: of all random streams.
+        skip_bad_steps: how many steps of the run may be left out because their loss or gradient is NaN or infinite.
+            Each is logged, with its samples in `skipped_steps.jsonl`, and `metrics.json` counts them. The next one
+            stops the run, as the first does with 0.
         save_every: steps between checkpoints; 0 saves at the end of each epoch.
         evaluate_every: epochs between evaluations on the validation split; 0 evaluates only at the end.
         keep: which weights are saved at the end: those after the "last" step, or the "best" on the validation split.
@@ -98,8 +104,10 @@ class TrainConfig:
     min_lr: Annotated[float, Field(ge=0)] = 0.0
     grad_clip: Annotated[float, Field(ge=0)] = 0.0
     accumulate: Size = 1
+    micro_batch: Annotated[int, Field(ge=0, le=65_536)] = 0
     precision: Precision = "no"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    skip_bad_steps: Count = 0
     save_every: Count = 0
     evaluate_every: Count = 0
     keep: Keep = "last"
@@ -111,4 +119,6 @@ class TrainConfig:
     def __post_init__(self) -> None:
         validate_fields(self, "train")
         falling = self.min_lr <= self.lr
+        scaled = self.precision == "fp16" and self.skip_bad_steps > 0
+        require(not scaled, "train.skip_bad_steps is for precision no and bf16: fp16's loss scaling skips on its own")
         require(falling, f"train.min_lr is {self.min_lr}, more than train.lr, {self.lr}: it must be at most that")

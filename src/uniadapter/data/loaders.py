@@ -129,11 +129,19 @@ class TrainLoader(VisualLoader):
 
     def __init__(self, loader: DataLoader[Any], batches: EpochBatchSampler, skip: bool, split: RetrievalSplit) -> None:
         super().__init__(loader, skip, split)
-        self.batches = batches
+        self.batches, self.split = batches, split
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
         """Set the next iteration's epoch and first batch; earlier batches are not loaded."""
         self.batches.set_epoch(epoch, start_batch)
+
+    def visual_id(self, visual: int) -> str:
+        """The id of a visual of the split, by its index."""
+        return str(self.split.visual_ids[visual])
+
+    def keep_batches(self, batches: int) -> None:
+        """Divide every epoch into so many batches, see `EpochBatchSampler.keep_batches`."""
+        self.batches.keep_batches(batches)
 
 
 def train_loader(
