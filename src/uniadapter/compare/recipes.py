@@ -17,7 +17,7 @@ from uniadapter.training.resume import data_hash, flatten_config
 # Settings on which no figure depends; the data are compared by content instead of by name.
 IRRELEVANT = {
     "output", "model.base", "data.train", "data.val", "data.test", "data.extra_tests", "data.root", "data.workers",
-    "data.on_error", "train.log_every", "train.trackers", "train.project", "train.save_every",
+    "data.timeout", "data.on_error", "train.log_every", "train.trackers", "train.project", "train.save_every",
     "train.max_minutes",
     "evaluate.batch_size", "evaluate.block", "evaluate.features",
 }  # fmt: skip

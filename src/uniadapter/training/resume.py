@@ -34,6 +34,7 @@ MAY_DIFFER = {
     "data.extra_tests": "read, never trained on",
     "data.on_error": "applies to the next picture that cannot be read",
     "data.workers": "samples do not depend on the worker",
+    "data.timeout": "as data.workers",
     "train.max_minutes": "where it stops changes nothing",
     "train.micro_batch": "less memory, the same mathematics",
     "train.skip_bad_steps": "it changes nothing before the next bad step",
