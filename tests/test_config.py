@@ -54,6 +54,8 @@ WRONG: list[tuple[str, Any]] = [
     *(("train.log_every", value) for value in (0, -1)), ("train.epochs", 10**9), ("train.epochs", 0),
     *(("train.batch_size", value) for value in (0, 10**9)), ("train.seed", 2**70), ("train.seed", -1),
     ("train.grad_clip", -1.0), ("train.weight_decay", -1.0), ("train.min_lr", -1.0), ("train.min_lr", 1.0),
+    ("train.micro_batch", -1), ("train.skip_bad_steps", -1), ("train.max_minutes", -0.5),
+    ("train.max_minutes", math.inf), ("data.timeout", -1), ("data.timeout", 1.5),
     ("train.accumulate", 0), ("train.warmup_steps", -1), ("train.max_steps", -1), ("train.save_every", -1),
     ("train.precision", "fp8"), ("train.schedule", "cosin"), ("train.precision", False),
     ("evaluate.beta", math.nan), ("evaluate.beta", -1.0), ("evaluate.beams", 10**6), ("evaluate.beams", 0),

@@ -48,13 +48,21 @@ class NonFiniteError(FloatingPointError, ValueError):
     """A value computed from the weights is NaN or infinite: training diverged, or the weights are corrupt."""
 
 
+# What a queue or a container manager sends before it ends a process: SIGTERM, or a warning that the user chose
+# (SLURM's --signal=USR1@120; Grid Engine's -notify sends both).
+QUEUE_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+# Exit status of a run that such a signal or `train.max_minutes` has stopped: the same command again goes on. HTCondor's
+# examples use 85 for this too (`checkpoint_exit_code`); neither Python nor a shell nor sysexits.h (64 to 78) uses it.
+RUN_AGAIN = 85
+
+
 class Interrupted(Exception):
-    """The run was stopped by a signal.
+    """The run was stopped by a signal, or because its time is up.
 
     Args:
         folder: the run folder to resume from; None if nothing was saved.
         step: optimiser steps done; None outside training.
-        signum: number of the signal.
+        signum: number of the signal; 0 if `train.max_minutes` are over.
         saved: what is kept, in words; made from the folder if "".
     """
 
@@ -62,14 +70,15 @@ class Interrupted(Exception):
         self, folder: Path | None, step: int | None = None, signum: int = signal.SIGINT, saved: str = ""
     ) -> None:
         where = "stopped" if step is None else f"stopped at step {step}"
+        where += "" if signum else " (train.max_minutes)"
         saved = saved or ("nothing was saved" if folder is None else f"everything is saved in {folder}")
         super().__init__(f"{where}; {saved}")
         self.folder, self.step, self.signum = folder, step, signum
 
     @property
     def exit_code(self) -> int:
-        """128 plus the signal's number, the convention of shells."""
-        return 128 + self.signum
+        """`RUN_AGAIN` for a queue; after Ctrl-C or a closed terminal 128 plus the signal's number, as in shells."""
+        return RUN_AGAIN if not self.signum or self.signum in QUEUE_SIGNALS else 128 + self.signum
 
 
 def worker_failure(error: BaseException) -> str | None:
@@ -89,6 +98,13 @@ def worker_failure_message(how: str, why: str | None = None) -> str:
     """The message for a DataLoader worker that died: how it ended, and why if that is known."""
     advice = "set data.workers lower (0 loads in the main process)"
     return f"a process that loads data {how}; {why or 'most likely the memory was full'}: {advice}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of a GPU or of the machine is full."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 USER_ERRORS = (
@@ -111,8 +127,7 @@ def user_message(error: Exception) -> str | None:
         return shortened(f"{shortened(str(error.filename), 200)}: {error.strerror}")
     if isinstance(error, USER_ERRORS):
         return shortened(str(error) or type(error).__name__)
-    out = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    if out or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
+    if is_out_of_memory(error):
         advice = "smaller train.batch_size, evaluate.batch_size, model.image_size or data.frames need less"
         return shortened(f"the memory is full; {advice} ({shortened(str(error), 100)})")
     return None

@@ -15,7 +15,7 @@ from training_runs import assert_same, changed, make_config, train, weights
 
 from squares import save_base
 from uniadapter.config import RunConfig
-from uniadapter.errors import Interrupted
+from uniadapter.errors import RUN_AGAIN, Interrupted
 from uniadapter.tasks.retrieval import RetrievalLoss
 from uniadapter.training.progress import ProgressEvent
 from uniadapter.training.trainer import Trainer
@@ -99,18 +99,18 @@ def test_a_stop_inside_a_group_loses_no_gradient(tmp_path: Path, config: RunConf
     whole = train(accumulating, tmp_path / "whole")
 
     def ready(trainer: Trainer) -> None:
-        original = trainer._accumulate
+        original = trainer.gradients.of_batch
 
         def stopping(batch: Any, moment: Any, *rest: Any) -> Any:
             if (moment.epoch, moment.batch) == (0, 4):  # the second of three
                 os.kill(os.getpid(), signal.SIGTERM)
             return original(batch, moment, *rest)
 
-        trainer._accumulate = stopping  # type: ignore[method-assign]
+        trainer.gradients.of_batch = stopping  # type: ignore[method-assign]
 
     with pytest.raises(Interrupted) as stop:
         train(accumulating, tmp_path / "parts", ready=ready)
     assert stop.value.step == 2
-    assert stop.value.exit_code == 143
+    assert stop.value.exit_code == RUN_AGAIN
     parts = train(accumulating, tmp_path / "parts", resume=True)
     assert_same(weights(parts), weights(whole))

@@ -21,7 +21,7 @@ from transformers import BlipForQuestionAnswering
 from squares import save_tokenizer
 from tiny import tiny_config
 from uniadapter.config import DataConfig, EvaluateConfig, ModelConfig, RunConfig
-from uniadapter.errors import Interrupted
+from uniadapter.errors import RUN_AGAIN, Interrupted
 from uniadapter.model.features import Texts
 from uniadapter.processes.distributed import destroy_process_group, gather_list
 from uniadapter.runs.steps import evaluate_split, load_split
@@ -62,18 +62,18 @@ def stops_and_resumes(rank: int, folder: Path, config: RunConfig) -> None:
     assert both[0] == both[1]
 
     def ready(trainer: Trainer) -> None:
-        original = trainer._accumulate
+        original = trainer.gradients.of_batch
 
         def stopping(batch: Any, moment: Any, *rest: Any) -> Any:
             if rank == 1 and (moment.epoch, moment.batch) == (0, 2):
                 os.kill(os.getpid(), signal.SIGTERM)
             return original(batch, moment, *rest)
 
-        trainer._accumulate = stopping  # type: ignore[method-assign]
+        trainer.gradients.of_batch = stopping  # type: ignore[method-assign]
 
     with pytest.raises(Interrupted) as stop:
         train(config, folder / "parts", ready=ready, validate=validate)
-    assert (stop.value.step, stop.value.exit_code) == (2, 143)
+    assert (stop.value.step, stop.value.exit_code) == (2, RUN_AGAIN)
     parts = train(config, folder / "parts", resume=True, validate=validate)
     assert_same(weights(parts), weights(whole))
 

@@ -181,6 +181,7 @@ def test_some_settings_may_change_when_resuming(tmp_path: Path, stopped: Path, c
 def test_a_broken_checkpoint_is_one_line(tmp_path: Path, stopped: Path, config: RunConfig, kind: str) -> None:
     folder = copied(stopped, tmp_path / "run")
     path = folder / CHECKPOINT
+    (folder / "checkpoint.previous.pt").unlink()  # from which the run would go on
     content = path.read_bytes()
     state = torch.load(path)
     if kind == "cut":

@@ -59,8 +59,13 @@ def train(arguments: list[str]) -> None:
     def options(parser: Parser) -> None:
         parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
         parser.add_argument("--overwrite", action="store_true", help="replace the run that is in the output folder")
+        parser.add_argument(
+            "--resume_or_start", action="store_true",
+            help="--resume if there is a checkpoint, else a new run: one command that a queue may repeat",
+        )  # fmt: skip
 
-    given = [one for one in arguments if one not in ("--resume", "--overwrite")]  # `parse_run` consumes them
+    ways = ("--resume", "--overwrite", "--resume_or_start")
+    given = [one for one in arguments if one not in ways]  # `parse_run` consumes them
     config, chosen = parse_run("train", arguments, options)
     check_output_folder(config.output)
     check_fits_folder(config)
@@ -71,12 +76,13 @@ def train(arguments: list[str]) -> None:
     from uniadapter.processes.distributed import is_main
 
     try:
-        run_training(config, bool(chosen.resume), bool(chosen.overwrite))
+        run_training(config, chosen.resume, chosen.overwrite, chosen.resume_or_start)
         return
     except Interrupted as stop:
         from uniadapter.app.display import say
 
-        more = f"; go on with:\n  {shlex.join(['uniadapter', 'train', *given, '--resume'])}"
+        way = "--resume_or_start" if chosen.resume_or_start else "--resume"
+        more = f"; go on with: {shlex.join(['uniadapter', 'train', *given, way])}"
         if is_main():
             say(f"{stop}{more if stop.folder is not None else ''}")
         status = stop.exit_code

@@ -31,7 +31,7 @@ from uniadapter.inference.features import image_features
 from uniadapter.inference.predict import ask, caption
 from uniadapter.model.blip.converting import convert_adapter, convert_blip
 from uniadapter.model.settings import first_given
-from uniadapter.processes.distributed import check_on_rank0, reporting_lost_peers
+from uniadapter.processes.distributed import check_on_rank0, gather_list, reporting_lost_peers
 from uniadapter.report.examples import select_examples
 from uniadapter.runs.folders import resolve_source
 from uniadapter.runs.results import measure, zero_shot
@@ -49,28 +49,31 @@ from uniadapter.runs.steps import (
 )
 from uniadapter.tasks.preparing import Prepared, prepare
 from uniadapter.training.progress import ProgressEvent
-from uniadapter.training.run_folder import exclusive_run_folder, remove_replaced_weights
+from uniadapter.training.run_folder import can_resume, exclusive_run_folder, remove_replaced_weights
 from uniadapter.training.stopping import raising_interrupted
-from uniadapter.training.trainer import CHECKPOINT, Trainer, make_accelerator
+from uniadapter.training.trainer import Trainer, make_accelerator
 
 logger = logging.getLogger(__name__)
 _MOST_LISTED = 200  # most names of unused tensors that are printed
 
 
-def run_training(config: RunConfig, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
+def run_training(
+    config: RunConfig, resume: bool = False, overwrite: bool = False, resume_or_start: bool = False
+) -> dict[str, Any]:
     """Train, save, evaluate and report one run; in distributed training, every process calls it.
 
     Args:
         config: of the run; without `data.test`, nothing is evaluated at the end.
         resume: continue from the checkpoint in `config.output`.
         overwrite: replace a run in `config.output`: each of its files when the new one is complete.
+        resume_or_start: `resume` if there is a checkpoint, else start a new run.
 
     Returns:
         The content of the run's `metrics.json`; on all processes but the first, an empty dict.
 
     Raises:
         ConfigError, DataError, CheckpointError: one line that says what to do.
-        Interrupted: the process received a signal; the training state is saved.
+        Interrupted: the process received a signal, or its time is up; the training state is saved.
     """
     if config.model.method == "none":
         raise ConfigError("model.method is none, which trains nothing: use `evaluate`, or set uniadapter or full")
@@ -78,10 +81,14 @@ def run_training(config: RunConfig, resume: bool = False, overwrite: bool = Fals
         raise ConfigError("train.keep is best, which the validation split decides: set data.val, or train.keep last")
     if config.train.keep == "best_on_test" and not config.data.test:
         raise ConfigError("train.keep is best_on_test, and there is no test split: set data.test")
+    if resume_or_start and (resume or overwrite):
+        raise ConfigError("--resume_or_start decides by itself: leave out --resume and --overwrite")
     folder = Path(config.output)
-    with reporting_lost_peers(), ExitStack() as held, raising_interrupted(folder, folder / CHECKPOINT):
+    with reporting_lost_peers(), ExitStack() as held, raising_interrupted(folder):
         accelerator = make_accelerator(config.train)
-        check_on_rank0(lambda: held.enter_context(exclusive_run_folder(folder, resume, overwrite)))
+        if resume_or_start:
+            resume = gather_list([can_resume(folder)])[0]  # as the first process sees it
+        check_on_rank0(lambda: held.enter_context(exclusive_run_folder(folder, resume, overwrite, resume_or_start)))
         if accelerator.is_main_process:
             held.enter_context(logged_to(folder))
         else:  # only rank 0 logs and writes
@@ -117,6 +124,7 @@ def _train_and_measure(
         remove_replaced_weights(folder, MODEL if prepared.adapter is None else ADAPTER)
     metrics: dict[str, Any] = {"task": config.task, "seed": config.train.seed, "base": config.model.base,
                "splits": summaries(train, *tests.values()), **skipped(*tests.values()), "kept": trainer.weights_info,
+               **({"skipped_steps": len(trainer.skipped)} if len(trainer.skipped) else {}),
                "rows": []}  # fmt: skip
     examples: list[report.QueryExample | report.TextExample] = []
     looks_note = ""

@@ -17,11 +17,20 @@ from uniadapter.training.resume import data_hash, flatten_config
 # Settings on which no figure depends; the data are compared by content instead of by name.
 IRRELEVANT = {
     "output", "model.base", "data.train", "data.val", "data.test", "data.extra_tests", "data.root", "data.workers",
-    "data.on_error", "train.log_every", "train.trackers", "train.project", "train.save_every",
+    "data.timeout", "data.on_error", "train.log_every", "train.trackers", "train.project", "train.save_every",
+    "train.max_minutes",
     "evaluate.batch_size", "evaluate.block", "evaluate.features",
 }  # fmt: skip
 # Settings that came after the first records; by default everything is as it was before them.
-LATER = {"data.max_train_visuals", "model.last_layers", "model.lora.r", "model.lora.alpha", "model.lora.dropout"} | {
+LATER = {
+    "data.max_train_visuals",
+    "model.last_layers",
+    "model.lora.r",
+    "model.lora.alpha",
+    "model.lora.dropout",
+    "train.micro_batch",
+    "train.skip_bad_steps",
+} | {
     f"model.adapter.{name}"
     for name in ("temporal_init", "frame_temperature", "share", "query_residual", "train_norm_cross", "self_attention")
 }

@@ -56,6 +56,8 @@ class DataConfig:
         max_words: captions are truncated to this many words; the log says how many were.
         on_error: "raise" stops at a record that cannot be read, "skip" leaves it out and counts it.
         workers: DataLoader worker processes; 0 loads in the main process.
+        timeout: most seconds to wait for a batch from them. In training, new processes then try that batch once more;
+            after a second time, and in evaluation, the run ends with one line. 0 waits forever.
         together: consecutive samples of a batch that share a visual, which is loaded, augmented and encoded once for
             them (questions and captions only); 1 shuffles all samples.
         hard_negatives: share of the training samples that are put into a batch beside a sample of another visual with
@@ -85,6 +87,7 @@ class DataConfig:
     max_words: Annotated[int, Field(ge=1, le=100_000)] = 30
     on_error: OnError = "raise"
     workers: Annotated[int, Field(ge=0, le=64)] = 2
+    timeout: Annotated[int, Field(ge=0, le=1_000_000)] = 300
     together: Annotated[int, Field(ge=1, le=65_536)] = 1
     hard_negatives: Annotated[float, Field(ge=0, le=1)] = 0.0
     max_train_visuals: Count = 0

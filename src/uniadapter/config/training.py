@@ -61,6 +61,9 @@ class TrainConfig:
     Args:
         epochs: passes over the training set.
         max_steps: stop after this many optimiser steps; 0 means no limit but the epochs.
+        max_minutes: for the limit of a queue: after the first step that ends later than this many minutes after the
+            start, the run is saved and stops with exit status 85; the same command with `--resume_or_start` goes on. It
+            counts anew at each start. 0 means no limit.
         batch_size: samples per batch, over all processes.
         lr: peak learning rate.
         weight_decay: AdamW's, not applied to biases and norms.
@@ -69,9 +72,15 @@ class TrainConfig:
         min_lr: learning rate at the end of the schedule.
         grad_clip: maximum gradient norm; 0 does not clip.
         accumulate: gradient accumulation: batches per optimiser step.
+        micro_batch: samples that a process takes through the model at once, for less memory; the parts of a batch add
+            up to the same loss. For questions and captions alone, since retrieval compares all samples of a batch. 0
+            takes whole batches, and if the memory is full on a single process, half as many from there on.
         precision: "no" is float32; "bf16" and "fp16" are autocast. If evaluation uses the same, the frozen base's
             matrices are stored in it: half the memory, no conversions, the same outputs.
         seed: of all random streams.
+        skip_bad_steps: how many steps of the run may be left out because their loss or gradient is NaN or infinite.
+            Each is logged, with its samples in `skipped_steps.jsonl`, and `metrics.json` counts them. The next one
+            stops the run, as the first does with 0.
         save_every: steps between checkpoints; 0 saves at the end of each epoch.
         evaluate_every: epochs between evaluations on the validation split; 0 evaluates only at the end.
         keep: which weights are saved at the end: those after the "last" step, or the "best" on the validation split.
@@ -86,6 +95,7 @@ class TrainConfig:
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 6
     max_steps: Count = 0
+    max_minutes: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
     batch_size: Size = 32
     lr: Annotated[float, Field(gt=0, le=100)] = 1e-5
     weight_decay: Annotated[float, Field(ge=0, le=100)] = 0.05
@@ -94,8 +104,10 @@ class TrainConfig:
     min_lr: Annotated[float, Field(ge=0)] = 0.0
     grad_clip: Annotated[float, Field(ge=0)] = 0.0
     accumulate: Size = 1
+    micro_batch: Annotated[int, Field(ge=0, le=65_536)] = 0
     precision: Precision = "no"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    skip_bad_steps: Count = 0
     save_every: Count = 0
     evaluate_every: Count = 0
     keep: Keep = "last"
@@ -107,4 +119,6 @@ class TrainConfig:
     def __post_init__(self) -> None:
         validate_fields(self, "train")
         falling = self.min_lr <= self.lr
+        scaled = self.precision == "fp16" and self.skip_bad_steps > 0
+        require(not scaled, "train.skip_bad_steps is for precision no and bf16: fp16's loss scaling skips on its own")
         require(falling, f"train.min_lr is {self.min_lr}, more than train.lr, {self.lr}: it must be at most that")

@@ -40,6 +40,19 @@ class Batch:
         """B."""
         return len(self.sample_ids)
 
+    def parts(self, most: int) -> list[Batch]:
+        """The batch in parts of at most so many consecutive samples, each with the visuals that it needs; 0: whole."""
+        if not 0 < most < len(self):
+            return [self]
+        found = []
+        for low in range(0, len(self), most):
+            own = slice(low, low + most)
+            visuals, rows = torch.unique(self.rows[own], return_inverse=True)
+            found.append(
+                Batch(self.frames[visuals], self.captions[own], self.ids[own], self.sample_ids[own], rows)
+            )  # fmt: skip
+        return found
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """A copy with its tensors on a device."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
@@ -122,13 +135,29 @@ class EpochBatchSampler(Sampler[list[LoadRequest]]):
         self.rank, self.world = rank, world
         self.sample_visuals, self.together = sample_visuals, together
         self.sample_groups, self.hard_negatives = sample_groups, hard_negatives
+        whole, rest = divmod(count, batch_size)
+        self.batches_per_epoch = whole + (rest >= world)  # of a complete epoch
         self.set_epoch(epoch, start_batch)
 
-    @property
-    def batches_per_epoch(self) -> int:
-        """Batches of a complete epoch."""
+    def keep_batches(self, batches: int) -> None:
+        """Divide an epoch into as many batches as another number of processes did, for a run that goes on.
+
+        Raises:
+            ConfigError: these samples cannot be divided so, or not among these processes.
+        """
         whole, rest = divmod(self.count, self.batch_size)
-        return whole + (rest >= self.world)
+        if batches not in {max(whole, 1), whole + (rest > 0)}:
+            raise ConfigError(
+                f"the run has had {batches} batches per epoch, but {self.count} samples in batches of "
+                f"{self.batch_size} are {whole + (rest > 0)}: go on with the same data and train.batch_size"
+            )
+        last = self.count - (batches - 1) * self.batch_size
+        if last < self.world:
+            raise ConfigError(
+                f"the last batch of an epoch has {last} sample{'s' * (last > 1)}, which {self.world} processes cannot "
+                f"share: go on with {last} process{'es' * (last > 1)} at most"
+            )
+        self.batches_per_epoch = batches
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
         """Set the epoch of the next iteration, and the batch at which it starts."""

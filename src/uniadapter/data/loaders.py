@@ -1,16 +1,10 @@
-"""DataLoaders of pictures and videos; a picture is a video of one frame.
-
-A visual that cannot be read does not raise in the worker: the error is returned with the batch, and the main process
-raises it in one line or, with `on_error: skip`, counts it; the next readable sample then takes its place.
-"""
+"""DataLoaders of pictures and videos; a picture is a video of one frame."""
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from itertools import chain
 from typing import Any, cast
 
@@ -19,121 +13,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from uniadapter.config import ConfigError, DataConfig
 from uniadapter.data.batches import Batch, EpochBatchSampler, SequentialBatchSampler
-from uniadapter.data.layouts.records import DataError, ErrorPolicy
+from uniadapter.data.fetching import TrainLoader, VisualLoader, WorkerResult
 from uniadapter.data.media.images import CLIP, EvaluationTransform, Normalisation, TrainTransform
 from uniadapter.data.media.limits import check_frames
 from uniadapter.data.samples import LoadedVisual, TrainDataset, VisualDataset
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.data.worker import init_worker
-from uniadapter.errors import worker_failure, worker_failure_message
 
-logger = logging.getLogger(__name__)
-
-
-@dataclass
-class WorkerResult:
-    """A worker's result for one batch.
-
-    Args:
-        batch: None if a visual could not be loaded nor replaced.
-        errors: of the visuals that could not be loaded.
-        short: indices of the videos with fewer frames than requested.
-    """
-
-    batch: Batch | None
-    errors: list[DataError]
-    short: list[int]
-
-    def pin_memory(self) -> WorkerResult:
-        """A copy with the batch in page-locked memory."""
-        return WorkerResult(self.batch.pin_memory() if self.batch else None, self.errors, self.short)
-
-
-class VisualLoader:
-    """Batches of a DataLoader; the workers' errors are raised or counted here, in the main process.
-
-    Args:
-        loader: yields `WorkerResult`.
-        skip: count errors instead of raising them; a batch that could not be filled raises nevertheless.
-        split: what is loaded, for the log.
-
-    Attributes:
-        skipped: kind of error to the number of distinct visuals with it, on this process so far.
-    """
-
-    def __init__(self, loader: DataLoader[Any], skip: bool = False, split: RetrievalSplit | None = None) -> None:
-        self._loader, self._split = loader, split
-        self._short: set[int] = set()
-        self._policy = ErrorPolicy("skip" if skip else "raise")
-        self._reported: set[str] = set()
-
-    @property
-    def skipped(self) -> Counter[str]:
-        """Kind of error to the number of distinct visuals left out so far."""
-        return self._policy.skipped
-
-    def __len__(self) -> int:
-        """Batches of the next iteration."""
-        return len(self._loader)
-
-    def __iter__(self) -> Iterator[Batch]:
-        """The batches.
-
-        Raises:
-            DataError: a visual cannot be read, or a worker was killed.
-        """
-        fetches: Iterator[WorkerResult] | None = iter(self._loader)
-        try:
-            for fetched in cast(Iterator[WorkerResult], fetches):
-                self._handle_errors(fetched)
-                yield cast(Batch, fetched.batch)
-        except (DataError, RuntimeError, ConnectionError, EOFError) as error:
-            # The traceback would keep a reference to the workers, which then end only after a timeout.
-            fetches = None
-            self.close()
-            lost = worker_failure(error)
-            if lost is None and isinstance(error, (ConnectionError, EOFError)):  # before torch noticed that it ended
-                lost = worker_failure_message("is killed or exited unexpectedly")
-            if lost is None:
-                raise
-            raise DataError(lost, "lost worker") from None
-        if self._short and self._split is not None and self._split.first_time("clips of few frames"):
-            message = "%s: %d of %d %s have fewer frames than data.frames, so frames are repeated"
-            logger.warning(message, self._split.name, len(self._short), len(self._split.visuals), self._split.noun)
-
-    def close(self) -> None:
-        """End the workers, if there are any; the next iteration starts new ones."""
-        self._loader._iterator = None
-
-    def _handle_errors(self, fetched: WorkerResult) -> None:
-        """Raise or count the errors of a batch, each visual once."""
-        for error in fetched.errors:
-            if str(error) not in self._reported:
-                self._policy.report(error)
-                self._reported.add(str(error))
-        self._short.update(fetched.short)
-        if fetched.batch is None:
-            count, last = len(fetched.errors), fetched.errors[-1]
-            raise DataError(f"{count} visuals cannot be read; the last: {last}", "lost data")
-
-
-class TrainLoader(VisualLoader):
-    """Training batches, one epoch per iteration; its workers are persistent.
-
-    Args:
-        loader: yields `WorkerResult`.
-        batches: its sampler.
-        skip: as for `VisualLoader`.
-        split: as for `VisualLoader`.
-    """
-
-    def __init__(self, loader: DataLoader[Any], batches: EpochBatchSampler, skip: bool, split: RetrievalSplit) -> None:
-        super().__init__(loader, skip, split)
-        self.batches = batches
-
-    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
-        """Set the next iteration's epoch and first batch; earlier batches are not loaded."""
-        self.batches.set_epoch(epoch, start_batch)
+__all__ = ["TrainLoader", "VisualLoader", "train_loader", "visual_loader"]
 
 
 def train_loader(
@@ -154,8 +41,8 @@ def train_loader(
 
     Args:
         split: the visuals and captions.
-        config: `frames`, `scale`, `flip`, `augment`, `blank`, `on_error`, `workers`, `together` and `hard_negatives`
-            are used.
+        config: `frames`, `scale`, `flip`, `augment`, `blank`, `on_error`, `workers`, `timeout`, `together` and
+            `hard_negatives` are used.
         size: side of the frames in pixels.
         batch_size: samples per batch, over all processes.
         seed: of order and augmentation.
@@ -182,7 +69,7 @@ def train_loader(
     rows = TrainDataset(split, transform, seed, config.on_error, config.frames, config.blank)
     workers = _worker_count(config.workers, batches.batches_per_epoch)
     loader = _loader(rows, batches, _training_batch, workers, pin_memory)
-    return TrainLoader(loader, batches, config.on_error == "skip", split)
+    return TrainLoader(loader, batches, config.on_error == "skip", split, config.timeout)
 
 
 def visual_loader(
@@ -200,7 +87,7 @@ def visual_loader(
 
     Args:
         split: the visuals.
-        config: `frames`, `eval_frames`, `blank` and `workers` are used.
+        config: `frames`, `eval_frames`, `blank`, `workers` and `timeout` are used.
         size: side of the frames in pixels.
         batch_size: visuals per batch of this process.
         rank: of this process.
@@ -215,7 +102,7 @@ def visual_loader(
     transform = EvaluationTransform(size, pixels.mean, pixels.std, pixels.resampling, pixels.crop)
     visuals = VisualDataset(split, transform, frames, config.blank)
     workers = _worker_count(config.workers, len(batches))
-    return VisualLoader(_loader(visuals, batches, _collate, workers, pin_memory), split=split)
+    return VisualLoader(_loader(visuals, batches, _collate, workers, pin_memory), False, split, config.timeout)
 
 
 def _check_groups(split: RetrievalSplit, config: DataConfig) -> None:

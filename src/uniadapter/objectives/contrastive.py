@@ -42,6 +42,7 @@ class FeatureQueue(nn.Module):
             self.register_buffer(name, F.normalize(torch.randn(size, width, generator=generator), dim=-1))
         self.register_buffer("ids", torch.full((size,), EMPTY, dtype=torch.int64))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
+        self._before: tuple[Tensor, ...] = ()  # slots and content that the last `enqueue` has overwritten
 
     @property
     def size(self) -> int:
@@ -71,9 +72,20 @@ class FeatureQueue(nn.Module):
         kept = min(count, size)
         # Indices instead of slices: they wrap around, and the pointer is not copied to the CPU.
         slots = (self.pointer + torch.arange(count - kept, count, device=self.ids.device)) % size
+        self._before = (slots, self.visual[slots], self.text[slots], self.ids[slots], self.pointer.clone())
         for buffer, rows in ((self.visual, visual), (self.text, text), (self.ids, ids)):
             buffer.index_copy_(0, slots, rows[count - kept :].detach().to(buffer))
         self.pointer.copy_((self.pointer + count) % size)
+
+    @torch.no_grad()
+    def undo(self) -> None:
+        """Restore what the last `enqueue` has overwritten."""
+        if self._before:
+            slots, visual, text, ids, pointer = self._before
+            for buffer, rows in ((self.visual, visual), (self.text, text), (self.ids, ids)):
+                buffer.index_copy_(0, slots, rows)
+            self.pointer.copy_(pointer)
+            self._before = ()
 
 
 def ramped_alpha(alpha: float, epoch: int, batch: int, batches: int) -> float:

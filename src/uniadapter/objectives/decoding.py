@@ -121,6 +121,14 @@ def caption_nll(
     return nll.sum(), int(mask[:, given:].sum())
 
 
+def caption_terms(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, captions: Sequence[str], prompt: str, max_tokens: int
+) -> int:
+    """The number of tokens that `caption_nll` predicts, without predicting them."""
+    tokens = decoder_tokens(tokenizer, model, [with_prompt(prompt, caption) for caption in captions], max_tokens)
+    return int(tokens.mask[:, prompt_length(tokenizer, prompt) :].sum())
+
+
 def _rows(rows: Tensor | None, texts: int, visuals: int, noun: str) -> Tensor:
     """Index of the visual of each text, [texts], checked."""
     if not texts:

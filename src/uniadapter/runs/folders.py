@@ -28,7 +28,7 @@ METHOD_KEY = "uniadapter_method"  # key in the config.json of a model that was t
 TRAINED = "trained.safetensors"
 # Fields of the config that do not change the results, only their place or the speed; () means the whole section.
 _WITHOUT_EFFECT = {"output": (), "train": (), "model": ("method", "adapter", "checkpoint_vision", "frame_chunk"),
-          "data": ("workers",), "evaluate": ("batch_size", "block", "features")}  # fmt: skip
+          "data": ("workers", "timeout"), "evaluate": ("batch_size", "block", "features")}  # fmt: skip
 
 
 def resolve_source(config: RunConfig, source: Path | str | None) -> tuple[RunConfig, Path | None]:

@@ -152,7 +152,7 @@ def _run(trainer: Trainer, loader: TrainLoader, split: RetrievalSplit, folder: P
         trainer.train(resume)
     except Diverged as error:
         if folder is not None and error.samples:
-            raise error.with_file(error.write(folder, split)) from error
+            raise error.written(folder, split) from error
         raise
     except (RuntimeError, OSError, CheckpointError) as error:
         if (lost := worker_failure(error)) is not None:

@@ -24,7 +24,6 @@ from uniadapter.evaluation.vqa import exact_match, vqa_accuracy
 from uniadapter.model.encoding import encode_visual
 from uniadapter.model.tokens import warn_of_truncation
 from uniadapter.objectives.decoding import answer_loss
-from uniadapter.processes.distributed import gather_row_counts
 from uniadapter.tasks.base import Result, is_distributed, visuals_loader
 from uniadapter.tasks.preparing import Prepared, autocast
 from uniadapter.training.loss import DecoderLoss, StepInfo
@@ -205,4 +204,4 @@ class AnswerLoss(DecoderLoss):
         loss = answer_loss(
             self.model, self.tokenizer, visuals, batch.captions, given, batch.rows, self.settings.max_tokens
         )
-        return {"loss": loss * gather_row_counts(len(batch), batch.frames.device).weight}
+        return {"loss": loss * self.weight(len(batch), step, batch.frames.device)}

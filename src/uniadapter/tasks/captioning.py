@@ -19,8 +19,8 @@ from uniadapter.model.decoding import check_lengths, generate_texts, visual_cont
 from uniadapter.model.dispatch import backbone
 from uniadapter.model.encoding import encode_visual
 from uniadapter.model.tokens import prompt_length, warn_of_truncation
-from uniadapter.objectives.decoding import caption_nll
-from uniadapter.processes.distributed import gather_list, gather_row_counts
+from uniadapter.objectives.decoding import caption_nll, caption_terms
+from uniadapter.processes.distributed import gather_list
 from uniadapter.tasks.base import Result, is_distributed, visuals_loader
 from uniadapter.tasks.preparing import Prepared, autocast
 from uniadapter.training.loss import DecoderLoss, StepInfo
@@ -114,4 +114,8 @@ class CaptionLoss(DecoderLoss):
         nll, count = caption_nll(
             self.model, self.tokenizer, visuals, batch.captions, batch.rows, self.prompt, self.settings.max_tokens
         )
-        return {"loss": nll / max(1, count) * gather_row_counts(count, batch.frames.device).weight}
+        return {"loss": nll / max(1, count) * self.weight(count, step, batch.frames.device)}
+
+    def terms(self, batch: Batch) -> int:
+        """The tokens to predict."""
+        return caption_terms(self.model, self.tokenizer, batch.captions, self.prompt, self.settings.max_tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import torch
@@ -40,6 +41,8 @@ TEMPERATURE_RANGE = (0.001, 0.5)  # BLIP's clamp
 class RetrievalLoss(TrainingLoss):
     """The training loss of retrieval: image-text contrastive (ITC) plus image-text matching (ITM).
 
+    Both compare the rows of a batch with one another, so it cannot be computed in parts of the batch.
+
     Args:
         model: a retrieval model of any family; its adapters, or all weights, are trained.
         tokenizer: the base's.
@@ -48,6 +51,8 @@ class RetrievalLoss(TrainingLoss):
         adapter: name of the set that is trained; None trains the model's own weights.
         seed: of the queue's initial content.
     """
+
+    indivisible = "contrast and hard negatives compare all samples of a batch"
 
     def __init__(
         self,
@@ -61,11 +66,14 @@ class RetrievalLoss(TrainingLoss):
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
         self.settings, self.objective = settings, objective
+        if objective.matching and objective.negatives == "batch":
+            self.bound_to_processes = "objective.negatives batch takes hard negatives from a process's own samples"
         self.contrast = contrast_of(model, objective.loss) if objective.contrastive else "momentum"
         queue_size = objective.queue_size if self.contrast == "momentum" else 0
         self.queue = FeatureQueue(queue_size, backbone(model).layout.feature_width, seed)
         self.temperature = _temperature(model, adapter, objective)
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []  # enqueued after the last batch of a step
+        self._held = False  # whether the momentum encoder has moved in a step that was left out
         self._momentum: list[Momentum] = []  # in a list, so that torch does not register its weights here
         if objective.momentum and objective.contrastive and self.contrast == "momentum":
             decay = objective.momentum
@@ -151,7 +159,9 @@ class RetrievalLoss(TrainingLoss):
             visual, text, alpha = gather_rows(visuals.feature, True), gather_rows(texts.feature, True), 0.0
         else:
             if self.training and step.first:
-                momentum.update()
+                if not self._held:
+                    momentum.update()
+                self._held = False
             visual, text = momentum.features(frames, tokens.ids, tokens.mask, self.settings.frame_chunk, stem)
             visual, text = gather_rows(visual), gather_rows(text)
             alpha = ramped_alpha(self.objective.alpha, step.epoch, step.batch, step.batches)
@@ -180,6 +190,11 @@ class RetrievalLoss(TrainingLoss):
             self.queue.enqueue(*(torch.cat(rows) for rows in zip(*self._waiting, strict=True)))
             self._waiting.clear()
 
+    def forget_step(self) -> None:
+        """Take the step's features out of the queue again; the weights are the same, so momentum has its next step."""
+        self.queue.undo()
+        self._held = bool(self._momentum)
+
     def _matching(
         self,
         visuals: Visuals,
@@ -201,6 +216,9 @@ class RetrievalLoss(TrainingLoss):
         scale = float(self.scale.detach())
         with torch.no_grad(), torch.autocast(visuals.tokens.device.type, enabled=False):
             similar = similarity(self.model, texts.feature, visuals.feature) * scale
+            # NaN, on this process or another: the loss becomes NaN here too, and all processes stop or go on together.
+            sound = bool(torch.isfinite(similar).all())
+            similar = similar if sound else torch.zeros_like(similar)
             uniforms = [
                 negative_uniforms(step.seed, stream, step.epoch, sample_ids)
                 for stream in (draws.NEGATIVE_VISUAL, draws.NEGATIVE_TEXT)
@@ -211,7 +229,7 @@ class RetrievalLoss(TrainingLoss):
         logits = match(self.model, texts, visuals, chosen.pairs)
         # Weighted by pairs, not by rows: a row without another id in its batch has fewer pairs.
         weight = gather_row_counts(len(chosen.labels), ids.device).weight
-        return matching_loss(logits, chosen.labels) * weight
+        return matching_loss(logits, chosen.labels) * (weight if sound else math.nan)
 
     def release(self) -> None:
         """Remove the momentum encoder from the model."""
@@ -222,11 +240,13 @@ class RetrievalLoss(TrainingLoss):
     def training_state(self) -> dict[str, dict[str, Tensor]]:
         """Queue and momentum encoder, for a checkpoint."""
         momentum = self.momentum
-        return {"queue": self.queue.state_dict(), "momentum": momentum.state() if momentum else {}}
+        state = {"queue": self.queue.state_dict(), "momentum": momentum.state() if momentum else {}}
+        return {**state, "held": {}} if self._held else state
 
     def load_training_state(self, state: dict[str, dict[str, Tensor]]) -> None:
         """Restore `training_state`."""
         self.queue.load_state_dict(state["queue"])
+        self._held = "held" in state
         if self.momentum:
             self.momentum.load_state(state["momentum"])
 

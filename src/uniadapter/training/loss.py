@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.config import ModelConfig
 from uniadapter.data.batches import Batch
+from uniadapter.processes.distributed import gather_row_counts, world_size
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class StepInfo:
         batches: number of batches in an epoch.
         first: whether it is the first of the batches whose gradients are accumulated for an optimiser step.
         last: whether it is the last of these.
+        terms: `TrainingLoss.terms` of the whole batch over all processes, if the loss of a part of it is wanted; the
+            losses of the parts then add up to the batch's. 0 for a whole batch.
     """
 
     seed: int
@@ -31,12 +35,15 @@ class StepInfo:
     batches: int
     first: bool = True
     last: bool = True
+    terms: int = 0
 
 
 class TrainingLoss(nn.Module, ABC):
     """A model and its training loss as one module, which DistributedDataParallel can wrap."""
 
     model: PreTrainedModel
+    bound_to_processes = ""  # why the loss depends on the number of processes; "" if it does not
+    indivisible = ""  # why the loss of a batch is not a sum over parts of it; "" if it is
 
     @abstractmethod
     def forward(self, batch: Batch, step: StepInfo) -> dict[str, Tensor]:
@@ -50,6 +57,13 @@ class TrainingLoss(nn.Module, ABC):
             Scalars: "loss", to be minimised, and its parts by name. They are scaled so that the mean over processes is
             the mean over all rows.
         """
+
+    def terms(self, batch: Batch) -> int:
+        """Number of terms of which the loss of a batch is the mean."""
+        return len(batch)
+
+    def forget_step(self) -> None:
+        """Undo what the forward passes of the last step have changed: the optimiser leaves that step out."""
 
     def release(self) -> None:
         """Remove from the model what only training needs; called after training."""
@@ -74,3 +88,12 @@ class DecoderLoss(TrainingLoss):
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: ModelConfig) -> None:
         super().__init__()
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
+
+    def weight(self, count: int, step: StepInfo, device: torch.device) -> float:
+        """Factor for a mean over `count` terms of this process.
+
+        The mean over processes of what it gives is the mean over all terms; for a part of a batch, its share of that.
+        """
+        if step.terms:
+            return world_size() * count / step.terms
+        return gather_row_counts(count, device).weight

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from uniadapter.data.splits import RetrievalSplit
 from uniadapter.errors import CheckpointError
 from uniadapter.files.messages import shortened
 from uniadapter.model.identity import base_hash
+
+logger = logging.getLogger(__name__)
 
 # Settings that may change when a run is resumed, and why; all others may not.
 MAY_DIFFER = {
@@ -31,6 +34,10 @@ MAY_DIFFER = {
     "data.extra_tests": "read, never trained on",
     "data.on_error": "applies to the next picture that cannot be read",
     "data.workers": "samples do not depend on the worker",
+    "data.timeout": "as data.workers",
+    "train.max_minutes": "where it stops changes nothing",
+    "train.micro_batch": "less memory, the same mathematics",
+    "train.skip_bad_steps": "it changes nothing before the next bad step",
     "train.save_every": "saving changes nothing",
     "train.log_every": "logging changes nothing",
     "train.trackers": "logging changes nothing",
@@ -97,22 +104,26 @@ def data_hash(split: RetrievalSplit) -> str:
     return digest.hexdigest()
 
 
-def check_batches(saved: int, now: int, path: Path) -> None:
-    """Refuse a checkpoint with another number of batches per epoch.
+def check_processes(saved: int, now: int, bound: str, path: Path) -> None:
+    """Refuse another number of processes where it would change the loss, and say what else differs where it does not.
 
     Args:
-        saved: of the checkpoint.
-        now: of this run.
+        saved: number of processes that wrote the checkpoint.
+        now: number of processes of this run.
+        bound: why the loss depends on it; "" if it does not.
         path: of the checkpoint, for the error.
 
     Raises:
-        CheckpointError: they differ.
+        CheckpointError: the loss would be another one.
     """
-    if saved != now:
-        raise CheckpointError(
-            f"{path}: made with {saved} batches per epoch, not {now}; "
-            "resume with the same data, batch size and number of processes"
-        )
+    if saved == now:
+        return
+    if bound:
+        raise CheckpointError(f"{path}: the run has had {saved} processes, and {bound}; go on with {saved}, not {now}")
+    logger.info(
+        "%d process%s instead of %d: the same batches and draws but for dropout, which depends on the process; "
+        "sums are rounded differently", now, "es" * (now > 1), saved,
+    )  # fmt: skip
 
 
 def check_resumable(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:

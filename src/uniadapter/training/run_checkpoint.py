@@ -1,7 +1,12 @@
-"""`checkpoint.pt`, the state from which a run resumes exactly; written atomically, verified when read."""
+"""`checkpoint.pt`, the state from which a run resumes exactly: written atomically, verified when read.
+
+The last two are kept. It is a zip archive as `torch.save` writes it, with a CRC-32 of each record; all of them are
+compared when it is read.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import zipfile
 from collections.abc import Mapping
@@ -17,13 +22,16 @@ from uniadapter.files.messages import first_line
 from uniadapter.files.writing import atomic_file
 from uniadapter.training.divergence import first_nonfinite
 from uniadapter.training.loss import TrainingLoss
+from uniadapter.training.run_folder import CHECKPOINTS
 
-CHECKPOINT = "checkpoint.pt"
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = CHECKPOINTS[0]
 FORMAT = 2  # version of the file; others are not read
 
 _PARTS: dict[str, type] = {
     "run": dict,  # fingerprint (`resume.run_fingerprint`)
-    "place": dict,  # position: step, epoch, batch, batches
+    "place": dict,  # position: step, epoch, batch, batches; in newer files also the number of processes
     "trainable": dict,  # weights by parameter name
     "task": dict,  # momentum weights and queue
     "optimizer": dict,
@@ -59,33 +67,76 @@ def _reason(error: BaseException) -> str:
 
 
 class CheckpointFile:
-    """A run's checkpoint, whose previous version is kept until a step from the new one has succeeded.
+    """A file of a run's state, and the version before it.
 
-    Finite weights may still make the next step diverge. Then the previous checkpoint, from which training did continue,
-    is restored.
+    Finite weights may still make the next step diverge. Until a step from the newest version has succeeded, `roll_back`
+    puts the one before, from which training did go on, in its place.
 
     Args:
-        path: the file.
+        path: the file; the version before is beside it, as `NAME.previous.pt`.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.previous = path, path.with_name(f".{path.name}.before")
+        self.path, self.previous = path, path.with_name(f"{path.stem}.previous{path.suffix}")
+        self.goes_on = False  # whether the files there are this run's
+        self._tried = False  # whether a step from the newest has succeeded
 
     def write(self, state: dict[str, Any]) -> None:
-        """Write a checkpoint; see `write_checkpoint`."""
-        self.confirm()
-        with suppress(OSError):  # there is none yet, or the file system has no hard links
-            os.link(self.path, self.previous)
+        """Write a new version; see `write_checkpoint`."""
+        if self.goes_on:
+            self._keep_previous()
         write_checkpoint(self.path, state)
+        if not self.goes_on:  # another run's, which this one replaces
+            self.previous.unlink(missing_ok=True)
+        self.goes_on, self._tried = True, False
+
+    def _keep_previous(self) -> None:
+        temporary = self.previous.with_name(f".{self.previous.name}.{os.getpid()}.tmp")
+        try:
+            os.link(self.path, temporary)
+            os.replace(temporary, self.previous)
+        except FileNotFoundError:  # there is none yet
+            return
+        except OSError:  # no hard links here: for a moment there is only the version before
+            os.replace(self.path, self.previous)
+        finally:
+            temporary.unlink(missing_ok=True)  # it stays if both were links to one file
 
     def confirm(self) -> None:
-        """A step from the last checkpoint has succeeded: delete the previous one."""
-        self.previous.unlink(missing_ok=True)
+        """A step from the newest version has succeeded."""
+        self._tried = True
 
     def roll_back(self) -> None:
-        """The first step from the last checkpoint diverged: restore the previous one, if there is one."""
+        """Training diverged: if that was the first step from the newest version, restore the one before, if any."""
+        if self.goes_on and not self._tried:
+            self.promote()
+
+    def promote(self) -> None:
+        """Put the version before in the place of the newest, if there is one."""
         with suppress(FileNotFoundError):
             os.replace(self.previous, self.path)
+
+
+def read_newest(folder: Path) -> tuple[dict[str, Any], Path]:
+    """Read the newest good one of the last two checkpoints; the log says if it is the older.
+
+    Returns:
+        The state, and the file that it was read from.
+
+    Raises:
+        CheckpointError: there is none, or none is good; one line, about the newest.
+    """
+    newest, previous = (folder / name for name in CHECKPOINTS)
+    try:
+        return read_checkpoint(newest), newest
+    except CheckpointError as error:
+        try:
+            state = read_checkpoint(previous)
+        except CheckpointError:
+            raise error from None
+        reason = str(error).partition("; start a new run")[0]
+        logger.warning("%s: going on from %s instead, at step %d", reason, previous.name, state["place"]["step"])
+        return state, previous
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
+CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the newest first
 
 _held_locks: set[int] = set()  # file descriptors
 if hasattr(os, "register_at_fork"):  # else a DataLoader worker that outlives this process would keep them locked
@@ -31,7 +32,7 @@ if hasattr(os, "register_at_fork"):  # else a DataLoader worker that outlives th
 
 # A folder with one of these holds a run. A config or a log alone may be left by a run that failed at its start.
 RESULTS = (
-    "checkpoint.pt",
+    *CHECKPOINTS,
     "metrics.json",
     "history.jsonl",
     f"adapter/{CONFIG_NAME}",
@@ -51,13 +52,21 @@ def existing_results(folder: Path) -> list[str]:
     return [name for name in RESULTS if (folder / name).exists()]
 
 
-def check_run_folder(folder: Path, resume: bool = False, overwrite: bool = False) -> None:
+def can_resume(folder: Path) -> bool:
+    """Whether a folder has a checkpoint."""
+    return any((folder / name).is_file() for name in CHECKPOINTS)
+
+
+def check_run_folder(
+    folder: Path, resume: bool = False, overwrite: bool = False, resume_or_start: bool = False
+) -> None:
     """Refuse to start a run in a folder that has another run's results.
 
     Args:
         folder: of the new run.
         resume: the run continues from the checkpoint there.
         overwrite: the run may replace existing files, each when it writes its own.
+        resume_or_start: the log of a run that was killed before its first checkpoint may be replaced too.
 
     Raises:
         ConfigError: there are results and neither option is set, or the path is a file.
@@ -67,9 +76,11 @@ def check_run_folder(folder: Path, resume: bool = False, overwrite: bool = False
         raise ConfigError(f"{blocked}: is a file, not a folder; choose another --output")
     if resume and overwrite:
         raise ConfigError("--resume continues a run and --overwrite replaces it: give only one of them")
-    if resume and not (folder / "checkpoint.pt").is_file():
+    if resume and not can_resume(folder):
         raise ConfigError(f"{folder}: nothing to resume, there is no checkpoint.pt; start a new run without --resume")
     found = existing_results(folder)
+    if resume_or_start and found == ["history.jsonl"]:
+        return
     if found and not (resume or overwrite):
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         raise ConfigError(
@@ -79,11 +90,14 @@ def check_run_folder(folder: Path, resume: bool = False, overwrite: bool = False
 
 
 @contextmanager
-def exclusive_run_folder(folder: Path, resume: bool = False, overwrite: bool = False) -> Iterator[None]:
+def exclusive_run_folder(
+    folder: Path, resume: bool = False, overwrite: bool = False, resume_or_start: bool = False
+) -> Iterator[None]:
     """Check and lock the run folder for the block; see `check_run_folder` and `locked_folder`."""
-    check_run_folder(folder, resume, overwrite)
+    check_run_folder(folder, resume, overwrite, resume_or_start)
     with locked_folder(folder):
-        check_run_folder(folder, resume, overwrite)  # another run may have written results before the lock was free
+        # another run may have written results before the lock was free
+        check_run_folder(folder, resume, overwrite, resume_or_start)
         yield
 
 

@@ -1,4 +1,4 @@
-"""Graceful stopping: the first signal stops a run after a step and its checkpoint, on all processes alike."""
+"""Graceful stopping: a signal stops a run after a step and its checkpoint, on all processes alike."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ import logging
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from uniadapter.errors import Interrupted
+from uniadapter.errors import QUEUE_SIGNALS, Interrupted
+from uniadapter.training.run_folder import can_resume
 
 logger = logging.getLogger(__name__)
 
-# Ctrl-C; a scheduler or `kill`; a closed terminal or connection.
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+# Ctrl-C; a closed terminal or connection; a queue, a container manager or `kill`.
+SIGNALS = (*(getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)), *QUEUE_SIGNALS)
 
 _ECHO = 1.0  # seconds in which a repeated signal counts as one: launchers forward what the terminal has already sent
 
 
 class GracefulStop:
-    """Context manager in which the first signal only sets `signum`; a second one raises `KeyboardInterrupt`.
+    """Context manager in which the first signal only sets `signum`; Ctrl-C after it raises `KeyboardInterrupt`.
 
+    No other second signal does: a queue sends SIGTERM some time after its warning, and the step may still be running.
     Signals that the process was started to ignore (`nohup`) stay ignored. Outside the main thread, where Python cannot
     catch signals, it does nothing.
 
@@ -56,22 +58,22 @@ class GracefulStop:
         now = time.monotonic()
         if not self.signum:
             self.signum, self._when = signum, now
-            logger.warning("stopping after this step; press Ctrl-C again to stop at once")
-        elif now - self._when > _ECHO:
+            with suppress(RuntimeError):  # the signal has arrived while this process writes a line
+                logger.warning("stopping after this step; Ctrl-C stops at once")
+        elif signum == signal.SIGINT and now - self._when > _ECHO:
             raise KeyboardInterrupt
 
 
 @contextmanager
-def raising_interrupted(folder: Path, checkpoint: Path) -> Iterator[None]:
-    """Context manager in which signals raise `Interrupted`, so that cleanup code runs; for phases before training.
+def raising_interrupted(folder: Path) -> Iterator[None]:
+    """Context manager in which signals raise `Interrupted`, so that cleanup code runs; for phases but training.
 
     Args:
-        folder: of the run.
-        checkpoint: its checkpoint; if it exists, the error names the folder as resumable.
+        folder: of the run; if it has a checkpoint, the error names it as resumable.
     """
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        raise Interrupted(folder if checkpoint.exists() else None, None, signum)
+        raise Interrupted(folder if can_resume(folder) else None, None, signum)
 
     before = _catch(stop)
     try:

@@ -15,21 +15,20 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from uniadapter.config import TrainConfig
 from uniadapter.data.batches import Batch
 from uniadapter.data.loaders import TrainLoader
 from uniadapter.errors import CheckpointError, Interrupted
 from uniadapter.processes.distributed import gather_list, max_over_processes, reporting_lost_peers
-from uniadapter.processes.seeds import DROPOUT, derive_seed
-from uniadapter.training.divergence import Diverged, SampleInfo, batch_samples, first_nonfinite
+from uniadapter.training.divergence import SKIPPED, Diverged, SampleInfo, SkippedSteps, first_nonfinite
+from uniadapter.training.gradients import Gradients
 from uniadapter.training.history import HISTORY, LogRecord
 from uniadapter.training.loss import StepInfo, TrainingLoss
 from uniadapter.training.optimizer import clip_gradients, lr_schedule, make_accelerator, prepare_optimizer
 from uniadapter.training.progress import ProgressEvent, ProgressLog
-from uniadapter.training.resume import check_batches, check_resumable
-from uniadapter.training.run_checkpoint import CHECKPOINT, CheckpointFile, read_checkpoint, restore_state
+from uniadapter.training.run_checkpoint import CHECKPOINT, CheckpointFile
+from uniadapter.training.run_state import go_on, state_of
 from uniadapter.training.stopping import GracefulStop
 from uniadapter.training.validations import Validations, trainable_weights
 
@@ -75,22 +74,34 @@ class Trainer:
     def __post_init__(self) -> None:
         accelerator = self.accelerator = self.accelerator or make_accelerator(self.config)
         self.loss.to(accelerator.device)
-        self.batches = len(self.loader)
-        self.steps_per_epoch = max(1, math.ceil(self.batches / self.config.accumulate))
-        self.steps = self.config.epochs * self.steps_per_epoch
-        if self.config.max_steps:
-            self.steps = min(self.steps, self.config.max_steps)
-        factor = lr_schedule(self.config, self.steps, self.steps_per_epoch)
-        self.module, self.optimizer, self.scheduler = prepare_optimizer(accelerator, self.loss, self.config, factor)
+        self.plan()
+        self.module, self.optimizer, self.scheduler = prepare_optimizer(
+            accelerator, self.loss, self.config, lambda step: self._factor(step)
+        )
+        self.gradients = Gradients(
+            self.loss, self.module, accelerator, self.config.accumulate, self.config.micro_batch
+        )  # fmt: skip
         self.step = self.epoch = self.batch = 0
         self.seconds_before = 0.0  # taken by the run before it was resumed
         self.started = time.perf_counter() if self.started is None else self.started
+        minutes = self.config.max_minutes
+        self.deadline = self.started + 60 * minutes if minutes else math.inf
         self.stopping = GracefulStop()
         own = self.folder if accelerator.is_main_process else None  # only rank 0 writes
         self.progress = ProgressLog(accelerator, own and own / HISTORY, self.on_progress)
         self.checkpoint = None if own is None else CheckpointFile(own / CHECKPOINT)
         self.validations = Validations(self.folder, accelerator.is_main_process, self.config.keep)
+        self.skipped = SkippedSteps(own and own / SKIPPED, self.config.skip_bad_steps)
         self._stop = False  # set to stop the run after the current step, as Ctrl-C does
+
+    def plan(self) -> None:
+        """Count the steps of the run, and place its learning rates on them."""
+        self.batches = len(self.loader)
+        self.steps_per_epoch = max(1, math.ceil(self.batches / self.config.accumulate))
+        self.steps = self.config.epochs * self.steps_per_epoch
+        if self.config.max_steps:
+            self.steps = min(self.steps, self.config.max_steps)
+        self._factor = lr_schedule(self.config, self.steps, self.steps_per_epoch)
 
     @property
     def history(self) -> list[LogRecord]:
@@ -104,7 +115,7 @@ class Trainer:
             resume: start from the checkpoint in the folder.
 
         Raises:
-            Interrupted: a signal arrived; the state is saved.
+            Interrupted: a signal arrived, or the time is up; the state is saved.
             CheckpointError: the checkpoint is missing, unreadable, unwritable, or of another run.
             Diverged: a loss, gradient or weight is not finite; the last checkpoint is kept.
             PeerLost: another process of the run has ended.
@@ -119,12 +130,11 @@ class Trainer:
             try:
                 while self.step < self.steps:
                     self._one_epoch()
+                self._stop_if_asked()  # while the last validation ran on several processes
             except Diverged:
                 if self.checkpoint is not None:
                     self.checkpoint.roll_back()
                 raise
-        if self.checkpoint is not None:
-            self.checkpoint.confirm()
         self.loss.eval()
         if self.validations.keep_best and self.validations.best is not None:
             self.validations.restore_best(trainable_weights(self.loss))
@@ -147,49 +157,34 @@ class Trainer:
             self._after_step()
 
     def _step(self, batches: Iterator[Batch], size: int) -> None:
-        """One optimiser step over `size` batches."""
-        finite = torch.ones((), dtype=torch.bool, device=self.accelerator.device)
-        samples: list[SampleInfo] = []
-        for place, batch in enumerate(batches):
-            last = place == size - 1
-            step = StepInfo(self.config.seed, self.epoch, self.batch, self.batches, place == 0, last)
-            samples += batch_samples(batch)
-            losses = self._accumulate(batch.to(self.accelerator.device), step, size, samples)
-            finite &= torch.isfinite(losses["loss"])
-            self.progress.window.add(losses, len(batch) * self.accelerator.num_processes)
-            self.batch += 1
+        """One optimiser step over `size` batches; one whose loss or gradient is not finite is left out, or the end."""
+        first = StepInfo(self.config.seed, self.epoch, self.batch, self.batches)
+        found = self.gradients.of_step(batches, size, first, self.step)
+        self.batch += size
         norm = clip_gradients(self.accelerator, self.optimizer, self.config.grad_clip)
+        finite = found.finite
         if self.accelerator.scaler is None:  # a GradScaler expects infinite gradients, and skips such steps
             finite &= torch.isfinite(torch.as_tensor(norm, device=finite.device))
-        self._agree_on_finite(bool(finite), "the loss or its gradient is not a finite number", samples)
-        if self.checkpoint is not None:
-            self.checkpoint.confirm()
-        self.optimizer.step()
+        if self._on_any_process(not bool(finite)):
+            self._leave_out(gather_list(found.samples))
+        else:
+            for losses, samples in found.batches:
+                self.progress.window.add(losses, samples * self.accelerator.num_processes)
+            if self.checkpoint is not None:
+                self.checkpoint.confirm()
+            self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
 
-    def _accumulate(self, batch: Batch, step: StepInfo, size: int, samples: list[SampleInfo]) -> dict[str, Tensor]:
-        """Forward and backward pass of one batch; returns its losses."""
-        accelerator = self.accelerator
-        # Dropout is the only randomness that is not a function of the sample.
-        own = derive_seed(step.seed, DROPOUT, step.epoch, step.batch, accelerator.process_index)
-        torch.manual_seed(own >> 1)
-        accelerator.gradient_state._set_sync_gradients(step.last)
-        with nullcontext() if step.last else accelerator.no_sync(self.module):
-            try:
-                with accelerator.autocast():
-                    losses = self.module(batch, step)
-            except FloatingPointError as error:
-                raise Diverged(str(error), self.step, samples) from error
-            # Accelerate divides by `accumulate`; this makes it the mean over an incomplete group's batches too.
-            accelerator.backward(losses["loss"] * (self.config.accumulate / size))
-        return {name: loss.detach() for name, loss in losses.items()}
+    def _leave_out(self, samples: list[SampleInfo]) -> None:
+        ids = [self.loader.visual_id(one.visual) for one in samples]
+        self._before_writing()
+        self.skipped.add("the loss or its gradient is not a finite number", self.step, samples, ids)
+        self.loss.forget_step()
 
-    def _agree_on_finite(self, finite: bool, what: str, samples: list[SampleInfo]) -> None:
-        """Raise `Diverged` on all processes if one of them has a value that is not finite."""
-        if max_over_processes([float(not finite)], self.accelerator.device)[0]:
-            raise Diverged(what, self.step, gather_list(samples))
+    def _on_any_process(self, bad: bool) -> bool:
+        return max_over_processes([float(bad)], self.accelerator.device)[0] > 0
 
     def _after_step(self) -> None:
         """Log, save and validate as far as each is due, and stop if a signal has arrived."""
@@ -199,19 +194,31 @@ class Trainer:
             event = self._event()
             self._before_writing()
             self.progress.log(event)
-        own = self.stopping.signum or (signal.SIGINT if self._stop else 0)
-        signum, overdue = map(int, max_over_processes([own, self.progress.overdue], self.accelerator.device))
+        signum, late, overdue = self._agreed()
         if overdue:
             self.progress.report(self._event())
         due = self.step % config.save_every == 0 if config.save_every else epoch_ended
-        if ended or signum or due or (epoch_ended and self._validation_due()):
+        if ended or signum or late or due or (epoch_ended and self._validation_due()):
             self.save()
-        if signum:
+        if signum or late:
             raise Interrupted(self.folder, self.step, signum)
         if ended or epoch_ended:
             self._validate()
             if self.on_epoch is not None:
                 self.on_epoch(self._epochs)
+
+    def _agreed(self) -> tuple[int, bool, bool]:
+        """The number of a signal that a process has got, whether the time is up, and whether a report is overdue."""
+        own = self.stopping.signum or (signal.SIGINT if self._stop else 0)
+        state = [own, time.perf_counter() > self.deadline, self.progress.overdue]
+        signum, late, overdue = max_over_processes(state, self.accelerator.device)
+        return int(signum), bool(late), bool(overdue)
+
+    def _stop_if_asked(self) -> None:
+        """Stop if a signal has arrived since the last step, whose checkpoint is written."""
+        signum = self._agreed()[0]
+        if signum:
+            raise Interrupted(self.folder, self.step, signum)
 
     @property
     def _epochs(self) -> int:
@@ -252,19 +259,9 @@ class Trainer:
         if self.folder is None:
             return
         broken = first_nonfinite(trainable_weights(self.loss))
-        self._agree_on_finite(broken is None, f"{broken} has a value that is not finite or too large", [])
-        state = {
-            "run": self.fingerprint,
-            "trainable": trainable_weights(self.loss),
-            "task": self.loss.training_state(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "place": {"step": self.step, "epoch": self.epoch, "batch": self.batch, "batches": self.batches},
-            "window": self.progress.window.state(self.progress.mean),
-            "seconds": self.seconds,
-        }
-        if self.accelerator.scaler is not None:
-            state["scaler"] = self.accelerator.scaler.state_dict()
+        if self._on_any_process(broken is not None):
+            raise Diverged(f"{broken} has a value that is not finite or too large", self.step)
+        state = state_of(self)
         if self.checkpoint is not None:
             self._before_writing()
             self.checkpoint.write(state)
@@ -276,23 +273,12 @@ class Trainer:
         return self.seconds_before + time.perf_counter() - self.started
 
     def load(self) -> None:
-        """Load the checkpoint of the run folder.
+        """Load the newest good checkpoint of the run folder.
 
         Raises:
             CheckpointError: it is missing, corrupt, or of a run with other settings or data; one line.
+            ConfigError: its batches cannot be divided among these processes.
         """
         if self.folder is None:
             raise CheckpointError("nothing to resume: the run has no folder")
-        path = self.folder / CHECKPOINT
-        state = read_checkpoint(path)
-        place = state["place"]
-        check_resumable(state["run"], self.fingerprint, path)
-        check_batches(place["batches"], self.batches, path)
-        stateful = {"optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self.accelerator.scaler}
-        restore_state(state, self.loss, {name: one for name, one in stateful.items() if one is not None}, path)
-        self.progress.window.load_state(state["window"], self.accelerator.device)
-        self.step, self.epoch, self.batch = place["step"], place["epoch"], place["batch"]
-        self.seconds_before = state["seconds"]
-        self.progress.history.resume(self.folder / HISTORY, self.step)
-        self.validations.resume(self.folder, self.step)
-        logger.info("resuming at step %d of %d", self.step, self.steps)
+        go_on(self, self.folder)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from uniadapter.config import Keep
+from uniadapter.errors import CheckpointError
 from uniadapter.training.history import StepLog
-from uniadapter.training.run_checkpoint import copy_weights, read_tensors, write_checkpoint
+from uniadapter.training.run_checkpoint import CheckpointFile, copy_weights, read_tensors
 
 VALIDATION = "validation.jsonl"
 BEST = "best.pt"
@@ -32,6 +33,8 @@ class Validations:
         self.folder, self.writes, self.keep, self.keep_best = folder, writes, keep, keep != "last"
         self.records = StepLog(folder / VALIDATION if folder is not None and writes else None)
         self._weights: dict[str, Tensor] = {}
+        self._file = CheckpointFile(folder / BEST) if folder is not None else None
+        self._from_previous = False
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -54,15 +57,36 @@ class Validations:
         best = self.best
         if self.keep_best and (best is None or score > best["validation"]):
             self._weights = {name: value.detach().cpu().clone() for name, value in weights.items()}
-            if self.folder is not None and self.writes:  # before the record, so that its weights always exist
-                write_checkpoint(self.folder / BEST, {"step": step, "trainable": self._weights})
+            if self._file is not None and self.writes:  # before the record, so that its weights always exist
+                self._file.write({"step": step, "trainable": self._weights})
         self.records.append({"step": step, "epoch": epoch, "validation": score})
 
     def resume(self, folder: Path, step: int) -> None:
-        """Load the validations up to the step of a checkpoint."""
+        """Load the validations up to the step of a checkpoint, and the weights of the best of them.
+
+        A checkpoint that is not the newest may be older than the best weights; then those before them are the best.
+
+        Raises:
+            CheckpointError: they cannot be read.
+        """
         self.records.resume(folder / VALIDATION, step)
-        if self.keep_best and self.best is not None:
-            self._weights = read_tensors(folder / BEST)["trainable"]
+        best, files = self.best, CheckpointFile(folder / BEST)
+        if not self.keep_best or best is None:
+            return
+        states = [read_tensors(file) for file in (files.path, files.previous) if file.is_file()]
+        for place, state in enumerate(states):
+            if state.get("step") == best["step"]:
+                self._weights, self._from_previous = state["trainable"], place > 0
+                break
+        else:
+            raise CheckpointError(f"{files.path}: does not have the weights of step {best['step']}; start a new run")
+
+    def confirm_resumed(self) -> None:
+        """All processes have read what they need: the files can go on from there."""
+        if self._file is not None and self.writes:
+            self._file.goes_on = True
+            if self._from_previous:
+                self._file.promote()
 
     def restore_best(self, weights: Mapping[str, Tensor], source: str = BEST) -> None:
         """Copy the best weights into the model's trainable weights."""

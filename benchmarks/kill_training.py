@@ -1,14 +1,15 @@
 """Runs that are killed at random moments and gone on with: does the adapter come out bit for bit the same?
 
-    python benchmarks/kills.py [--seed N] [--out FILE]
+    python benchmarks/kill_training.py [--seed N] [--out FILE]
 
 Tiny runs through `run_training`, saved every step, each in a process forked from this one, so that imports are paid
-once. A chain is a run that is killed (SIGKILL) up to three times and gone on with as a user would, then left to end;
-its adapter is compared, tensor by tensor, with that of a run nobody touched. Moments are drawn from the seed, over the
-whole of a run: preparing, training, validating, measuring; half of them wait for the next save and strike in it, which
-shows in the half-written file that is left. With two processes both are killed, or one alone: then the other has to end
-by itself within a minute and say why. Writes benchmarks/results/kills.json; `identical` counts the kills whose chain
-ended with the same adapter.
+once. A chain is a run that is killed (SIGKILL) up to three times and gone on with as a queue would, by the same call
+with `resume_or_start`, then left to end; its adapter is compared, tensor by tensor, with that of a run nobody touched.
+Moments are drawn from the seed, over the whole of a run: preparing, training, validating, measuring; half of them wait
+for the next save and strike in it, which shows in the half-written file that is left. With two processes both are
+killed, or one alone: then the other has to end by itself within a minute and say why. In one kind the newest checkpoint
+is damaged after each kill: cut, a bit flipped or emptied; the run then goes on from the one before. Writes
+benchmarks/results/kill_training.json; `identical` counts the kills whose chain ended with the same adapter.
 """
 
 from __future__ import annotations
@@ -45,14 +46,13 @@ from uniadapter.config import RunConfig
 from uniadapter.errors import user_message
 from uniadapter.files.writing import write_text
 from uniadapter.training.history import HISTORY
-from uniadapter.training.run_checkpoint import CHECKPOINT
-from uniadapter.training.run_folder import existing_results
+from uniadapter.training.run_folder import CHECKPOINTS
 
 RESULTS = Path(__file__).parent / "results"
 ADAPTER = Path("adapter/adapter_model.safetensors")
 PATIENCE = 60.0  # seconds that a process may take to end once it has lost the others
 DONE = "had done its part"  # the first writes the report alone
-logger = logging.getLogger("kills")
+logger = logging.getLogger("kill_training")
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class Kind:
         kills: how many.
         processes: of a run.
         victims: ranks that are killed.
+        damages: whether the newest of two checkpoints is damaged after a kill.
     """
 
     what: str
@@ -72,6 +73,7 @@ class Kind:
     kills: int
     processes: int = 1
     victims: tuple[int, ...] = (0,)
+    damages: bool = False
 
 
 class Run:
@@ -113,7 +115,7 @@ class Run:
 
     def saving(self) -> bool:
         """Whether one of these processes has half-written a checkpoint."""
-        return any((self.folder / f".{CHECKPOINT}.{pid}.tmp").exists() for pid in self.pids)
+        return any((self.folder / f".{name}.{pid}.tmp").exists() for pid in self.pids for name in CHECKPOINTS)
 
     def log(self) -> str:
         """What the processes said."""
@@ -149,9 +151,8 @@ def _child(config: RunConfig, rank: int, processes: int, port: int) -> None:
         if processes > 1:
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes),
                            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
-        resume = (folder / CHECKPOINT).is_file()
         try:
-            run_training(config, resume, overwrite=bool(not resume and existing_results(folder)))
+            run_training(config, resume_or_start=True)
             sys.stderr.write(f"{DONE}\n")
         except Exception as error:
             line = user_message(error)
@@ -179,6 +180,19 @@ def strike(run: Run, kind: Kind, rng: random.Random, usual: float, steps: int) -
     return run.saving()
 
 
+def damage(folder: Path, rng: random.Random) -> bool:
+    """Damage the newest of two checkpoints; returns whether there were two."""
+    newest, previous = (folder / name for name in CHECKPOINTS)
+    if not (newest.exists() and previous.exists()):
+        return False
+    content = newest.read_bytes()
+    place = rng.randrange(len(content) // 4, len(content) // 2)  # in the tensors
+    flipped = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+    newest.unlink()  # it may be a link to the one before
+    newest.write_bytes(rng.choice([b"", content[:place], flipped]))
+    return True
+
+
 def survivors(run: Run, kind: Kind) -> tuple[float, str]:
     """How long the processes that were left alone took to end, and what they said."""
     seconds = run.wait(PATIENCE)
@@ -194,7 +208,7 @@ def measure(kind: Kind, rng: random.Random, scratch: Path) -> dict[str, Any]:
     untouched = Run(replace(kind.config, output=str(scratch / "untouched")), kind.processes)
     usual = untouched.wait(300)
     wanted, steps = load_file(untouched.folder / ADAPTER), untouched.steps()
-    kills = during = identical = chains = 0
+    kills = during = identical = chains = damaged = 0
     slowest, said = 0.0, ""
     while kills < kind.kills:
         config = replace(kind.config, output=str(scratch / f"chain-{chains}"))
@@ -206,6 +220,7 @@ def measure(kind: Kind, rng: random.Random, scratch: Path) -> dict[str, Any]:
             if in_save is None:
                 break
             mine, during = mine + 1, during + in_save
+            damaged += kind.damages and damage(run.folder, rng)
             if len(kind.victims) < kind.processes:
                 seconds, line = survivors(run, kind)
                 slowest, said = max(slowest, seconds), said if line == DONE else line
@@ -218,6 +233,8 @@ def measure(kind: Kind, rng: random.Random, scratch: Path) -> dict[str, Any]:
         logger.info("%s: %d kills so far, %d in a save, %d identical", kind.what, kills, during, identical)
     row: dict[str, Any] = {"what": kind.what, "kills": kills, "during_save": during, "identical": identical,
                            "chains": chains, "seconds": round(time.monotonic() - started, 1)}  # fmt: skip
+    if kind.damages:
+        row["damaged"] = damaged
     if said:
         row |= {"others_ended_after_seconds": round(slowest, 1), "others_said": said}
     return row
@@ -232,14 +249,15 @@ def kinds(folder: Path) -> list[Kind]:
     best = changed(best, evaluate_every=1, keep="best")
     two = changed(dropping, epochs=2)
     return [
-        Kind("adapters", plain, 8),
-        Kind("with dropout", dropping, 8),
+        Kind("adapters", plain, 5),
+        Kind("with dropout", dropping, 5),
         Kind("with dropout, accumulated batches and loading processes",
-             replace(changed(dropping, batch_size=2, accumulate=3), data=replace(plain.data, workers=1)), 7),
-        Kind("with dropout, the best by validation kept", best, 7),
-        Kind("two processes with dropout, both killed", two, 4, 2, (0, 1)),
+             replace(changed(dropping, batch_size=2, accumulate=3), data=replace(plain.data, workers=1)), 4),
+        Kind("with dropout, the best by validation kept", best, 4),
+        Kind("with dropout, the newest checkpoint damaged", dropping, 4, damages=True),
+        Kind("two processes with dropout, both killed", two, 3, 2, (0, 1)),
         Kind("two processes with dropout, the first alone killed", two, 3, 2, (0,)),
-        Kind("two processes with dropout, the second alone killed", two, 3, 2, (1,)),
+        Kind("two processes with dropout, the second alone killed", two, 2, 2, (1,)),
     ]  # fmt: skip
 
 
@@ -251,7 +269,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="kinds that have this in their name")
-    parser.add_argument("--out", type=Path, default=RESULTS / "kills.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "kill_training.json")
     arguments = parser.parse_args()
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo"}
     torch.set_num_threads(1)
@@ -270,6 +288,7 @@ def main() -> None:
         "torch": torch.__version__,
         "seed": arguments.seed,
         "seconds": round(time.monotonic() - started, 1),
+        **{name: sum(row[name] for row in rows) for name in ("kills", "during_save", "identical")},
         "rows": rows,
     }
     write_text(arguments.out, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

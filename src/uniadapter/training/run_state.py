@@ -1,0 +1,74 @@
+"""What a checkpoint holds of a trainer, and a trainer that goes on from one."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uniadapter.errors import CheckpointError
+from uniadapter.processes.distributed import gather_list
+from uniadapter.training.history import HISTORY
+from uniadapter.training.resume import check_processes, check_resumable
+from uniadapter.training.run_checkpoint import read_newest, restore_state
+from uniadapter.training.validations import trainable_weights
+
+if TYPE_CHECKING:
+    from uniadapter.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def state_of(trainer: Trainer) -> dict[str, Any]:
+    """Trainable weights, momentum weights, queue, optimiser, scheduler and position; all processes must call it."""
+    state = {
+        "run": trainer.fingerprint,
+        "trainable": trainable_weights(trainer.loss),
+        "task": trainer.loss.training_state(),
+        **{name: one.state_dict() for name, one in _stateful(trainer).items()},
+        "place": {
+            "step": trainer.step, "epoch": trainer.epoch, "batch": trainer.batch, "batches": trainer.batches,
+            "processes": trainer.accelerator.num_processes,
+        },
+        "window": trainer.progress.window.state(trainer.progress.mean),
+        "seconds": trainer.seconds,
+    }  # fmt: skip
+    return state
+
+
+def go_on(trainer: Trainer, folder: Path) -> None:
+    """Load the newest good checkpoint of a run folder into a trainer.
+
+    Raises:
+        CheckpointError: it is missing, corrupt, or of a run with other settings or data; one line.
+        ConfigError: its batches cannot be divided among these processes.
+    """
+    state, path = read_newest(folder)
+    place, processes = state["place"], trainer.accelerator.num_processes
+    check_resumable(state["run"], trainer.fingerprint, path)
+    check_processes(place.get("processes", processes), processes, trainer.loss.bound_to_processes, path)
+    if place["batches"] != trainer.batches:
+        trainer.loader.keep_batches(place["batches"])
+        trainer.plan()
+    restore_state(state, trainer.loss, _stateful(trainer), path)
+    trainer.progress.window.load_state(state["window"], trainer.accelerator.device)
+    trainer.step, trainer.epoch, trainer.batch = place["step"], place["epoch"], place["batch"]
+    trainer.seconds_before = state["seconds"]
+    for file in (trainer.validations, trainer.skipped):
+        file.resume(folder, trainer.step)
+    trainer.progress.history.resume(folder / HISTORY, trainer.step)
+    if len(set(gather_list([trainer.step]))) > 1:
+        raise CheckpointError(f"{path}: not all processes can read the newest checkpoint; look at their disks")
+    # All have read the same: what is later than it can go.
+    trainer.validations.confirm_resumed()
+    if trainer.checkpoint is not None:
+        trainer.checkpoint.goes_on = True
+        if path == trainer.checkpoint.previous:
+            trainer.checkpoint.promote()
+    logger.info("resuming at step %d of %d", trainer.step, trainer.steps)
+
+
+def _stateful(trainer: Trainer) -> dict[str, Any]:
+    """Objects with a state, by their names in the checkpoint."""
+    every = {"optimizer": trainer.optimizer, "scheduler": trainer.scheduler, "scaler": trainer.accelerator.scaler}
+    return {name: one for name, one in every.items() if one is not None}
