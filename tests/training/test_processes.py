@@ -23,6 +23,7 @@ from tiny import tiny_config
 from uniadapter.config import DataConfig, EvaluateConfig, ModelConfig, RunConfig
 from uniadapter.errors import RUN_AGAIN, Interrupted
 from uniadapter.model.features import Texts
+from uniadapter.objectives.gathering import gather_texts
 from uniadapter.processes.distributed import destroy_process_group, gather_list
 from uniadapter.runs.steps import evaluate_split, load_split
 from uniadapter.tasks import retrieval
@@ -95,7 +96,7 @@ def shares(config: RunConfig) -> None:
 
 def test_only_the_needed_values_are_gathered() -> None:
     texts = Texts(torch.ones(2, 3, dtype=torch.int64), torch.ones(2, 3), torch.rand(2, 3, 8), torch.rand(2, 4))
-    found = retrieval._gather_texts(texts)
+    found = gather_texts(texts)
     assert found.states.numel() == 0
     assert torch.equal(found.ids, texts.ids)
     assert torch.equal(found.feature, texts.feature)

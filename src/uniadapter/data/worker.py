@@ -49,7 +49,8 @@ class Watchdog:
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.fired = seconds, False
-        self._lock, self._waiting = threading.Lock(), False
+        self._lock = threading.Lock()
+        self._iterator: Any = None
 
     @contextmanager
     def watching(self, iterator: Any) -> Iterator[None]:
@@ -57,8 +58,8 @@ class Watchdog:
         if not self.seconds or not getattr(iterator, "_workers", ()):
             yield
             return
-        self._waiting = True
-        timer = threading.Timer(self.seconds, self._kill, (iterator,))
+        self._iterator = iterator  # not the timer's, whose thread may outlive the block and would end the workers
+        timer = threading.Timer(self.seconds, self._kill)
         timer.daemon = True
         timer.start()
         try:
@@ -66,14 +67,14 @@ class Watchdog:
         finally:
             timer.cancel()
             with self._lock:
-                self._waiting = False
+                self._iterator = None
 
-    def _kill(self, iterator: Any) -> None:
+    def _kill(self) -> None:
         with self._lock:
-            if self._waiting:
+            if self._iterator is not None:
                 self.fired = True
-                _stop_watching(iterator)
-                for one in iterator._workers:
+                _stop_watching(self._iterator)
+                for one in self._iterator._workers:
                     one.kill()
 
 

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from uniadapter.config import DataConfig, ModelConfig, ObjectiveConfig, RunConfig
@@ -20,9 +20,9 @@ from uniadapter.evaluation.retrieval import evaluate_retrieval
 from uniadapter.model.dispatch import backbone
 from uniadapter.model.encoding import contrast_of, encode_text, encode_visual, loss_scalars, match, similarity
 from uniadapter.model.features import Texts, Visuals
-from uniadapter.model.sets import adapter_set
 from uniadapter.model.tokens import TokenBatch, tokenize, warn_of_truncation
 from uniadapter.objectives.contrastive import FeatureQueue, contrastive_loss, ramped_alpha
+from uniadapter.objectives.gathering import gather_texts, gather_visuals
 from uniadapter.objectives.matching import draw_negatives, matching_loss, matching_pairs, negative_uniforms
 from uniadapter.objectives.momentum import AdapterMomentum, ModelMomentum, Momentum
 from uniadapter.objectives.pretrained import pretrained_contrast
@@ -30,6 +30,7 @@ from uniadapter.processes import seeds as draws
 from uniadapter.processes.distributed import RowCounts, gather_row_counts, gather_rows
 from uniadapter.tasks.base import Result, is_distributed, visuals_loader
 from uniadapter.tasks.preparing import Prepared, autocast
+from uniadapter.tasks.temperature import contrastive_temperature
 from uniadapter.training.loss import StepInfo, TrainingLoss
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class RetrievalLoss(TrainingLoss):
         self.contrast = contrast_of(model, objective.loss) if objective.contrastive else "momentum"
         queue_size = objective.queue_size if self.contrast == "momentum" else 0
         self.queue = FeatureQueue(queue_size, backbone(model).layout.feature_width, seed)
-        self.temperature = _temperature(model, adapter, objective)
+        self.temperature = contrastive_temperature(model, adapter, objective)
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []  # enqueued after the last batch of a step
         self._held = False  # whether the momentum encoder has moved in a step that was left out
         self._momentum: list[Momentum] = []  # in a list, so that torch does not register its weights here
@@ -207,7 +208,7 @@ class RetrievalLoss(TrainingLoss):
     ) -> Tensor:
         first, keys = 0, sample_ids
         if self.objective.negatives == "all" and len(rows.counts) > 1:
-            visuals, texts = _gather_visuals(visuals), _gather_texts(texts)
+            visuals, texts = gather_visuals(visuals), gather_texts(texts)
             ids_of_rows, ids = ids, all_ids
             first, keys = rows.first_row, gather_rows(sample_ids)
         else:
@@ -249,34 +250,6 @@ class RetrievalLoss(TrainingLoss):
         self._held = "held" in state
         if self.momentum:
             self.momentum.load_state(state["momentum"])
-
-
-def _temperature(model: PreTrainedModel, adapter: str | None, objective: ObjectiveConfig) -> nn.Parameter:
-    """The temperature of the contrastive loss; a learned one is a parameter of the adapter set, and saved with it.
-
-    If the set has learned one before, that is used, whether it is trained further or not.
-    """
-    built = None if adapter is None else adapter_set(model, adapter)
-    if built is None or not (objective.train_temperature or built.temperature is not None):
-        return nn.Parameter(torch.tensor(objective.temperature), objective.train_temperature)
-    learnt = built.temperature is not None
-    temperature = built.learn_temperature(objective.temperature)
-    temperature.requires_grad_(objective.train_temperature)
-    if learnt and abs(float(temperature.detach()) - objective.temperature) > 1e-6:
-        logger.info("the temperature is the adapter's own, %.4f", float(temperature.detach()))
-    return temperature
-
-
-def _gather_visuals(visuals: Visuals) -> Visuals:
-    return Visuals(gather_rows(visuals.tokens, True), gather_rows(visuals.feature), gather_rows(visuals.frames))
-
-
-def _gather_texts(texts: Texts) -> Texts:
-    """Texts of all processes for `fuse`, which does not use their states; these are left empty."""
-    longest = int(gather_rows(torch.tensor([texts.ids.shape[1]], device=texts.ids.device)).max())
-    pad = (0, longest - texts.ids.shape[1])
-    ids, mask = (gather_rows(nn.functional.pad(one, pad)) for one in (texts.ids, texts.mask))
-    return Texts(ids, mask, texts.states.new_empty((*ids.shape, 0)), gather_rows(texts.feature))
 
 
 class RetrievalTask:

@@ -4,22 +4,53 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from accelerate import Accelerator
+
+from uniadapter.data.loaders import TrainLoader
 from uniadapter.errors import CheckpointError
 from uniadapter.processes.distributed import gather_list
+from uniadapter.training.divergence import SkippedSteps
 from uniadapter.training.history import HISTORY
+from uniadapter.training.loss import TrainingLoss
+from uniadapter.training.progress import ProgressLog
 from uniadapter.training.resume import check_processes, check_resumable
-from uniadapter.training.run_checkpoint import read_newest, restore_state
-from uniadapter.training.validations import trainable_weights
-
-if TYPE_CHECKING:
-    from uniadapter.training.trainer import Trainer
+from uniadapter.training.run_checkpoint import CheckpointFile, read_newest, restore_state
+from uniadapter.training.validations import Validations, trainable_weights
 
 logger = logging.getLogger(__name__)
 
 
-def state_of(trainer: Trainer) -> dict[str, Any]:
+class Resumable(Protocol):
+    """What is saved of a `Trainer`, and what takes it up again; see there."""
+
+    loss: TrainingLoss
+    loader: TrainLoader
+    accelerator: Accelerator
+    fingerprint: dict[str, Any]
+    optimizer: Any
+    scheduler: Any
+    progress: ProgressLog
+    validations: Validations
+    skipped: SkippedSteps
+    checkpoint: CheckpointFile | None
+    step: int
+    epoch: int
+    batch: int
+    batches: int
+    steps: int
+    seconds_before: float
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the run has taken."""
+
+    def plan(self) -> None:
+        """Count the steps of the run, from the batches of its loader."""
+
+
+def state_of(trainer: Resumable) -> dict[str, Any]:
     """Trainable weights, momentum weights, queue, optimiser, scheduler and position; all processes must call it."""
     state = {
         "run": trainer.fingerprint,
@@ -36,7 +67,7 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
     return state
 
 
-def go_on(trainer: Trainer, folder: Path) -> None:
+def go_on(trainer: Resumable, folder: Path) -> None:
     """Load the newest good checkpoint of a run folder into a trainer.
 
     Raises:
@@ -68,7 +99,7 @@ def go_on(trainer: Trainer, folder: Path) -> None:
     logger.info("resuming at step %d of %d", trainer.step, trainer.steps)
 
 
-def _stateful(trainer: Trainer) -> dict[str, Any]:
+def _stateful(trainer: Resumable) -> dict[str, Any]:
     """Objects with a state, by their names in the checkpoint."""
     every = {"optimizer": trainer.optimizer, "scheduler": trainer.scheduler, "scaler": trainer.accelerator.scaler}
     return {name: one for name, one in every.items() if one is not None}
