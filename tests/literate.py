@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +16,9 @@ import pytest
 
 from uniadapter.app.cli import main
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / "docs"
-FENCE = re.compile(r'^(?P<tab> *)```(?P<kind>\w+)(?: title="(?P<file>[^"]+)")?\n(?P<text>.*?)^ *```$', re.MULTILINE | re.DOTALL)
-ALOUD = ("pip ", "cd ", "mkdir ", "ls", "accelerate ", "git ", "make ")  # for the reader's machine alone
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+FENCE = re.compile(r'^```(?P<kind>\w+)(?: title="(?P<file>[^"]+)")?\n(?P<text>.*?)^```$', re.MULTILINE | re.DOTALL)
+SCRIPT = re.compile(r"\]\(([\w./]+\.py)\)")  # a link to a script that the page has its reader save
 
 
 class Block(NamedTuple):
@@ -33,35 +34,40 @@ def blocks(page: Path) -> list[Block]:
     return [Block(*one.group("kind", "file", "text")) for one in FENCE.finditer(page.read_text(encoding="utf-8"))]
 
 
-def carry_out(page: Path, monkeypatch: pytest.MonkeyPatch, names: dict[str, Any] | None = None) -> int:
+def carry_out(page: Path, monkeypatch: pytest.MonkeyPatch, changes: Sequence[tuple[str, str]] = ()) -> int:
     """Carry out a page in the working directory; returns how many commands and pieces of Python were run.
 
-    `bash` is run line by line (`uniadapter …` in this process, `python FILE …` too), `python` is run in one namespace
-    for the page, and a block with a title is written to the file of that name. A block of another kind is output.
+    `bash` is run line by line (`uniadapter …` and `python FILE …`, both in this process), `python` in one namespace for
+    the page; a block with a title is written to the file of that name, and blocks of other kinds are output.
+    `changes` are regular expressions and what to put in their place, to train for fewer steps than a reader would.
     """
-    names, done = {"__name__": "__main__", **(names or {})}, 0
-    for file in re.findall(r"\]\((\w+\.py)\)", page.read_text(encoding="utf-8")):
-        shutil.copy(page.parent / file, file)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    done = 0
+    for script in SCRIPT.findall(page.read_text(encoding="utf-8")):
+        if (page.parent / script).parent.name == "tutorials":
+            shutil.copy(page.parent / script, Path(script).name)
     for block in blocks(page):
+        text = block.text
+        for pattern, instead in changes:
+            text = re.sub(pattern, instead, text)
         if block.file:
-            Path(block.file).write_text(block.text, encoding="utf-8")
+            Path(block.file).write_text(text, encoding="utf-8")
         elif block.kind == "python":
-            exec(compile(block.text, str(page), "exec"), names)
+            exec(compile(text, str(page), "exec"), names)
             done += 1
         elif block.kind == "bash":
-            for line in block.text.replace("\\\n", " ").splitlines():
-                done += _command(line, monkeypatch)
+            done += sum(_command(line, monkeypatch) for line in text.replace("\\\n", " ").splitlines())
     return done
 
 
 def _command(line: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    words = shlex.split(line, comments=True)
-    if not words or line.startswith(ALOUD):
+    words = [os.path.expanduser(word) for word in shlex.split(line, comments=True)]
+    if not words:
         return 0
     if words[0] == "uniadapter":
         assert main(words[1:]) == 0, line
-    else:
-        assert words[0] == "python", f"the tests do not know how to run {line!r}"
-        monkeypatch.setattr(sys, "argv", words[1:])
-        runpy.run_path(words[1], run_name="__main__")
+        return 1
+    assert words[0] == "python", f"a page's commands are uniadapter and python, not {line!r}"
+    monkeypatch.setattr(sys, "argv", words[1:])
+    runpy.run_path(words[1], run_name="__main__")
     return 1

@@ -47,7 +47,8 @@ def figure() -> str:
     ]
     size = f'viewBox="0 0 {WIDTH} {top * ROW - ROW + HEIGHT + 8}"'
     said = "The rooms in rows, and the arrows from each to those below that it imports"
-    return f'<svg class="rooms" {size} role="img" aria-label="{said}">{"".join(lines + boxes)}</svg>'
+    drawn = f'<svg class="rooms" {size} role="img" aria-label="{said}">{"".join(lines + boxes)}</svg>'
+    return f'<div class="rooms-frame">{drawn}</div>'
 
 
 def _width(room: str) -> float:
