@@ -13,7 +13,9 @@ import uniadapter as ua
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-FETCHED = re.compile(r"<(?:script|img|iframe)[^>]+src=\"?(?:https?:)?//|<link[^>]+(?:stylesheet|preconnect)[^>]+href=\"?https?://")
+FETCHED = re.compile(
+    r"<(?:script|img|iframe)[^>]+src=\"?(?:https?:)?//|<link[^>]+(?:stylesheet|preconnect)[^>]+href=\"?https?://"
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,4 +55,6 @@ def test_links_out_of_the_folder_lead_to_pages_of_the_site(site: Path) -> None:
         target = site / "architecture" / link
         assert (target / "index.html").is_file() or target.is_file(), link
     assert '<svg class="rooms"' in page
-    assert "def read_records" in (site / "repository/src/uniadapter/data/layouts/registry.py/index.html").read_text()
+    assert (
+        ">read_records</span>" in (site / "repository/src/uniadapter/data/layouts/registry.py/index.html").read_text()
+    )

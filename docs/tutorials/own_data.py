@@ -15,7 +15,7 @@ from uniadapter.embedded import resolve_embedded
 
 
 def take(task: str, split: str, count: int, folder: Path) -> None:
-    """Copy the first ``count`` visuals of a split into ``folder``, and write their rows as JSONL."""
+    """Copy the first ``count`` visuals of a split into ``folder``, and write their rows as JSONL, each once."""
     source = Path(resolve_embedded(f"embedded:{task}/{split}"))
     rows = json.loads(source.read_text(encoding="utf-8"))
     kind = "video" if "video" in rows[0] else "image"
@@ -23,8 +23,13 @@ def take(task: str, split: str, count: int, folder: Path) -> None:
     for name in chosen:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source.parent / name, folder / name)
-    lines = [json.dumps(row) + "\n" for row in rows if row[kind] in chosen]
-    (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+    lines = []
+    for row in rows:
+        if isinstance(row.get("caption"), list):
+            row["caption"] = list(dict.fromkeys(row["caption"]))
+        if row[kind] in chosen:
+            lines.append(json.dumps(row) + "\n")
+    (folder / f"{split}.jsonl").write_text("".join(dict.fromkeys(lines)), encoding="utf-8")
 
 
 if __name__ == "__main__":
