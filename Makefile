@@ -8,13 +8,14 @@ TESTABLE := $(VENV)/.testable
 # spares the download of CUDA.
 TORCH_INDEX ?=
 
-.PHONY: help install demo test lint check bench prove clean
+.PHONY: help install demo docs test lint check bench prove clean
 
 help:
 	@echo "make demo     adapt the embedded BLIP to new pictures: zero-shot, UniAdapter, full fine-tuning (~4 minutes)"
 	@echo "make test     run the tests"
 	@echo "make check    lint, types and tests, as before a commit"
 	@echo "make lint     lint and types alone"
+	@echo "make docs     the documentation as a site, build/site/index.html"
 	@echo "make bench    time and memory beside transformers' BLIP, written to benchmarks/results/"
 	@echo "make prove    the long proofs: learning rates on validation, then seeds on the test split, written to results/"
 	@echo "make install  set up $(VENV) and nothing else"
@@ -39,6 +40,11 @@ install: $(TESTABLE)
 demo: $(INSTALLED)
 	$(BIN)/uniadapter demo
 
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html; python3 -m http.server -d build/site shows it at http://localhost:8000"
+
 test: $(TESTABLE)
 	$(BIN)/python -m pytest
 
@@ -58,4 +64,4 @@ prove: $(INSTALLED)
 	for task in scenes video vqa videoqa easy_vqa caption; do $(BIN)/python benchmarks/prove.py $$task || exit 1; done
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) runs build/site .pytest_cache .mypy_cache .ruff_cache

@@ -12,7 +12,7 @@ import pytest
 from uniadapter.model.families import support_matrix
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / ".github").glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / ".github").glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\[(?P<said>[^\]]*)\]\((?P<to>[^)\s]+)\)")
 
 
