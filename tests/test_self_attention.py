@@ -165,6 +165,8 @@ def test_the_first_layers_cache_is_the_active_sets() -> None:
             cache = begin_fusion(model, texts)
             found.append(match(model, texts, visuals, PAIRS, cache))
             close(found[-1], match(model, texts, visuals, PAIRS))
+    with active_adapter(model, "default"):  # the cache is the other's, which is noticed
+        close(match(model, texts, visuals, PAIRS, cache), match(model, texts, visuals, PAIRS))
     assert (found[0] - found[1]).abs().max() > 1e-3
 
 

@@ -167,7 +167,7 @@ def fused_ids(model: PreTrainedModel, ids: Tensor) -> Tensor:
 
 
 def begin_fusion(model: PreTrainedModel, texts: Texts) -> FusionCache:
-    """Precompute what depends on the texts alone, for several calls of `fuse` with the same texts.
+    """Precompute what does not depend on visuals, for several calls of `fuse` with the same texts and adapter.
 
     Args:
         model: with a fused encoder.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
 import torch
@@ -91,10 +91,12 @@ class FusionCache:
     Args:
         states: of the tokens of all texts, packed without padding, [N, d].
         starts: index of each text's first token, [S].
+        by: what acted in it: an adapter set with adapters in self-attention, those of rows, or None for the base alone.
     """
 
     states: Tensor
     starts: Tensor
+    by: object = field(default=None, kw_only=True)
 
     def take(self, texts: Tensor, places: Tensor) -> Tensor:
         """States [N, d] of tokens given by their text [N] and their position in it [N]."""

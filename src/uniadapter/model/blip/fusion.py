@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from uniadapter.model.adapter_set import AdapterSet
 from uniadapter.model.backbone import Read
 from uniadapter.model.blip.layers import AdaptedTextLayer
 from uniadapter.model.blip.vision import project
@@ -25,6 +26,7 @@ from uniadapter.model.kernels.packing import (
     left_aligned,
     pack_pairs,
 )
+from uniadapter.model.mixed_sets import MixedSets
 from uniadapter.model.pair_rows import pair_weights, rows_of_items
 from uniadapter.model.store import head_dtype
 from uniadapter.model.temporal import temporal_embedding
@@ -82,7 +84,13 @@ def begin_fusion(model: PreTrainedModel, texts: Texts) -> FusionCache:
         hidden = packing.pack(model.text_encoder.embeddings(input_ids=ids))
         with store.rows(some), store.rows(packing.text_of_token):
             states.append(first.attend_self(hidden, packing, packing.mask(hidden.dtype)))
-    return FusionCache(torch.cat(states), torch.cumsum(lengths, 0) - lengths)
+    return FusionCache(torch.cat(states), torch.cumsum(lengths, 0) - lengths, by=_acting(model))
+
+
+def _acting(model: PreTrainedModel) -> AdapterSet | MixedSets | None:
+    """What acts in self-attention: the active set, if it has adapters there, or the sets of rows; else None."""
+    active = adapter_store(model).active
+    return None if isinstance(active, AdapterSet) and active.self_adapter("encoder", 0) is None else active
 
 
 def fuse(
@@ -156,7 +164,9 @@ def _begun(
         found = torch.searchsorted(some, found.contiguous())
         with rows_of_items(model, rows, "text"):
             cache = begin_fusion(model, texts.select(some))
-    cache = begin_fusion(model, texts) if cache is None else cache
+    by = _acting(model)
+    if cache is None or (cache.by is not by and not isinstance(by, MixedSets)):  # made with another set
+        cache = begin_fusion(model, texts)
     return cache.take(found[packed.pair_of_token], packed.position_in_text)
 
 
