@@ -51,8 +51,8 @@ def proven(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 def test_the_arms_are_those_that_the_file_names(tmp_path: Path) -> None:
     made = tiny_arms(tiny_configs(tmp_path), "video")
     assert list(made) == [
-        EVERYTHING, "without_fused", "fused_alone", "without_frame_aware", "without_temporal", "plain_adapters", "lora",
-        "dora", FULL, EQUAL_TIME,
+        EVERYTHING, "without_fused", "fused_alone", "without_frame_aware", "without_temporal", "plain_adapters",
+        "self_attention", "lora", "dora", FULL, EQUAL_TIME,
     ]  # fmt: skip
     trained = {name: prepare(arm.config).counts.trainable for name, arm in made.items()}
     for name in ("without_fused", "fused_alone"):
