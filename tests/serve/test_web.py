@@ -16,6 +16,7 @@ from serving import CLIPS, make_service
 
 import uniadapter as ua
 from uniadapter.serve import items
+from uniadapter.serve.adapters import Adapters
 from uniadapter.serve.service import Service
 from uniadapter.serve.web import make_app
 
@@ -264,6 +265,14 @@ def test_health_and_metrics(client: TestClient, service: Service) -> None:
     assert f"uniadapter_files {float(len(service.index))}" in told
     assert 'uniadapter_requests_total{path="/api/search",status="200"}' in told
     assert "secret" not in told
+
+
+def test_two_servers_of_one_index(client: TestClient, service: Service) -> None:
+    again = ua.Index(service.index.folder)
+    second = Service(again, Adapters(again.encoder.loaded, []))
+    other = TestClient(make_app(second), "http://localhost:7861")
+    assert found(other, query="a dog") == found(client, query="a dog")
+    second.close()
 
 
 def test_what_is_indexed_meanwhile_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

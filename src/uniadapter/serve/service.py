@@ -84,7 +84,7 @@ class Service:
         own = self.adapters.searching
         chosen = self.adapters.named("retrieval", adapter) if adapter else own
         other = chosen is not own and query.can_be_matched and fuses(chosen.model)
-        with self._computing:
+        with self._computing:  # the quick look while somebody types shows all; the cut-off comes with matching
             found = self.index.search(
                 query, max(top, RERANKED) if other else top, filters, 0 if other or not rerank else None, cut_off=rerank
             )
