@@ -155,5 +155,6 @@ def test_the_command_that_goes_on_can_be_pasted(
     given = ["train", str(run), "--data.extra_tests", "{}", "--model.prompt", "it's a"]
     with pytest.raises(SystemExit):
         main(given)
-    command = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  uniadapter"))
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("stopped"))
+    command = line.partition("; go on with: ")[2]
     assert shlex.split(command) == ["uniadapter", *given, "--resume"]
