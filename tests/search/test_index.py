@@ -23,6 +23,7 @@ from uniadapter.checkpoints.locating import locate_adapter
 from uniadapter.embedded import resolve_embedded
 from uniadapter.errors import CheckpointError, DataError, UsageError
 from uniadapter.search import contents
+from uniadapter.search.places import Folder
 from uniadapter.search.store import Store
 
 pytest.importorskip("lancedb")
@@ -177,7 +178,7 @@ def test_an_interrupted_run_goes_on(
 
 def test_one_process_writes(tmp_path: Path, folder: Path, loaded: ua.Pretrained) -> None:
     one, other = (ua.Index(tmp_path / "my.index", loaded) for _ in range(2))
-    with one.store.writing(), pytest.raises(UsageError, match="another process is indexing into it"):
+    with one.place.writing(), pytest.raises(UsageError, match="another process is indexing into it"):
         other.add(folder)
     other.add(folder)
     assert len(one.search("a cat", top=3)) == 3, "a reader sees what another has written"
@@ -216,6 +217,9 @@ def test_a_folder_that_is_no_index(tmp_path: Path, folder: Path, loaded: ua.Pret
     (tmp_path / "empty").mkdir()
     assert main(["index", str(tmp_path / "empty"), "--index", str(tmp_path / "e.index")]) == 0
     assert ua.Index(tmp_path / "e.index").search("a cat") == []
+    with Folder(tmp_path / "killed.index").writing():
+        pass
+    assert len(ua.Index(tmp_path / "killed.index", loaded)) == 0, "killed before it was described: none yet"
     (tmp_path / "broken.index").mkdir()
     (tmp_path / "broken.index/index.json").write_text("{")
     with pytest.raises(DataError, match="broken; build the index again"):
@@ -394,12 +398,12 @@ def test_a_killed_process_loses_a_batch_at_most(tmp_path: Path, drawn: list[dict
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     until = time.monotonic() + 100
     while time.monotonic() < until and process.poll() is None:
-        if (where / "tables/files.lance").is_dir() and Store(where, 64).files():
+        if (where / "tables/files.lance").is_dir() and Store(Folder(where), 64).files():
             break
         time.sleep(0.1)
     process.kill()
     process.wait()
-    before = len(Store(where, 64).files())
+    before = len(Store(Folder(where), 64).files())
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.endswith("180 files in all\n")
     index = ua.Index(where)
     assert len(index) == 180

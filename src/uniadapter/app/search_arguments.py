@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from uniadapter.app.arguments import Parser, int_between, path_option
+from uniadapter.app.arguments import Parser, adapter_option, int_between, path_option
 from uniadapter.errors import UsageError
 from uniadapter.files.messages import shortened
 
@@ -22,7 +22,12 @@ def index_arguments(arguments: list[str]) -> Any:
     parser.add_argument(
         "folders", nargs="*", type=path_option, metavar="FOLDER", help="of pictures and videos; none: as before"
     )
-    parser.add_argument("--index", type=path_option, help="its folder (default: FOLDER.index in this folder)")
+    parser.add_argument(
+        "--index",
+        type=adapter_option,
+        metavar="INDEX",
+        help="its folder, or s3://… (default: FOLDER.index in this folder)",
+    )
     parser.add_argument("--model", help="adapter folder, embedded:NAME, run folder or base (default: embedded)")
     parser.add_argument("--rebuild", action="store_true", help="delete the index and build it anew")
     parser.add_argument(
@@ -52,8 +57,7 @@ def index_arguments(arguments: list[str]) -> Any:
     if not chosen.folders and not chosen.index:
         raise UsageError("name the folders to index, or an index to bring up to date with --index")
     chosen.folders = [Path(one).expanduser() for one in chosen.folders]
-    named = Path(chosen.index) if chosen.index else Path(f"{chosen.folders[0].absolute().name or 'media'}.index")
-    chosen.index = named.expanduser()
+    chosen.index = chosen.index or f"{chosen.folders[0].absolute().name or 'media'}.index"
     return chosen
 
 
@@ -67,7 +71,7 @@ def search_arguments(arguments: list[str]) -> Any:
         prog="uniadapter search",
         description="find pictures and videos: words, ./FILE for a picture like it, 'dog + 0.5: ./park.jpg - night'",
     )
-    parser.add_argument("index", type=path_option, help="of uniadapter index")
+    parser.add_argument("index", type=adapter_option, help="of uniadapter index")
     parser.add_argument("query", help="in quotes")
     parser.add_argument("--top", type=int_between(1, 100_000), default=10, help="most files (default: 10)")
     parser.add_argument("--type", choices=("picture", "video"), default="", help="of the files")
@@ -88,7 +92,6 @@ def search_arguments(arguments: list[str]) -> Any:
     chosen = parser.parse_args(arguments)
     if chosen.json and chosen.paths:
         raise UsageError("--json and --paths are both given; keep one")
-    chosen.index = Path(chosen.index).expanduser()
     chosen.under = Path(chosen.under).expanduser().absolute() if chosen.under else None
     chosen.html = Path(chosen.html).expanduser() if chosen.html else None
     return chosen
@@ -101,7 +104,7 @@ def serve_arguments(arguments: list[str]) -> Any:
         UsageError: an option does not exist or is invalid.
     """
     parser = Parser(prog="uniadapter serve", description="a page and an API: search an index, and ask what is in it")
-    parser.add_argument("index", type=path_option, help="of uniadapter index")
+    parser.add_argument("index", type=adapter_option, help="of uniadapter index")
     parser.add_argument(
         "--adapter",
         action="append",
@@ -117,9 +120,7 @@ def serve_arguments(arguments: list[str]) -> Any:
     parser.add_argument(
         "--waiting", type=int_between(1, 100_000), default=64, help="most requests that wait (default: 64)"
     )
-    chosen = parser.parse_args(arguments)
-    chosen.index = Path(chosen.index).expanduser()
-    return chosen
+    return parser.parse_args(arguments)
 
 
 def _date(text: str) -> datetime:

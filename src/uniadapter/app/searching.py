@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,8 +26,8 @@ from uniadapter.errors import DataError
 from uniadapter.files.writing import write_text
 from uniadapter.report.page import document
 from uniadapter.search.index import Index
+from uniadapter.search.places import place_of
 from uniadapter.search.ranking import Filters, Match
-from uniadapter.search.store import read_description
 
 _LISTED = 20  # problems that are printed
 _PREVIEW = (16, 6)  # columns and rows of a thumbnail in the terminal
@@ -68,22 +67,23 @@ class SearchOptions:
     html: Path | None = None
 
 
-def run_index(folders: Sequence[Path], index: Path, options: IndexOptions) -> None:
+def run_index(folders: Sequence[Path], index: str, options: IndexOptions) -> None:
     """Build an index, or bring it up to date, and say what was done.
 
     Args:
         folders: of pictures and videos; none brings those of the index up to date.
-        index: its folder.
+        index: its folder, or its address.
         options: the others.
 
     Raises:
         DataError, CheckpointError, UsageError: see `Index`.
     """
-    described, model = read_description(index), options.model
+    place, model = place_of(index), options.model
+    described = place.described()
     if options.rebuild and described is not None:
         folders = [*map(Path, described.get("folders", [])), *folders]
         model = model or described.get("model")
-        shutil.rmtree(index)
+        place.delete()
     elif not folders and described is None:
         raise DataError(f"{index}: no index yet: name the folders to index", "no index")
     opened = Index(index, model)
@@ -115,13 +115,13 @@ def run_index(folders: Sequence[Path], index: Path, options: IndexOptions) -> No
             say(f"cut-off, {name}: {value:.3g}")
 
 
-def run_search(index: Path, query: str, options: SearchOptions) -> list[Match]:
+def run_search(index: str, query: str, options: SearchOptions) -> list[Match]:
     """Search an index, and print what was found.
 
     Raises:
         DataError, CheckpointError, UsageError: see `Index`.
     """
-    if read_description(index) is None:
+    if place_of(index).described() is None:
         raise DataError(f"{index}: no index; make one with uniadapter index FOLDER --index {index}", "no index")
     found = Index(index).search(query, options.top, options.filters, options.rerank, options.exact, options.cut_off)
     if options.html:

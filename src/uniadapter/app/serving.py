@@ -12,7 +12,7 @@ from pathlib import Path
 from uniadapter.app.display import say
 from uniadapter.errors import DataError, UsageError
 from uniadapter.search.index import Index
-from uniadapter.search.store import read_description
+from uniadapter.search.places import place_of
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Address:
 
 
 def run_server(
-    index: Path,
+    index: str | Path,
     model: str | None,
     adapters: Sequence[str] | None,
     address: Address,
@@ -46,7 +46,7 @@ def run_server(
     """Serve an index until the process is told to stop.
 
     Args:
-        index: its folder.
+        index: its folder, or its address.
         model: the index's model under another name.
         adapters: see `Adapters`.
         address: where to serve it.
@@ -65,7 +65,7 @@ def run_server(
         from uniadapter.serve.web import make_app
     except ImportError as error:
         raise UsageError(f'serving needs {error.name}: pip install "uniadapter[serve]"') from None
-    if read_description(index) is None:
+    if place_of(index).described() is None:
         raise DataError(f"{index}: no index; make one with uniadapter index FOLDER --index {index}", "no index")
     bound = _bound(address)
     opened = Index(index, model)

@@ -13,9 +13,10 @@ from uniadapter.files.messages import shortened
 from uniadapter.search.contents import Encode, encode_files
 from uniadapter.search.encoder import Encoder
 from uniadapter.search.media_files import Problem
+from uniadapter.search.places import place_of
 from uniadapter.search.queries import Query, parse_query
 from uniadapter.search.ranking import Filters, Match, Ranking
-from uniadapter.search.store import FileRow, Store, read_description
+from uniadapter.search.store import FileRow, Store
 from uniadapter.search.updating import Update, Updating
 
 ENGINES = ("plain", "ray")
@@ -25,7 +26,8 @@ class Index:
     """An index on disk.
 
     Args:
-        folder: of the index; created by `add` where there is none.
+        folder: of the index, or its address in an object store: `s3://bucket/my.index`; created by `add` where there
+            is none.
         model: of an index that is new, or another name of the one that it was made with: an adapter folder,
             `embedded:NAME`, a run folder, a base, or what `ua.from_pretrained` returned. None takes the index's own,
             or the embedded base.
@@ -44,16 +46,12 @@ class Index:
     """
 
     def __init__(self, folder: str | Path, model: str | Path | Pretrained | None = None) -> None:
-        self.folder = Path(folder).expanduser()
-        if self.folder.exists() and not self.folder.is_dir():
-            raise DataError(f"{self.folder}: a file, no index", "no index")
-        described = read_description(self.folder)
-        if described is None and self.folder.exists() and any(self.folder.iterdir()):
-            raise DataError(f"{self.folder}: a folder of other files, no index; name a new one", "no index")
+        self.place = place_of(folder)
+        described = self.place.described()
         source = model if model is not None else described["model"] if described else EMBEDDED
         loaded = source if isinstance(source, Pretrained) else from_pretrained(source)
         self.encoder = Encoder(loaded)
-        self.store = Store(self.folder, self.encoder.width)
+        self.store = Store(self.place, self.encoder.width)
         self.described = described or {}
         self.name = model_name(source.adapter or source.base if isinstance(source, Pretrained) else source)
         self._check_fingerprint()
@@ -64,8 +62,8 @@ class Index:
         if made and own.digest != made.get("digest"):
             parts = ", ".join(own.differs_in(made)) or "format"
             raise CheckpointError(
-                f"{self.folder}: made with another {parts} than {self.name}; build it again: uniadapter index "
-                f"--index {self.folder} --model {self.name} --rebuild"
+                f"{self.place.name}: made with another {parts} than {self.name}; build it again: uniadapter index "
+                f"--index {self.place.name} --model {self.name} --rebuild"
             )
 
     def add(
@@ -98,9 +96,10 @@ class Index:
         for one in given:
             if not Path(one).is_dir():
                 raise DataError(f"{one}: no such folder", "no folder")
-        with self.store.writing():
-            roots = list(dict.fromkeys([*self.described.get("folders", []), *given]))
-            encode = self._engine(engine, roots, workers, worker_gpus)
+        roots = list(dict.fromkeys([*self.described.get("folders", []), *given]))
+        encode = self._engine(engine, roots, workers, worker_gpus)
+        with self.place.told(), self.place.writing():
+            self.store.create()  # before the description, so that a reader never finds one without tables
             self._describe(roots)
             update = Updating(self.store, encode).run(roots, on_progress)
         self._ranking = None
@@ -125,11 +124,12 @@ class Index:
             **self.described, "model": self.described.get("model", self.name), "folders": folders,
             "fingerprint": {**vars(made), "digest": made.digest},
         }  # fmt: skip
-        self.store.describe(self.described)
+        self.place.describe(self.described)
 
     def files(self) -> list[FileRow]:
         """The files that can be found, by path."""
-        return sorted((row for row in self.store.files().values() if not row.problem), key=lambda row: row.path)
+        with self.place.told():
+            return sorted((row for row in self.store.files().values() if not row.problem), key=lambda row: row.path)
 
     def problems(self) -> list[Problem]:
         """The files that could not be indexed, and why."""
@@ -166,7 +166,8 @@ class Index:
             UsageError: the query cannot be read.
         """
         asked = parse_query(query) if isinstance(query, str) else query
-        return self._in_memory().search(asked, top, filters or Filters(), rerank, exact, cut_off)
+        with self.place.told():
+            return self._in_memory().search(asked, top, filters or Filters(), rerank, exact, cut_off)
 
     def calibrate(self, pairs: Sequence[tuple[str, str | Path]]) -> dict[str, float]:
         """Find the cut-offs below which nothing is found, and keep them in the index.
@@ -186,7 +187,7 @@ class Index:
         ranking = Ranking(self.store, self.encoder, {})
         found = ranking.calibrate([(text, str(Path(file).expanduser().absolute())) for text, file in pairs])
         self.described = {**self.described, "cut_off": found}
-        self.store.describe(self.described)
+        self.place.describe(self.described)
         self._ranking = None
         return found
 
@@ -205,7 +206,7 @@ class Index:
 
     def build_ann(self) -> None:
         """Build the approximate index, which pays from some ten thousand frames on."""
-        with self.store.writing():
+        with self.place.writing():
             self.store.build_ann()
 
 

@@ -1,4 +1,4 @@
-"""The index on disk: two tables of LanceDB, of files and of their frames, and a description beside them.
+"""What an index holds: two tables of LanceDB, of files and of their frames, in a folder or an object store.
 
 Writing is idempotent. Frames come first and their file last, so that a killed run leaves frames without a file at most;
 they are written again, or dropped, by the next.
@@ -6,23 +6,17 @@ they are written again, or dropped, by the next.
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from uniadapter.errors import DataError, UsageError
-from uniadapter.files.schema import SchemaError, read_json
-from uniadapter.files.writing import write_text
+from uniadapter.search.lance import lancedb
+from uniadapter.search.places import Place
 
-DESCRIPTION, LOCK = "index.json", "lock"
 _LISTED = 500  # hashes or paths in one condition
 
 
@@ -87,40 +81,22 @@ class Frames:
     vectors: NDArray[np.float32]
 
 
-def read_description(folder: Path) -> dict[str, Any] | None:
-    """What the index in a folder was made with; None if there is none.
-
-    Raises:
-        DataError: the description is broken.
-    """
-    file = folder / DESCRIPTION
-    if not file.is_file():
-        return None
-    with suppress(SchemaError, OSError):
-        found = read_json(file)
-        if isinstance(found, dict):
-            return found
-    raise DataError(f"{file}: broken; build the index again", "broken index")
-
-
 class Store:
     """The tables of an index.
 
     Args:
-        folder: of the index; created by the first writing.
+        place: of the index.
         width: e, of the vectors.
 
     Raises:
         UsageError: LanceDB is not installed.
     """
 
-    def __init__(self, folder: Path, width: int) -> None:
-        try:
-            import lancedb
-            import pyarrow as pa
-        except ImportError:
-            raise UsageError('searching needs LanceDB: pip install "uniadapter[search]"') from None
-        self.folder, self._lancedb, self._pa = folder, lancedb, pa
+    def __init__(self, place: Place, width: int) -> None:
+        self.place, self._lancedb = place, lancedb()
+        import pyarrow as pa
+
+        self._pa = pa
         self._schemas = {
             "files": pa.schema([
                 ("path", pa.string()), ("digest", pa.string()), ("size", pa.int64()), ("changed", pa.int64()),
@@ -133,32 +109,14 @@ class Store:
         }  # fmt: skip
         self._tables: dict[str, Any] = {}
 
-    def describe(self, description: dict[str, Any]) -> None:
-        """Write what the index is made with."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / DESCRIPTION, json.dumps(description, indent=1) + "\n")
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Within the block no other process writes; the system ends the claim with the process.
-
-        Raises:
-            UsageError: another process is writing.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / LOCK).open("w") as file:
-            if os.name == "posix":
-                import fcntl
-
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise UsageError(f"{self.folder}: another process is indexing into it; wait for it") from None
-            yield
+    def create(self) -> None:
+        """Create the tables that are not there yet; the caller holds the claim to write."""
+        for name in self._schemas:
+            self._table(name)
 
     def _table(self, name: str) -> Any:
         if name not in self._tables:
-            database = self._lancedb.connect(str(self.folder / "tables"))
+            database = self._lancedb.connect(self.place.tables)
             self._tables[name] = database.create_table(name, schema=self._schemas[name], exist_ok=True)
         return self._tables[name]
 
@@ -215,11 +173,13 @@ class Store:
             self._put("files", "path", [asdict(row) for row in rows])
 
     def _put(self, name: str, key: str, values: list[dict[str, Any]]) -> None:
+        self.place.check()
         merge = self._table(name).merge_insert(key).when_matched_update_all().when_not_matched_insert_all()
         merge.execute(self._pa.Table.from_pylist(values, schema=self._schemas[name]))
 
     def drop_files(self, paths: Sequence[str]) -> None:
         """Delete files; their frames stay until `drop_unused`."""
+        self.place.check()
         for start in range(0, len(paths), _LISTED):
             self._table("files").delete(_among("path", paths[start : start + _LISTED]))
 
@@ -228,6 +188,7 @@ class Store:
         used = {row.digest for row in self.files().values() if not row.problem}
         there = set(self._read("frames", ["digest"])["digest"].to_pylist())
         unused = sorted(there - used)
+        self.place.check()
         for start in range(0, len(unused), _LISTED):
             self._table("frames").delete(_among("digest", unused[start : start + _LISTED]))
 

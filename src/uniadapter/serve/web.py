@@ -114,7 +114,7 @@ def _add_state(app: FastAPI, service: Service, metrics: Metrics, upload_bytes: i
         service.refresh()
         adapters = {task: list(map(_adapter, service.adapters.of(task))) for task in ("retrieval", "vqa", "caption")}
         return {
-            "name": service.index.folder.name, "files": len(service.items), "videos": service.items.videos,
+            "name": Path(service.index.place.name).name, "files": len(service.items), "videos": service.items.videos,
             "adapters": adapters, "searching": service.adapters.searching.name, "upload_bytes": upload_bytes,
             "fuses": service.index.encoder.can_match,
         }  # fmt: skip
