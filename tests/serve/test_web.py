@@ -268,7 +268,7 @@ def test_health_and_metrics(client: TestClient, service: Service) -> None:
 
 
 def test_two_servers_of_one_index(client: TestClient, service: Service) -> None:
-    again = ua.Index(service.index.folder)
+    again = ua.Index(service.index.place.name)
     second = Service(again, Adapters(again.encoder.loaded, []))
     other = TestClient(make_app(second), "http://localhost:7861")
     assert found(other, query="a dog") == found(client, query="a dog")
