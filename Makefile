@@ -7,6 +7,8 @@ TESTABLE := $(VENV)/.testable
 # Another index for torch, if PyPI's build is not wanted: on Linux `make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu`
 # spares the download of CUDA.
 TORCH_INDEX ?=
+# Processes that the tests run in.
+JOBS ?= 2
 
 .PHONY: help install demo docs test lint check bench prove clean
 
@@ -45,8 +47,9 @@ docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "build/site/index.html; python3 -m http.server -d build/site shows it at http://localhost:8000"
 
+# A file's tests stay in one process, so that they share what they load; a process takes about 3 GB.
 test: $(TESTABLE)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(TESTABLE)
 	$(BIN)/ruff check src tests world benchmarks docs
