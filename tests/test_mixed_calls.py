@@ -75,6 +75,10 @@ def test_settings_that_one_batch_cannot_have(pictures: list[str]) -> None:
     with pytest.raises(ValueError, match=r"image_size is 96 for own and 64 for other, .* pass image_size="):
         ua.image_features(model, pictures[:2], adapter=["own", "other"])
     ua.image_features(model, pictures[:2], image_size=64, adapter=["own", "other"])
+    adapter_set(model, "other").settings = InferenceSettings(frames=3)
+    with pytest.raises(ValueError, match=r"frames is 1 for own and 3 for other, .* pass frames="):
+        ua.image_features(model, pictures[:2], adapter=["own", "other"])
+    assert ua.image_features(model, pictures[:2], frames=2, adapter=["own", "other"]).frames.shape[1] == 2
 
 
 def test_questions_each_with_its_list_of_answers(pictures: list[str]) -> None:

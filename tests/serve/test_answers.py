@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from serving import make_service
 from transformers import PreTrainedModel
 
 import uniadapter as ua
@@ -17,13 +15,6 @@ from uniadapter.model import encoding
 from uniadapter.serve import answering
 from uniadapter.serve.answering import Answer, Job, run_jobs
 from uniadapter.serve.service import Service
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    made = make_service(tmp_path_factory.mktemp("serve"))
-    yield made
-    made.close()
 
 
 def jobs_of(service: Service) -> list[Job]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from serving import CLIPS, make_service
+from serving import CLIPS
 
 from uniadapter.serve.service import Service
 from uniadapter.serve.web import make_app
@@ -31,13 +31,6 @@ SCREENS: dict[str, dict[str, Any]] = {
     "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
 }
 PATIENCE = 60_000  # milliseconds
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    made = make_service(tmp_path_factory.mktemp("serve"))
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")

@@ -22,13 +22,6 @@ from uniadapter.serve.web import make_app
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    made = make_service(tmp_path_factory.mktemp("serve"))
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
 def client(service: Service) -> TestClient:
     return TestClient(make_app(service, upload_bytes=200_000), "http://localhost:7860")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
@@ -16,11 +15,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
-from training_runs import assert_same, make_config, train, weights
-from transformers import BlipForQuestionAnswering
+from training_runs import assert_same, make_config, save_questions, train, weights
 
-from squares import save_base, save_tokenizer
-from tiny import tiny_config
+from squares import save_base
 from uniadapter.config import ConfigError, ObjectiveConfig, RunConfig
 from uniadapter.data.batches import EpochBatchSampler
 from uniadapter.errors import CheckpointError, Interrupted
@@ -85,14 +82,9 @@ def load(file: Path) -> tuple[dict[str, Tensor], list[LogRecord]]:
 
 
 def question_run(folder: Path) -> RunConfig:
-    torch.manual_seed(0)
-    BlipForQuestionAnswering(tiny_config()).save_pretrained(folder / "vqa")
-    save_tokenizer(folder / "vqa")
-    rows = [{"image": f"{colour}.jpg", "question": "the square?", "answer": colour, "question_id": number}
-            for number, colour in enumerate(("red", "blue", "green", "white") * 4)]  # fmt: skip
-    (folder / "questions.json").write_text(json.dumps(rows))
-    config = make_config(folder, folder / "vqa", epochs=2, accumulate=2)
-    data = replace(config.data, train=str(folder / "questions.json"), val=None, test=None, together=2)
+    base, file = save_questions(folder, 4)
+    config = make_config(folder, base, epochs=2, accumulate=2)
+    data = replace(config.data, train=str(file), val=None, test=None, together=2)
     return replace(config, task="vqa", data=data)
 
 

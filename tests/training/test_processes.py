@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -15,11 +14,8 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from training_runs import assert_same, changed, make_config, save_dropping_base, train, weights
-from transformers import BlipForQuestionAnswering
+from training_runs import assert_same, changed, make_config, save_dropping_base, save_questions, train, weights
 
-from squares import save_tokenizer
-from tiny import tiny_config
 from uniadapter.config import DataConfig, EvaluateConfig, ModelConfig, RunConfig
 from uniadapter.errors import RUN_AGAIN, Interrupted
 from uniadapter.model.features import Texts
@@ -110,17 +106,11 @@ def test_two_processes_stop_together_resume_exactly_and_share_evaluation(
         monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     config = make_config(tmp_path, save_dropping_base(tmp_path / "base"))
     config = changed(config, epochs=2, accumulate=2, evaluate_every=1)
-    torch.manual_seed(0)
-    BlipForQuestionAnswering(tiny_config()).save_pretrained(tmp_path / "vqa")
-    save_tokenizer(tmp_path / "vqa")
-    rows = [{"image": f"{colour}.jpg", "question": "the square?", "answer": colour, "question_id": number}
-            for number, colour in enumerate(("red", "blue", "green", "white") * 3)]  # fmt: skip
-    (tmp_path / "questions.json").write_text(json.dumps(rows))
-    file = str(tmp_path / "questions.json")
+    base, file = save_questions(tmp_path, 3)
     questions = RunConfig(
         task="vqa",
-        model=ModelConfig(base=str(tmp_path / "vqa"), method="none"),
-        data=DataConfig(train=file, test=file, root=str(tmp_path), workers=0),
+        model=ModelConfig(base=str(base), method="none"),
+        data=DataConfig(train=str(file), test=str(file), root=str(tmp_path), workers=0),
         evaluate=EvaluateConfig(batch_size=2),
     )
     with socket.socket() as free:

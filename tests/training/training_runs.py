@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import BlipForImageTextRetrieval
+from transformers import BlipForImageTextRetrieval, BlipForQuestionAnswering
 
 from squares import karpathy, save_tokenizer
 from tiny import tiny_config
@@ -46,6 +47,17 @@ def make_config(folder: Path, base: Path, **train: Any) -> RunConfig:
         RunConfig,
         "a test's config",
     )
+
+
+def save_questions(folder: Path, repeats: int) -> tuple[Path, Path]:
+    """A tiny question model and a file of four questions, each asked so many times, about the pictures in a folder."""
+    torch.manual_seed(0)
+    BlipForQuestionAnswering(tiny_config()).save_pretrained(folder / "vqa")
+    save_tokenizer(folder / "vqa")
+    rows = [{"image": f"{colour}.jpg", "question": "the square?", "answer": colour, "question_id": number}
+            for number, colour in enumerate(("red", "blue", "green", "white") * repeats)]  # fmt: skip
+    (folder / "questions.json").write_text(json.dumps(rows))
+    return folder / "vqa", folder / "questions.json"
 
 
 def changed(config: RunConfig, **train: Any) -> RunConfig:

@@ -26,7 +26,7 @@ from uniadapter.errors import DataError
 from uniadapter.files.writing import write_text
 from uniadapter.report.page import document
 from uniadapter.search.index import Index
-from uniadapter.search.places import place_of
+from uniadapter.search.places import check_there, place_of
 from uniadapter.search.ranking import Filters, Match
 
 _LISTED = 20  # problems that are printed
@@ -121,8 +121,7 @@ def run_search(index: str, query: str, options: SearchOptions) -> list[Match]:
     Raises:
         DataError, CheckpointError, UsageError: see `Index`.
     """
-    if place_of(index).described() is None:
-        raise DataError(f"{index}: no index; make one with uniadapter index FOLDER --index {index}", "no index")
+    check_there(index)
     found = Index(index).search(query, options.top, options.filters, options.rerank, options.exact, options.cut_off)
     if options.html:
         sys.stderr.write(f"{write_text(options.html, contact_sheet(query, found))}\n")  # what was found goes to stdout

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uniadapter.app.display import say
-from uniadapter.errors import DataError, UsageError
+from uniadapter.errors import UsageError
 from uniadapter.search.index import Index
-from uniadapter.search.places import place_of
+from uniadapter.search.places import check_there
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +65,8 @@ def run_server(
         from uniadapter.serve.web import make_app
     except ImportError as error:
         raise UsageError(f'serving needs {error.name}: pip install "uniadapter[serve]"') from None
-    if place_of(index).described() is None:
-        raise DataError(f"{index}: no index; make one with uniadapter index FOLDER --index {index}", "no index")
-    bound = _bound(address)
+    check_there(index)
+    bound = _bound(address)  # before the model is loaded, which takes seconds
     opened = Index(index, model)
     service = Service(opened, Adapters(opened.encoder.loaded, adapters), address.waiting)
     token = address.token or ("" if is_local(address.host) else secrets.token_urlsafe(24))

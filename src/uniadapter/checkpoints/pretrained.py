@@ -71,7 +71,7 @@ def from_pretrained(
         >>> ua.text_features(loaded.model, loaded.tokenizer, ["a red box"]).feature.shape
         torch.Size([1, 64])
     """
-    folder = _adapter_folder(source)
+    folder = adapter_folder(source)
     if folder is None:
         if base is not None:
             raise CheckpointError(f"{source}: no adapter folder, so it is the base itself: leave out `base`")
@@ -86,7 +86,7 @@ def from_pretrained(
     return Pretrained(model, load_tokenizer(name), described.task, name, folder, settings)
 
 
-def _adapter_folder(source: str | Path) -> Path | None:
+def adapter_folder(source: str | Path) -> Path | None:
     """The adapter folder: `source` itself, or `adapter` in a run's folder; None for a base."""
     if str(source).startswith(PREFIX) or is_address(source):
         return locate_adapter(source)

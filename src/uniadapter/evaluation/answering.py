@@ -13,12 +13,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from uniadapter.config import EvaluateConfig, ModelConfig
 from uniadapter.data.batches import Batch
 from uniadapter.data.splits import RetrievalSplit
-from uniadapter.evaluation.blocks import block_questions
+from uniadapter.evaluation.blocks import block_questions, rows_by
 from uniadapter.evaluation.mode import evaluation_mode
 from uniadapter.model.decoding import generate_texts, question_context, rank_answers
-from uniadapter.model.dispatch import adapter_store, decoding
+from uniadapter.model.dispatch import decoding
 from uniadapter.model.encoding import encode_visual
 from uniadapter.model.features import AnswerTree, Context, Visuals
+from uniadapter.model.pair_rows import arranged
 from uniadapter.model.tokens import token_ids, tokenize, warn_of_truncation
 from uniadapter.processes.distributed import gather_list
 
@@ -103,8 +104,8 @@ def answer_questions(
     Returns:
         Q predictions.
     """
-    way = AnswerWay(config.k, config.block, config.beams, answers)
-    return answer_rows(model, tokenizer, visuals, questions, rows, settings, config.batch_size, [way] * len(questions))
+    ways = [AnswerWay(config, answers)] * len(questions)
+    return answer_rows(model, tokenizer, visuals, questions, rows, settings, config.batch_size, ways)
 
 
 @dataclass(frozen=True)
@@ -112,15 +113,11 @@ class AnswerWay:
     """How a question is answered.
 
     Args:
-        k: answers of the list whose whole likelihood is computed; 0 means all.
-        block: pairs of question and answer that are ranked at once; 0 takes what fits the memory.
-        beams: of a generated answer.
+        config: k, block and beams are used.
         answers: the list to choose from; None generates an answer.
     """
 
-    k: int
-    block: int
-    beams: int
+    config: EvaluateConfig
     answers: AnswerList | None
 
 
@@ -151,7 +148,7 @@ def answer_rows(
         part = slice(start, start + batch_size)
         tokens = tokenize(tokenizer, list(questions[part]), settings.max_tokens)
         about = torch.tensor(rows[part], device=model.device)
-        with adapter_store(model).rows(part):
+        with arranged(model, part):
             context = question_context(model, visuals, tokens.ids.to(model.device), tokens.mask.to(model.device), about)
             found += _in_their_ways(model, tokenizer, context, ways[part])
     return found
@@ -161,13 +158,10 @@ def _in_their_ways(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: Context, ways: Sequence[AnswerWay]
 ) -> list[Prediction]:
     """Answers to the questions of a context, those of the same way together."""
-    groups: dict[int, list[int]] = {}
-    for row, way in enumerate(ways):
-        groups.setdefault(id(way), []).append(row)
     found: dict[int, Prediction] = {}
-    for members in groups.values():
+    for members in rows_by([id(way) for way in ways]).values():
         index = torch.tensor(members, device=context.mask.device)
-        with adapter_store(model).rows(index):
+        with arranged(model, index):
             given = _answer(model, tokenizer, context.select(index), ways[members[0]])
         found.update(zip(members, given, strict=True))
     return [found[row] for row in range(len(ways))]
@@ -176,17 +170,17 @@ def _in_their_ways(
 def _answer(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: Context, way: AnswerWay
 ) -> list[Prediction]:
-    answers = way.answers
+    config, answers = way.config, way.answers
     if answers is None:
-        texts = generate_texts(model, tokenizer, context, beams=way.beams, longest=ANSWER_TOKENS)
+        texts = generate_texts(model, tokenizer, context, beams=config.beams, longest=ANSWER_TOKENS)
         return [Prediction(text) for text in texts]
     # A block counts pairs of question and answer, so that memory does not grow with the list.
-    count = min(way.k, len(answers.answers)) or len(answers.answers)
-    step = max(1, way.block // count) if way.block else block_questions(model, count * answers.tokens)
+    count = min(config.k, len(answers.answers)) or len(answers.answers)
+    step = max(1, config.block // count) if config.block else block_questions(model, count * answers.tokens)
     found: list[Prediction] = []
     for start in range(0, len(context), step):
         part = slice(start, start + step)
-        with adapter_store(model).rows(part):
+        with arranged(model, part):
             found += answers.predictions(*rank_answers(model, context.select(part), answers.tree, count))
     return found
 

@@ -1,8 +1,10 @@
-"""Split pairs into blocks that fit into memory, if possible with all pairs of a visual in one block."""
+"""Rows in groups: blocks of pairs that fit into memory, if possible with all of a visual; rows of equal values."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from typing import TypeVar
 
 import psutil
 import torch
@@ -10,6 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from uniadapter.model.dispatch import backbone
+
+T = TypeVar("T")
 
 _CPU_TOKENS = 1536  # text tokens of a block on a CPU: more is hardly faster, and costs memory
 _CPU_VISUAL_TOKENS = 16384  # most visual tokens of a block: 50 MB for BLIP-base, and 100 MB of keys and values
@@ -97,3 +101,11 @@ def pair_blocks(visuals: Tensor, limit: int, most: int = 0) -> list[slice]:
             blocks += [slice(low, high) for low, high in itertools.pairwise(bounds)]
             start, held = end, 0
     return [*blocks, slice(start, end)] if end > start else blocks
+
+
+def rows_by(values: Sequence[T]) -> dict[T, list[int]]:
+    """The rows that have each value, in the order in which the values come first."""
+    found: dict[T, list[int]] = {}
+    for row, value in enumerate(values):
+        found.setdefault(value, []).append(row)
+    return found

@@ -21,6 +21,7 @@ from uniadapter.model.dispatch import adapter_store, backbone
 from uniadapter.model.encoding import encode_text, similarity
 from uniadapter.model.features import Texts
 from uniadapter.model.frame_attention import frame_weights
+from uniadapter.model.pair_rows import arranged
 from uniadapter.model.tokens import tokenize, warn_of_truncation
 from uniadapter.processes.distributed import gather_rows, rank, world_size
 
@@ -71,7 +72,8 @@ def encode_texts(
     parts = []
     for start in range(0, max(1, len(texts)), batch_size):
         tokens = tokenize(tokenizer, texts[start : start + batch_size], max_tokens)
-        parts.append(encode_text(model, tokens.ids.to(model.device), tokens.mask.to(model.device)))
+        with arranged(model, slice(start, start + batch_size)):
+            parts.append(encode_text(model, tokens.ids.to(model.device), tokens.mask.to(model.device)))
     return Texts.concatenate(parts)
 
 

@@ -72,7 +72,8 @@ def attention_maps(
         encoded = text_features(model, tokenizer, texts, max_tokens, adapter=adapter)
     else:
         stated = active_settings(model, adapter)
-        asked = clean_questions(as_texts(texts, "questions"), [stated])
+        given = as_texts(texts, "questions")
+        asked = clean_questions(given, [stated] * len(given))
         encoded = question_texts(model, tokenizer, asked, first_given(max_tokens, stated.max_tokens, MAX_TOKENS))
     with inference(model, adapter):
         found = attention_layers(model, tokenizer, visuals, encoded)

@@ -8,7 +8,6 @@ serves several adapters, see `active_adapter`.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import reprlib
 import sys
@@ -22,14 +21,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from uniadapter.data.media.images import EvaluationTransform
 from uniadapter.data.media.user_inputs import Clip, Pictures, as_clips, as_texts, clip_length
 from uniadapter.data.text import clean_caption
+from uniadapter.evaluation.blocks import rows_by
 from uniadapter.evaluation.mode import evaluation_mode
 from uniadapter.evaluation.retrieval import encode_texts
 from uniadapter.files.messages import shortened
 from uniadapter.files.schema import as_int
-from uniadapter.inference.rows import Adapter, agreed, names_of_items, names_of_rows, rows_by, settings_of_rows
+from uniadapter.inference.rows import Adapter, agreed, names_of_items, names_of_rows, settings_of_rows
 from uniadapter.model.dispatch import backbone, require_task
 from uniadapter.model.encoding import encode_visual, match
 from uniadapter.model.features import Texts, Visuals
+from uniadapter.model.pair_rows import arranged
 from uniadapter.model.sets import active_adapter, active_settings
 from uniadapter.model.settings import InferenceSettings, first_given
 
@@ -92,17 +93,19 @@ def _encoded(
 ) -> Visuals:
     names = names_of_rows(model, adapter, len(clips), "images")
     stated = settings_of_rows(model, adapter, names)
-    length = clip_length(clips, frames, agreed(stated, names, "frames", lambda own: first_given(own.frames, 1)))
-    seen = [_transform(model, image_size, own) for own in stated]
-    side = agreed(stated, names, "image_size", lambda own: _transform(model, image_size, own).size)
+    length = clip_length(clips, frames, agreed(names, "frames", [first_given(frames, own.frames, 1) for own in stated]))
+    transforms = [_transform(model, image_size, own) for own in stated]
+    side = agreed(names, "image_size", [one.size for one in transforms])
+    each = transforms if names else transforms * len(clips)
     batch, parts = max(1, _BATCH // length), []
-    for start in range(0, max(1, len(clips)), batch):
-        part = slice(start, start + batch)
-        shown = zip(clips[part], seen[part] if names else itertools.repeat(seen[0]), strict=False)
-        read = [torch.stack([transform(frame) for frame in clip.read(length)]) for clip, transform in shown]
-        pixels = torch.stack(read) if read else torch.empty(0, length, 3, side, side)
-        with inference(model, adapter if names is None else names[part]):
-            parts.append(encode_visual(model, pixels.to(model.device)))
+    with inference(model, adapter):
+        for start in range(0, max(1, len(clips)), batch):
+            part = slice(start, start + batch)
+            shown = zip(clips[part], each[part], strict=True)
+            read = [torch.stack([transform(frame) for frame in clip.read(length)]) for clip, transform in shown]
+            pixels = torch.stack(read) if read else torch.empty(0, length, 3, side, side)
+            with arranged(model, part):
+                parts.append(encode_visual(model, pixels.to(model.device)))
     return Visuals.concatenate(parts)
 
 
@@ -167,17 +170,17 @@ def text_features(
     for one in most:
         if as_int("max_tokens", one, 3) > positions:
             raise ValueError(f"max_tokens is {one}: the model takes {positions}")
-    if names is None:
-        with inference(model, adapter):
-            return encode_texts(model, tokenizer, cleaned, most[0], _TEXT_BATCH)
-    parts, order = [], list[int]()
-    for longest, rows in rows_by(most).items():
-        for start in range(0, len(rows), _TEXT_BATCH):
-            some = rows[start : start + _TEXT_BATCH]
-            with inference(model, [names[row] for row in some]):
-                parts.append(encode_texts(model, tokenizer, [cleaned[row] for row in some], longest, _TEXT_BATCH))
-            order += some
-    return Texts.concatenate(parts).select(torch.tensor(order).argsort())
+    groups = rows_by(most if names else most * len(given)) or {most[0]: []}  # no texts are one empty group
+    parts = []
+    with inference(model, adapter):
+        for longest, members in groups.items():
+            with arranged(model, torch.tensor(members, dtype=torch.long)):
+                some = [cleaned[row] for row in members]
+                parts.append(encode_texts(model, tokenizer, some, longest, _TEXT_BATCH))
+    if len(parts) == 1:
+        return parts[0]
+    order = torch.tensor([row for members in groups.values() for row in members])
+    return Texts.concatenate(parts).select(order.argsort())
 
 
 def clean_texts(texts: list[str], clean: Callable[[str, int], str], words: Sequence[int], noun: str) -> list[str]:
@@ -240,11 +243,12 @@ def pair_scores(
     # Sorted by visual, so that a block computes a visual's keys and values once.
     order = torch.argsort(rows[:, 1], stable=True)
     scores = torch.empty(len(rows))
-    for start in range(0, len(rows), _BLOCK):
-        part = order[start : start + _BLOCK]
-        with inference(model, adapter if names is None else [names[row] for row in part.tolist()]):
-            logits = match(model, encoded, visuals, rows[part].to(model.device))
-        scores[part] = logits.float().softmax(-1)[:, 1].cpu()
+    with inference(model, adapter):
+        for start in range(0, len(rows), _BLOCK):
+            part = order[start : start + _BLOCK]
+            with arranged(model, part):
+                logits = match(model, encoded, visuals, rows[part].to(model.device))
+            scores[part] = logits.float().softmax(-1)[:, 1].cpu()
     return scores.view(len(encoded), len(visuals)) if pairs is None else scores
 
 

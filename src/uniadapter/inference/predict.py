@@ -13,11 +13,13 @@ from uniadapter.data.layouts.records import DataError
 from uniadapter.data.media.user_inputs import Picture, Pictures, as_texts
 from uniadapter.data.text import clean_question
 from uniadapter.evaluation.answering import AnswerList, AnswerWay, Prediction, answer_rows
+from uniadapter.evaluation.blocks import rows_by
 from uniadapter.inference.features import MAX_TOKENS, clean_texts, image_features, inference
-from uniadapter.inference.rows import Adapter, names_of_rows, rows_by, settings_of_rows
+from uniadapter.inference.rows import Adapter, names_of_rows, settings_of_rows
 from uniadapter.model.decoding import generate_texts, visual_context
-from uniadapter.model.dispatch import adapter_store, require_task
+from uniadapter.model.dispatch import require_task
 from uniadapter.model.features import Visuals
+from uniadapter.model.pair_rows import arranged
 from uniadapter.model.settings import InferenceSettings, first_given
 from uniadapter.model.tokens import warn_of_truncation
 
@@ -139,19 +141,19 @@ def _answered(
     """Answer questions about visuals, given by their rows; those with the same list of answers together."""
     names = names_of_rows(model, adapter, len(questions), "questions")
     stated = settings_of_rows(model, adapter, names)
-    texts = clean_questions(questions, stated)
-    each = stated if names else stated * len(texts)
-    ways = _ways(model, tokenizer, each, answers, k)
+    each = stated if names else stated * len(questions)
+    texts, ways = clean_questions(questions, each), _ways(model, tokenizer, each, answers, k)
     found: dict[int, Prediction] = {}
-    for longest, members in rows_by([first_given(own.max_tokens, MAX_TOKENS) for own in each]).items():
-        some = [texts[row] for row in members]
-        warn_of_truncation(tokenizer, some, longest, "questions")
-        with inference(model, adapter if names is None else [names[row] for row in members]):
-            given = answer_rows(
-                model, tokenizer, visuals, some, [rows[row] for row in members], ModelConfig(max_tokens=longest),
-                EvaluateConfig().batch_size, [ways[row] for row in members],
-            )  # fmt: skip
-        found.update(zip(members, given, strict=True))
+    with inference(model, adapter):
+        for longest, members in rows_by([first_given(own.max_tokens, MAX_TOKENS) for own in each]).items():
+            some = [texts[row] for row in members]
+            warn_of_truncation(tokenizer, some, longest, "questions")
+            with arranged(model, torch.tensor(members)):
+                given = answer_rows(
+                    model, tokenizer, visuals, some, [rows[row] for row in members], ModelConfig(max_tokens=longest),
+                    EvaluateConfig().batch_size, [ways[row] for row in members],
+                )  # fmt: skip
+            found.update(zip(members, given, strict=True))
     return [found[row] for row in range(len(texts))]
 
 
@@ -170,11 +172,10 @@ def _ways(
     for own in stated:
         listed = own.answers if answers is None and own.answering != "generate" else None
         numbers = first_given(k, own.k if listed else None, 0), first_given(own.beams, 3)
-        way = (listed, *numbers)
-        if way not in made:
+        if (listed, numbers) not in made:
             choice = AnswerList(listed, tokenizer, model) if listed else answers
-            made[way] = AnswerWay(numbers[0], 0, numbers[1], choice)
-        ways.append(made[way])
+            made[listed, numbers] = AnswerWay(EvaluateConfig(k=numbers[0], beams=numbers[1]), choice)
+        ways.append(made[listed, numbers])
     return ways
 
 
@@ -183,11 +184,10 @@ def clean_questions(questions: list[str], stated: Sequence[InferenceSettings]) -
 
     Args:
         questions: Q texts.
-        stated: settings of each one's set, or of all.
+        stated: settings of each one's set.
     """
     words = [first_given(own.max_words, _QUESTION_WORDS) for own in stated]
-    each = words if len(words) == len(questions) else words * len(questions)
-    texts = clean_texts(questions, clean_question, each, "questions")
+    texts = clean_texts(questions, clean_question, words, "questions")
     if not all(texts):
         number = texts.index("") + 1
         raise DataError(f"question {number} is empty once cleaned: write one, or leave it out", "empty question")
@@ -250,7 +250,7 @@ def caption(
         context = visual_context(model, visuals)
         for plan, members in rows_by(plans).items():
             index = torch.tensor(members, device=context.mask.device)
-            with adapter_store(model).rows(index):
+            with arranged(model, index):
                 texts = generate_texts(model, tokenizer, context.select(index), *plan)
             found.update(zip(members, texts, strict=True))
     return [found[row] for row in range(len(visuals))]

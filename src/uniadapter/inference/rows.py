@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from uniadapter.model.mixed_sets import first_pairs
 from uniadapter.model.sets import active_settings
 from uniadapter.model.settings import NO_SETTINGS, InferenceSettings
 from uniadapter.model.store import store_of
@@ -28,10 +29,11 @@ def names_of_rows(model: PreTrainedModel, adapter: Adapter, count: int, noun: st
     Raises:
         ValueError: there is another number of names than of rows.
     """
-    store = store_of(model)
     if isinstance(adapter, str):
         return None
-    names = list(adapter) if adapter is not None else store.row_names if store is not None else None
+    store = store_of(model)
+    mixed = store.mixed if adapter is None and store is not None else None
+    names = list(adapter) if adapter is not None else mixed.row_names if mixed is not None else None
     if names is not None and len(names) != count:
         raise ValueError(f"adapter names {len(names)} sets for {count} {noun}: name one for each, or one for all")
     return names or None
@@ -46,24 +48,17 @@ def settings_of_rows(
     return [NO_SETTINGS if name is None else active_settings(model, name) for name in names]
 
 
-def agreed(
-    stated: Sequence[InferenceSettings],
-    names: list[str | None] | None,
-    what: str,
-    value: Callable[[InferenceSettings], T],
-) -> T:
-    """A setting that all rows of a batch must have alike.
+def agreed(names: list[str | None] | None, what: str, found: Sequence[T]) -> T:
+    """What all rows of a batch must have alike.
 
     Args:
-        stated: of `settings_of_rows`.
-        names: of the rows' sets.
+        names: of the rows' sets; None where all use one.
         what: name of the argument by which a caller states it for all.
-        value: of the setting, by a set's settings.
+        found: of each row, or of all.
 
     Raises:
         ValueError: two sets differ in it; names them.
     """
-    found = [value(one) for one in stated]
     other = next((row for row, one in enumerate(found) if one != found[0]), None)
     if other is not None and names is not None:
         one, two = (names[row] or "the base" for row in (0, other))
@@ -72,14 +67,6 @@ def agreed(
             "call once for each"
         )
     return found[0]
-
-
-def rows_by(values: Sequence[T]) -> dict[T, list[int]]:
-    """The rows that have each value, in the order in which the values come first."""
-    found: dict[T, list[int]] = {}
-    for row, value in enumerate(values):
-        found.setdefault(value, []).append(row)
-    return found
 
 
 def names_of_items(items: Tensor, names: Sequence[str | None], count: int, noun: str) -> list[str | None]:
@@ -94,9 +81,5 @@ def names_of_items(items: Tensor, names: Sequence[str | None], count: int, noun:
     Raises:
         ValueError: an item is in pairs of different sets.
     """
-    found: dict[int, str | None] = {}
-    for item, name in zip(items.tolist(), names, strict=True):
-        if found.setdefault(item, name) != name:
-            one, two = (given or "the base" for given in (found[item], name))
-            raise ValueError(f"{noun} {item} is in pairs of {one} and of {two}: give it once for each of them")
-    return [found.get(item) for item in range(count)]
+    first = first_pairs(items.tolist(), names, noun)
+    return [names[first[item]] if item in first else None for item in range(count)]

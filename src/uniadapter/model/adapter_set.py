@@ -226,7 +226,7 @@ class AdapterSet(nn.Module):
 
     def head(self, name: str) -> nn.Linear | None:
         """The trained copy of a head of the base, or None."""
-        return dict(self.heads.items()).get(name)  # type: ignore[return-value]
+        return self.heads._modules.get(name)  # type: ignore[return-value]
 
     def temporal(self, frames: int) -> Tensor | None:
         """The temporal embedding, [1, frames, d], interpolated from the number of training; None without one."""

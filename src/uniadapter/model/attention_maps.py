@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from uniadapter.model.dispatch import adapter_store, backbone
 from uniadapter.model.encoding import fuse_with_weights
 from uniadapter.model.features import Texts, Visuals
-from uniadapter.model.frame_attention import frame_weights
+from uniadapter.model.pair_rows import pair_weights
 
 
 @dataclass(frozen=True, repr=False)
@@ -79,11 +78,8 @@ def mean_map(layers: Sequence[AttentionMap]) -> AttentionMap:
 
 def _frame_weights(model: PreTrainedModel, texts: Texts, visuals: Visuals, text: int, visual: int) -> Tensor:
     """As `fuse` takes them, [T]; ones where frame-aware attention is off."""
-    active = adapter_store(model).single
-    if active is None or not active.config.frame_aware:
-        return torch.ones(visuals.tokens.shape[1])
-    some = texts.feature[text : text + 1], visuals.frames[visual : visual + 1]
-    return frame_weights(*some, backbone(model).frame_temperature)[0].float().cpu()
+    found = pair_weights(model, texts, visuals, torch.tensor([text]), torch.tensor([visual]))
+    return torch.ones(visuals.tokens.shape[1]) if found is None else found[0].float().cpu()
 
 
 def _words(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> tuple[list[str], list[list[int]]]:

@@ -41,7 +41,7 @@ def encode_visual(model: PreTrainedModel, frames: Tensor, chunk: int = 0, stem: 
     """
     _check_frames(frames)
     store = store_of(model)
-    if not chunk or store is None or store.row_names is None:
+    if not chunk or store is None or store.mixed is None:
         return backbone(model).encode_visual(frames, chunk, stem)
     each, parts = max(1, chunk // max(1, frames.shape[1])), []  # whole visuals: a row's frames have one set
     for start in range(0, max(1, len(frames)), each):

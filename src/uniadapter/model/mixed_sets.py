@@ -8,6 +8,7 @@ frames, texts, pairs, beams, or tokens without padding. Where a function arrange
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,21 @@ class MixedSets:
         self.sets, self.names, self.owner = tuple(sets), tuple(names), owner
         self._found: dict[tuple[int, torch.device], list[Tensor]] = {}
 
+    @classmethod
+    def of(cls, sets: Sequence[AdapterSet | None], names: Sequence[str | None]) -> MixedSets:
+        """What rows use, from the set of each and its name, both [R]."""
+        known = list({id(one): one for one in sets}.values())
+        owner = [next(number for number, found in enumerate(known) if found is one) for one in sets]
+        titles = [names[owner.index(number)] for number in range(len(known))]
+        return cls(known, titles, torch.tensor(owner, dtype=torch.long))
+
     def __len__(self) -> int:
         return len(self.owner)
+
+    @property
+    def row_names(self) -> list[str | None]:
+        """The name of each row's set, [R]."""
+        return [self.names[one] for one in self.owner.tolist()]
 
     def at(self, index: Tensor | slice) -> MixedSets:
         """The same for rows arranged anew: row i is what row `index[i]` was."""
@@ -91,7 +105,7 @@ class MixedSets:
 
     def apply_heads(self, copies: Sequence[nn.Linear | None], x: Tensor, base: Part) -> Tensor:
         """A head of states [rows, ..., d]: each row by its set's copy, or by the base's own."""
-        parts = [base if copied is None else _converted(copied) for copied in copies]
+        parts = [base if copied is None else partial(apply_head, copied) for copied in copies]
         out = None
         for rows, part in zip(self.rows(len(x), x.device), parts, strict=True):
             if len(rows):
@@ -128,16 +142,8 @@ class MixedSets:
         Raises:
             ValueError: an item stands in pairs of different sets, by one of which it was encoded.
         """
-        items, place = torch.unique(rows.cpu(), return_inverse=True)
-        first = torch.full((len(items),), len(rows)).scatter_reduce(0, place, torch.arange(len(rows)), "amin")
-        wrong = torch.nonzero(self.owner[first][place] != self.owner)[:, 0]
-        if len(wrong):
-            row = int(wrong[0])
-            names = [self.names[int(self.owner[one])] or "the base" for one in (int(first[place[row]]), row)]
-            raise ValueError(
-                f"{noun} {int(rows[row])} is in pairs of {names[0]} and of {names[1]}: encode it once for each of them"
-            )
-        return first
+        first = first_pairs(rows.tolist(), self.row_names, noun)
+        return torch.tensor([first[item] for item in sorted(first)], dtype=torch.long)
 
     def _each(self, x: Tensor, parts: Sequence[Part | None], out: Tensor) -> Tensor:
         for rows, part in zip(self.rows(len(x), x.device), parts, strict=True):
@@ -157,12 +163,28 @@ def _joined(adapter: SelfAttentionAdapter) -> Part:
     return lambda x: torch.cat([one for one in adapter(x) if one is not None], dim=-1)
 
 
-def _converted(head: nn.Linear) -> Part:
-    """A head that computes in the dtype of its weights, and gives that of its input."""
+def apply_head(head: nn.Linear, x: Tensor) -> Tensor:
+    """A trained head of states [..., d]: in the dtype of its weights, and back to that of its input."""
+    inner = to_dtype_of(x, head.weight)
+    out: Tensor = head(inner)
+    return out if inner is x else out.to(x.dtype)
 
-    def apply(x: Tensor) -> Tensor:
-        inner = to_dtype_of(x, head.weight)
-        out: Tensor = head(inner)
-        return out if inner is x else out.to(x.dtype)
 
-    return apply
+def first_pairs(items: Sequence[int], names: Sequence[str | None], noun: str) -> dict[int, int]:
+    """The first pair of each item that occurs in pairs; it was encoded by one set, and all its pairs have that.
+
+    Args:
+        items: the item of each pair.
+        names: of the pairs' sets.
+        noun: what the items are, for the error.
+
+    Raises:
+        ValueError: an item is in pairs of different sets.
+    """
+    first: dict[int, int] = {}
+    for pair, (item, name) in enumerate(zip(items, names, strict=True)):
+        before = names[first.setdefault(item, pair)]
+        if before != name:
+            one, two = (given or "the base" for given in (before, name))
+            raise ValueError(f"{noun} {item} is in pairs of {one} and of {two}: give it once for each of them")
+    return first

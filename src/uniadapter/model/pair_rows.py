@@ -9,7 +9,13 @@ from transformers import PreTrainedModel
 
 from uniadapter.model.dispatch import adapter_store, backbone
 from uniadapter.model.features import Texts, Visuals
-from uniadapter.model.mixed_sets import MixedSets
+from uniadapter.model.store import store_of
+
+
+def arranged(model: PreTrainedModel, index: Tensor | slice) -> AbstractContextManager[None]:
+    """As `AdapterStore.rows`, of a model that may have no sets at all."""
+    store = store_of(model)
+    return nullcontext() if store is None else store.rows(index)
 
 
 def rows_of_items(model: PreTrainedModel, items: Tensor, noun: str) -> AbstractContextManager[None]:
@@ -24,8 +30,7 @@ def rows_of_items(model: PreTrainedModel, items: Tensor, noun: str) -> AbstractC
         ValueError: an item stands in pairs of different sets.
     """
     store = adapter_store(model)
-    active = store.active
-    return store.rows(active.owners_of(items, noun)) if isinstance(active, MixedSets) else nullcontext()
+    return nullcontext() if store.mixed is None else store.rows(store.mixed.owners_of(items, noun))
 
 
 def pair_weights(

@@ -8,7 +8,7 @@ an `AdapterStore`, which torch does not register.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from uniadapter.model.adapter import Use, to_dtype_of
+from uniadapter.model.adapter import Use
 from uniadapter.model.adapter_set import AdapterSet, Role
-from uniadapter.model.mixed_sets import MixedSets, Part
+from uniadapter.model.mixed_sets import MixedSets, Part, apply_head
 
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -81,10 +81,10 @@ class AdapterStore:
         return name if name in self.sets._modules else None  # it may have been removed within the block
 
     @property
-    def row_names(self) -> list[str | None] | None:
-        """The name of each row's set where rows use different ones, else None."""
-        mixed = self._chosen
-        return [mixed.names[one] for one in mixed.owner.tolist()] if isinstance(mixed, MixedSets) else None
+    def mixed(self) -> MixedSets | None:
+        """What the rows of a batch use where they use different sets, else None."""
+        chosen = self._chosen
+        return chosen if isinstance(chosen, MixedSets) else None
 
     @property
     def active(self) -> AdapterSet | MixedSets | None:
@@ -103,9 +103,8 @@ class AdapterStore:
     def named(self, name: str | None) -> AdapterSet | MixedSets | None:
         """The set of a name (`ACTIVE`: the active one); None for the base alone."""
         if name == ACTIVE:
-            mixed = self._chosen
-            if isinstance(mixed, MixedSets):
-                return mixed
+            if self.mixed is not None:
+                return self.mixed
             name = self.name
         return self.sets._modules.get(name)  # type: ignore[arg-type,return-value]
 
@@ -116,27 +115,22 @@ class AdapterStore:
         Args:
             name: of the set; several are those of a batch's rows.
         """
-        with self._using(name if name is None or isinstance(name, str) else self._mixed(name)):
+        chosen: str | MixedSets | None
+        if name is None or isinstance(name, str):
+            chosen = name
+        else:
+            chosen = MixedSets.of([self.sets._modules.get(one) for one in name], name)  # type: ignore[arg-type,misc]
+        with self._using(chosen):
             yield
 
-    @contextmanager
-    def using_sets(self, sets: Sequence[AdapterSet | None], names: Sequence[str]) -> Iterator[None]:
-        """Within the block each row of a batch uses a given set, which may be another model's of the same base.
+    def using_sets(self, sets: Sequence[AdapterSet | None], names: Sequence[str]) -> AbstractContextManager[None]:
+        """A block in which each row of a batch uses a given set, which may be another model's of the same base.
 
         Args:
             sets: of the rows; None is the base alone.
             names: of the rows' sets, for errors.
         """
-        known = list({id(one): one for one in sets}.values())
-        owner = [next(number for number, found in enumerate(known) if found is one) for one in sets]
-        titles = [names[owner.index(number)] for number in range(len(known))]
-        with self._using(MixedSets(known, titles, torch.tensor(owner, dtype=torch.long))):
-            yield
-
-    def _mixed(self, names: Sequence[str | None]) -> MixedSets:
-        known = list(dict.fromkeys(names))
-        owner = torch.tensor([known.index(name) for name in names], dtype=torch.long)
-        return MixedSets([self.named(name) for name in known], known, owner)  # type: ignore[misc]
+        return self._using(MixedSets.of(sets, names))
 
     @contextmanager
     def _using(self, chosen: str | MixedSets | None) -> Iterator[None]:
@@ -146,15 +140,12 @@ class AdapterStore:
         finally:
             _chosen.reset(token)
 
-    @contextmanager
-    def rows(self, index: Tensor | slice) -> Iterator[None]:
-        """Within the block the rows of a batch are arranged anew, row i being what row `index[i]` was.
+    def rows(self, index: Tensor | slice) -> AbstractContextManager[None]:
+        """A block in which the rows of a batch are arranged anew, row i being what row `index[i]` was.
 
         It matters where rows use different sets, and does nothing otherwise.
         """
-        mixed = self._chosen
-        with self._using(mixed.at(index)) if isinstance(mixed, MixedSets) else nullcontext():
-            yield
+        return nullcontext() if self.mixed is None else self._using(self.mixed.at(index))
 
 
 # The sets that the `using` blocks around the current call have chosen, by model.
@@ -230,12 +221,8 @@ class AdaptedHead(Adapted, nn.Linear):
         active = self.store.active
         if isinstance(active, MixedSets):
             return active.apply_heads(active.head(self.name), input, super().forward)
-        copied = None if active is None else active.head(self.name)
-        if copied is None:
-            return super().forward(input)
-        inner = to_dtype_of(input, copied.weight)
-        out = copied(inner)
-        return out if inner is input else out.to(input.dtype)
+        copied = self.in_use
+        return super().forward(input) if copied is None else apply_head(copied, input)
 
 
 def head_dtype(head: nn.Module, other: torch.dtype) -> torch.dtype:

@@ -144,3 +144,13 @@ def place_of(named: str | Path) -> Place:
     from uniadapter.search.object_store import ObjectStore
 
     return ObjectStore(named)
+
+
+def check_there(named: str | Path) -> None:
+    """Check that there is an index.
+
+    Raises:
+        DataError: there is none; says how to make it.
+    """
+    if place_of(named).described() is None:
+        raise DataError(f"{named}: no index; make one with uniadapter index FOLDER --index {named}", "no index")

@@ -97,6 +97,7 @@ class Ranking:
         self.files = [row for row in store.files().values() if not row.problem]
         self.frames: Frames = store.frames()
         self._of = _grouped(self.frames.digests)
+        self._digests = {row.path: row.digest for row in self.files}
 
     def search(
         self, query: Query, top: int, filters: Filters, rerank: int | None, exact: bool, cut_off: bool
@@ -181,7 +182,7 @@ class Ranking:
 
     def thumbnail(self, path: str, time: float) -> bytes:
         """See `Index.thumbnail`."""
-        digest = next((row.digest for row in self.files if row.path == path), "")
+        digest = self._digests.get(path, "")
         rows = self._of.get(digest)
         if rows is None:
             return b""

@@ -15,7 +15,7 @@ from uniadapter.checkpoints.bases import EMBEDDED
 from uniadapter.checkpoints.embedded_adapters import embedded_adapters
 from uniadapter.checkpoints.loading import load_model, load_tokenizer
 from uniadapter.checkpoints.locating import locate_adapter
-from uniadapter.checkpoints.pretrained import Pretrained
+from uniadapter.checkpoints.pretrained import Pretrained, adapter_folder
 from uniadapter.checkpoints.shared_weights import share_weights
 from uniadapter.errors import DataError
 from uniadapter.files.assets import PREFIX
@@ -66,7 +66,7 @@ class Adapters:
         }
         self._all: dict[tuple[str, str], Adapter] = {}
         own = next(iter(adapter_names(searching.model)), None)
-        located = {source: _folder(source) for source in dict.fromkeys(sources)}
+        located = {source: adapter_folder(source) or locate_adapter(source) for source in dict.fromkeys(sources)}
         described = {source: read_adapter_config(folder) for source, folder in located.items()}
         for one in described.values():
             if (one.base, one.task) not in self._models:
@@ -114,11 +114,6 @@ class Adapters:
             have = ", ".join(one.name for one in known) or "none"
             raise DataError(f"there is no adapter {name!r} for {task}; there is {have}", "no adapter")
         return found
-
-
-def _folder(source: str) -> Path:
-    folder = locate_adapter(source)
-    return folder / "adapter" if (folder / "adapter").is_dir() else folder  # of a run's folder
 
 
 def _title(source: str) -> str:

@@ -10,10 +10,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from uniadapter.data.media.user_inputs import as_clips
+from uniadapter.evaluation.blocks import rows_by
 from uniadapter.evaluation.mode import evaluation_mode
 from uniadapter.inference.features import picture_transform
 from uniadapter.inference.predict import ask_each, caption
-from uniadapter.inference.rows import rows_by
 from uniadapter.model.dispatch import adapter_store, backbone
 from uniadapter.model.encoding import encode_visual
 from uniadapter.model.features import Visuals

@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from uniadapter.data.media.user_inputs import as_clips
@@ -96,6 +96,10 @@ class Items:
             raise UnknownItemError("this picture or video is not in the index any more, or its upload has expired")
         return found
 
+    def of_file(self, path: str) -> Item | None:
+        """The item of a file of the index; None if it is there no more."""
+        return self._files.get(key_of(path))
+
     def named(self, text: str) -> Item:
         """A file of the index by its name, with or without `./`, or an item by its key.
 
@@ -136,7 +140,7 @@ class Items:
         with self._lock:
             self._uploads[item.key] = (item, time.monotonic())
             self._forget()
-        return replace(item)
+        return item
 
     def _forget(self) -> None:
         """Delete what is old, or too much."""

@@ -21,7 +21,7 @@ from uniadapter.search.ranking import RERANKED, Filters, Match
 from uniadapter.serve.adapters import Adapter, Adapters
 from uniadapter.serve.answering import Answer, Job, run_jobs, visual_of
 from uniadapter.serve.batching import Batcher, BusyError
-from uniadapter.serve.items import Item, Items, UnknownItemError, key_of
+from uniadapter.serve.items import Item, Items
 
 ANSWER_SECONDS = 120.0  # that a request waits for its answer
 LOOK_SECONDS = 2.0  # between two looks whether the index has changed
@@ -50,14 +50,14 @@ class Service:
         # One computation at a time: two would only slow each other down.
         self._computing = threading.Lock()
         self.batcher: Batcher[Job] = Batcher(self._run, waiting=waiting)
-        self._looked, self._version = 0.0, (-1, -1)
+        self._looked, self._version = 0.0, tuple[int, ...]()
         self.refresh()
 
     def refresh(self) -> None:
         """Take over what another process has written into the index since."""
         with self._computing:
             now = time.monotonic()
-            if self._version[0] >= 0 and now - self._looked < LOOK_SECONDS:
+            if self._version and now - self._looked < LOOK_SECONDS:
                 return
             self._looked, version = now, self.index.store.version()
             if version != self._version:
@@ -90,7 +90,7 @@ class Service:
             )
             if other:
                 found = self._by(chosen, [term.text for term in query.terms], found)[:top]
-        return [Found(self.items[key_of(one.path)], one) for one in found if self._known(one.path)]
+        return [Found(item, one) for one in found if (item := self.items.of_file(one.path)) is not None]
 
     def _by(self, adapter: Adapter, texts: Sequence[str], found: list[Match]) -> list[Match]:
         """Matches ranked by another adapter than the index's."""
@@ -104,12 +104,6 @@ class Service:
     def _picture(self, named: str) -> Path:
         """The file that a query names: one of the index by its name, an upload by its key, and no other."""
         return Path(self.items.named(named).path)
-
-    def _known(self, path: str) -> bool:
-        try:
-            return bool(self.items[key_of(path)])
-        except UnknownItemError:
-            return False
 
     def answer(self, item: Item, adapters: Sequence[Adapter], question: str | None) -> list[Answer]:
         """Ask about a picture or video, or have it captioned, by each adapter.

@@ -52,7 +52,7 @@ class Resumable(Protocol):
 
 def state_of(trainer: Resumable) -> dict[str, Any]:
     """Trainable weights, momentum weights, queue, optimiser, scheduler and position; all processes must call it."""
-    state = {
+    return {
         "run": trainer.fingerprint,
         "trainable": trainable_weights(trainer.loss),
         "task": trainer.loss.training_state(),
@@ -64,7 +64,6 @@ def state_of(trainer: Resumable) -> dict[str, Any]:
         "window": trainer.progress.window.state(trainer.progress.mean),
         "seconds": trainer.seconds,
     }  # fmt: skip
-    return state
 
 
 def go_on(trainer: Resumable, folder: Path) -> None:

@@ -158,14 +158,14 @@ def _begun(
     model: PreTrainedModel, texts: Texts, rows: Tensor, cache: FusionCache | None, packed: PackedPairs
 ) -> Tensor:
     """What the pairs' tokens begin with, [N, d]; `rows` are the texts of the pairs [P] in the order given."""
-    found = packed.texts
-    if cache is None and adapter_store(model).row_names is not None:  # a row's set begins its text
-        some = torch.unique(rows)
-        found = torch.searchsorted(some, found.contiguous())
-        with rows_of_items(model, rows, "text"):
-            cache = begin_fusion(model, texts.select(some))
-    by = _acting(model)
-    if cache is None or (cache.by is not by and not isinstance(by, MixedSets)):  # made with another set
+    found, by = packed.texts, _acting(model)
+    if isinstance(by, MixedSets):  # a row's set begins its text
+        if cache is None:
+            some = torch.unique(rows)
+            found = torch.searchsorted(some, found.contiguous())
+            with rows_of_items(model, rows, "text"):
+                cache = begin_fusion(model, texts.select(some))
+    elif cache is None or cache.by is not by:  # made with another set
         cache = begin_fusion(model, texts)
     return cache.take(found[packed.pair_of_token], packed.position_in_text)
 

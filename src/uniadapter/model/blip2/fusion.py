@@ -116,10 +116,7 @@ def fuse(
     with store.rows(order):
         begun, packing = _begun(model, texts, rows, cache)
         weights = pair_weights(model, texts, visuals, rows, columns)
-        with rows_of_items(model, columns, "visual"):
-            visual = with_time(model, tokens)
-            deltas = model.qformer.encoder.deltas(to_autocast_dtype(visual.flatten(1, 2)))
-        states = _layers(model, begun, packing, visual, deltas, Queries.of(meeting * count).to(device), weights)
+        states = _layers(model, begun, packing, tokens, columns, Queries.of(meeting * count).to(device), weights)
     return states[torch.argsort(order).to(device)]
 
 
@@ -127,10 +124,11 @@ def _begun(model: PreTrainedModel, texts: Texts, rows: Tensor, cache: FusionCach
     """What the pairs of these texts [P] begin with, and how their tokens stand."""
     if not isinstance(cache, QueryCache) or not len(cache):  # of these pairs' texts alone, each once
         check_right_padded(texts.mask)
-        some, rows = torch.unique(rows, return_inverse=True)
+        some, place = torch.unique(rows, return_inverse=True)
         ids, mask = texts.ids[some], texts.mask[some]
         with rows_of_items(model, rows, "text"):
             lengths, first = mask.sum(1), _first_layer(model, ids, mask)
+        rows = place
         cache = QueryCache(first.text, torch.cumsum(lengths, 0) - lengths, first.queries)
     else:
         lengths = texts.mask.sum(1)
@@ -151,13 +149,15 @@ def _layers(
     joint: Joint,
     packing: Packing,
     tokens: Tensor,
-    deltas: tuple[Tensor | None, Tensor | None],
+    columns: Tensor,
     rows: Queries,
     weights: Tensor | None,
 ) -> Tensor:
-    """From what `begin_fusion` gives to the queries' last states, [P, q, d], pairs sorted by picture."""
+    """From what `begin_fusion` gives to the queries' last states, [P, q, d], pairs sorted by picture, [P] columns."""
     encoder, mask = model.qformer.encoder, _mask(packing, joint.queries)
-    visual = to_autocast_dtype(tokens.flatten(1, 2))
+    with rows_of_items(model, columns, "visual"):
+        visual = to_autocast_dtype(with_time(model, tokens).flatten(1, 2))
+        deltas = encoder.deltas(visual)
     last = len(encoder.layer) - 1
     for index, layer in enumerate(encoder.layer):
         if index:
