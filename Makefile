@@ -10,11 +10,12 @@ TORCH_INDEX ?=
 # Processes that the tests run in.
 JOBS ?= 2
 
-.PHONY: help install demo docs test lint check bench prove clean
+.PHONY: help install demo docs test test-lowest test-newest lint check bench prove clean
 
 help:
 	@echo "make demo     adapt the embedded BLIP to new pictures: zero-shot, UniAdapter, full fine-tuning (~4 minutes)"
 	@echo "make test     run the tests"
+	@echo "make test-lowest, make test-newest   with the oldest and newest versions that pyproject.toml allows, in environments of their own"
 	@echo "make check    lint, types and tests, as before a commit"
 	@echo "make lint     lint and types alone"
 	@echo "make docs     the documentation as a site, build/site/index.html"
@@ -51,6 +52,14 @@ docs: $(INSTALLED)
 test: $(TESTABLE)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
+# uv chooses the versions: "lowest-direct" takes the oldest of each package that is named, and for theirs the newest that fits.
+test-lowest test-newest: test-%:
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --upgrade pip uv
+	.venv-$*/bin/uv pip install --quiet --python .venv-$* --upgrade --resolution $(if $(filter lowest,$*),lowest-direct,highest) \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --index-strategy unsafe-best-match) -e ".[dev]"
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n $(JOBS) --dist loadfile
+
 lint: $(TESTABLE)
 	$(BIN)/ruff check src tests world benchmarks docs
 	$(BIN)/ruff format --check src tests world benchmarks docs
@@ -67,4 +76,4 @@ prove: $(INSTALLED)
 	for task in scenes video vqa videoqa easy_vqa caption; do $(BIN)/python benchmarks/prove.py $$task || exit 1; done
 
 clean:
-	rm -rf $(VENV) runs build/site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-lowest .venv-newest runs build/site .pytest_cache .mypy_cache .ruff_cache

@@ -4,6 +4,7 @@
     python benchmarks/searching.py --kills 10 kills the indexing process at random moments, and compares what it leaves
     python benchmarks/searching.py --ray      two workers of Ray beside the plain engine, and one of them killed
     python benchmarks/searching.py --ray --kills 10 --seconds 15 60   as above, with Ray's workers
+    python benchmarks/searching.py --tiny 100000   that many tiny files, one in ten of them broken
 
 The embedded base with the adapter `embedded:scenes`, 96 pixels; pictures and clips are those of the embedded tasks.
 """
@@ -14,6 +15,7 @@ import argparse
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -27,6 +29,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from PIL import Image
 
 import uniadapter as ua
 from uniadapter.compare.machine import processor
@@ -182,22 +185,48 @@ def frames_of(index: ua.Index) -> dict[tuple[str, int, float], np.ndarray]:
     return dict(zip(keys, found.vectors, strict=True))
 
 
+def tiny(work: Path, count: int) -> dict[str, Any]:
+    """Index a folder of very many files of 8 by 8 pixels, one in ten of them broken, by the command; then once more."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        file = work / "media" / f"{number // 1000:03d}" / f"{number:06d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(file)
+        if number % 10 == 9:
+            file.write_bytes(file.read_bytes()[:40])
+    command = [sys.executable, "-m", "uniadapter", "index", str(work / "media"), "--model", "embedded:scenes"]
+    command += ["--index", str(work / "tiny.index")]
+    found: dict[str, Any] = {"device": processor(), "files": count}
+    for name in ("first", "again"):
+        done, seconds = timed(lambda: subprocess.run(command, check=True, capture_output=True, text=True))
+        found[name] = {"seconds": round(seconds, 1), "lines_printed": len((done.stdout + done.stderr).splitlines()),
+                       "last_line": (done.stdout + done.stderr).strip().splitlines()[-1].replace(str(work), "")}  # fmt: skip
+    found["peak_mb"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+    index = ua.Index(work / "tiny.index")
+    index.search("a red kite")
+    found["search"] = spread([timed(lambda: index.search("a red kite", rerank=0))[1] for _ in range(20)])
+    return found
+
+
 def main() -> None:
     """Measure, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--ray", action="store_true")
+    parser.add_argument("--tiny", type=int, default=0)
     parser.add_argument("--seconds", type=float, nargs=2, default=(4, 12), help="after which a process is killed")
     asked = parser.parse_args()
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     with tempfile.TemporaryDirectory(prefix="uniadapter-") as folder:
-        if asked.kills:
+        if asked.tiny:
+            found["tiny"] = tiny(Path(folder), asked.tiny)
+        elif asked.kills:
             name, engine = ("ray_kills", "ray") if asked.ray else ("kills", "plain")
             found[name] = kills(Path(folder), asked.kills, engine, tuple(asked.seconds))
         elif asked.ray:
             found["ray"] = with_ray(Path(folder))
         else:
-            kept = {name: found[name] for name in ("kills", "ray", "ray_kills") if name in found}
+            kept = {name: found[name] for name in ("kills", "ray", "ray_kills", "tiny") if name in found}
             found = {**measure(Path(folder)), **kept}
     write_text(RESULTS, json.dumps(found, indent=1) + "\n")
     sys.stdout.write(json.dumps(found, indent=1) + "\n")

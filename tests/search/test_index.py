@@ -22,7 +22,7 @@ from uniadapter.app.cli import main
 from uniadapter.checkpoints.locating import locate_adapter
 from uniadapter.embedded import resolve_embedded
 from uniadapter.errors import CheckpointError, DataError, UsageError
-from uniadapter.search import contents
+from uniadapter.search import contents, store
 from uniadapter.search.places import Folder
 from uniadapter.search.store import Store
 
@@ -174,6 +174,26 @@ def test_an_interrupted_run_goes_on(
                 index = ua.Index(tmp_path / "my.index", loaded)
     assert state(index)["files"] == state(whole)["files"]
     assert state(index)["frames"].keys() == state(whole)["frames"].keys()
+
+
+def test_a_write_does_not_grow_with_what_is_there(
+    tmp_path: Path, drawn: list[dict[str, Any]], loaded: ua.Pretrained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "BATCH", 1)
+    monkeypatch.setattr(store, "_WRITES", 6)
+    (tmp_path / "media").mkdir()
+    for number, row in enumerate(drawn[:30]):
+        shutil.copy(row["image"], tmp_path / "media" / f"{number:02d}.png")
+    index = ua.Index(tmp_path / "my.index", loaded)
+    most: list[int] = []
+
+    def on_progress(done: int, every: int) -> None:
+        tables = [index.store._table(name) for name in ("files", "frames")]
+        most.extend(table.stats()["fragment_stats"]["num_fragments"] for table in tables)
+
+    assert str(index.add(tmp_path / "media", on_progress=on_progress)) == "30 added"
+    assert max(most) <= 8, "LanceDB looks into every fragment at each write"
+    assert len(index.store.frames().digests) == 30
 
 
 def test_one_process_writes(tmp_path: Path, folder: Path, loaded: ua.Pretrained) -> None:

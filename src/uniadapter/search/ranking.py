@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from uniadapter.errors import DataError
 from uniadapter.model.settings import first_given
 from uniadapter.search.encoder import Encoder
+from uniadapter.search.frame_groups import FrameGroups, Similar
 from uniadapter.search.queries import Query, Term
 from uniadapter.search.store import FileRow, Frames, Store
 
@@ -96,40 +97,51 @@ class Ranking:
         self.store, self.encoder, self.cut_off = store, encoder, cut_off
         self.files = [row for row in store.files().values() if not row.problem]
         self.frames: Frames = store.frames()
-        self._of = _grouped(self.frames.digests)
-        self._digests = {row.path: row.digest for row in self.files}
+        self.groups = FrameGroups(self.frames, self.files)
+        self._places = {row.path: place for place, row in enumerate(self.files)}
 
     def search(
         self, query: Query, top: int, filters: Filters, rerank: int | None, exact: bool, cut_off: bool
     ) -> list[Match]:
         """See `Index.search`."""
-        admitted = [row for row in self.files if filters.admits(row)]
-        if not admitted or top < 1:
+        admitted = self._admitted(filters)
+        if not len(admitted) or top < 1:
             return []
         vector = self.encoder.query(query)
         k = first_given(rerank, self.encoder.loaded.settings.k or None, RERANKED)
         k = k if query.can_be_matched and self.encoder.can_match else 0
-        every = self._by_similarity(vector, admitted) if exact else self._near(vector, admitted, max(top, k))
-        ranked = self._reranked(query, every, k)
+        if exact:
+            similar = self.groups.similar(vector)
+            found = similar.first(admitted)
+            every = similar.files[found]
+            first = self._candidates(similar, found[: max(top, k)])
+        else:
+            first = self._near(vector, [self.files[place] for place in admitted], max(top, k))
+            every = np.array([one.similarity for one in first], np.float32)
+        ranked = self._reranked(query, first, k)
         if cut_off and self.cut_off:
             if k:
                 ranked = [one for one in ranked if (one.matching or 0.0) >= self.cut_off["matching"]]
             else:
-                spread = _standardised(np.array([one.similarity for one in ranked]))
-                ranked = [one for one, far in zip(ranked, spread, strict=True) if far >= self.cut_off["similarity"]]
+                far = _standardised(every)[: len(ranked)]
+                ranked = ranked[: int((far >= self.cut_off["similarity"]).sum())]
         return self._told(ranked[:top])
 
-    def _by_similarity(self, vector: NDArray[np.float32], admitted: Sequence[FileRow]) -> list[_Candidate]:
-        """All admitted files by their most similar frame, the most similar first."""
-        similar = self.frames.vectors @ vector
+    def _admitted(self, filters: Filters) -> NDArray[np.int64]:
+        """The places of the files that are looked at."""
+        if filters == Filters():
+            return np.arange(len(self.files))
+        return np.array([place for place, row in enumerate(self.files) if filters.admits(row)], np.int64)
+
+    def _candidates(self, similar: Similar, places: NDArray[np.int64]) -> list[_Candidate]:
+        """Files with their most similar frames."""
         out = []
-        for row in admitted:
-            frames = self._of.get(row.digest)
-            if frames is not None:
-                best = frames[int(similar[frames].argmax())]
-                number, time = int(self.frames.numbers[best]), float(self.frames.times[best])
-                out.append(_Candidate(row, number, time, float(similar[best])))
-        return sorted(out, key=lambda one: -one.similarity)
+        for place in places.tolist():
+            frames = self.groups.rows(place)
+            best = frames[int(similar.frames[frames].argmax())]
+            number, time = int(self.frames.numbers[best]), float(self.frames.times[best])
+            out.append(_Candidate(self.files[place], number, time, float(similar.frames[best])))
+        return out
 
     def _near(self, vector: NDArray[np.float32], admitted: Sequence[FileRow], count: int) -> list[_Candidate]:
         """The same of the files that the approximate index finds."""
@@ -182,31 +194,32 @@ class Ranking:
 
     def thumbnail(self, path: str, time: float) -> bytes:
         """See `Index.thumbnail`."""
-        digest = self._digests.get(path, "")
-        rows = self._of.get(digest)
-        if rows is None:
+        place = self._places.get(path)
+        if place is None or not len(rows := self.groups.rows(place)):
             return b""
+        digest = self.files[place].digest
         number = int(self.frames.numbers[rows[int(np.abs(self.frames.times[rows] - time).argmin())]])
         return self.store.thumbnails([(digest, number)]).get((digest, number), b"")
 
     def calibrate(self, pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
         """See `Index.calibrate`."""
-        rows = {row.path: row for row in self.files}
-        known = [(text, rows[path]) for text, path in pairs if path in rows]
+        known = [(text, self._places[path]) for text, path in pairs if path in self._places]
         if not known:
             raise DataError("none of the files is in the index: index their folder first", "no pairs")
         there: dict[str, list[float]] = {"similarity": [], "matching": []}
         absent: dict[str, list[float]] = {"similarity": [], "matching": []}
         k = first_given(self.encoder.loaded.settings.k or None, RERANKED) if self.encoder.can_match else 0
+        group_of = self.groups.group_of
         for text, own in known:
             query = Query((Term(1.0, text),))
-            every = self._by_similarity(self.encoder.query(query), self.files)
-            for best, candidates in ((there, every), (absent, [one for one in every if one.row.digest != own.digest])):
-                if not candidates:
+            similar = self.groups.similar(self.encoder.query(query))
+            every = similar.first(np.arange(len(self.files)))
+            for best, places in ((there, every), (absent, every[group_of[every] != group_of[own]])):
+                if not len(places):
                     continue
-                best["similarity"].append(float(_standardised(np.array([o.similarity for o in candidates]))[0]))
+                best["similarity"].append(float(_standardised(similar.files[places])[0]))
                 if k:
-                    ranked = self._reranked(query, [replace(one) for one in candidates], k)
+                    ranked = self._reranked(query, self._candidates(similar, places[:k]), k)
                     best["matching"].append(ranked[0].matching or 0.0)
         found = {}
         for name in ("matching", "similarity"):
@@ -216,15 +229,7 @@ class Ranking:
         return found
 
 
-def _grouped(digests: NDArray[np.object_]) -> dict[str, NDArray[np.int64]]:
-    """For each file the rows of its frames."""
-    rows: dict[str, list[int]] = {}
-    for row, digest in enumerate(digests):
-        rows.setdefault(digest, []).append(row)
-    return {digest: np.array(found) for digest, found in rows.items()}
-
-
-def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _standardised(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """How many standard deviations above their mean."""
     spread = float(values.std()) if len(values) > 1 else 0.0
     return (values - values.mean()) / spread if spread > 1e-9 else np.zeros_like(values)

@@ -6,9 +6,11 @@ they are written again, or dropped, by the next.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from uniadapter.search.lance import lancedb
 from uniadapter.search.places import Place
 
 _LISTED = 500  # hashes or paths in one condition
+_WRITES = 100  # of one table, after which its fragments are merged
+_GROWTH = 1.25  # writes until the next time, as a multiple of all so far; a merge rewrites what the table holds
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,7 @@ class Store:
             ]),
         }  # fmt: skip
         self._tables: dict[str, Any] = {}
+        self._writes, self._compact_at = Counter[str](), dict.fromkeys(self._schemas, _WRITES)
 
     def create(self) -> None:
         """Create the tables that are not there yet; the caller holds the claim to write."""
@@ -176,6 +181,10 @@ class Store:
         self.place.check()
         merge = self._table(name).merge_insert(key).when_matched_update_all().when_not_matched_insert_all()
         merge.execute(self._pa.Table.from_pylist(values, schema=self._schemas[name]))
+        self._writes[name] += 1
+        if self._writes[name] >= self._compact_at[name]:  # each write looks into every fragment
+            self._compact(name)
+            self._compact_at[name] = ceil(self._writes[name] * _GROWTH)
 
     def drop_files(self, paths: Sequence[str]) -> None:
         """Delete files; their frames stay until `drop_unused`."""
@@ -195,7 +204,10 @@ class Store:
     def compact(self) -> None:
         """Merge small fragments, and forget old versions, which no reader uses any more."""
         for name in self._schemas:
-            self._table(name).optimize(cleanup_older_than=timedelta(hours=1))
+            self._compact(name)
+
+    def _compact(self, name: str) -> None:
+        self._table(name).optimize(cleanup_older_than=timedelta(hours=1))
 
     def build_ann(self) -> None:
         """Build the approximate index of LanceDB over the vectors."""
