@@ -68,3 +68,73 @@ RUNS = {
     "MSR-VTT, 5 epochs": Work(5 * 180_000, "video", 8, True, "bikes.mp4", 8, 600),
     "100 million pairs, contrast alone": Work(100_000_000, "image", 512, False),
 }
+
+
+def read(name: str) -> Any:
+    """A committed result."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def flops(step: str) -> float:
+    """Of a sample in a training step, which was measured with two."""
+    row = read("where")["rows"][f"training step, {step}, bfloat16"]
+    return float(row["seconds"]["products"] * row["products_gflops"]) * 1e9 / 2
+
+
+def prepared(work: Work) -> float:
+    """Samples a second that a core reads, decodes and augments."""
+    pictures = next(r for r in read("pictures") if r["work"].startswith("training, 640"))
+    if not work.clip:
+        return float(pictures["pictures_per_second"])
+    rows = (r for r in read("decode")["rows"] if r["clip"] == work.clip and r["peer"] == "plain_pyav")
+    return float(next(rows)["frames_per_second"]) / work.frames
+
+
+def sent(work: Work, gpus: int) -> dict[str, float]:
+    """Bytes that a GPU sends in a step.
+
+    A ring sends gradients twice, but for the own share; what is gathered goes to all others, and gradients come back.
+    """
+    parameters = next(r["trainable"] for r in read("training") if r["work"].startswith(work.step))
+    width, tokens = 768, 577 if not work.clip else 197 * work.frames
+    others = work.batch * (gpus - 1)
+    return {
+        "gradients of the adapters": 2 * (gpus - 1) / gpus * 4 * parameters,
+        "features": 2 * others * 256 * 4,
+        "tokens for hard negatives": 2 * others * tokens * width * 4 if work.negatives else 0.0,
+    }
+
+
+def estimate(work: Work, gpus: int, machine: Machine) -> dict[str, Any]:
+    """A run on some GPUs; exchange and computation one after the other, loading beside them."""
+    computing = work.batch * flops(work.step) / machine.flops
+    bandwidth = machine.inside if gpus <= machine.node else machine.between
+    bytes_sent = sent(work, gpus) if gpus > 1 else {}
+    exchanging = sum(bytes_sent.values()) / bandwidth
+    loading = work.batch / (prepared(work) * machine.cores)
+    step = max(computing + exchanging, loading)
+    hours = work.samples / (work.batch * gpus) * step / 3600
+    return {
+        "gpus": gpus, "batch": work.batch * gpus, "computing_ms": 1e3 * computing, "exchanging_ms": 1e3 * exchanging,
+        "megabytes_sent": {name: value / 1e6 for name, value in bytes_sent.items()}, "loading_ms": 1e3 * loading,
+        "hours": hours, "efficiency": computing / step,
+        "read_megabytes_a_second": work.batch * gpus / step * work.kilobytes / 1e3,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Compute, write, print."""
+    machine = Machine()
+    rows = {name: [estimate(work, gpus, machine) for gpus in GPUS] for name, work in RUNS.items()}
+    found = {"assumed": asdict(machine), "runs": {name: asdict(work) for name, work in RUNS.items()}, "rows": rows}
+    (RESULTS / "many_gpus.json").write_text(json.dumps(found, indent=1) + "\n")
+    lines = ["| | GPUs | computing | exchanging | loading | hours | of ideal |", "|:--|--:|--:|--:|--:|--:|--:|"]
+    for name, estimates in rows.items():
+        for one in estimates:
+            times = " | ".join(f"{one[key]:.3g} ms" for key in ("computing_ms", "exchanging_ms", "loading_ms"))
+            lines.append(f"| {name} | {one['gpus']} | {times} | {one['hours']:.2g} | {100 * one['efficiency']:.0f}% |")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -199,8 +199,9 @@ def tiny(work: Path, count: int) -> dict[str, Any]:
     found: dict[str, Any] = {"device": processor(), "files": count}
     for name in ("first", "again"):
         done, seconds = timed(lambda: subprocess.run(command, check=True, capture_output=True, text=True))
-        found[name] = {"seconds": round(seconds, 1), "lines_printed": len((done.stdout + done.stderr).splitlines()),
-                       "last_line": (done.stdout + done.stderr).strip().splitlines()[-1].replace(str(work), "")}  # fmt: skip
+        lines = (done.stdout + done.stderr).splitlines()
+        last = lines[-1].replace(str(work), "")
+        found[name] = {"seconds": round(seconds, 1), "lines_printed": len(lines), "last_line": last}
     found["peak_mb"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
     index = ua.Index(work / "tiny.index")
     index.search("a red kite")
