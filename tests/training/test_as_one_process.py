@@ -40,4 +40,5 @@ def test_several_processes_take_the_step_of_one(tmp_path: Path, world: int, monk
     assert len(found) == 2 * len(CASES) + len(WITHOUT_ROWS)
     for (name, how), step in found.items():
         print(name, how)  # noqa: T201 - which one it was
-        assert_steps_close(step, wanted[name])
+        # the text decoder's loss is summed in float32
+        assert_steps_close(step, wanted[name], 1e-9 if CASES[name].task == "retrieval" else 1e-5)
