@@ -130,7 +130,7 @@ class RetrievalLoss(TrainingLoss):
         with torch.no_grad():
             self.temperature.clamp_(*TEMPERATURE_RANGE)
         if self.training and step.first:
-            self._begin_step()
+            self._move()
         momentum = self.momentum if self.objective.contrastive else None
         encoded = encode_pairs(
             self.model, frames, tokens, momentum, self.settings.frame_chunk, step.at_once, self.objective.matching
@@ -144,43 +144,31 @@ class RetrievalLoss(TrainingLoss):
             parts["matching"] = self._matching(encoded, ids, all_ids, sample_ids, rows, step)
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
-    def _begin_step(self) -> None:
-        """Move the momentum encoder, unless it has in the same step, which is done again or the last was left out."""
-        self.queue.confirm()
-        self._waiting.clear()
+    def _move(self) -> None:
+        """Let the momentum encoder follow the weights, unless it has done so since their last change."""
         if self.momentum is not None and not self._held:
             self.momentum.update()
-        self._moved, self._held = self.momentum is not None, False
+        self._moved, self._held = bool(self._momentum), False
 
     def _contrastive(
         self, encoded: EncodedPairs, ids: Tensor, all_ids: Tensor, rows: RowCounts, step: StepInfo
     ) -> Tensor:
         visuals, texts = encoded.visuals, encoded.texts
         if self.contrast != "momentum":
-            own = (ids, all_ids)
             return pretrained_contrast(
-                self.model, self.contrast, texts, visuals, *own, self.scale, self.bias, step.at_once
+                self.model, self.contrast, texts, visuals, ids, all_ids, self.scale, self.bias, step.at_once
             )
         if encoded.targets is None:
             visual, text, alpha = gather_rows(visuals.feature, True), gather_rows(texts.feature, True), 0.0
         else:
             visual, text = map(gather_rows, encoded.targets)
             alpha = ramped_alpha(self.objective.alpha, step.epoch, step.batch, step.batches)
-
         queue = copy.deepcopy(self.queue) if step.at_once else self.queue  # what is recomputed meets it as it is now
 
         def loss(own: slice, feature: Tensor) -> Tensor:
+            first, temperature = rows.first_row + own.start, self.temperature
             return contrastive_loss(
-                feature,
-                texts.feature[own],
-                visual,
-                text,
-                queue,
-                ids[own],
-                self.temperature,
-                alpha,
-                all_ids,
-                rows.first_row + own.start,
+                feature, texts.feature[own], visual, text, queue, ids[own], temperature, alpha, all_ids, first
             )
 
         columns = len(all_ids) + self.queue.size
@@ -191,10 +179,17 @@ class RetrievalLoss(TrainingLoss):
 
     def _enqueue(self, visual: Tensor, text: Tensor, ids: Tensor, step: StepInfo) -> None:
         """Enqueue the features of a step's batches after the last one, so that all are compared with the same queue."""
+        if step.first:
+            self._waiting.clear()
         self._waiting.append((visual.detach(), text.detach(), ids))
         if step.last:
             self.queue.enqueue(*(torch.cat(rows) for rows in zip(*self._waiting, strict=True)))
             self._waiting.clear()
+
+    def begin_step(self) -> None:
+        """What the last step has enqueued stays in the queue."""
+        self.queue.confirm()
+        self._moved = False
 
     def forget_step(self) -> None:
         """Take the step's features out of the queue again; the weights are the same, so momentum has its next step."""

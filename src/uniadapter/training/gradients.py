@@ -73,6 +73,7 @@ class Gradients:
         """
         again = self.accelerator.num_processes == 1
         kept: list[Batch] = []
+        self.loss.begin_step()
         while True:
             found = StepLosses(torch.ones((), dtype=torch.bool, device=self.accelerator.device))
             for place in range(size):

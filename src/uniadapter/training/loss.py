@@ -64,6 +64,9 @@ class TrainingLoss(nn.Module, ABC):
         """Number of terms of which the loss of a batch is the mean."""
         return len(batch)
 
+    def begin_step(self) -> None:
+        """Called before the forward passes of a step: what the one before has changed stays."""
+
     def forget_step(self) -> None:
         """Undo what the forward passes of a step have changed: it is left out, or done again."""
 

@@ -64,7 +64,9 @@ def absorbed_attention(
         scores += query @ _split(deltas[0], heads).transpose(2, 3)
     probabilities = torch.softmax(scores if score_mod is None else score_mod(scores), dim=-1).to(visual.dtype)
     probabilities = nn.functional.dropout(probabilities, dropout)
-    seen = (probabilities.flatten(1, 2) @ visual).view(rows, heads, width, visual.shape[2]).transpose(0, 1).flatten(1, 2)
+    seen = (
+        (probabilities.flatten(1, 2) @ visual).view(rows, heads, width, visual.shape[2]).transpose(0, 1).flatten(1, 2)
+    )
     context = seen @ value[0].view(heads, size, -1).transpose(1, 2).to(seen.dtype)  # [H, R * W, d_h]
     context = context.unflatten(1, (rows, width)).transpose(0, 1) + value[1].view(heads, 1, size).to(seen.dtype)
     return context if deltas[1] is None else context + probabilities @ _split(deltas[1], heads)
