@@ -152,7 +152,7 @@ def main() -> None:
         return
     found: dict[str, list[dict[str, Any]]] = {}
     points = [(loss, size, False) for loss in LOSSES for size in BATCHES]
-    points += [(loss, BASE, True) for loss in LOSSES] + [(SIMILARITIES, rows, False) for rows in ROWS]
+    points += [(list(LOSSES)[-1], BASE, True)] + [(SIMILARITIES, rows, False) for rows in ROWS]
     for loss, size, base in points:
         found.setdefault(loss, []).append(compared(loss, size, base))
         logger.info("%s %s", loss, json.dumps(found[loss][-1]))

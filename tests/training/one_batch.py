@@ -31,6 +31,7 @@ from uniadapter.tasks.captioning import CaptionLoss
 from uniadapter.tasks.retrieval import RetrievalLoss
 from uniadapter.training.gradients import Gradients
 from uniadapter.training.loss import StepInfo, TrainingLoss
+from uniadapter.training.optimizer import prepare_optimizer
 from uniadapter.training.trainer import make_accelerator
 
 COUNT = 7
@@ -131,8 +132,9 @@ def one_step(case: Case, own: slice = slice(None), at_once: int = 0, loss: Train
     """Of the rows that this process has."""
     torch.manual_seed(0)
     loss = make_loss(case) if loss is None else loss
-    accelerator = make_accelerator(TrainConfig(accumulate=case.batches), cpu=True)
-    module = accelerator.prepare(loss)
+    config = TrainConfig(accumulate=case.batches)
+    accelerator = make_accelerator(config, cpu=True)
+    module, *_ = prepare_optimizer(accelerator, loss, config, lambda step: 1.0)
     gradients = Gradients(loss, module, accelerator, case.batches, at_once)
     batches = iter([make_batch(own, place) for place in range(case.batches)])
     found = gradients.of_step(batches, case.batches, StepInfo(0, 1, 0, 4), 0)

@@ -6,23 +6,39 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-from one_batch import CASES, Step, assert_steps_close, in_processes, one_step, save_on_first, share
+from one_batch import (
+    CASES,
+    Step,
+    assert_steps_close,
+    in_processes,
+    make_batch,
+    make_loss,
+    one_step,
+    save_on_first,
+    share,
+)
 from PIL import Image
+from torch import Tensor
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from training_runs import make_config
 from transformers import BlipForConditionalGeneration, BlipForQuestionAnswering, PreTrainedModel
 
 from squares import COLOURS, save_base, save_tokenizer
 from tiny import tiny_config
-from uniadapter.config import RunConfig
-from uniadapter.processes.distributed import world_size
+from uniadapter.config import ConfigError, RunConfig, TrainConfig
+from uniadapter.processes.distributed import rank, world_size
 from uniadapter.runs.steps import evaluate_split, load_split
 from uniadapter.tasks import Result
 from uniadapter.tasks.base import visuals_loader
 from uniadapter.tasks.preparing import prepare
+from uniadapter.training.exchange import exchange_trained_alone
+from uniadapter.training.loss import StepInfo
+from uniadapter.training.optimizer import make_accelerator, prepare_optimizer
 
 # Rows of each process of a batch that is taken whole, and of one that is taken two at once.
 SHARES = {2: ((4, 3), (5, 2)), 3: ((3, 2, 2), (1, 4, 2))}
@@ -41,7 +57,48 @@ def work(folder: str, world: int, configs: dict[str, RunConfig]) -> None:
         found[name, "none"] = one_step(CASES[name], share(EMPTY[world]), 2)
     results = {name: measure(config) for name, config in configs.items()}
     few = measure(configs["pictures"], world - 1)  # each process measures all
+    only_what_is_trained_is_exchanged()
+    frozen_weights_that_differ_are_found()
     save_on_first((found, results, few), Path(folder) / "found.pt")
+
+
+def only_what_is_trained_is_exchanged() -> None:
+    """Broadcast at the start and reduced in a step, of all that the module holds: the frozen base, momentum, queue."""
+    loss = make_loss(CASES["both"]).float()
+    sent: list[int] = []
+    reduced: list[int] = []
+    broadcast = dist._broadcast_coalesced
+
+    def counting(group: Any, tensors: list[Tensor], *rest: Any) -> None:
+        sent.extend(tensor.numel() for tensor in tensors)
+        broadcast(group, tensors, *rest)
+
+    def reduce(_, bucket):  # type: ignore[no-untyped-def]  # torch wants annotations that are no strings, or none
+        reduced.append(bucket.buffer().numel())
+        return allreduce_hook(dist.group.WORLD, bucket)
+
+    accelerator = make_accelerator(TrainConfig(), cpu=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dist, "_broadcast_coalesced", counting)
+        module, *_ = prepare_optimizer(accelerator, loss, TrainConfig(), lambda step: 1.0)
+        module.register_comm_hook(None, reduce)  # type: ignore[operator]
+        for _ in range(2):
+            batch = make_batch(slice(None))
+            module(replace(batch, frames=batch.frames.float()), StepInfo(0, 1, 0, 4))["loss"].backward()
+    trained = sum(p.numel() for p in loss.parameters() if p.requires_grad)
+    assert sum(sent) == trained
+    assert sum(reduced) == 2 * trained
+    assert trained < sum(p.numel() for p in loss.parameters()) / 2
+    loss.release()
+
+
+def frozen_weights_that_differ_are_found() -> None:
+    """As where a base's file lacks some, and each process draws its own."""
+    loss = make_loss(CASES["contrast, queue"])
+    with torch.no_grad():
+        loss.model.vision_model.post_layernorm.bias.add_(0.1 * rank())
+    with pytest.raises(ConfigError, match=r"post_layernorm.bias is frozen and differs between the processes"):
+        exchange_trained_alone(loss, torch.device("cpu"))
 
 
 def measure(config: RunConfig, most: int = 7) -> Result:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from transformers import PreTrainedModel
 
 from uniadapter.model.dispatch import adapter_store
@@ -35,4 +35,5 @@ def recomputed(model: PreTrainedModel, function: Callable[..., T], *tensors: Ten
         with store.using(name):
             return function(*given)
 
-    return checkpoint(call, *tensors, use_reentrant=False)  # type: ignore[no-any-return]
+    with set_checkpoint_early_stop(False):  # so that hooks of layers end what they have begun
+        return checkpoint(call, *tensors, use_reentrant=False)  # type: ignore[no-any-return]
