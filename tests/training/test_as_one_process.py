@@ -73,7 +73,7 @@ def only_what_is_trained_is_exchanged() -> None:
         sent.extend(tensor.numel() for tensor in tensors)
         broadcast(group, tensors, *rest)
 
-    def reduce(_, bucket):  # type: ignore[no-untyped-def]  # torch wants annotations that are no strings, or none
+    def reduce(_, bucket):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - torch wants none or no strings
         reduced.append(bucket.buffer().numel())
         return allreduce_hook(dist.group.WORLD, bucket)
 
