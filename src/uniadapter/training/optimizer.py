@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from uniadapter.config import TrainConfig
+from uniadapter.processes.distributed import note_processes
 from uniadapter.training.exchange import exchange_trained_alone
 
 
@@ -100,9 +101,11 @@ def make_accelerator(config: TrainConfig, cpu: bool = False) -> Accelerator:
         AcceleratorState._reset_state()  # keeps the process group
     # A loss may not use all parameters. Buffers (the queue) are the same on all processes and need no broadcast.
     wrapping = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision=config.precision,
         gradient_accumulation_steps=config.accumulate,
         kwargs_handlers=[wrapping],
         cpu=cpu,
     )
+    note_processes()
+    return accelerator
