@@ -19,7 +19,7 @@ COLOURS = {
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "square", "the", "picture", "of", *COLOURS]
 
 
-def save_tokenizer(folder: Path, vocabulary: int = 64) -> None:
+def word_tokenizer(vocabulary: int = 64) -> BertTokenizerFast:
     """A WordPiece of a few words with BLIP's [DEC] and [ENC] as the last two of `vocabulary` ids."""
     words = WORDS + [f"[unused{i}]" for i in range(vocabulary - 2 - len(WORDS))] + ["[DEC]", "[ENC]"]
     vocab = {word: i for i, word in enumerate(words)}
@@ -29,7 +29,12 @@ def save_tokenizer(folder: Path, vocabulary: int = 64) -> None:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", vocab["[CLS]"]), ("[SEP]", vocab["[SEP]"])]
     )
-    BertTokenizerFast(tokenizer_object=tokenizer, bos_token="[DEC]").save_pretrained(folder)
+    return BertTokenizerFast(tokenizer_object=tokenizer, bos_token="[DEC]")
+
+
+def save_tokenizer(folder: Path, vocabulary: int = 64) -> None:
+    """`word_tokenizer` in a folder."""
+    word_tokenizer(vocabulary).save_pretrained(folder)
 
 
 def save_base(folder: Path, seed: int = 0, **sizes: int) -> Path:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -94,6 +97,40 @@ def worker(rank: int, folder: str) -> None:
     finally:
         distributed.destroy_process_group()
     assert not gloo_threads(), "one that still runs when Python ends may abort the process"
+
+
+def lose_one(rank: int, folder: str) -> None:
+    """One of three processes, of which the second is killed while the others wait for it."""
+    met = f"file://{folder}/meeting"
+    dist.init_process_group("gloo", init_method=met, rank=rank, world_size=3, timeout=timedelta(seconds=60))
+    distributed.note_processes()
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        with distributed.reporting_lost_peers():
+            for _ in range(100):
+                distributed.barrier()
+                time.sleep(0.1)
+    except distributed.PeerLost as error:
+        Path(folder, f"{rank}.txt").write_text(str(error))
+        time.sleep(3)  # until the other has told too
+
+
+@pytest.mark.skipif(not dist.is_available(), reason="this torch has no distributed package")
+def test_a_process_that_is_killed_is_named_by_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform.startswith("linux"):
+        monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    context, began = mp.get_context("spawn"), time.monotonic()
+    three = [context.Process(target=lose_one, args=(rank, str(tmp_path))) for rank in range(3)]
+    for one in three:
+        one.start()
+    for one in three:
+        one.join(60)
+    assert time.monotonic() - began < 60
+    for rank in (0, 2):
+        told = (tmp_path / f"{rank}.txt").read_text()
+        assert told.startswith(f"process {rank} of 3 lost process 1, which ended (")
+        assert "train --resume" in told
 
 
 def gloo_threads() -> list[str]:

@@ -1,4 +1,4 @@
-"""CLIP's and SigLIP's losses as they are trained: two processes with unequal rows have the gradient of one."""
+"""CLIP's and SigLIP's losses as they are trained: two processes, and parts of a batch, have the gradient of one."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.config import AdapterConfig, ModelConfig, ObjectiveConfig
 from uniadapter.model.sets import adapter_set
 from uniadapter.model.tokens import TokenBatch
+from uniadapter.objectives import row_blocks
 from uniadapter.processes.distributed import barrier, destroy_process_group, gather_rows
 from uniadapter.tasks.retrieval import RetrievalLoss
 from uniadapter.training.loss import StepInfo
@@ -30,23 +31,23 @@ CASES = [(family, *case) for family in ("clip", "siglip") for case in ((False, (
 class Rows(RetrievalLoss):
     """The loss of some of five videos and texts; a module's call is what DistributedDataParallel wraps."""
 
-    def forward(self, family: str, first: int, count: int) -> Tensor:  # type: ignore[override]
+    def forward(self, family: str, first: int, count: int, at_once: int = 0) -> Tensor:  # type: ignore[override]
         own = slice(first, first + count)
         ids, mask = TEXTS[family](5)
-        found = self.losses(pixels(5, 2).double()[own], TokenBatch(ids[own], mask[own]), IDS[own], IDS[own], STEP)
+        step = StepInfo(0, 0, 0, 1, at_once=at_once)
+        found = self.losses(pixels(5, 2).double()[own], TokenBatch(ids[own], mask[own]), IDS[own], IDS[own], step)
         return found["loss"]
 
 
-STEP = StepInfo(0, 0, 0, 1)
-
-
-def loss_and_gradients(family: str, aware: bool, first: int, count: int, wrapped: bool) -> tuple[Tensor, list[Tensor]]:
+def loss_and_gradients(
+    family: str, aware: bool, first: int, count: int, wrapped: bool, at_once: int = 0
+) -> tuple[Tensor, list[Tensor]]:
     """Of the rows that this process has; the mean loss over processes."""
     model = BUILDERS[family]().double()
     randomise(add_adapter(model, AdapterConfig(bottleneck=4, frame_aware=aware)))
     loss = Rows(model, None, ModelConfig(), ObjectiveConfig(matching=False)).train()
     module = DistributedDataParallel(loss) if wrapped else loss
-    found = module(family, first, count)
+    found = module(family, first, count, at_once)
     found.backward()
     mean = gather_rows(found.detach()[None]).mean()
     return mean, [parameter.grad.clone() for parameter in adapter_set(model).parameters()]  # type: ignore[union-attr]
@@ -79,3 +80,18 @@ def test_two_processes_have_the_gradient_of_one(tmp_path: Path, monkeypatch: pyt
         assert torch.allclose(mean, loss, atol=1e-6)
         for got, want in zip(gradients, expected, strict=True):
             assert torch.allclose(got, want, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+@pytest.mark.parametrize("aware", [False, True])
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_parts_have_the_gradient_of_the_whole(
+    family: str, aware: bool, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The learned scale and bias too; blocks of similarities as large as the parts."""
+    whole = loss_and_gradients(family, aware, 0, 5, False)
+    monkeypatch.setattr(row_blocks, "SIMILARITIES", 0)
+    parts = loss_and_gradients(family, aware, 0, 5, False, at_once)
+    assert torch.allclose(parts[0], whole[0], rtol=0, atol=1e-12)
+    for got, want in zip(parts[1], whole[1], strict=True):
+        assert torch.allclose(got, want, rtol=0, atol=1e-12)

@@ -1,4 +1,4 @@
-"""A batch that does not fit: smaller parts with the same loss, or one line where there is no such thing."""
+"""A batch that does not fit: smaller parts with the same loss, or one line that says which on several processes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from transformers import BlipForConditionalGeneration, BlipForQuestionAnswering
 
 from squares import save_base, save_tokenizer
 from tiny import tiny_config
-from uniadapter.app.cli import main
 from uniadapter.config import ConfigError, RunConfig
+from uniadapter.data.batches import Batch
 from uniadapter.errors import user_message
-from uniadapter.runs.steps import write_config
+from uniadapter.tasks import in_parts
 from uniadapter.tasks.answering import AnswerLoss
 from uniadapter.tasks.captioning import CaptionLoss
 from uniadapter.tasks.retrieval import RetrievalLoss
@@ -129,43 +129,84 @@ def test_gradients_of_a_pass_that_failed_half_way_do_not_count(tmp_path: Path, m
     assert_close(found, whole)
 
 
+@pytest.mark.parametrize("task", ["caption", "retrieval"])
 def test_a_setting_asks_for_parts_from_the_start_and_may_change_when_resuming(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = make_run(tmp_path, "caption")
+    config = make_run(tmp_path, task, lr=1e-3)
     whole = train(config)
-    taken = limit_memory(monkeypatch, "caption", 4)
+    retrieval = task == "retrieval"
+    taken = fail_with_more_than(monkeypatch, 4) if retrieval else limit_memory(monkeypatch, task, 4)
     first = train(changed(config, micro_batch=2), tmp_path / "run")
     assert max(taken) == 2
     assert_close(first, whole)
     train(changed(config, micro_batch=4), tmp_path / "run", resume=True)
 
 
-def test_contrast_and_matching_stop_in_one_line_that_says_what_helps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = make_run(tmp_path, "retrieval", save_every=1)
-    file, out = tmp_path / "run.yaml", tmp_path / "out"
-    write_config(replace(config, data=replace(config.data, test=None, val=None)), file)
-    original, calls = RetrievalLoss.forward, []
+def fail_with_more_than(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
+    """No more than so many pictures fit, in retrieval; noted is how many went in."""
+    taken: list[int] = []
+    original = in_parts.encode_visual
 
-    def forward(self: RetrievalLoss, *rest: Any) -> dict[str, Tensor]:
-        calls.append(1)
-        if len(calls) == 3:
+    def encode(model: Any, frames: Tensor, *rest: Any) -> Any:
+        taken.append(len(frames))
+        if len(frames) > most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return original(model, frames, *rest)
+
+    monkeypatch.setattr(in_parts, "encode_visual", encode)
+    return taken
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("loss", ["momentum", "sigmoid"])
+def test_contrast_and_matching_take_half_as_many_too(
+    tmp_path: Path, accumulate: int, loss: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their batch stays whole, momentum encoder and queue move once a step."""
+    config = make_run(tmp_path, "retrieval", accumulate=accumulate, lr=1e-3)
+    config = replace(config, objective=replace(config.objective, loss=loss, queue_size=16 * (loss == "momentum")))
+    whole = train(config)
+    caplog.clear()
+    taken = fail_with_more_than(monkeypatch, 2)
+    parts = train(config)
+    assert_close(parts, whole)
+    assert taken[:5] == [5, 3, 2, 2, 1]
+    assert max(taken[2:]) == 2
+    told = [line for line in caplog.messages if "the memory is full" in line]
+    assert [line.partition(" at once from")[0][-1] for line in told] == ["3", "2"]
+
+
+def test_a_step_that_is_done_again_moves_momentum_and_queue_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the memory was full before or after they moved, in the second batch of a step, and once more."""
+    config = make_run(tmp_path, "retrieval", accumulate=2, lr=1e-3)
+    config = replace(config, objective=replace(config.objective, momentum=0.5))
+    whole = train(config)
+    original, calls = RetrievalLoss._matching, []
+
+    def failing(self: RetrievalLoss, *rest: Any) -> Tensor:
+        calls.append(1)
+        if len(calls) in (2, 4):  # the second batch of the first step, twice
+            raise torch.OutOfMemoryError("CUDA out of memory.")
         return original(self, *rest)
 
-    monkeypatch.setattr(RetrievalLoss, "forward", forward)
-    capsys.readouterr()
-    assert main(["train", str(file), "--output", str(out)]) == 2
-    errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 1
-    assert errors[0].startswith("error: the memory is full in step 3 with 5 samples at once on a process; contrast and")
-    assert "parts would be another loss" in errors[0]
-    assert "model.checkpoint_vision true" in errors[0]
-    assert main(["train", str(file), "--output", str(out), "--model.checkpoint_vision", "true", "--resume"]) == 0
-    with pytest.raises(ConfigError, match=r"train.micro_batch is 2, but contrast and hard negatives compare all"):
-        train(changed(config, micro_batch=2))
+    copies: list[int] = []
+    to = Batch.to
+
+    def copied(self: Batch, *rest: Any) -> Batch:
+        copies.append(1)
+        if len(copies) == 9:  # the first batch of the third step, before anything has moved
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return to(self, *rest)
+
+    monkeypatch.setattr(RetrievalLoss, "_matching", failing)
+    monkeypatch.setattr(Batch, "to", copied)
+    found = train(config)
+    assert len(calls) > 8
+    assert found.gradients.most == 1
+    assert_close(found, whole)
 
 
 def test_a_single_sample_that_does_not_fit_is_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +238,7 @@ def worker(process: int, folder: str, port: int, configs: dict[str, RunConfig]) 
 def test_two_processes_take_parts_if_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if sys.platform.startswith("linux"):
         monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    configs = {task: make_run(tmp_path, task, accumulate=2) for task in ("vqa", "caption")}
+    configs = {task: make_run(tmp_path, task, accumulate=2, lr=1e-3) for task in LOSSES}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

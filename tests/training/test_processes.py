@@ -1,4 +1,4 @@
-"""Training on two processes: stopping, exact resuming with dropout, the shared queue, and evaluation."""
+"""Training on two processes: stopping, exact resuming with dropout, and the shared queue."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +13,24 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from training_runs import assert_same, changed, make_config, save_dropping_base, save_questions, train, weights
+from training_runs import assert_same, changed, make_config, save_dropping_base, train, weights
 
-from uniadapter.config import DataConfig, EvaluateConfig, ModelConfig, RunConfig
+from uniadapter.config import RunConfig
 from uniadapter.errors import RUN_AGAIN, Interrupted
 from uniadapter.model.features import Texts
 from uniadapter.objectives.gathering import gather_texts
 from uniadapter.processes.distributed import destroy_process_group, gather_list
-from uniadapter.runs.steps import evaluate_split, load_split
 from uniadapter.tasks import retrieval
-from uniadapter.tasks.base import visuals_loader
-from uniadapter.tasks.preparing import prepare
 from uniadapter.training.trainer import Trainer
 
 
-def worker(rank: int, folder: str, port: int, config: RunConfig, questions: RunConfig) -> None:
+def worker(rank: int, folder: str, port: int, config: RunConfig) -> None:
     """One of two processes; a failed assertion fails the test."""
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true",
                    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
     try:
         stops_and_resumes(rank, Path(folder), config)
-        shares(config)
-        shares(questions)
     finally:
         destroy_process_group()
 
@@ -75,21 +69,6 @@ def stops_and_resumes(rank: int, folder: Path, config: RunConfig) -> None:
     assert_same(weights(parts), weights(whole))
 
 
-def shares(config: RunConfig) -> None:
-    """Each process encodes its share alone, and both get what one gets."""
-    prepared = prepare(config)
-    split = load_split(config, "test")
-    alone = evaluate_split(prepared, split, config)
-    prepared.distributed = True
-    assert sum(map(len, visuals_loader(prepared, split, config))) == len(split.visuals) // 2
-    distributed = evaluate_split(prepared, split, config)
-    assert distributed.scores == alone.scores
-    assert torch.equal(distributed.right, alone.right)
-    few = load_split(config, "test")
-    few.drop_visuals(set(range(1, len(few.visuals))))  # fewer than processes: each measures all
-    assert evaluate_split(prepared, few, config).scores
-
-
 def test_only_the_needed_values_are_gathered() -> None:
     texts = Texts(torch.ones(2, 3, dtype=torch.int64), torch.ones(2, 3), torch.rand(2, 3, 8), torch.rand(2, 4))
     found = gather_texts(texts)
@@ -99,23 +78,14 @@ def test_only_the_needed_values_are_gathered() -> None:
 
 
 @pytest.mark.skipif(not dist.is_available(), reason="this torch has no distributed package")
-def test_two_processes_stop_together_resume_exactly_and_share_evaluation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_processes_stop_together_and_resume_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if sys.platform.startswith("linux"):
         monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     config = make_config(tmp_path, save_dropping_base(tmp_path / "base"))
     config = changed(config, epochs=2, accumulate=2, evaluate_every=1)
-    base, file = save_questions(tmp_path, 3)
-    questions = RunConfig(
-        task="vqa",
-        model=ModelConfig(base=str(base), method="none"),
-        data=DataConfig(train=str(file), test=str(file), root=str(tmp_path), workers=0),
-        evaluate=EvaluateConfig(batch_size=2),
-    )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     mp.spawn(  # type: ignore[attr-defined, no-untyped-call]
-        worker, args=(str(tmp_path), port, replace(config), questions), nprocs=2
+        worker, args=(str(tmp_path), port, config), nprocs=2
     )

@@ -17,6 +17,7 @@ from uniadapter.checkpoints.compatibility import check_files, check_fits_folder,
 from uniadapter.errors import Interrupted, UsageError, user_message
 from uniadapter.files.messages import shortened, suggestion
 from uniadapter.files.writing import check_output_folder
+from uniadapter.processes.launcher import launched, part_from_others
 from uniadapter.version import __version__
 
 USAGE = """usage: uniadapter COMMAND …
@@ -218,12 +219,13 @@ def compare(arguments: list[str]) -> None:
     for config in configs.values():
         check_output_folder(config.output)
     _set_up()
+    first = part_from_others()
     from uniadapter.app.comparing import run_comparison, run_comparisons
 
     if several:
-        run_comparisons(configs, chosen.part, tuple(chosen.only))
+        run_comparisons(configs, chosen.part, tuple(chosen.only), first)
     else:
-        run_comparison(config, chosen.part, tuple(chosen.only))
+        run_comparison(config, chosen.part, tuple(chosen.only), first)
 
 
 def check_data(arguments: list[str]) -> None:
@@ -344,6 +346,10 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 }
 
 
+# Those that write or serve what only one process may, and what to do where one is not enough.
+ALONE = {"index": "; --engine ray encodes in many processes, on many machines", "serve": "", "demo": ""}
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command.
 
@@ -363,10 +369,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.write(f"{__version__}\n")
         return 0
     try:
-        if arguments[0] not in COMMANDS:
-            name = shortened(arguments[0], 60)
-            raise UsageError(f"there is no command {name!r}{suggestion(name, COMMANDS)}")
-        COMMANDS[arguments[0]](arguments[1:])
+        _command(arguments[0])(arguments[1:])
         _shut_down()
     except BrokenPipeError:  # the reader of the output has exited, `head` for example
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -384,6 +387,24 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"error: {line}\n")
         return 2
     return 0
+
+
+def _command(name: str) -> Callable[[list[str]], None]:
+    """The function of a command.
+
+    Raises:
+        UsageError: there is no such command, or it is one process and a launcher has started several.
+        SystemExit: with status 2, on the others of these.
+    """
+    if name not in COMMANDS:
+        name = shortened(name, 60)
+        raise UsageError(f"there is no command {name!r}{suggestion(name, COMMANDS)}")
+    rank, count = launched()
+    if count > 1 and name in ALONE:
+        if rank:
+            raise SystemExit(2)
+        raise UsageError(f"{name} is one process: start it without a launcher{ALONE[name]}")
+    return COMMANDS[name]
 
 
 def _set_up() -> None:

@@ -57,13 +57,16 @@ def varied_of(config: CompareConfig, arms: dict[str, Arm], splits: Splits) -> Va
     return None
 
 
-def run_comparisons(configs: dict[str, CompareConfig], part: Part = "all", only: tuple[str, ...] = ()) -> None:
+def run_comparisons(
+    configs: dict[str, CompareConfig], part: Part = "all", only: tuple[str, ...] = (), first: bool = True
+) -> None:
     """Compare methods on several tasks, one after the other, and print and write one table of them all.
 
     Args:
         configs: by the names of the tasks.
         part: see `run_comparison`.
         only: names of methods; () takes all. What a task does not have is left out there.
+        first: see `run_comparison`.
 
     Raises:
         ConfigError: no task has such a method, the references differ, or a setting is invalid.
@@ -76,15 +79,17 @@ def run_comparisons(configs: dict[str, CompareConfig], part: Part = "all", only:
             raise ConfigError(f"there is no method {name!r} in {', '.join(configs)}")
     results = {}
     for name, config in configs.items():
-        results[name] = run_comparison(config, part, tuple(one for one in only if one in config.methods))
-    if part != "rates":
-        first = next(iter(configs.values()))
-        console.print(task_table(results, first.reference))
-        written = write_text(Path(first.output).parent / "tasks.md", task_markdown(results, first.reference) + "\n")
+        results[name] = run_comparison(config, part, tuple(one for one in only if one in config.methods), first)
+    if first and part != "rates":
+        some = next(iter(configs.values()))
+        console.print(task_table(results, some.reference))
+        written = write_text(Path(some.output).parent / "tasks.md", task_markdown(results, some.reference) + "\n")
         say(str(written))
 
 
-def run_comparison(config: CompareConfig, part: Part = "all", only: tuple[str, ...] = ()) -> dict[str, Any]:
+def run_comparison(
+    config: CompareConfig, part: Part = "all", only: tuple[str, ...] = (), first: bool = True
+) -> dict[str, Any]:
     """Compare methods as a config says, and print and write the table.
 
     Run it in several processes at once to share the work; run it again to go on after an interruption.
@@ -94,6 +99,7 @@ def run_comparison(config: CompareConfig, part: Part = "all", only: tuple[str, .
         part: "rates" on validation, "seeds" on test with the rates found before, "all" of both, or "results" of what is
             finished, without a run.
         only: names of methods; () takes all. The reference is always among them.
+        first: whether this process prints and writes table, figures and page; of several, one should.
 
     Returns:
         The content of `results.json`; an empty dict after "rates".
@@ -118,6 +124,8 @@ def run_comparison(config: CompareConfig, part: Part = "all", only: tuple[str, .
     if part == "rates":
         return {}
     results = measure_seeds(comparison, run=part != "results")
+    if not first:
+        return results
     console.print(table(results, config.reference))
     write_text(folder / "results.md", markdown(results, config.reference) + "\n")
     figure = pareto(results, folder / "pareto.png")

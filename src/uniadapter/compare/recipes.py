@@ -28,6 +28,7 @@ LATER = {
     "model.lora.r",
     "model.lora.alpha",
     "model.lora.dropout",
+    "train.fsdp",
     "train.micro_batch",
     "train.skip_bad_steps",
 } | {

@@ -70,6 +70,9 @@ class RunConfig:
         distinct = self.task != "retrieval" or together == 1
         require(distinct, f"data.together is {together}: a retrieval batch needs distinct visuals; leave it at 1")
 
+        if self.train.fsdp:
+            _check_sharded(self.model, self.objective)
+
     def untrained(self) -> RunConfig:
         """A copy that evaluates the base, or an adapter given beside it, and trains nothing."""
         return replace(self, model=replace(self.model, method="none"))
@@ -91,6 +94,15 @@ class RunConfig:
         base = self.model.base if self.model.base == "embedded" else base
         changed = {"model": replace(self.model, base=base), "data": replace(data, **files)}
         return replace(self, output=os.path.abspath(self.output), **changed)  # type: ignore[arg-type]
+
+
+def _check_sharded(model: ModelConfig, objective: ObjectiveConfig) -> None:
+    """Refuse what `train.fsdp` cannot do: all processes must call each layer equally often."""
+    frozen, chunks = model.method == "uniadapter", model.frame_chunk == 0
+    require(frozen, f"train.fsdp shares a frozen base, and model.method {model.method} trains it: leave train.fsdp off")
+    require(chunks, "train.fsdp and model.frame_chunk do not go together: leave it at 0; checkpoint_vision takes less")
+    batch = objective.matching and objective.negatives == "batch"
+    require(not batch, "train.fsdp is for objective.negatives all")
 
 
 def _absolute(name: str | None) -> str | None:

@@ -72,9 +72,13 @@ class TrainConfig:
         min_lr: learning rate at the end of the schedule.
         grad_clip: maximum gradient norm; 0 does not clip.
         accumulate: gradient accumulation: batches per optimiser step.
-        micro_batch: samples that a process takes through the model at once, for less memory; the parts of a batch add
-            up to the same loss. For questions and captions alone, since retrieval compares all samples of a batch. 0
-            takes whole batches, and if the memory is full on a single process, half as many from there on.
+        micro_batch: samples that a process takes through the model at once, for less memory and the same losses and
+            gradients. Retrieval, which compares all samples of a batch, computes activations of each part once more in
+            the backward pass, so that batches may be as large as wanted for about a third more time. 0 takes whole
+            batches, and if the memory is full on a single process, half as many from there on.
+        fsdp: each of several processes holds a share of the frozen base, and gathers a layer's weights when it computes
+            (PyTorch's FSDP2, torch 2.6): for bases that do not fit beside what training needs. Slower; validation and
+            the final evaluation gather the base. Not with micro_batch.
         precision: "no" is float32; "bf16" and "fp16" are autocast. If evaluation uses the same, the frozen base's
             matrices are stored in it: half the memory, no conversions, the same outputs.
         seed: of all random streams.
@@ -105,6 +109,7 @@ class TrainConfig:
     grad_clip: Annotated[float, Field(ge=0)] = 0.0
     accumulate: Size = 1
     micro_batch: Annotated[int, Field(ge=0, le=65_536)] = 0
+    fsdp: bool = False
     precision: Precision = "no"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     skip_bad_steps: Count = 0
@@ -120,5 +125,11 @@ class TrainConfig:
         validate_fields(self, "train")
         falling = self.min_lr <= self.lr
         scaled = self.precision == "fp16" and self.skip_bad_steps > 0
+        at_once = not (self.fsdp and self.micro_batch)
+        require(
+            at_once,
+            "train.fsdp gathers layers in step on all processes, whose parts train.micro_batch may count "
+            "differently: leave it at 0; model.checkpoint_vision takes less memory",
+        )
         require(not scaled, "train.skip_bad_steps is for precision no and bf16: fp16's loss scaling skips on its own")
         require(falling, f"train.min_lr is {self.min_lr}, more than train.lr, {self.lr}: it must be at most that")

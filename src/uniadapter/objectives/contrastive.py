@@ -77,6 +77,10 @@ class FeatureQueue(nn.Module):
             buffer.index_copy_(0, slots, rows[count - kept :].detach().to(buffer))
         self.pointer.copy_((self.pointer + count) % size)
 
+    def confirm(self) -> None:
+        """What was enqueued stays: `undo` does nothing until more is enqueued."""
+        self._before = ()
+
     @torch.no_grad()
     def undo(self) -> None:
         """Restore what the last `enqueue` has overwritten."""
@@ -85,7 +89,7 @@ class FeatureQueue(nn.Module):
             for buffer, rows in ((self.visual, visual), (self.text, text), (self.ids, ids)):
                 buffer.index_copy_(0, slots, rows)
             self.pointer.copy_(pointer)
-            self._before = ()
+            self.confirm()
 
 
 def ramped_alpha(alpha: float, epoch: int, batch: int, batches: int) -> float:

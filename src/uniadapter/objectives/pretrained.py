@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from uniadapter.model.dispatch import adapter_store
 from uniadapter.model.encoding import similarity
 from uniadapter.model.features import Texts, Visuals
+from uniadapter.objectives.row_blocks import mean_over_rows
 from uniadapter.objectives.sigmoid import sigmoid_loss
 from uniadapter.objectives.softmax import GREATEST_SCALE, softmax_loss
 from uniadapter.processes.distributed import gather_rows
@@ -24,6 +25,7 @@ def pretrained_contrast(
     all_ids: Tensor,
     scale: Tensor,
     bias: Tensor,
+    at_once: int = 0,
 ) -> Tensor:
     """CLIP's or SigLIP's loss on this process's n pairs and the visuals and texts of all processes.
 
@@ -36,6 +38,7 @@ def pretrained_contrast(
         all_ids: [G] int64, the ids of all processes.
         scale: factor on similarities, a scalar.
         bias: added to them in the sigmoid loss, a scalar.
+        at_once: pairs whose similarities are computed at once, at least, see `mean_over_rows`; 0 means all.
 
     Returns:
         The loss, a scalar, to be weighted by this process's share of the rows.
@@ -44,9 +47,14 @@ def pretrained_contrast(
     weighted = active is not None and active.config.frame_aware
     gallery = gather_rows(visuals.feature, True)
     frames = gather_rows(visuals.frames, True) if weighted else None
-    to_visual = similarity(model, texts.feature, gallery, frames)
-    if kind == "sigmoid":
-        return sigmoid_loss(to_visual, ids, all_ids, scale, bias)
-    own = visuals.frames if weighted else None
-    to_text = similarity(model, gather_rows(texts.feature, True), visuals.feature, own).T
-    return softmax_loss(to_visual, to_text, ids, all_ids, scale.clamp(max=GREATEST_SCALE))
+    all_texts = gather_rows(texts.feature, True) if kind == "softmax" else None
+
+    def loss(own: slice, feature: Tensor) -> Tensor:
+        to_visual = similarity(model, feature, gallery, frames)
+        if all_texts is None:
+            return sigmoid_loss(to_visual, ids[own], all_ids, scale, bias)
+        seen = visuals.frames[own] if weighted else None
+        to_text = similarity(model, all_texts, visuals.feature[own], seen).T
+        return softmax_loss(to_visual, to_text, ids[own], all_ids, scale.clamp(max=GREATEST_SCALE))
+
+    return mean_over_rows(model, loss, texts.feature, len(all_ids), at_once)

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import gc
 import os
+import platform
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -30,6 +33,9 @@ if dist.is_available():
 T = TypeVar("T")
 
 _LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed? ?out|process group", re.I)
+
+
+_where: list[tuple[str, int]] = []  # machine and process id of each rank
 
 
 class PeerLost(ConnectionError):
@@ -83,9 +89,32 @@ def reporting_lost_peers() -> Iterator[None]:
         message = re.sub(r"^\[\S+\] ", "", str(error).strip())  # without the position in torch's source
         reason = message.splitlines()[0].split(". ")[0].strip()[:80]
         raise PeerLost(
-            f"process {rank()} of {count} lost the others, of which one has ended ({reason}); the last checkpoint is "
-            "complete: continue with train --resume, or evaluate again"
+            f"process {rank()} of {count} lost {_ended()} ({reason}); the last checkpoint is complete: continue with "
+            "train --resume, or evaluate again"
         ) from error
+
+
+def note_processes() -> None:
+    """Exchange where each process runs, so that one that ends can be named; all processes call this."""
+    _where[:] = gather_list([(platform.node(), os.getpid())])
+
+
+def _ended() -> str:
+    """Which processes of this machine have ended, in words; a connection may close a moment before its process ends."""
+    for _ in range(20):
+        gone = [f"process {one}" for one, (host, pid) in enumerate(_where) if host == platform.node() and _is_gone(pid)]
+        if gone:
+            return f"{' and '.join(gone)}, which ended"
+        time.sleep(0.25)
+    return "the others, of which one has ended or does not answer"
+
+
+def _is_gone(pid: int) -> bool:
+    """Whether a process of this machine has ended, perhaps without its parent's having noticed."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def check_on_rank0(check: Callable[[], object]) -> None:

@@ -31,6 +31,7 @@ from uniadapter.tasks import Result, task_for
 from uniadapter.tasks.preparing import Prepared, image_size, normalisation
 from uniadapter.training.divergence import Diverged
 from uniadapter.training.resume import run_fingerprint
+from uniadapter.training.sharding import ShardedBase
 from uniadapter.training.trainer import ProgressEvent, Trainer, make_accelerator
 
 logger = logging.getLogger(__name__)
@@ -117,8 +118,11 @@ def train_split(
         DataError: a worker process that loads data was killed.
     """
     accelerator = accelerator or make_accelerator(config.train)
-    prepared.model.to(accelerator.device)
     made = run_fingerprint(config, split, prepared.model) if folder is not None else {}
+    sharded = ShardedBase(prepared.model, accelerator.device) if config.train.fsdp else None
+    if sharded is not None and validate is not None:
+        validate = sharded.gathered()(validate)
+    prepared.model.to(accelerator.device)
     loss = task_for(config).training_loss(prepared, split, config)
     loader = train_loader(
         split,
@@ -139,6 +143,8 @@ def train_split(
             logger.warning("%s", line)
     _run(trainer, loader, split, folder, resume)
     loss.release()
+    if sharded is not None:
+        sharded.gather()
     if prepared.adapter is not None:  # for inference with this model, without saving and loading
         adapter_set(prepared.model, prepared.adapter).settings = _settings(prepared, config)
     if loader.skipped:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,17 +18,18 @@ from uniadapter.evaluation.recall import is_at_chance
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.evaluation.retrieval import evaluate_retrieval
 from uniadapter.model.dispatch import backbone
-from uniadapter.model.encoding import contrast_of, encode_text, encode_visual, loss_scalars, match, similarity
-from uniadapter.model.features import Texts, Visuals
+from uniadapter.model.encoding import contrast_of, loss_scalars, similarity
 from uniadapter.model.tokens import TokenBatch, tokenize, warn_of_truncation
 from uniadapter.objectives.contrastive import FeatureQueue, contrastive_loss, ramped_alpha
 from uniadapter.objectives.gathering import gather_texts, gather_visuals
 from uniadapter.objectives.matching import draw_negatives, matching_loss, matching_pairs, negative_uniforms
 from uniadapter.objectives.momentum import AdapterMomentum, ModelMomentum, Momentum
 from uniadapter.objectives.pretrained import pretrained_contrast
+from uniadapter.objectives.row_blocks import mean_over_rows
 from uniadapter.processes import seeds as draws
 from uniadapter.processes.distributed import RowCounts, gather_row_counts, gather_rows
 from uniadapter.tasks.base import Result, is_distributed, visuals_loader
+from uniadapter.tasks.in_parts import EncodedPairs, encode_pairs, match_pairs
 from uniadapter.tasks.preparing import Prepared, autocast
 from uniadapter.tasks.temperature import contrastive_temperature
 from uniadapter.training.loss import StepInfo, TrainingLoss
@@ -42,7 +43,8 @@ TEMPERATURE_RANGE = (0.001, 0.5)  # BLIP's clamp
 class RetrievalLoss(TrainingLoss):
     """The training loss of retrieval: image-text contrastive (ITC) plus image-text matching (ITM).
 
-    Both compare the rows of a batch with one another, so it cannot be computed in parts of the batch.
+    Both compare the rows of a batch with one another: where memory is short, a whole batch is encoded and matched in
+    parts, see `tasks.in_parts`.
 
     Args:
         model: a retrieval model of any family; its adapters, or all weights, are trained.
@@ -53,7 +55,7 @@ class RetrievalLoss(TrainingLoss):
         seed: of the queue's initial content.
     """
 
-    indivisible = "contrast and hard negatives compare all samples of a batch"
+    compares = True
 
     def __init__(
         self,
@@ -74,7 +76,8 @@ class RetrievalLoss(TrainingLoss):
         self.queue = FeatureQueue(queue_size, backbone(model).layout.feature_width, seed)
         self.temperature = contrastive_temperature(model, adapter, objective)
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []  # enqueued after the last batch of a step
-        self._held = False  # whether the momentum encoder has moved in a step that was left out
+        self._moved = False  # whether the momentum encoder has moved in this step
+        self._held = False  # whether it has moved in a step that was left out, or is done again
         self._momentum: list[Momentum] = []  # in a list, so that torch does not register its weights here
         if objective.momentum and objective.contrastive and self.contrast == "momentum":
             decay = objective.momentum
@@ -126,61 +129,53 @@ class RetrievalLoss(TrainingLoss):
         """
         with torch.no_grad():
             self.temperature.clamp_(*TEMPERATURE_RANGE)
-        chunk = self.settings.frame_chunk
-        stem = self.momentum.stem(frames, chunk) if self.momentum and self.objective.contrastive else None
-        visuals = encode_visual(self.model, frames, chunk, stem)
-        texts = encode_text(self.model, tokens.ids, tokens.mask)
+        if self.training and step.first:
+            self._move()
+        momentum = self.momentum if self.objective.contrastive else None
+        encoded = encode_pairs(
+            self.model, frames, tokens, momentum, self.settings.frame_chunk, step.at_once, self.objective.matching
+        )
         rows = gather_row_counts(len(ids), ids.device)
         all_ids = gather_rows(ids)
         parts: dict[str, Tensor] = {}
         if self.objective.contrastive:
-            contrastive = self._contrastive(frames, stem, tokens, visuals, texts, ids, all_ids, rows, step)
-            parts["contrastive"] = contrastive * rows.weight
+            parts["contrastive"] = self._contrastive(encoded, ids, all_ids, rows, step) * rows.weight
         if self.objective.matching:
-            parts["matching"] = self._matching(visuals, texts, ids, all_ids, sample_ids, rows, step)
+            parts["matching"] = self._matching(encoded, ids, all_ids, sample_ids, rows, step)
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
+    def _move(self) -> None:
+        """Let the momentum encoder follow the weights, unless it has done so since their last change."""
+        if self.momentum is not None and not self._held:
+            self.momentum.update()
+        self._moved, self._held = bool(self._momentum), False
+
     def _contrastive(
-        self,
-        frames: Tensor,
-        stem: Any,
-        tokens: TokenBatch,
-        visuals: Visuals,
-        texts: Texts,
-        ids: Tensor,
-        all_ids: Tensor,
-        rows: RowCounts,
-        step: StepInfo,
+        self, encoded: EncodedPairs, ids: Tensor, all_ids: Tensor, rows: RowCounts, step: StepInfo
     ) -> Tensor:
+        visuals, texts = encoded.visuals, encoded.texts
         if self.contrast != "momentum":
-            own = (ids, all_ids)
-            return pretrained_contrast(self.model, self.contrast, texts, visuals, *own, self.scale, self.bias)
-        momentum = self.momentum
-        if momentum is None:
+            return pretrained_contrast(
+                self.model, self.contrast, texts, visuals, ids, all_ids, self.scale, self.bias, step.at_once
+            )
+        if encoded.targets is None:
             visual, text, alpha = gather_rows(visuals.feature, True), gather_rows(texts.feature, True), 0.0
         else:
-            if self.training and step.first:
-                if not self._held:
-                    momentum.update()
-                self._held = False
-            visual, text = momentum.features(frames, tokens.ids, tokens.mask, self.settings.frame_chunk, stem)
-            visual, text = gather_rows(visual), gather_rows(text)
+            visual, text = map(gather_rows, encoded.targets)
             alpha = ramped_alpha(self.objective.alpha, step.epoch, step.batch, step.batches)
-        loss = contrastive_loss(
-            visuals.feature,
-            texts.feature,
-            visual,
-            text,
-            self.queue,
-            ids,
-            self.temperature,
-            alpha,
-            all_ids,
-            rows.first_row,
-        )
+        queue = copy.deepcopy(self.queue) if step.at_once else self.queue  # what is recomputed meets it as it is now
+
+        def loss(own: slice, feature: Tensor) -> Tensor:
+            first, temperature = rows.first_row + own.start, self.temperature
+            return contrastive_loss(
+                feature, texts.feature[own], visual, text, queue, ids[own], temperature, alpha, all_ids, first
+            )
+
+        columns = len(all_ids) + self.queue.size
+        found = mean_over_rows(self.model, loss, visuals.feature, columns, step.at_once)
         if self.training:
             self._enqueue(visual, text, all_ids, step)
-        return loss
+        return found
 
     def _enqueue(self, visual: Tensor, text: Tensor, ids: Tensor, step: StepInfo) -> None:
         """Enqueue the features of a step's batches after the last one, so that all are compared with the same queue."""
@@ -191,21 +186,26 @@ class RetrievalLoss(TrainingLoss):
             self.queue.enqueue(*(torch.cat(rows) for rows in zip(*self._waiting, strict=True)))
             self._waiting.clear()
 
+    def begin_step(self) -> None:
+        """What the last step has enqueued stays in the queue."""
+        self.queue.confirm()
+        self._moved = False
+
     def forget_step(self) -> None:
         """Take the step's features out of the queue again; the weights are the same, so momentum has its next step."""
         self.queue.undo()
-        self._held = bool(self._momentum)
+        self._held = self._held or self._moved
 
     def _matching(
         self,
-        visuals: Visuals,
-        texts: Texts,
+        encoded: EncodedPairs,
         ids: Tensor,
         all_ids: Tensor,
         sample_ids: Tensor,
         rows: RowCounts,
         step: StepInfo,
     ) -> Tensor:
+        visuals, texts = encoded.visuals, encoded.texts
         first, keys = 0, sample_ids
         if self.objective.negatives == "all" and len(rows.counts) > 1:
             visuals, texts = gather_visuals(visuals), gather_texts(texts)
@@ -227,9 +227,11 @@ class RetrievalLoss(TrainingLoss):
             visual = draw_negatives(similar[own], ids_of_rows, ids, uniforms[0], keys)
             text = draw_negatives(similar.T[own], ids_of_rows, ids, uniforms[1], keys)
         chosen = matching_pairs(visual, text, first)
-        logits = match(self.model, texts, visuals, chosen.pairs)
         # Weighted by pairs, not by rows: a row without another id in its batch has fewer pairs.
         weight = gather_row_counts(len(chosen.labels), ids.device).weight
+        if not len(chosen.labels):  # gathered tokens must pass gradients to other processes
+            return visuals.tokens.sum() * (0 if sound else math.nan)
+        logits = match_pairs(self.model, texts, visuals, chosen.pairs, step.at_once)
         return matching_loss(logits, chosen.labels) * (weight if sound else math.nan)
 
     def release(self) -> None:

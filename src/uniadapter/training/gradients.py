@@ -41,8 +41,8 @@ class StepLosses:
 class Gradients:
     """Accumulates the gradients of a step's batches.
 
-    If memory runs out, a step whose loss is a mean over its samples is done again in parts of half as many samples, and
-    so are all later ones; that gives the same gradients up to rounding. Other losses stop the run with one line.
+    If memory runs out, a step is done again in parts of half as many samples, and so are all later ones; that gives the
+    same gradients up to rounding. On several processes the run stops with one line.
 
     Args:
         loss: the loss.
@@ -50,18 +50,11 @@ class Gradients:
         accelerator: of the run.
         accumulate: batches of a step, `train.accumulate`.
         most: samples that this process takes at once, `train.micro_batch`; 0 means a whole batch.
-
-    Raises:
-        ConfigError: parts are asked for, and the loss cannot be computed in parts.
     """
 
     def __init__(
         self, loss: TrainingLoss, module: nn.Module, accelerator: Accelerator, accumulate: int, most: int
     ) -> None:
-        if most and loss.indivisible:
-            raise ConfigError(
-                f"train.micro_batch is {most}, but {loss.indivisible}: leave it at 0, see docs/long-runs.md"
-            )
         self.loss, self.module, self.accelerator = loss, module, accelerator
         self.accumulate, self.most = accumulate, most
 
@@ -76,10 +69,11 @@ class Gradients:
 
         Raises:
             Diverged: the forward pass found a value that is not finite.
-            ConfigError: memory ran out, and the loss cannot be computed in parts; one line that says what helps.
+            ConfigError: memory ran out on one of several processes; one line that says what helps.
         """
-        again = not self.loss.indivisible and self.accelerator.num_processes == 1
+        again = self.accelerator.num_processes == 1
         kept: list[Batch] = []
+        self.loss.begin_step()
         while True:
             found = StepLosses(torch.ones((), dtype=torch.bool, device=self.accelerator.device))
             for place in range(size):
@@ -101,6 +95,7 @@ class Gradients:
                 return found
             # Outside of the block, since the error holds the tensors of the pass that failed.
             self.module.zero_grad(set_to_none=True)
+            self.loss.forget_step()
             gc.collect()
             if self.accelerator.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -113,9 +108,12 @@ class Gradients:
         # Dropout is the only randomness that is not a function of the sample.
         own = derive_seed(moment.seed, DROPOUT, moment.epoch, moment.batch, accelerator.process_index)
         torch.manual_seed(own >> 1)
-        if self.most:  # all processes, however many parts each has
+        parts = [batch]
+        if self.loss.compares:
+            moment = replace(moment, at_once=self.most)
+        elif self.most:  # all processes, however many parts each has
+            parts = batch.parts(self.most)
             moment = replace(moment, terms=gather_row_counts(self.loss.terms(batch), device).total)
-        parts = batch.parts(self.most)
         total: dict[str, Tensor] = {}
         for place, part in enumerate(parts):
             synchronised = moment.last and place == len(parts) - 1
@@ -136,11 +134,6 @@ class Gradients:
         """After a batch of `count` samples: take half as many at once, or stop with one line."""
         taken = min(self.most or count, count)
         where = f"the memory is full in step {step + 1} with {taken} samples at once on a process"
-        if self.loss.indivisible:
-            raise ConfigError(
-                f"{where}; {self.loss.indivisible}: parts would be another loss. model.checkpoint_vision true takes "
-                "less for the same numbers: go on with it and --resume, or start anew with a smaller train.batch_size"
-            ) from error
         if taken == 1:
             raise error
         fewer = (taken + 1) // 2

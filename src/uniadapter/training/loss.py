@@ -27,6 +27,7 @@ class StepInfo:
         last: whether it is the last of these.
         terms: `TrainingLoss.terms` of the whole batch over all processes, if the loss of a part of it is wanted; the
             losses of the parts then add up to the batch's. 0 for a whole batch.
+        at_once: samples that go through the model at once, for a loss that takes parts itself; 0 means all.
     """
 
     seed: int
@@ -36,6 +37,7 @@ class StepInfo:
     first: bool = True
     last: bool = True
     terms: int = 0
+    at_once: int = 0
 
 
 class TrainingLoss(nn.Module, ABC):
@@ -43,7 +45,7 @@ class TrainingLoss(nn.Module, ABC):
 
     model: PreTrainedModel
     bound_to_processes = ""  # why the loss depends on the number of processes; "" if it does not
-    indivisible = ""  # why the loss of a batch is not a sum over parts of it; "" if it is
+    compares = False  # whether samples of a batch are compared: it takes whole ones, and parts itself (`at_once`)
 
     @abstractmethod
     def forward(self, batch: Batch, step: StepInfo) -> dict[str, Tensor]:
@@ -62,8 +64,11 @@ class TrainingLoss(nn.Module, ABC):
         """Number of terms of which the loss of a batch is the mean."""
         return len(batch)
 
+    def begin_step(self) -> None:
+        """Called before the forward passes of a step: what the one before has changed stays."""
+
     def forget_step(self) -> None:
-        """Undo what the forward passes of the last step have changed: the optimiser leaves that step out."""
+        """Undo what the forward passes of a step have changed: it is left out, or done again."""
 
     def release(self) -> None:
         """Remove from the model what only training needs; called after training."""

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from uniadapter.config import TrainConfig
+from uniadapter.processes.distributed import note_processes
+from uniadapter.training.exchange import exchange_trained_alone
 
 
 def lr_schedule(config: TrainConfig, steps: int, steps_per_epoch: int) -> Callable[[int], float]:
@@ -68,12 +70,14 @@ def prepare_optimizer(
 
     Raises:
         ValueError: nothing is trainable.
+        ConfigError: a frozen weight differs between the processes.
     """
     groups = parameter_groups(loss, config.weight_decay)
     if not any(group["params"] for group in groups):
         raise ValueError("nothing to train: add an adapter, or make the model's weights trainable")
     optimizer = torch.optim.AdamW(groups, lr=config.lr)
     scheduler = LambdaLR(optimizer, factor)  # before accelerate patches `optimizer.step` for fp16
+    exchange_trained_alone(loss, accelerator.device)
     with warnings.catch_warnings():  # accelerate still uses the old name of one of torch's options
         warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
         module, prepared = accelerator.prepare(loss, optimizer)
@@ -97,9 +101,11 @@ def make_accelerator(config: TrainConfig, cpu: bool = False) -> Accelerator:
         AcceleratorState._reset_state()  # keeps the process group
     # A loss may not use all parameters. Buffers (the queue) are the same on all processes and need no broadcast.
     wrapping = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision=config.precision,
         gradient_accumulation_steps=config.accumulate,
         kwargs_handlers=[wrapping],
         cpu=cpu,
     )
+    note_processes()
+    return accelerator

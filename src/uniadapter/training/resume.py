@@ -37,6 +37,7 @@ MAY_DIFFER = {
     "data.timeout": "as data.workers",
     "train.max_minutes": "where it stops changes nothing",
     "train.micro_batch": "less memory, the same mathematics",
+    "train.fsdp": "less memory, the same mathematics",
     "train.skip_bad_steps": "it changes nothing before the next bad step",
     "train.save_every": "saving changes nothing",
     "train.log_every": "logging changes nothing",

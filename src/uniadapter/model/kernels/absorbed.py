@@ -58,13 +58,15 @@ def absorbed_attention(
     by_head = query.transpose(0, 1).flatten(1, 2)  # [H, R * W, d_h]
     asked = (by_head @ key[0].view(heads, size, -1).to(query.dtype)).unflatten(1, (rows, width)).transpose(0, 1)
     scores = asked.flatten(1, 2) @ visual.transpose(1, 2)  # [R, H * W, K]
-    scores = scores.view(rows, heads, width, -1)
+    scores = scores.view(rows, heads, width, visual.shape[1])
     scores += (query * key[1].view(heads, 1, size).to(query.dtype)).sum(-1, keepdim=True)
     if deltas[0] is not None:
         scores += query @ _split(deltas[0], heads).transpose(2, 3)
     probabilities = torch.softmax(scores if score_mod is None else score_mod(scores), dim=-1).to(visual.dtype)
     probabilities = nn.functional.dropout(probabilities, dropout)
-    seen = (probabilities.flatten(1, 2) @ visual).view(rows, heads, width, -1).transpose(0, 1).flatten(1, 2)
+    seen = (
+        (probabilities.flatten(1, 2) @ visual).view(rows, heads, width, visual.shape[2]).transpose(0, 1).flatten(1, 2)
+    )
     context = seen @ value[0].view(heads, size, -1).transpose(1, 2).to(seen.dtype)  # [H, R * W, d_h]
     context = context.unflatten(1, (rows, width)).transpose(0, 1) + value[1].view(heads, 1, size).to(seen.dtype)
     return context if deltas[1] is None else context + probabilities @ _split(deltas[1], heads)
