@@ -4,7 +4,8 @@
 
 Two processes take a step of two pairs each, in which every tensor that they hand to a collective is counted; a formula
 that gives the same bytes is then asked about more processes. What a ring sends of it: (p - 1) / p of what an all-gather
-ends with, and twice that of what an all-reduce is given.
+ends with, and twice that of what an all-reduce is given. Visual tokens go from one process to another, at most those of
+as many visuals as a process has pairs, forwards and, as gradients, back.
 """
 
 from __future__ import annotations
@@ -43,30 +44,28 @@ LOSSES = {
 COUNT = 8  # bytes of a number of rows, which goes before each gathered tensor
 
 
-def gathered(objective: ObjectiveConfig, layout: Layout, rows: int, longest: int) -> dict[str, int]:
+def gathered(objective: ObjectiveConfig, layout: Layout, world: int, rows: int, longest: int) -> dict[str, int]:
     """Bytes that one process gives to all-gathers, by what they are: float32 features, int64 ids."""
-    feature, tokens = (
-        4 * layout.feature_width,
-        ((layout.image_size // layout.patch_size) ** 2 + 1) * layout.vision_width,
-    )
+    feature = 4 * layout.feature_width
     found = {"features": 2 * rows * feature, "ids": 8 * rows, "row counts": 4 * COUNT}
     if objective.matching:
-        found["features"] += 3 * rows * feature  # of visuals, their frames and texts
-        found["visual tokens"] = 4 * rows * tokens
+        found["features"] += 4 * rows * feature  # of visuals, once to draw and once to match, their frames and texts
         found["ids"] += 8 * rows + 2 * 8 * rows * longest + 8  # of samples, and the texts' tokens and mask
-        found["row counts"] += 9 * COUNT
+        found["row counts"] += (10 + world) * COUNT  # and how many rows each wants of each
     return found
 
 
 def reduced(objective: ObjectiveConfig, layout: Layout, rows: int, trained: int) -> dict[str, int]:
     """Bytes that one process gives to all-reduces in the backward pass; `rows` are those of all processes."""
-    own = gathered(objective, layout, rows, 0)
     found = {"gradients of weights": 4 * trained}
     if objective.loss == "softmax":
-        found["gradients of features"] = own["features"]
-    if objective.matching:
-        found["gradients of visual tokens"] = own["visual tokens"]
+        found["gradients of features"] = 2 * rows * 4 * layout.feature_width
     return found
+
+
+def tokens_of(layout: Layout) -> int:
+    """Bytes of a picture's tokens, float32."""
+    return 4 * ((layout.image_size // layout.patch_size) ** 2 + 1) * layout.vision_width
 
 
 def step(rank: int, folder: str) -> None:
@@ -75,11 +74,11 @@ def step(rank: int, folder: str) -> None:
     met = f"file://{folder}/meeting"
     dist.init_process_group("gloo", init_method=met, rank=rank, world_size=WORLDS, timeout=timedelta(seconds=300))
     sent: Counter[str] = Counter()
-    for name in ("all_gather", "all_reduce"):
+    for name in ("all_gather", "all_reduce", "all_to_all_single"):
         original = getattr(dist, name)
 
         def counting(*given: Any, name: str = name, original: Any = original) -> Any:
-            tensor: Tensor = given[-1] if name == "all_gather" else given[0]
+            tensor: Tensor = given[0] if name == "all_reduce" else given[1]
             sent[name] += tensor.numel() * tensor.element_size()
             return original(*given)
 
@@ -103,11 +102,17 @@ def step(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def ring(gives: dict[str, int], takes: dict[str, int], world: int) -> dict[str, Any]:
+def ring(
+    objective: ObjectiveConfig, layout: Layout, world: int, rows: int, longest: int, trained: int
+) -> dict[str, Any]:
     """MB that each process sends in a step, by what it is."""
     part = (world - 1) / world
+    gives = gathered(objective, layout, world, rows, longest)
     sent = {what: part * world * size for what, size in gives.items()}
+    takes = reduced(objective, layout, world * rows, trained)
     sent |= {what: 2 * part * size for what, size in takes.items()}
+    if objective.matching:
+        sent["visual tokens"] = sent["gradients of visual tokens"] = part * rows * tokens_of(layout)
     return {
         **{what: round(size / 2**20, 3) for what, size in sent.items()},
         "all": round(sum(sent.values()) / 2**20, 1),
@@ -127,13 +132,16 @@ def main() -> None:
     for name, objective in LOSSES.items():
         one = counted[0][name]
         trained = one["trained"]
-        gives, takes = gathered(objective, layout, ROWS, longest), reduced(objective, layout, WORLDS * ROWS, trained)
-        takes_here = {what: size for what, size in takes.items() if what != "gradients of weights"}  # which DDP sends
-        assert sum(gives.values()) == one["all_gather"], "the formula is not what is sent"
-        assert sum(takes_here.values()) == one.get("all_reduce", 0)
+        gives = gathered(objective, layout, WORLDS, ROWS, longest)
+        takes = reduced(objective, layout, WORLDS * ROWS, trained)
+        takes.pop("gradients of weights")  # which DDP sends
+        assert sum(gives.values()) == one["all_gather"], (name, gives, one)
+        assert sum(takes.values()) == one.get("all_reduce", 0), (name, takes, one)
+        most = 2 * ROWS * (2 * tokens_of(layout) + 8)  # own visuals too, which stay; and which ones are wanted
+        assert one.get("all_to_all_single", 0) <= most * bool(objective.matching), (name, one)
         series[name] = {
             f"{world} processes of {rows} pairs, MB sent by each": ring(
-                gathered(objective, layout, rows, longest), reduced(objective, layout, world * rows, trained), world
+                objective, layout, world, rows, longest, trained
             )
             for world, rows in ASKED
         }

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from uniadapter.model.features import Texts, Visuals
-from uniadapter.processes.distributed import gather_rows
+from uniadapter.processes.distributed import RowCounts, gather_rows
+from uniadapter.processes.fetching_rows import fetch_rows
 
 
-def gather_visuals(visuals: Visuals) -> Visuals:
-    """The visuals of all processes in rank order, their tokens with gradients."""
-    return Visuals(gather_rows(visuals.tokens, True), gather_rows(visuals.feature), gather_rows(visuals.frames))
+def fetch_visuals(visuals: Visuals, wanted: Tensor, rows: RowCounts) -> Visuals:
+    """Some visuals of all processes, their tokens with gradients.
+
+    Tokens are large, 1.8 MB for a picture of 384 px at BLIP-base's size: each process gets those that it needs alone.
+
+    Args:
+        visuals: of this process.
+        wanted: [W] int64 among those of all processes, in rank order.
+        rows: how many each process has.
+    """
+    feature, frames = gather_rows(visuals.feature), gather_rows(visuals.frames)
+    return Visuals(fetch_rows(visuals.tokens, wanted, rows), feature[wanted], frames[wanted])
 
 
 def gather_texts(texts: Texts) -> Texts:

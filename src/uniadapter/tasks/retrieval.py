@@ -21,7 +21,7 @@ from uniadapter.model.dispatch import backbone
 from uniadapter.model.encoding import contrast_of, loss_scalars, similarity
 from uniadapter.model.tokens import TokenBatch, tokenize, warn_of_truncation
 from uniadapter.objectives.contrastive import FeatureQueue, contrastive_loss, ramped_alpha
-from uniadapter.objectives.gathering import gather_texts, gather_visuals
+from uniadapter.objectives.gathering import fetch_visuals, gather_texts
 from uniadapter.objectives.matching import draw_negatives, matching_loss, matching_pairs, negative_uniforms
 from uniadapter.objectives.momentum import AdapterMomentum, ModelMomentum, Momentum
 from uniadapter.objectives.pretrained import pretrained_contrast
@@ -206,17 +206,15 @@ class RetrievalLoss(TrainingLoss):
         step: StepInfo,
     ) -> Tensor:
         visuals, texts = encoded.visuals, encoded.texts
-        first, keys = 0, sample_ids
-        if self.objective.negatives == "all" and len(rows.counts) > 1:
-            visuals, texts = gather_visuals(visuals), gather_texts(texts)
-            ids_of_rows, ids = ids, all_ids
-            first, keys = rows.first_row, gather_rows(sample_ids)
-        else:
-            ids_of_rows = ids
+        first, keys, ids_of_rows, feature = 0, sample_ids, ids, visuals.feature
+        everywhere = self.objective.negatives == "all" and len(rows.counts) > 1
+        if everywhere:
+            texts, feature = gather_texts(texts), gather_rows(feature)
+            ids, first, keys = all_ids, rows.first_row, gather_rows(sample_ids)
         own = slice(first, first + len(ids_of_rows))
         scale = float(self.scale.detach())
-        with torch.no_grad(), torch.autocast(visuals.tokens.device.type, enabled=False):
-            similar = similarity(self.model, texts.feature, visuals.feature) * scale
+        with torch.no_grad(), torch.autocast(feature.device.type, enabled=False):
+            similar = similarity(self.model, texts.feature, feature) * scale
             # NaN, on this process or another: the loss becomes NaN here too, and all processes stop or go on together.
             sound = bool(torch.isfinite(similar).all())
             similar = similar if sound else torch.zeros_like(similar)
@@ -227,11 +225,15 @@ class RetrievalLoss(TrainingLoss):
             visual = draw_negatives(similar[own], ids_of_rows, ids, uniforms[0], keys)
             text = draw_negatives(similar.T[own], ids_of_rows, ids, uniforms[1], keys)
         chosen = matching_pairs(visual, text, first)
+        pairs = chosen.pairs
+        if everywhere:
+            wanted, place = torch.unique(pairs[:, 1], return_inverse=True)
+            visuals, pairs = fetch_visuals(visuals, wanted, rows), torch.stack([pairs[:, 0], place], dim=1)
         # Weighted by pairs, not by rows: a row without another id in its batch has fewer pairs.
         weight = gather_row_counts(len(chosen.labels), ids.device).weight
-        if not len(chosen.labels):  # gathered tokens must pass gradients to other processes
+        if not len(chosen.labels):  # the tokens of other processes must get their gradients
             return visuals.tokens.sum() * (0 if sound else math.nan)
-        logits = match_pairs(self.model, texts, visuals, chosen.pairs, step.at_once)
+        logits = match_pairs(self.model, texts, visuals, pairs, step.at_once)
         return matching_loss(logits, chosen.labels) * (weight if sound else math.nan)
 
     def release(self) -> None:
