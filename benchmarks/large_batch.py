@@ -109,16 +109,17 @@ def similarities(rows: int, at_once: int) -> dict[str, Any]:
 
 
 def measured(loss: str, size: int, at_once: int, base: bool) -> dict[str, Any]:
-    """A point, by two processes: one for the time, and one that gives freed memory back, for its peak."""
+    """A point, by a process for the time and, of the embedded base, one that gives freed memory back, for its peak."""
     command = [sys.executable, __file__, "--loss", loss, "--size", str(size), "--at-once", str(at_once)]
     command += ["--base"] if base else []
-    kept, returned = (
-        json.loads(
-            subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **how}).stdout
-        )
-        for how in ({}, RETURNING)
-    )
-    return {"at_once": at_once, **kept, "peak_mb": returned["peak_mb"]}
+
+    def once(how: dict[str, str]) -> dict[str, Any]:
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **how})
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    found = {**once({}), "at_once": at_once}
+    return {**found, "peak_mb": None if base else once(RETURNING)["peak_mb"]}
 
 
 def compared(loss: str, size: int, base: bool = False) -> dict[str, Any]:
@@ -126,7 +127,7 @@ def compared(loss: str, size: int, base: bool = False) -> dict[str, Any]:
     whole, parts = measured(loss, size, 0, base), measured(loss, size, PART, base)
     return {
         "model": "BLIP-base, 224 px" if base else "embedded, 96 px", "size": size, "whole": whole, "parts": parts,
-        "memory_ratio": round(parts["peak_mb"] / whole["peak_mb"], 3),
+        "memory_ratio": None if base else round(parts["peak_mb"] / whole["peak_mb"], 3),
         "time_ratio": round(parts["seconds"] / whole["seconds"], 3),
         "loss_difference": abs(parts["loss"] - whole["loss"]),
         "gradient_difference": abs(parts["gradient"] - whole["gradient"]) / whole["gradient"],
@@ -152,12 +153,12 @@ def main() -> None:
         return
     found: dict[str, list[dict[str, Any]]] = {}
     points = [(loss, size, False) for loss in LOSSES for size in BATCHES]
-    points += [(list(LOSSES)[-1], BASE, True)] + [(SIMILARITIES, rows, False) for rows in ROWS]
+    points += [(SIMILARITIES, rows, False) for rows in ROWS] + [(list(LOSSES)[-1], BASE, True)]
     for loss, size, base in points:
         found.setdefault(loss, []).append(compared(loss, size, base))
         logger.info("%s %s", loss, json.dumps(found[loss][-1]))
-    written = {"device": machine(), "versions": versions(), "part": PART, "series": found}
-    write_text(RESULTS, json.dumps(written, indent=2) + "\n")
+        written = {"device": machine(), "versions": versions(), "part": PART, "series": found}
+        write_text(RESULTS, json.dumps(written, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ from uniadapter.model.tokens import TokenBatch
 from uniadapter.objectives import row_blocks
 from uniadapter.processes.distributed import barrier, destroy_process_group, gather_rows
 from uniadapter.tasks.retrieval import RetrievalLoss
+from uniadapter.training.exchange import exchange_trained_alone
 from uniadapter.training.loss import StepInfo
+from uniadapter.training.sharding import ShardedBase
 
 IDS = torch.tensor([4, 1, 4, 2, 3])
 CASES = [(family, *case) for family in ("clip", "siglip") for case in ((False, (3, 2)), (True, (1, 4)))]
@@ -40,12 +42,15 @@ class Rows(RetrievalLoss):
 
 
 def loss_and_gradients(
-    family: str, aware: bool, first: int, count: int, wrapped: bool, at_once: int = 0
+    family: str, aware: bool, first: int, count: int, wrapped: bool, at_once: int = 0, sharded: bool = False
 ) -> tuple[Tensor, list[Tensor]]:
     """Of the rows that this process has; the mean loss over processes."""
     model = BUILDERS[family]().double()
     randomise(add_adapter(model, AdapterConfig(bottleneck=4, frame_aware=aware)))
     loss = Rows(model, None, ModelConfig(), ObjectiveConfig(matching=False)).train()
+    if sharded:
+        assert len(ShardedBase(model, torch.device("cpu")).parts) > 20
+    exchange_trained_alone(loss, torch.device("cpu"))
     module = DistributedDataParallel(loss) if wrapped else loss
     found = module(family, first, count, at_once)
     found.backward()
@@ -60,7 +65,9 @@ def worker(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=met, rank=rank, world_size=2, timeout=patience)
     try:
         found = [
-            loss_and_gradients(family, aware, sum(split[:rank]), split[rank], True) for family, aware, split in CASES
+            loss_and_gradients(family, aware, sum(split[:rank]), split[rank], True, 0, sharded)
+            for sharded in (False, True)
+            for family, aware, split in CASES
         ]
         if rank == 0:
             torch.save(found, f"{folder}/found.pt")
@@ -75,7 +82,8 @@ def test_two_processes_have_the_gradient_of_one(tmp_path: Path, monkeypatch: pyt
     if sys.platform.startswith("linux"):
         monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")  # whatever the machine's name resolves to
     mp.spawn(worker, args=(str(tmp_path),), nprocs=2)
-    for (family, aware, _), (mean, gradients) in zip(CASES, torch.load(tmp_path / "found.pt"), strict=True):
+    found = torch.load(tmp_path / "found.pt")  # with the whole base in each process, and with a share of it
+    for (family, aware, _), (mean, gradients) in zip(CASES + CASES, found, strict=True):
         loss, expected = loss_and_gradients(family, aware, 0, 5, False)
         assert torch.allclose(mean, loss, atol=1e-6)
         for got, want in zip(gradients, expected, strict=True):

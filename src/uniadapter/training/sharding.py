@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -50,6 +51,8 @@ class ShardedBase:
         store = adapter_store(model)
         if store.identity is None:
             store.identity = identity_of(model)  # what an adapter folder names; shares could not tell
+        # Views have hooks that an operation in place would lose; gradients are tested for every family without one.
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
         mesh = init_device_mesh(device.type, (world_size(),))
         self.parts: list[Any] = []
         for name, module in model.named_modules():
