@@ -3,7 +3,7 @@
     python benchmarks/many_gpus.py
 
 Nothing here has run on a GPU. Work of a sample is that of a training step at BLIP-base's size (results/where.json: the
-products' seconds times their rate); bytes are those that a step exchanges (results/messages.json); pictures and clips
+products' seconds times their rate); bytes are those that a step exchanges (`messages.py`); pictures and clips
 that a core prepares are results/pictures.json and results/decode.json. The machine is assumed, see `Machine`. Writes
 benchmarks/results/many_gpus.json and prints the table of docs/scaling.md.
 """
@@ -15,7 +15,11 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from base_size import RESULTS
+from base_size import RESULTS, our_model
+from messages import ring
+
+from uniadapter.config import ObjectiveConfig
+from uniadapter.model.dispatch import backbone
 
 GPUS = (1, 8, 64)
 
@@ -47,7 +51,8 @@ class Work:
         samples: of all epochs.
         step: row of where.json.
         batch: samples of a GPU in a step.
-        negatives: whether hard negatives come from all processes, so that tokens are exchanged.
+        objective: the loss, on which it depends what is exchanged.
+        pixels: side of a frame.
         clip: of decode.json, whose frames are decoded; "" for pictures of 640 x 480.
         frames: of a clip.
         kilobytes: of a sample's file.
@@ -56,18 +61,20 @@ class Work:
     samples: int
     step: str
     batch: int
-    negatives: bool
+    objective: ObjectiveConfig
+    pixels: int
     clip: str = ""
     frames: int = 1
     kilobytes: float = 128
 
 
+BOTH, CONTRAST = ObjectiveConfig(), ObjectiveConfig(loss="softmax", matching=False, momentum=0, queue_size=0)
 RUNS = {
-    "COCO, 6 epochs": Work(6 * 566_747, "image", 32, True),
-    "COCO, negatives of the process": Work(6 * 566_747, "image", 32, False),
-    "MSR-VTT, 5 epochs": Work(5 * 180_000, "video", 8, True, "bikes.mp4", 8, 600),
-    "100 million pairs, contrast alone": Work(100_000_000, "image", 512, False),
+    "COCO, 6 epochs": Work(6 * 566_747, "image", 32, BOTH, 384),
+    "MSR-VTT, 5 epochs": Work(5 * 180_000, "video", 8, BOTH, 224, "bikes.mp4", 8, 600),
+    "100 million pairs, contrast": Work(100_000_000, "image", 512, CONTRAST, 384),
 }
+LONGEST = 35  # tokens of a text
 
 
 def read(name: str) -> Any:
@@ -90,33 +97,25 @@ def prepared(work: Work) -> float:
     return float(next(rows)["frames_per_second"]) / work.frames
 
 
-def sent(work: Work, gpus: int) -> dict[str, float]:
-    """Bytes that a GPU sends in a step.
-
-    A ring sends gradients twice, but for the own share; what is gathered goes to all others, and gradients come back.
-    """
-    parameters = next(r["trainable"] for r in read("training") if r["work"].startswith(work.step))
-    width, tokens = 768, 577 if not work.clip else 197 * work.frames
-    others = work.batch * (gpus - 1)
-    return {
-        "gradients of the adapters": 2 * (gpus - 1) / gpus * 4 * parameters,
-        "features": 2 * others * 256 * 4,
-        "tokens for hard negatives": 2 * others * tokens * width * 4 if work.negatives else 0.0,
-    }
+def sent(work: Work, gpus: int) -> float:
+    """Bytes that a GPU sends in a step."""
+    trained = next(r["trainable"] for r in read("training") if r["work"].startswith(work.step))
+    layout = backbone(our_model(work.pixels)).layout
+    return float(ring(work.objective, layout, gpus, work.batch, LONGEST, trained, work.frames)["all"]) * 2**20
 
 
 def estimate(work: Work, gpus: int, machine: Machine) -> dict[str, Any]:
     """A run on some GPUs; exchange and computation one after the other, loading beside them."""
     computing = work.batch * flops(work.step) / machine.flops
     bandwidth = machine.inside if gpus <= machine.node else machine.between
-    bytes_sent = sent(work, gpus) if gpus > 1 else {}
-    exchanging = sum(bytes_sent.values()) / bandwidth
+    bytes_sent = sent(work, gpus)
+    exchanging = bytes_sent / bandwidth
     loading = work.batch / (prepared(work) * machine.cores)
     step = max(computing + exchanging, loading)
     hours = work.samples / (work.batch * gpus) * step / 3600
     return {
         "gpus": gpus, "batch": work.batch * gpus, "computing_ms": 1e3 * computing, "exchanging_ms": 1e3 * exchanging,
-        "megabytes_sent": {name: value / 1e6 for name, value in bytes_sent.items()}, "loading_ms": 1e3 * loading,
+        "megabytes_sent": bytes_sent / 2**20, "loading_ms": 1e3 * loading,
         "hours": hours, "efficiency": computing / step,
         "read_megabytes_a_second": work.batch * gpus / step * work.kilobytes / 1e3,
     }  # fmt: skip
@@ -126,13 +125,18 @@ def main() -> None:
     """Compute, write, print."""
     machine = Machine()
     rows = {name: [estimate(work, gpus, machine) for gpus in GPUS] for name, work in RUNS.items()}
-    found = {"assumed": asdict(machine), "runs": {name: asdict(work) for name, work in RUNS.items()}, "rows": rows}
+    runs = {name: {**asdict(work), "objective": asdict(work.objective)} for name, work in RUNS.items()}
+    found = {"assumed": asdict(machine), "runs": runs, "rows": rows}
     (RESULTS / "many_gpus.json").write_text(json.dumps(found, indent=1) + "\n")
-    lines = ["| | GPUs | computing | exchanging | loading | hours | of ideal |", "|:--|--:|--:|--:|--:|--:|--:|"]
+    lines = [
+        "| | GPUs | computing | exchanging | loading | hours | MB sent | MB read a second |",
+        "|:--|--:|" + "--:|" * 6,
+    ]
     for name, estimates in rows.items():
         for one in estimates:
             times = " | ".join(f"{one[key]:.3g} ms" for key in ("computing_ms", "exchanging_ms", "loading_ms"))
-            lines.append(f"| {name} | {one['gpus']} | {times} | {one['hours']:.2g} | {100 * one['efficiency']:.0f}% |")
+            moved = f"{one['megabytes_sent']:.0f} | {one['read_megabytes_a_second']:.0f}"
+            lines.append(f"| {name} | {one['gpus']} | {times} | {one['hours']:.2g} | {moved} |")
     sys.stdout.write("\n".join(lines) + "\n")
 
 

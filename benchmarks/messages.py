@@ -103,7 +103,7 @@ def step(rank: int, folder: str) -> None:
 
 
 def ring(
-    objective: ObjectiveConfig, layout: Layout, world: int, rows: int, longest: int, trained: int
+    objective: ObjectiveConfig, layout: Layout, world: int, rows: int, longest: int, trained: int, frames: int = 1
 ) -> dict[str, Any]:
     """MB that each process sends in a step, by what it is."""
     part = (world - 1) / world
@@ -112,7 +112,7 @@ def ring(
     takes = reduced(objective, layout, world * rows, trained)
     sent |= {what: 2 * part * size for what, size in takes.items()}
     if objective.matching:
-        sent["visual tokens"] = sent["gradients of visual tokens"] = part * rows * tokens_of(layout)
+        sent["visual tokens"] = sent["gradients of visual tokens"] = part * rows * frames * tokens_of(layout)
     return {
         **{what: round(size / 2**20, 3) for what, size in sent.items()},
         "all": round(sum(sent.values()) / 2**20, 1),

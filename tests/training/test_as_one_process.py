@@ -31,6 +31,7 @@ from transformers import BlipForConditionalGeneration, BlipForQuestionAnswering,
 from squares import COLOURS, save_base, save_tokenizer
 from tiny import tiny_config
 from uniadapter.config import ConfigError, RunConfig, TrainConfig
+from uniadapter.processes import fetching_rows
 from uniadapter.processes.distributed import rank, world_size
 from uniadapter.runs.steps import evaluate_split, load_split
 from uniadapter.tasks import Result
@@ -60,8 +61,27 @@ def work(folder: str, world: int, configs: dict[str, RunConfig]) -> None:
     results = {name: measure(config) for name, config in configs.items()}
     few = measure(configs["pictures"], world - 1)  # each process measures all
     only_what_is_trained_is_exchanged()
+    only_drawn_tokens_are_sent(share(whole))
     frozen_weights_that_differ_are_found()
     save_on_first((found, results, few), Path(folder) / "found.pt")
+
+
+def only_drawn_tokens_are_sent(own: slice) -> None:
+    """Of a batch with hard negatives of all processes: at most as many visuals as there are own texts."""
+    taken: list[int] = []
+    exchange = fetching_rows._exchange
+
+    def counting(tensor: Tensor, given: list[int], wanted: list[int]) -> Tensor:
+        if tensor.dtype.is_floating_point:
+            taken.append(sum(wanted) - wanted[rank()])
+        return exchange(tensor, given, wanted)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fetching_rows, "_exchange", counting)
+        one_step(CASES["matching"], own)
+    assert len(taken) == 2, "tokens, and their gradients"
+    assert 0 < taken[0] <= own.stop - own.start
+    assert taken[1] <= 2 * 7, "gradients of the own, from whoever has drawn them"
 
 
 def only_what_is_trained_is_exchanged() -> None:
