@@ -17,7 +17,9 @@ from uniadapter.checkpoints.compatibility import training_warnings
 from uniadapter.checkpoints.loading import quiet_transformers
 from uniadapter.config import SPLITS, ConfigError, DataConfig, RunConfig
 from uniadapter.data.loaders import TrainLoader, train_loader
-from uniadapter.data.splits import RetrievalSplit
+from uniadapter.data.sharded import ShardedSplit, load_shards
+from uniadapter.data.shards.names import HUB, names_shards
+from uniadapter.data.splits import RetrievalSplit, TrainingSet
 from uniadapter.embedded import resolve_embedded
 from uniadapter.errors import CheckpointError, DataError, worker_failure
 from uniadapter.evaluation.rerank import Progress
@@ -63,6 +65,11 @@ def load_split(config: RunConfig, which: str) -> RetrievalSplit:
     path = getattr(config.data, which) if which in SPLITS else config.data.extra_tests.get(which)
     if path is None:
         raise ConfigError(f"data.{which} is not set: name an annotation file in the config or with --data.{which}")
+    if names_shards(path) or path.startswith(HUB):
+        raise ConfigError(
+            f"data.{which} is {path[:120]}: shards and streams are for training, evaluation needs all of its pictures "
+            "at once: name an annotation file or a folder"
+        )
     split = task_for(config).load(path, config.data, which)
     most = config.data.max_train_visuals
     if which == "train" and 0 < most < len(split.visuals):
@@ -71,6 +78,19 @@ def load_split(config: RunConfig, which: str) -> RetrievalSplit:
             "data.max_train_visuals: the first %d %s, %d %s", most, split.noun, len(split.texts), split.text_noun
         )
     return split
+
+
+def load_training(config: RunConfig) -> TrainingSet:
+    """Read the training split, or open the shards or the stream that `data.train` names.
+
+    Raises:
+        ConfigError: the config has no training data, or a setting that they do not allow.
+        DataError: they are missing or broken.
+    """
+    name = config.data.train or ""
+    if names_shards(name):
+        return load_shards(name, config.data, config.task)
+    return load_split(config, "train")
 
 
 def evaluate_split(
@@ -83,7 +103,7 @@ def evaluate_split(
 
 def train_split(
     prepared: Prepared,
-    split: RetrievalSplit,
+    split: TrainingSet,
     config: RunConfig,
     folder: Path | None = None,
     resume: bool = False,
@@ -135,7 +155,7 @@ def train_split(
         loss, loader, config.train, folder, accelerator, on_progress, on_epoch, validate, made, started, on_first_write
     )
     if accelerator.is_main_process:
-        for line in training_warnings(config, len(split.texts), trainer.steps):
+        for line in training_warnings(config, split.samples, trainer.steps):
             logger.warning("%s", line)
     _run(trainer, loader, split, folder, resume)
     loss.release()
@@ -146,7 +166,7 @@ def train_split(
     return trainer
 
 
-def _run(trainer: Trainer, loader: TrainLoader, split: RetrievalSplit, folder: Path | None, resume: bool) -> None:
+def _run(trainer: Trainer, loader: TrainLoader, split: TrainingSet, folder: Path | None, resume: bool) -> None:
     """Train, close the loader, and turn failures of samples and worker processes into errors of one line."""
     try:
         trainer.train(resume)
@@ -160,6 +180,8 @@ def _run(trainer: Trainer, loader: TrainLoader, split: RetrievalSplit, folder: P
         raise
     finally:
         loader.close()
+        if isinstance(split, ShardedSplit):
+            split.close()
 
 
 def _settings(prepared: Prepared, config: RunConfig) -> InferenceSettings:
