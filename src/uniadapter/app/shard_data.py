@@ -10,8 +10,8 @@ from uniadapter.data.layouts.records import ErrorPolicy
 from uniadapter.data.shard_writing import ShardSize, load_whole, write_shards
 from uniadapter.data.sharded import count_named
 from uniadapter.data.shards.index import INDEX
-from uniadapter.data.shards.names import HUB, names_shards
 from uniadapter.data.shards.places import join, write_file
+from uniadapter.data.training_sets import is_large
 from uniadapter.runs.steps import resolve_data
 
 
@@ -45,7 +45,7 @@ def run_shard(
         raise ConfigError(f"data.{split} is not set: name an annotation file with --data.{split}")
     if index_only:
         return _index(name, config, split)
-    if names_shards(name) or name.startswith(HUB):
+    if is_large(name):
         raise ConfigError(
             f"data.{split} is {name[:120]}: shards or a stream already; --index_only writes the index of shards"
         )

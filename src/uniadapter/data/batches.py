@@ -14,6 +14,7 @@ from torch.utils.data import Sampler
 
 from uniadapter.config import ConfigError
 from uniadapter.data.hard_negatives import place_hard_negatives
+from uniadapter.data.splits import Sample
 from uniadapter.processes.seeds import GROUPS, ORDER, permutation
 
 
@@ -77,12 +78,14 @@ class LoadRequest(NamedTuple):
         group: indices of the samples; the first is part of the seed.
         start: first position in `group` that belongs to this batch.
         stop: one past the last position.
+        sample: the only one of the group, where it cannot be found by its index.
     """
 
     epoch: int
     group: tuple[int, ...]
     start: int
     stop: int
+    sample: Sample | None = None
 
 
 Requests = Callable[[int, int], Iterable[LoadRequest]]

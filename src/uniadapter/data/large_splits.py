@@ -67,6 +67,9 @@ class LargeSplit(ABC):
     def first_samples(self) -> Iterator[Sample]:
         """The samples from the beginning on; those that cannot be read are left out."""
 
+    def close(self) -> None:  # noqa: B027  # most have nothing to give back
+        """Give back what is held on this machine's disk, after training."""
+
     def head(self, count: int) -> RetrievalSplit:
         """A split of the first `count` visuals."""
         visuals: dict[int, int] = {}

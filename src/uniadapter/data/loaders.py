@@ -21,6 +21,7 @@ from uniadapter.data.media.limits import check_frames
 from uniadapter.data.samples import LoadedVisual, TrainDataset, VisualDataset
 from uniadapter.data.sharded import ShardedSplit
 from uniadapter.data.splits import RetrievalSplit, TrainingSet
+from uniadapter.data.streamed import StreamBatchSampler, StreamedSplit
 from uniadapter.data.worker import init_worker
 
 __all__ = ["TrainLoader", "VisualLoader", "train_loader", "visual_loader"]
@@ -67,7 +68,8 @@ def train_loader(
     check_frames(config.frames, "data.frames")
     rows = TrainDataset(split, transform, seed, config.on_error, config.frames, config.blank)
     workers = _worker_count(config.workers, batches.batches_per_epoch)
-    loader = _loader(rows, batches, _training_batch, workers, pin_memory)
+    fills = config.on_error == "skip" and isinstance(split, StreamedSplit)
+    loader = _loader(rows, batches, _filled_batch if fills else _training_batch, workers, pin_memory)
     return TrainLoader(
         loader, batches, config.on_error == "skip", split, config.timeout, config.most_lost_shards
     )  # fmt: skip
@@ -79,6 +81,8 @@ def _sampler(split: TrainingSet, config: DataConfig, batch_size: int, seed: int)
         return partial(
             ShardBatchSampler, split.index, batch_size, seed, buffer=config.shuffle_buffer, ahead=split.ahead
         )  # fmt: skip
+    if isinstance(split, StreamedSplit):
+        return partial(StreamBatchSampler, split, batch_size, seed)
     assert isinstance(split, RetrievalSplit)
     if config.hard_negatives:
         _check_groups(split, config)
@@ -156,6 +160,17 @@ def _loader(
 
 def _training_batch(loads: list[list[LoadedVisual]]) -> WorkerResult:
     return _collate(list(chain.from_iterable(loads)))
+
+
+def _filled_batch(loads: list[list[LoadedVisual]]) -> WorkerResult:
+    """As `_training_batch`, of a stream, which has no others: what cannot be read is another of the batch once more."""
+    visuals = list(chain.from_iterable(loads))
+    errors = [error for one in visuals for error in one.errors]
+    good = [one for one in visuals if one.pixels is not None]
+    if not good:
+        return WorkerResult(None, errors, [])
+    found = _collate([one if one.pixels is not None else good[n % len(good)] for n, one in enumerate(visuals)])
+    return WorkerResult(found.batch, errors, found.short)
 
 
 def _collate(visuals: list[LoadedVisual]) -> WorkerResult:

@@ -14,7 +14,7 @@ from uniadapter.data.batches import LoadRequest
 from uniadapter.data.layouts.records import DataError
 from uniadapter.data.media.images import EvaluationTransform, TrainTransform
 from uniadapter.data.media.video import load_frames
-from uniadapter.data.splits import RetrievalSplit, TrainingSet
+from uniadapter.data.splits import RetrievalSplit, Sample, TrainingSet
 from uniadapter.errors import OnError
 from uniadapter.processes.seeds import AUGMENT, FRAMES, derive_rng
 
@@ -78,7 +78,7 @@ class TrainDataset(Dataset[list[LoadedVisual]]):
         """The samples of a request: one visual, or the replacements of one that cannot be read."""
         errors: dict[int, DataError] = {}
         lead, wanted = load.group[0], slice(load.start, load.stop)
-        loaded = self._load(load.epoch, lead, load.group[wanted], errors)
+        loaded = self._load(load.epoch, lead, load.group[wanted], errors, load.sample)
         if loaded is not None:
             return [loaded]
         # Replace the whole group, so that both batches of a group that was split agree on the replacements.
@@ -99,11 +99,13 @@ class TrainDataset(Dataset[list[LoadedVisual]]):
                 found.append(loaded)
         return found
 
-    def _load(self, epoch: int, lead: int, rows: Sequence[int], errors: dict[int, DataError]) -> LoadedVisual | None:
+    def _load(
+        self, epoch: int, lead: int, rows: Sequence[int], errors: dict[int, DataError], given: Sample | None = None
+    ) -> LoadedVisual | None:
         """The visual of these samples, with the augmentation of sample `lead`; None if it cannot be read."""
         failed = -1 - lead  # until its visual is known
         try:
-            samples = [self.split.sample(row) for row in dict.fromkeys((lead, *rows))]
+            samples = [given] if given else [self.split.sample(row) for row in dict.fromkeys((lead, *rows))]
             failed = samples[0].visual
             if failed in errors:
                 return None

@@ -16,10 +16,10 @@ from uniadapter.checkpoints.adapter_folder import save_adapter
 from uniadapter.checkpoints.compatibility import training_warnings
 from uniadapter.checkpoints.loading import quiet_transformers
 from uniadapter.config import SPLITS, ConfigError, DataConfig, RunConfig
+from uniadapter.data.large_splits import LargeSplit
 from uniadapter.data.loaders import TrainLoader, train_loader
-from uniadapter.data.sharded import ShardedSplit, load_shards
-from uniadapter.data.shards.names import HUB, names_shards
 from uniadapter.data.splits import RetrievalSplit, TrainingSet
+from uniadapter.data.training_sets import is_large, open_large
 from uniadapter.embedded import resolve_embedded
 from uniadapter.errors import CheckpointError, DataError, worker_failure
 from uniadapter.evaluation.rerank import Progress
@@ -65,7 +65,7 @@ def load_split(config: RunConfig, which: str) -> RetrievalSplit:
     path = getattr(config.data, which) if which in SPLITS else config.data.extra_tests.get(which)
     if path is None:
         raise ConfigError(f"data.{which} is not set: name an annotation file in the config or with --data.{which}")
-    if names_shards(path) or path.startswith(HUB):
+    if is_large(path):
         raise ConfigError(
             f"data.{which} is {path[:120]}: shards and streams are for training, evaluation needs all of its pictures "
             "at once: name an annotation file or a folder"
@@ -88,9 +88,7 @@ def load_training(config: RunConfig) -> TrainingSet:
         DataError: they are missing or broken.
     """
     name = config.data.train or ""
-    if names_shards(name):
-        return load_shards(name, config.data, config.task)
-    return load_split(config, "train")
+    return open_large(name, config.data, config.task) if is_large(name) else load_split(config, "train")
 
 
 def evaluate_split(
@@ -180,7 +178,7 @@ def _run(trainer: Trainer, loader: TrainLoader, split: TrainingSet, folder: Path
         raise
     finally:
         loader.close()
-        if isinstance(split, ShardedSplit):
+        if isinstance(split, LargeSplit):
             split.close()
 
 
