@@ -21,7 +21,7 @@ from uniadapter.data.shards.contents import record_row, visual_suffix
 from uniadapter.data.shards.copies import LocalCopies
 from uniadapter.data.shards.counting import count_shards, read_index
 from uniadapter.data.shards.index import INDEX, ShardIndex
-from uniadapter.data.shards.names import find_shards, names_shards
+from uniadapter.data.shards.names import find_shards, list_shards, names_shards
 from uniadapter.data.shards.places import is_address, join, read_file
 from uniadapter.data.shards.shelf import Shelf
 from uniadapter.data.splits import Sample
@@ -205,6 +205,7 @@ def count_named(name: str, config: DataConfig, task: str, policy: ErrorPolicy, c
         DataError: as `load_shards`.
     """
     base, names = find_shards(name)
+    names = list_shards(base) if names is None else names
     workers = max(config.workers, 1)
     copies = LocalCopies(config.cache, 2 * workers, f"count-{os.getpid()}") if is_address(base) else None
     try:
@@ -234,7 +235,7 @@ def open_index(name: str, config: DataConfig, task: str, split: str = "train") -
         )
     if index.split and index.split != split:
         raise DataError(f"{where}: the shards are of the split {index.split}, not {split}: name others", "other split")
-    chosen = index.chosen(names)
+    chosen = index if names is None else index.chosen(names)
     if not sum(shard.samples for shard in chosen.shards):
         raise DataError(f"{where}: no shard has a record: write the shards anew", "no records")
     return chosen

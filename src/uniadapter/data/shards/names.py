@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from itertools import islice
 
 from uniadapter.data.shards.places import is_address, join, list_names
 from uniadapter.errors import DataError
@@ -32,14 +33,17 @@ def names_shards(name: str) -> bool:
     return any(one.endswith(".tar") for one in files) and not any(one.startswith("metadata.") for one in files)
 
 
-def find_shards(name: str) -> tuple[str, list[str]]:
+def find_shards(name: str) -> tuple[str, list[str] | None]:
     """The folder or address of a set of shards, and the names of its tar files there, in order.
 
     Args:
         name: a pattern with braces, a tar file, or a folder; local, or an address that fsspec knows.
 
+    Returns:
+        No names for a folder, whose index or `list_shards` tells them.
+
     Raises:
-        DataError: a range of the pattern is empty, there is no tar file, or the folder has those of several splits.
+        DataError: a range of the pattern is empty, or the shards are packed.
     """
     if name.lower().endswith(_PACKED):
         raise DataError(
@@ -47,11 +51,13 @@ def find_shards(name: str) -> tuple[str, list[str]]:
             "packed shard",
         )
     if "{" not in name and not name.lower().endswith(".tar"):
-        return name.rstrip("/"), _of_folder(name)
+        return name.rstrip("/"), None
     place, _, last = name.rpartition("/")
     if "{" in place:
         raise DataError(f"{shortened(name, 160)}: braces stand in the file's name only: name one folder", "no shards")
-    found = list(expand_braces(last))
+    found = list(islice(expand_braces(last), MOST + 1))
+    if len(found) > MOST:
+        raise DataError(f"{shortened(name, 160)} names more than {MOST:,} shards: a set has fewer", "no shards")
     repeated = len(found) - len(set(found))
     if repeated:
         raise DataError(f"{shortened(name, 160)} names {repeated} shards twice: correct the braces", "no shards")
@@ -90,7 +96,12 @@ def expand_braces(pattern: str) -> Iterator[str]:
         yield from expand_braces(pattern[: braces.start()] + choice + pattern[braces.end() :])
 
 
-def _of_folder(folder: str) -> list[str]:
+def list_shards(folder: str) -> list[str]:
+    """The names of the tar files in a folder or at an address.
+
+    Raises:
+        DataError: there is none, or they are of several splits.
+    """
     names = sorted(name for name in list_names(folder) if name.endswith(".tar"))
     if not names:
         raise DataError(f"{shortened(folder, 160)} has no .tar: name a folder with shards, or the shards", "no shards")
