@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import random
 from collections.abc import Callable
 from contextlib import suppress
@@ -471,6 +472,14 @@ def test_an_index_is_read_as_it_was_written() -> None:
         broken[draw.randrange(len(broken))] = draw.randrange(256)
         with suppress(DataError):  # and nothing else
             parse_index("/nowhere", bytes(broken))
+
+
+def test_a_set_can_be_sent_to_processes_that_are_not_forked(tmp_path: Path) -> None:
+    write_set(tmp_path, (3, 4))
+    split = load_shards(str(tmp_path), settings(), "retrieval")
+    split.ahead([1])
+    again = pickle.loads(pickle.dumps(split))
+    assert [again.sample(row).text for row in range(7)] == [split.sample(row).text for row in range(7)]
 
 
 def test_memory_of_an_open_set_does_not_grow_with_its_records(tmp_path: Path) -> None:

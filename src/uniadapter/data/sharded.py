@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,9 @@ class ShardedSplit(LargeSplit):
         self._copies = LocalCopies(config.cache, _COPIES * block, index.digest) if index.is_remote else None
         self._shelf = Shelf(index, self._copies, 2 * block + 1)
         self._fetching: threading.Thread | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_fetching": None}
 
     @property
     def samples(self) -> int:

@@ -49,4 +49,4 @@ def make_training_set(data: Data | Any, task: str, config: DataConfig) -> Traini
 
 def _is_stream(rows: object) -> bool:
     """Whether it is an `IterableDataset` of Hugging Face, whose package need not be there."""
-    return hasattr(rows, "__iter__") and hasattr(rows, "num_shards") and not hasattr(rows, "__getitem__")
+    return hasattr(rows, "__iter__") and hasattr(rows, "num_shards") and not hasattr(rows, "__len__")

@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from uniadapter.data.shards.places import LostShard, connect, reason_of, retried
 from uniadapter.errors import DataError
@@ -47,6 +48,11 @@ class LocalCopies:
         user = os.getuid() if hasattr(os, "getuid") else 0
         temporary = Path(tempfile.gettempdir()) / f"uniadapter-{user}" / owner[:16]
         self.folder, self.is_temporary, self.most = Path(folder or temporary).expanduser(), folder is None, most
+        self._since = time.time()  # what an earlier run could not fetch may be there now
+        self._guards: dict[tuple[int, str], threading.Lock] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_guards": {}}
 
     def get(self, address: str, size: int, sha256: str) -> Path:
         """The copy of a shard, fetched if it is not there.
@@ -62,12 +68,12 @@ class LocalCopies:
         name = f"{hashlib.sha256(f'{address} {size} {sha256}'.encode()).hexdigest()[:16]}.tar"
         copy, lost = self.folder / name, self.folder / f"{name}.lost"
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _locked(self.folder / f"{name}.lock"):
+        with self._locked(name):
             if copy.exists():
                 os.utime(copy)
                 return copy
             with suppress(OSError):
-                if time.time() - lost.stat().st_mtime < LOST_FOR:
+                if lost.stat().st_mtime > max(self._since, time.time() - LOST_FOR):
                     raise LostShard(lost.read_text(encoding="utf-8"))
             try:
                 self._fetch(address, copy, size, sha256)
@@ -84,6 +90,17 @@ class LocalCopies:
         """Remove the folder, unless it is one that the user has named."""
         if self.is_temporary:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        """Hold a shard's lock among processes, where the system has locks, and among the threads of this one."""
+        # By `lockf` and not `flock`, which a process that is forked meanwhile would hold on to. Nor may it use a lock
+        # of a thread that it does not have, so each process has its own.
+        guard = self._guards.setdefault((os.getpid(), name), threading.Lock())
+        with guard, (self.folder / f"{name}.lock").open("w") as stream:
+            if fcntl is not None:
+                fcntl.lockf(stream, fcntl.LOCK_EX)
+            yield
 
     def _fetch(self, address: str, copy: Path, size: int, sha256: str) -> None:
         def once() -> Path:
@@ -160,12 +177,3 @@ def _transfer(address: str, target: Path) -> None:
             raise TimeoutError(f"nothing came for {STALLED:g} s")
     if failed:
         raise failed[0]
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Hold a lock among processes and threads, where the system has locks."""
-    with file.open("w") as stream:
-        if fcntl is not None:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

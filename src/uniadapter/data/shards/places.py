@@ -116,7 +116,7 @@ def retried(action: Callable[[], T], name: str) -> T:
         FileNotFoundError: there is nothing at the name.
         DataError: it failed every time.
     """
-    for wait in (*WAITS, None):
+    for tried, wait in enumerate((*WAITS, None)):
         try:
             return action()
         except _FINAL:
@@ -125,7 +125,7 @@ def retried(action: Callable[[], T], name: str) -> T:
             if wait is None:
                 message = f"{shortened(name, 120)}: {reason_of(error)}, {len(WAITS) + 1} times: look at the network"
                 raise DataError(message, "lost source") from error
-            if wait == WAITS[0]:
+            if not tried:
                 logger.warning("%s: %s; trying again", shortened(name, 120), reason_of(error))
             time.sleep(wait)
     raise AssertionError

@@ -110,6 +110,8 @@ class Shelf:
                 return retried(once, self.index.address(shard))
             except FileNotFoundError:  # the copy was removed between; the next try fetches it again
                 return once()
+        except LostShard:
+            raise
         except (DataError, OSError) as error:
             raise self._lost_shard(shard, error) from error
 
@@ -121,6 +123,8 @@ class Shelf:
             if self.copies is None:
                 check_shard(str(file), file, about.bytes, "")
             spans, fault = retried(lambda: record_spans(file), self.index.address(shard))
+        except LostShard:
+            raise
         except (DataError, OSError) as error:
             raise self._lost_shard(shard, error) from error
         if len(spans) < about.records:
@@ -138,7 +142,7 @@ class Shelf:
 
     def _lost_shard(self, shard: int, error: Exception) -> LostShard:
         if isinstance(error, DataError):
-            return error if isinstance(error, LostShard) else LostShard(str(error))
+            return LostShard(str(error))
         return LostShard(f"{shortened(self.index.address(shard), 160)}: {reason_of(error)}: restore it")
 
 
