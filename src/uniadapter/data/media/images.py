@@ -200,7 +200,9 @@ class TrainTransform:
 def _name_of(source: VisualSource) -> str:
     if isinstance(source, DatasetPicture):
         return f"in row {source.row}, column {source.column!r}"
-    return printable_path(source) if isinstance(source, Path) else f".{printable_path(source.suffix)}"
+    if isinstance(source, FileContent):
+        return f".{printable_path(source.suffix)}" if source.suffix else "in memory"
+    return printable_path(source)
 
 
 def _value_of(source: VisualSource) -> Any:
