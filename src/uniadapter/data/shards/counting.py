@@ -133,7 +133,7 @@ def _count(file: Path, address: str, texts: TextReader, checksums: bool) -> _Cou
     keys: set[str] = set()
     with open_file(file) as stream:
         found.size = os.fstat(stream.fileno()).st_size
-        read = file_reader(stream.fileno())
+        read = file_reader(stream)
         try:
             for number, record in enumerate(list_records(read, found.size)):
                 origin = f"{address}[{number}] ({shortened(record.key, 40)})"

@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,8 @@ from uniadapter.files.messages import shortened
 
 logger = logging.getLogger(__name__)
 
-MAX_RECORD = 1 << 31  # bytes of a record, which is read as a whole
+MAX_RECORD = 1 << 30  # bytes of a record, which is read as a whole
+MOST_OPEN = 64  # files
 
 
 class Shelf:
@@ -37,8 +39,12 @@ class Shelf:
     def __init__(self, index: ShardIndex, copies: LocalCopies | None, most: int) -> None:
         self.index, self.copies, self.most = index, copies, most
         self._spans: OrderedDict[int, NDArray[np.int64]] = OrderedDict()
+        self._streams: OrderedDict[int, BinaryIO] = OrderedDict()
         self._lost: dict[int, tuple[float, str]] = {}
         self._last: tuple[tuple[int, int], dict[str, bytes]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_streams": OrderedDict()}
 
     def origin(self, shard: int, record: int) -> str:
         """Where a record is, for messages."""
@@ -98,22 +104,36 @@ class Shelf:
 
     def _bytes(self, shard: int, begin: int, end: int) -> bytes:
         def once() -> bytes:
-            with open_file(self._file(shard)) as stream:  # every time, since many shards are open at once
-                stream.seek(begin)
-                found = stream.read(end - begin)
+            try:
+                found = read_at(self._stream(shard), begin, end - begin)
+            except OSError:
+                self._close(shard)  # a handle that has become stale, on a network share, stays so
+                raise
             if len(found) < end - begin:
                 raise DataError(f"{self.index.address(shard)} has become shorter: copy it again", "lost shard")
             return found
 
         try:
-            try:
-                return retried(once, self.index.address(shard))
-            except FileNotFoundError:  # the copy was removed between; the next try fetches it again
-                return once()
+            return retried(once, self.index.address(shard))
         except LostShard:
             raise
         except (DataError, OSError) as error:
             raise self._lost_shard(shard, error) from error
+
+    def _stream(self, shard: int) -> BinaryIO:
+        """The file of a shard, which stays open while it is one of the last that were read."""
+        if shard not in self._streams:
+            try:
+                self._streams[shard] = open_file(self._file(shard))
+            except FileNotFoundError:  # a copy that was removed just before: the next try fetches it again
+                self._streams[shard] = open_file(self._file(shard))
+            while len(self._streams) > MOST_OPEN:
+                self._close(next(iter(self._streams)))
+        return self._streams[shard]
+
+    def _close(self, shard: int) -> None:
+        if shard in self._streams:
+            self._streams.pop(shard).close()
 
     def _list(self, shard: int) -> NDArray[np.int64]:
         """int64 [records, 2], begin and end of each record."""
@@ -160,7 +180,7 @@ def record_spans(file: Path) -> tuple[NDArray[np.int64], DataError | None]:
     fault = None
     with open_file(file) as stream:
         size = os.fstat(stream.fileno()).st_size
-        read = file_reader(stream.fileno())
+        read = file_reader(stream)
         try:
             spans.extend((one.begin, one.end) for one in list_records(read, size))
         except BrokenTar as error:
@@ -168,9 +188,17 @@ def record_spans(file: Path) -> tuple[NDArray[np.int64], DataError | None]:
     return np.array(spans, np.int64).reshape(-1, 2), fault
 
 
-def file_reader(descriptor: int) -> Read:
+def read_at(stream: BinaryIO, offset: int, count: int) -> bytes:
+    """A part of an open file; processes that were forked with it share its position, and do not use it."""
+    if hasattr(os, "pread"):
+        return os.pread(stream.fileno(), count, offset)
+    stream.seek(offset)  # Windows, which does not fork
+    return stream.read(count)
+
+
+def file_reader(stream: BinaryIO) -> Read:
     """Reads parts of an open file, for `tars`."""
-    return lambda offset, count: os.pread(descriptor, count, offset)
+    return lambda offset, count: read_at(stream, offset, count)
 
 
 def broken_shard(name: str, error: BrokenTar, head: bytes) -> DataError:
