@@ -2,10 +2,11 @@
 
     python benchmarks/streaming.py [--records 1000000] [--plain 20000] [--workers 2] [--folder FOLDER]
 
-Pictures are 8 x 8 PNGs, so that reading and not decoding is measured: the hardest case. An epoch is streamed once for its
-speed, with the memory of all processes together (what is theirs alone) at 1, 25, 50, 75 and 100% of it; a second time in
-parts that stop and go on at random batches, each with new loading processes. Both count how often each record came. The
-plain loader reads files with the same pictures, as many as `--plain`. Writes benchmarks/results/streaming.json.
+Pictures are 8 x 8 PNGs, so that reading and not decoding is measured: the hardest case. An epoch is streamed once for
+its speed, with the memory of all processes together (what is theirs alone) at 1, 25, 50, 75 and 100% of it; a second
+time in parts that stop and go on at random batches, each with new loading processes. Both count how often each record
+came. The plain loader reads files with the same pictures, as many as `--plain`. Writes
+benchmarks/results/streaming.json.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def epoch(split: TrainingSet, config: DataConfig, seen: np.ndarray) -> dict[str,
 
 
 def resumed(split: TrainingSet, config: DataConfig, seen: np.ndarray) -> list[int]:
-    """The same epoch in parts, each by a loader that begins where the last one stopped; returns the batches of stops."""
+    """The same epoch in parts, each by a loader that begins where the last one stopped; returns where that was."""
     batches = len(train_loader(split, config, size=SIDE, batch_size=BATCH, seed=0))
     stops = sorted(random.Random(0).sample(range(1, batches), min(PARTS - 1, batches - 1)))
     for start, stop in zip([0, *stops], [*stops, batches], strict=True):

@@ -186,3 +186,28 @@ def test_the_command(listed: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert [len(one["sha256"]) for one in made["shards"]] == [64, 64]
     assert main(["evaluate", "pictures", "--data.test", str(tmp_path / "out"), "--model.base", "embedded"]) == 2
     assert "evaluation needs all of its pictures" in capsys.readouterr().err
+
+
+def test_data_are_checked_before_anyone_trains_on_them(
+    listed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def check(name: str) -> tuple[int, str]:
+        none = ("--data.val", "null", "--data.test", "null", "--data.extra_tests", "{}")
+        status = main(["check-data", "pictures", "--data.train", name, *none])
+        return status, " ".join(capsys.readouterr().out.split())
+
+    shards_of(listed, str(tmp_path / "out"))
+    status, said = check(str(tmp_path / "out"))
+    assert status == 0
+    assert "train: 11 pictures, 21 captions" in said
+    with (tmp_path / "out" / "train-000001.tar").open("r+b") as file:
+        file.seek(600)
+        file.write(b"changed")
+    (tmp_path / "out" / "train-000002.tar").unlink()
+    with pytest.raises(SystemExit, match="1"):
+        check(str(tmp_path / "out"))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 shard unlike its index train-000001.tar" in said
+    assert "1 lost shard train-000002.tar: there is no such file" in said
+    status, said = check("hf://somebody/something")
+    assert "is a stream" in said

@@ -114,7 +114,9 @@ def test_two_processes_train_on_the_samples_of_one(tmp_path: Path) -> None:
     for name in ("shards", "stream"):
         (tmp_path / name).mkdir()
     configs = {
-        "shards": changed(on_shards(make_config(tmp_path / "shards", base), tmp_path / "shards"), epochs=2, batch_size=4, lr=1e-3),
+        "shards": changed(
+            on_shards(make_config(tmp_path / "shards", base), tmp_path / "shards"), epochs=2, batch_size=4, lr=1e-3
+        ),
         "stream": changed(stream_config(tmp_path / "stream", base), epochs=2, batch_size=4, lr=1e-3),
     }
     with socket.socket() as free:
@@ -169,8 +171,9 @@ def command(tmp_path: Path, base: Path, output: str, *more: str) -> list[str]:
         "train", "pictures", "--model.base", str(base), "--data.train", str(tmp_path / "shards"), "--data.test", "null",
         "--data.val", "null", "--data.extra_tests", "{}", "--train.keep", "last", "--data.shuffle_buffer", "8",
         "--train.batch_size", "3", "--train.epochs", "12", "--train.max_steps", "0", "--train.save_every", "3",
-        "--model.adapter.bottleneck", "4", "--train.evaluate_every", "0", "--model.max_tokens", "20", "--train.log_every", "5",
-        "--data.workers", "1", "--train.precision", "no", "--output", str(tmp_path / output), *more,
+        "--model.adapter.bottleneck", "4", "--train.evaluate_every", "0", "--model.max_tokens", "20",
+        "--train.log_every", "5", "--data.workers", "1", "--train.precision", "no",
+        "--output", str(tmp_path / output), *more,
     ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -195,7 +196,14 @@ def listed_answers(name: str) -> list[str] | None:
     return found
 
 
-def count_named(name: str, config: DataConfig, task: str, policy: ErrorPolicy, checksums: bool = False) -> ShardIndex:
+def count_named(
+    name: str,
+    config: DataConfig,
+    task: str,
+    policy: ErrorPolicy,
+    checksums: bool = False,
+    listed: list[str] | None = None,
+) -> ShardIndex:
     """The index of a set of shards by a pass over them, whatever index is beside them.
 
     Args:
@@ -204,12 +212,13 @@ def count_named(name: str, config: DataConfig, task: str, policy: ErrorPolicy, c
         task: what will be trained on it.
         policy: handles records and shards that cannot be used.
         checksums: whether to hash the shards too.
+        listed: the shards of a folder; None takes those that are there.
 
     Raises:
         DataError: as `load_shards`.
     """
     base, names = find_shards(name)
-    names = list_shards(base) if names is None else names
+    names = names or listed or list_shards(base)
     workers = max(config.workers, 1)
     copies = LocalCopies(config.cache, 2 * workers, f"count-{os.getpid()}") if is_address(base) else None
     try:
@@ -229,7 +238,13 @@ def open_index(name: str, config: DataConfig, task: str, split: str = "train") -
     texts = text_reader(task, config)
     index = read_index(base)
     if index is None:
-        return replace(count_named(name, config, task, ErrorPolicy(config.on_error)), split=split)
+        begun = time.perf_counter()
+        index = replace(count_named(name, config, task, ErrorPolicy(config.on_error)), split=split)
+        logger.info(
+            "%s has no %s: %d shards were counted in %.1f s; `uniadapter shard --index_only` writes one",
+            shortened(base, 120), INDEX, len(index.shards), time.perf_counter() - begun,
+        )  # fmt: skip
+        return index
     where = shortened(join(base, INDEX), 160)
     if index.holds != texts.holds:
         raise DataError(

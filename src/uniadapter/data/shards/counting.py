@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,13 +22,11 @@ from uniadapter.errors import DataError
 from uniadapter.files.messages import shortened
 from uniadapter.files.writing import file_hash
 
-logger = logging.getLogger(__name__)
-
 _MAX_TEXT = 1 << 26  # bytes of a record's texts
 _TEXTS = ("json", "txt", "caption", "question", "answer")
 
 
-class _Collecting(ErrorPolicy):
+class CollectingPolicy(ErrorPolicy):
     """Keeps the errors, to be handled in the order of the shards."""
 
     def __init__(self) -> None:
@@ -93,7 +89,6 @@ def count_shards(
     Raises:
         DataError: nothing is usable; with `on_error="raise"` also for the first bad record or shard.
     """
-    begun = time.perf_counter()
 
     def count(name: str) -> _Counted:
         address = join(base, name)
@@ -119,16 +114,12 @@ def count_shards(
     if not shards:
         left_out = ", ".join(f"{count} {kind}" for kind, count in policy.skipped.items())
         raise DataError(f"{shortened(base, 160)}: no usable record in {len(names)} shards ({left_out})", "no records")
-    logger.info(
-        "%s has no %s: %d shards were counted in %.1f s; `uniadapter shard --index_only` writes one",
-        shortened(base, 120), INDEX, len(names), time.perf_counter() - begun,
-    )  # fmt: skip
     noun: Nouns = "visuals" if pictures and videos else "videos" if videos else "pictures"
     return ShardIndex(base, texts.holds, noun, tuple(shards), dict(policy.skipped))
 
 
 def _count(file: Path, address: str, texts: TextReader, checksums: bool) -> _Counted:
-    policy = _Collecting()
+    policy = CollectingPolicy()
     found = _Counted(sha256=file_hash(file) if checksums else "", errors=policy.errors)
     keys: set[str] = set()
     with open_file(file) as stream:
