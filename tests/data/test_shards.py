@@ -12,19 +12,21 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
 from data_pictures import picture
-from shard_files import caption_files, encoded, png, question_files, settings, write_set, write_tar
+from shard_files import caption_files, png, question_files, settings, write_set, write_tar
 
-from uniadapter.config import ConfigError, DataConfig
+from uniadapter.config import ConfigError
 from uniadapter.data.block_order import ShardBatchSampler, epoch_blocks, most_shards
 from uniadapter.data.captions import load_retrieval
 from uniadapter.data.layouts.records import DataError
 from uniadapter.data.loaders import train_loader
 from uniadapter.data.media import limits
-from uniadapter.data.sharded import ShardedSplit, load_shards
+from uniadapter.data.media.video import load_frames
+from uniadapter.data.sharded import load_shards
 from uniadapter.data.shards.index import Shard, ShardIndex, parse_index
 from uniadapter.data.shards.names import expand_braces, find_shards, names_shards
 from uniadapter.data.shards.places import LostShard
@@ -186,22 +188,42 @@ def test_records_as_img2dataset_and_others_write_them(tmp_path: Path) -> None:
     assert load_shards(str(renamed), settings(fields={"caption": "said"}), "caption").sample(0).text == "hello"
 
 
-def test_a_video_in_a_shard_is_read_as_its_file(tmp_path: Path) -> None:
+def film(file: Path, shades: range) -> Path:
+    with av.open(str(file), "w", format="mp4") as out:
+        stream = out.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for shade in shades:
+            frame = np.full((48, 64, 3), shade, np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        out.mux(stream.encode(None))
+    return file
+
+
+def test_videos_in_a_shard_are_read_as_their_files(tmp_path: Path) -> None:
     frames = [picture(n, 48, 32) for n in range(6)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=100, loop=0)
-    (tmp_path / "train.json").write_text(json.dumps([{"video": "a.gif", "caption": "moving"}] * 2))
-    content = (tmp_path / "a.gif").read_bytes()
-    write_tar(
-        tmp_path / "v.tar", [("x.gif", content), ("x.txt", b"moving"), ("y.gif", content[:900]), ("y.txt", b"cut")]
-    )
-    config = settings(frames=3, on_error="skip")
-    plain = load_retrieval(tmp_path / "train.json", config, "train")
-    shards = load_shards(str(tmp_path / "v.tar"), config, "retrieval")
-    wanted = next(iter(train_loader(plain, config, size=16, batch_size=1, seed=0, world=1)))
-    found = {one.captions[0]: one for one in train_loader(shards, config, size=16, batch_size=1, seed=0)}
-    assert found["moving"].frames.shape == (1, 3, 3, 16, 16)
-    assert wanted.frames.shape == found["moving"].frames.shape
-    assert shards.sample(0).source.suffix == "gif"  # type: ignore[union-attr]
+    frames[0].save(tmp_path / "b.webp", save_all=True, append_images=frames[1:], duration=100, loop=0, lossless=True)
+    film(tmp_path / "c.mp4", range(0, 250, 25))
+    files = [tmp_path / name for name in ("a.gif", "b.webp", "c.mp4")]
+    members = [(f"k{file.name}", file.read_bytes()) for file in files]
+    texts = [(f"k{file.stem}.txt", file.name.encode()) for file in files]
+    cut = [("kd.mp4", members[2][1][:300]), ("kd.txt", b"cut")]
+    pairs = [one for both in zip(members, texts, strict=True) for one in both]
+    write_tar(tmp_path / "v.tar", [*pairs, *cut])
+    split = load_shards(str(tmp_path / "v.tar"), settings(), "retrieval")
+    assert split.noun == "visuals"
+    for row, file in enumerate(files):
+        wanted = load_frames(file, "", 4, 0, random.Random(1))
+        found = load_frames(split.sample(row).source, "", 4, 0, random.Random(1))
+        assert [one.tobytes() for one in found] == [one.tobytes() for one in wanted]
+        assert len({one.tobytes() for one in found}) == 4
+        one = load_frames(split.sample(row).source, "", 1, 0)
+        assert one[0].tobytes() == load_frames(file, "", 1, 0)[0].tobytes()
+    with pytest.raises(DataError, match=r"v.tar\[3\]: video .mp4 ") as failed:
+        list(train_loader(split, settings(frames=3), size=16, batch_size=4, seed=0))
+    assert "uniadapter-" not in str(failed.value)
+    batch = next(iter(train_loader(split, settings(frames=3, on_error="skip"), size=16, batch_size=4, seed=0)))
+    assert batch.frames.shape == (4, 3, 3, 16, 16)
 
 
 BAD: list[tuple[str, list[tuple[str, bytes]], str, str]] = [
@@ -488,6 +510,3 @@ def test_memory_of_an_open_set_does_not_grow_with_its_records(tmp_path: Path) ->
     list(train_loader(split, settings(shuffle_buffer=20), size=8, batch_size=8, seed=0))
     shelf = split._shelf
     assert len(shelf._spans) <= shelf.most == 3
-    assert isinstance(split, ShardedSplit)
-    assert isinstance(settings(), DataConfig)
-    assert encoded(picture(0)) == png(0)

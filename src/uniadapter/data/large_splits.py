@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from uniadapter.config import ConfigError, DataConfig
 from uniadapter.data.questions import QuestionSplit, answer_weights
-from uniadapter.data.shards.contents import Holds, Text, TextReader
+from uniadapter.data.shard_texts import Text, TextReader
+from uniadapter.data.shards.index import Holds
 from uniadapter.data.splits import RetrievalSplit, Sample
 from uniadapter.data.text import clean_caption, clean_question
 

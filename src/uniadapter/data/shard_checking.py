@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from uniadapter.config import DataConfig
 from uniadapter.data.checking import SplitFacts, spread
+from uniadapter.data.shard_counting import CollectingPolicy, read_index
 from uniadapter.data.sharded import count_named
-from uniadapter.data.shards.counting import CollectingPolicy, read_index
 from uniadapter.data.shards.index import INDEX, ShardIndex
 from uniadapter.data.shards.names import find_shards
 

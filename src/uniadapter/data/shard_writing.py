@@ -31,8 +31,8 @@ from uniadapter.data.media.paths import printable_path
 from uniadapter.data.media.video import load_frames
 from uniadapter.data.questions import QuestionSplit, frequent_answers, load_questions
 from uniadapter.data.shard_records import file_of, row_of
+from uniadapter.data.shard_texts import TextReader
 from uniadapter.data.sharded import ANSWERS
-from uniadapter.data.shards.contents import TextReader
 from uniadapter.data.shards.index import INDEX, Nouns, Shard, ShardIndex, parse_index
 from uniadapter.data.shards.places import join, list_names, move_file, read_file, remove_file, write_file
 from uniadapter.data.splits import RetrievalSplit

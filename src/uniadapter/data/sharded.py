@@ -19,9 +19,9 @@ from uniadapter.data.block_order import most_shards
 from uniadapter.data.large_splits import LargeSplit, as_sample, check_usable, text_reader
 from uniadapter.data.layouts.records import ErrorPolicy
 from uniadapter.data.media.images import FileContent
-from uniadapter.data.shards.contents import record_row, visual_suffix
+from uniadapter.data.shard_counting import count_shards, read_index
+from uniadapter.data.shard_texts import record_row, visual_suffix
 from uniadapter.data.shards.copies import LocalCopies
-from uniadapter.data.shards.counting import count_shards, read_index
 from uniadapter.data.shards.index import INDEX, ShardIndex
 from uniadapter.data.shards.names import find_shards, list_shards, names_shards
 from uniadapter.data.shards.places import is_address, join, read_file
@@ -29,7 +29,7 @@ from uniadapter.data.shards.shelf import Shelf
 from uniadapter.data.splits import Sample
 from uniadapter.errors import DataError
 from uniadapter.files.messages import shortened
-from uniadapter.processes.distributed import gather_list, is_main
+from uniadapter.processes.distributed import check_on_rank0, gather_list
 
 logger = logging.getLogger(__name__)
 ANSWERS = "answers.json"  # beside shards of questions: all answers, the most frequent first
@@ -157,16 +157,10 @@ def load_shards(name: str, config: DataConfig, task: str, split: str = "train") 
         ConfigError: a setting needs all rows at once.
     """
     check_usable(config, name)
+    found: list[ShardIndex] = []
     # One process reads, so that several do not read the same, and all have the same.
-    found: list[ShardIndex | Exception | None] = [None]
-    if is_main():
-        try:
-            found = [open_index(name, config, task)]
-        except (DataError, OSError) as error:
-            found = [error]
+    check_on_rank0(lambda: found.append(open_index(name, config, task)))
     index = gather_list(found)[0]
-    if not isinstance(index, ShardIndex):
-        raise index or DataError(f"{name}: no index")
     if config.max_train_visuals:
         index = index.first(config.max_train_visuals)
     result = ShardedSplit(split, index, task, config)

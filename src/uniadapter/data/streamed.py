@@ -21,7 +21,7 @@ from uniadapter.data.large_splits import LargeSplit, as_sample, check_usable, te
 from uniadapter.data.layouts.field_names import VISUALS
 from uniadapter.data.layouts.records import DataError, ErrorPolicy, field_names
 from uniadapter.data.media.images import DatasetPicture, FileContent, VisualSource
-from uniadapter.data.shards.contents import matched
+from uniadapter.data.shard_texts import matched
 from uniadapter.data.shards.names import HUB
 from uniadapter.data.shards.places import reason_of
 from uniadapter.data.splits import Sample

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from uniadapter.data.batches import Batch
+from uniadapter.data.large_splits import LargeSplit
 from uniadapter.data.splits import TrainingSet
 from uniadapter.files.messages import shortened
 from uniadapter.files.writing import write_text
@@ -105,7 +106,7 @@ class Diverged(FloatingPointError):
         """
         rows: list[dict[str, Any]] = [
             {**asdict(one), **dict(zip(("id", "record"), split.visual_name(one.visual), strict=True))}
-            if one.visual < split.visual_count
+            if isinstance(split, LargeSplit) or one.visual < split.visual_count
             else asdict(one)
             for one in self.samples
         ]

@@ -67,7 +67,7 @@ class LocalCopies:
         """
         name = f"{hashlib.sha256(f'{address} {size} {sha256}'.encode()).hexdigest()[:16]}.tar"
         copy, lost = self.folder / name, self.folder / f"{name}.lost"
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._make_folder()
         with self._locked(name):
             if copy.exists():
                 os.utime(copy)
@@ -85,6 +85,14 @@ class LocalCopies:
                 lost.unlink()
         self._make_room()
         return copy
+
+    def _make_folder(self) -> None:
+        """Make the folder; one for temporary files has a name that others know, so it must be this user's own."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder.mkdir(exist_ok=True, mode=0o700)
+        owner = self.folder.parent.stat().st_uid
+        if self.is_temporary and hasattr(os, "getuid") and owner != os.getuid():
+            raise LostShard(f"{self.folder.parent} belongs to another user: set data.cache to a folder of your own")
 
     def close(self) -> None:
         """Remove the folder, unless it is one that the user has named."""

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from uniadapter.data.shards.contents import Holds
 from uniadapter.data.shards.places import is_address, join
 from uniadapter.errors import DataError
 from uniadapter.files.messages import shortened
 
 INDEX = "shards.json"
 MOST_TEXTS = 65_535  # of a record
+Holds = Literal["captions", "questions"]
 Nouns = Literal["pictures", "videos", "visuals"]
 _Number = Annotated[int, Field(ge=0)]
 

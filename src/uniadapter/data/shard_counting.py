@@ -12,7 +12,7 @@ import numpy as np
 
 from uniadapter.data.layouts.records import ErrorPolicy
 from uniadapter.data.media.file_kinds import HEAD, has_video_suffix, open_file
-from uniadapter.data.shards.contents import TextReader, record_row, visual_suffix
+from uniadapter.data.shard_texts import TextReader, record_row, visual_suffix
 from uniadapter.data.shards.copies import LocalCopies
 from uniadapter.data.shards.index import INDEX, MOST_TEXTS, Nouns, Shard, ShardIndex, parse_index
 from uniadapter.data.shards.places import connect, is_address, join, read_file, reason_of, retried
@@ -104,8 +104,12 @@ def count_shards(
     pictures = videos = 0
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         for name, found in zip(names, pool.map(count, names), strict=True):
-            for error in found.errors:
-                policy.report(error)
+            try:
+                for error in found.errors:
+                    policy.report(error)
+            except DataError:
+                pool.shutdown(wait=False, cancel_futures=True)  # the others need not be read
+                raise
             pictures, videos = pictures + found.pictures, videos + found.videos
             plain = all(one == 1 for one in found.texts)
             each = None if plain else np.array(found.texts, dtype=np.uint16)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 from uniadapter.data.layouts.answers import parse_answers
 from uniadapter.data.layouts.field_names import match_fields
@@ -21,8 +21,8 @@ from uniadapter.data.layouts.records import (
 )
 from uniadapter.data.layouts.visual_genome import GENOME_WEIGHT
 from uniadapter.data.media.file_kinds import has_picture_suffix, has_video_suffix
+from uniadapter.data.shards.index import Holds
 
-Holds = Literal["captions", "questions"]
 CleanText = Callable[[str, int], str]  # (text, maximum number of words) to text
 
 
