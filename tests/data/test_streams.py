@@ -117,6 +117,11 @@ def test_streams_that_cannot_be_trained_on_are_one_line(folder: Path) -> None:
         batches(open_stream(f"hf://{folder}", config, "retrieval"), config)
     fewer = settings(samples=15)
     assert len(texts(batches(open_stream(f"hf://{folder}", fewer, "retrieval"), fewer))) == 15
+    rows = [{"image": {"bytes": png(n)}, "caption": f"row {n}"} for n in range(12)]
+    first = StreamedSplit(
+        "train", "it", datasets.Dataset.from_list(rows).to_iterable_dataset(), "caption", settings(samples=5)
+    )
+    assert sorted(texts(batches(first, settings(samples=5)))) == [f"row {n}" for n in range(5)]
     (folder / "train-2.parquet").write_bytes(b"PAR1 broken PAR1")
     broken = settings(samples=40)
     with pytest.raises(DataError, match=r"the stream broke|check the name"):

@@ -12,15 +12,14 @@ from typing import Any, NoReturn
 from uniadapter.errors import UsageError
 from uniadapter.files.messages import did_you_mean, shortened
 
+_MOST_RECORDS = 1_000_000  # of a shard
+
 
 class _Help(argparse.HelpFormatter):
     """Does not break words at hyphens, so that the help can be searched."""
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
-
-
-_MOST_RECORDS = 1_000_000  # of a shard
 
 
 class Parser(argparse.ArgumentParser):

@@ -16,8 +16,8 @@ from uniadapter.data.layouts.records import DataError
 from uniadapter.data.layouts.vqa_files import Annotation
 from uniadapter.data.questions import QuestionSplit, frequent_answers, load_questions, read_answer_list
 from uniadapter.data.sharded import ANSWERS, listed_answers
-from uniadapter.data.shards.names import names_shards
 from uniadapter.data.splits import FIRST_LOOK, RetrievalSplit, TrainingSet
+from uniadapter.data.training_sets import is_large
 from uniadapter.evaluation.answering import AnswerList, Prediction, evaluate_answers
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.evaluation.vqa import exact_match, vqa_accuracy
@@ -100,7 +100,7 @@ def answer_list(prepared: Prepared, config: RunConfig, train: TrainingSet | None
             raise ConfigError(
                 "there is no list of answers: set data.answer_list, or data.train, or evaluate.answers to generate"
             )
-        if not names_shards(config.data.train):
+        if not is_large(config.data.train):
             train = load_questions(config.data.train, config.data, "train")
     if not isinstance(train, QuestionSplit):
         listed = listed_answers(str(config.data.train))
