@@ -8,6 +8,7 @@ import pickle
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,31 @@ def test_an_epoch_has_every_sample_once_on_any_number_of_processes(buffer: int, 
             sampler.keep_batches(len(one)) if len(one[-1]) >= world else None
         together = [list(chain.from_iterable(parts)) for parts in zip(*map(rows, several), strict=True)]
         assert list(chain.from_iterable(together)) == list(chain.from_iterable(one))
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_hard_negatives_of_a_block_share_its_batches(together: int) -> None:
+    sizes = (12, 12, 12, 12, 12, 12)
+    shards = [replace(one, groups=np.arange(12) // 2 + 1) for one in fake_index(sizes, texts=2).shards]
+    shards = [replace(one, groups=one.groups + 100 * n) for n, one in enumerate(shards)]  # type: ignore[operator]
+    index = replace(fake_index(), shards=tuple(shards))
+    record = [int(index.first_records[n] + one) for n in range(6) for one in index.shards[n].record_numbers()]
+    group = [one for n in range(6) for one in index.shards[n].groups.tolist()]  # type: ignore[union-attr]
+
+    def met(share: float, **place: Any) -> tuple[float, list[list[int]]]:
+        more = {"buffer": 30, "together": together, "hard_negatives": share, **place}
+        found = rows(ShardBatchSampler(index, 7, 0, **more))
+        beside = [
+            any(group[record[a]] == group[record[b]] and record[a] != record[b] for b in batch)
+            for batch in found for a in batch
+        ]  # fmt: skip
+        return sum(beside) / len(beside), found
+
+    (few, _), (many, whole) = met(0.0), met(1.0)
+    assert few + 0.2 < many
+    assert sorted(chain.from_iterable(whole)) == list(range(len(record)))
+    for start in (1, 5, 9):
+        assert met(1.0, start_batch=start)[1] == whole[start:]
 
 
 @pytest.mark.parametrize("together", [1, 2])
@@ -457,7 +483,7 @@ def test_folders_without_shards_and_with_those_of_two_splits(tmp_path: Path) -> 
 
 def test_settings_that_need_all_rows_and_parts_of_a_set(tmp_path: Path) -> None:
     write_set(tmp_path, (3, 4), lambda numbers: caption_files(numbers, said=2))
-    with pytest.raises(ConfigError, match="hard_negatives"):
+    with pytest.raises(ConfigError, match=r"no record of .* has a field 'group'"):
         load_shards(str(tmp_path), settings(hard_negatives=0.5), "retrieval")
     few = load_shards(str(tmp_path), settings(max_train_visuals=4), "retrieval")
     assert (few.visual_count, few.samples) == (4, 8)

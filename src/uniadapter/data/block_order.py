@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniadapter.data.batches import EpochBatchSampler, LoadRequest, Requests, load_requests, share_visuals
+from uniadapter.data.hard_negatives import place_hard_negatives
 from uniadapter.data.shards.index import ShardIndex
 from uniadapter.processes.seeds import ORDER, SHARDS, permutation
 
@@ -69,6 +70,7 @@ class ShardBatchSampler(EpochBatchSampler):
         seed: of the order.
         buffer: samples that are shuffled together, at least.
         together: most consecutive samples of a record.
+        hard_negatives: share of the samples that are placed beside a hard negative of their block.
         ahead: called with the shards of the next block when one begins.
         rank: of this process.
         world: number of processes.
@@ -82,6 +84,7 @@ class ShardBatchSampler(EpochBatchSampler):
         *,
         buffer: int,
         together: int = 1,
+        hard_negatives: float = 0.0,
         ahead: Callable[[Sequence[int]], None] | None = None,
         rank: int = 0,
         world: int = 1,
@@ -91,7 +94,7 @@ class ShardBatchSampler(EpochBatchSampler):
         self.index, self.buffer, self.ahead = index, buffer, ahead
         super().__init__(
             int(index.first_samples[-1]), batch_size, seed, epoch=epoch, start_batch=start_batch, rank=rank,
-            world=world, together=together,
+            world=world, together=together, hard_negatives=hard_negatives,
         )  # fmt: skip
 
     def _requests(self, epoch: int) -> Requests:
@@ -118,17 +121,33 @@ class ShardBatchSampler(EpochBatchSampler):
             self.ahead(blocks.shards[block + 1])
         rows = self._rows(blocks.shards[block])
         order = [int(one) for one in rows[permutation(len(rows), self.seed, ORDER, epoch, block)]]
-        if self.together == 1:
+        if self.together == 1 and not self.hard_negatives:
             return order, range(len(order) + 1)
         records = dict(zip(rows.tolist(), self._records(blocks.shards[block]).tolist(), strict=True))
-        groups = share_visuals(order, records, self.together, self.seed, epoch, block)
-        starts = np.cumsum([0, *map(len, groups)])
-        return [row for group in groups for row in group], starts.tolist()
+        units: Sequence[Sequence[int]] = [(row,) for row in order]
+        if self.together > 1:
+            units = share_visuals(order, records, self.together, self.seed, epoch, block)
+        if self.hard_negatives:
+            kin = dict(zip(rows.tolist(), self._kin(blocks.shards[block]), strict=True))
+            units = place_hard_negatives(
+                units, records, kin, share=self.hard_negatives, batch_size=self.batch_size, seed=self.seed,
+                epoch=epoch, part=(block,), begun=blocks.starts[block] % self.batch_size,
+            )  # fmt: skip
+        starts = np.cumsum([0, *map(len, units)])
+        return [row for unit in units for row in unit], starts.tolist()
 
     def _rows(self, shards: Sequence[int]) -> NDArray[np.int64]:
         """The samples of some shards, by their index in the set."""
         first = self.index.first_samples
         return np.concatenate([np.arange(first[one], first[one + 1]) for one in shards])
+
+    def _kin(self, shards: Sequence[int]) -> list[int | None]:
+        """The group of each of these samples; None without one."""
+        found: list[int | None] = []
+        for one in (self.index.shards[shard] for shard in shards):
+            groups = [None] * one.records if one.groups is None else one.groups.tolist()
+            found += [groups[record] or None for record in one.record_numbers().tolist()]
+        return found
 
     def _records(self, shards: Sequence[int]) -> NDArray[np.int64]:
         """The record of each of these samples, by its index in the set."""

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-from uniadapter.config import ConfigError, DataConfig
+from uniadapter.config import DataConfig
 from uniadapter.data.questions import QuestionSplit, answer_weights
 from uniadapter.data.shard_texts import Text, TextReader
 from uniadapter.data.shards.index import Holds
@@ -110,12 +110,3 @@ def as_sample(visual: int, source: Any, origin: str, text: Text, holds: Holds) -
     """The training sample of a text."""
     answers = answer_weights(text.answers, text.weight) if holds == "questions" else None
     return Sample(visual, source, origin, text.text, answers)
-
-
-def check_usable(config: DataConfig, name: str) -> None:
-    """Raise `ConfigError` for settings that need all rows at once."""
-    if config.hard_negatives:
-        raise ConfigError(
-            f"data.hard_negatives is {config.hard_negatives:g}, but {name[:80]} is read part by part, and which of its "
-            "pictures are of one group is not known beforehand: set it to 0, or name an annotation file"
-        )

@@ -79,7 +79,8 @@ def _sampler(split: TrainingSet, config: DataConfig, batch_size: int, seed: int)
     """Makes the sampler of a training set, given the place in the run and in the processes."""
     if isinstance(split, ShardedSplit):
         return partial(
-            ShardBatchSampler, split.index, batch_size, seed, buffer=config.shuffle_buffer, ahead=split.ahead
+            ShardBatchSampler, split.index, batch_size, seed, buffer=config.shuffle_buffer, ahead=split.ahead,
+            hard_negatives=config.hard_negatives,
         )  # fmt: skip
     if isinstance(split, StreamedSplit):
         return partial(StreamBatchSampler, split, batch_size, seed)

@@ -12,9 +12,9 @@ import numpy as np
 
 from uniadapter.data.layouts.records import ErrorPolicy
 from uniadapter.data.media.file_kinds import HEAD, has_video_suffix, open_file
-from uniadapter.data.shard_texts import TextReader, record_row, visual_suffix
+from uniadapter.data.shard_texts import TextReader, group_of, record_row, visual_suffix
 from uniadapter.data.shards.copies import LocalCopies
-from uniadapter.data.shards.index import INDEX, MOST_TEXTS, Nouns, Shard, ShardIndex, parse_index
+from uniadapter.data.shards.index import INDEX, MOST_TEXTS, Nouns, Shard, ShardIndex, hash_group, parse_index
 from uniadapter.data.shards.places import connect, is_address, join, read_file, reason_of, retried
 from uniadapter.data.shards.shelf import broken_shard, file_reader
 from uniadapter.data.shards.tars import BrokenTar, RecordFiles, list_records
@@ -43,6 +43,7 @@ class _Counted:
     """What the pass over a shard found."""
 
     texts: list[int] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
     videos: int = 0
     pictures: int = 0
     size: int = 0
@@ -111,15 +112,20 @@ def count_shards(
                 pool.shutdown(wait=False, cancel_futures=True)  # the others need not be read
                 raise
             pictures, videos = pictures + found.pictures, videos + found.videos
-            plain = all(one == 1 for one in found.texts)
-            each = None if plain else np.array(found.texts, dtype=np.uint16)
-            shards.append(Shard(name, len(found.texts), sum(found.texts), found.size, found.sha256, each))
+            shards.append(made_shard(name, found.texts, found.groups, found.size, found.sha256))
     shards = [one for one in shards if one.samples]
     if not shards:
         left_out = ", ".join(f"{count} {kind}" for kind, count in policy.skipped.items())
         raise DataError(f"{shortened(base, 160)}: no usable record in {len(names)} shards ({left_out})", "no records")
     noun: Nouns = "visuals" if pictures and videos else "videos" if videos else "pictures"
     return ShardIndex(base, texts.holds, noun, tuple(shards), dict(policy.skipped))
+
+
+def made_shard(name: str, texts: Sequence[int], groups: Sequence[int], size: int, sha256: str) -> Shard:
+    """What the index says of a shard, given the number of texts and the group of each record."""
+    each = None if all(one == 1 for one in texts) else np.array(texts, dtype=np.uint16)
+    grouped = np.array(groups, dtype=np.int64) if any(groups) else None
+    return Shard(name, len(texts), sum(texts), size, sha256, each, grouped)
 
 
 def _count(file: Path, address: str, texts: TextReader, checksums: bool) -> _Counted:
@@ -133,6 +139,7 @@ def _count(file: Path, address: str, texts: TextReader, checksums: bool) -> _Cou
             for number, record in enumerate(list_records(read, found.size)):
                 origin = f"{address}[{number}] ({shortened(record.key, 40)})"
                 found.texts.append(0)
+                found.groups.append(0)
                 try:
                     _check_keys(origin, record, keys)
                     suffix = visual_suffix(origin, record.members)
@@ -140,7 +147,9 @@ def _count(file: Path, address: str, texts: TextReader, checksums: bool) -> _Cou
                         name: read(one.start, min(one.size, _MAX_TEXT))
                         for name, one in record.members.items() if name in _TEXTS
                     }  # fmt: skip
-                    found.texts[-1] = min(len(texts.read(origin, record_row(origin, files), policy)), MOST_TEXTS)
+                    row = record_row(origin, files)
+                    found.texts[-1] = min(len(texts.read(origin, row, policy)), MOST_TEXTS)
+                    found.groups[-1] = hash_group(group_of(row, texts.fields))
                 except DataError as error:
                     found.errors.append(error)
                     continue

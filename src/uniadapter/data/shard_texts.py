@@ -14,6 +14,7 @@ from uniadapter.data.layouts.records import (
     ErrorPolicy,
     caption_field,
     field_names,
+    group_field,
     is_valid_unicode,
     lone_surrogate_error,
     parse_json,
@@ -155,6 +156,11 @@ def record_row(origin: str, files: Mapping[str, bytes]) -> dict[str, Any]:
 def _has_texts(row: Mapping[str, Any]) -> bool:
     name = matched(tuple(map(str, row)), ()).get("caption")
     return name is not None and row[name] is not None
+
+
+def group_of(row: Mapping[str, Any], fields: Mapping[str, str]) -> str | int | None:
+    """The group of a record, which its hard negatives share; None without one."""
+    return group_field({"group": row.get(matched(tuple(row), tuple(fields.items())).get("group", ""))})
 
 
 def visual_suffix(origin: str, suffixes: Iterable[str]) -> str:

@@ -20,8 +20,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
 from uniadapter.config import ConfigError, DataConfig
 from uniadapter.data.captions import load_retrieval
 from uniadapter.data.large_splits import text_reader
@@ -30,10 +28,11 @@ from uniadapter.data.media.images import VisualSource
 from uniadapter.data.media.paths import printable_path
 from uniadapter.data.media.video import load_frames
 from uniadapter.data.questions import QuestionSplit, frequent_answers, load_questions
+from uniadapter.data.shard_counting import made_shard
 from uniadapter.data.shard_records import file_of, row_of
 from uniadapter.data.shard_texts import TextReader
 from uniadapter.data.sharded import ANSWERS
-from uniadapter.data.shards.index import INDEX, Nouns, Shard, ShardIndex, parse_index
+from uniadapter.data.shards.index import INDEX, Nouns, Shard, ShardIndex, hash_group, parse_index
 from uniadapter.data.shards.places import join, list_names, move_file, read_file, remove_file, write_file
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.files.messages import shortened
@@ -215,6 +214,7 @@ def _write_shard(
 ) -> Shard:
     """Write one shard; returns what the index says of it."""
     said: list[int] = []
+    groups: list[int] = []
     with tempfile.TemporaryDirectory(prefix="uniadapter-") as folder:
         file = Path(folder, name)
         with tarfile.open(file, "w", format=tarfile.USTAR_FORMAT) as archive:
@@ -230,6 +230,7 @@ def _write_shard(
                     progress.kinds[error.kind] = progress.kinds.get(error.kind, 0) + 1
                     continue
                 said.append(count)
+                groups.append(hash_group(row.get("group")))
                 suffix, content = found
                 row_bytes = json.dumps(row, ensure_ascii=False, sort_keys=True).encode("utf-8", "backslashreplace")
                 for ending, part in ((suffix, content), ("json", row_bytes)):
@@ -240,8 +241,7 @@ def _write_shard(
             return Shard(name, 0, 0)
         bytes_, digest = file.stat().st_size, file_hash(file)
         move_file(file, join(output, name))
-    each = None if all(one == 1 for one in said) else np.array(said, dtype=np.uint16)
-    return Shard(name, len(said), sum(said), bytes_, digest, each)
+    return made_shard(name, said, groups, bytes_, digest)
 
 
 def _read_files(

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from uniadapter.config import DataConfig
+from uniadapter.config import ConfigError, DataConfig
 from uniadapter.data.block_order import most_shards
-from uniadapter.data.large_splits import LargeSplit, as_sample, check_usable, text_reader
+from uniadapter.data.large_splits import LargeSplit, as_sample, text_reader
 from uniadapter.data.layouts.records import ErrorPolicy
 from uniadapter.data.media.images import FileContent
 from uniadapter.data.shard_counting import count_shards, read_index
@@ -156,16 +156,26 @@ def load_shards(name: str, config: DataConfig, task: str, split: str = "train") 
             of shards without an index.
         ConfigError: a setting needs all rows at once.
     """
-    check_usable(config, name)
     found: list[ShardIndex] = []
     # One process reads, so that several do not read the same, and all have the same.
     check_on_rank0(lambda: found.append(open_index(name, config, task)))
     index = gather_list(found)[0]
+    _check_groups(index, config)
     if config.max_train_visuals:
         index = index.first(config.max_train_visuals)
     result = ShardedSplit(split, index, task, config)
     logger.info("%s", result.summary())
     return result
+
+
+def _check_groups(index: ShardIndex, config: DataConfig) -> None:
+    """Raise `ConfigError` if hard negatives are asked for, and no record names a group."""
+    if config.hard_negatives and all(shard.groups is None for shard in index.shards):
+        field = config.fields.get("group", "group")
+        raise ConfigError(
+            f"data.hard_negatives is {config.hard_negatives:g}, but no record of {index.base[-120:]} has a field "
+            f"{field!r}: give records that are hard negatives of each other the same one, or set it to 0"
+        )
 
 
 def listed_answers(name: str) -> list[str] | None:

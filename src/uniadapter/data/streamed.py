@@ -17,7 +17,7 @@ from typing import Any
 
 from uniadapter.config import ConfigError, DataConfig
 from uniadapter.data.batches import EpochBatchSampler, LoadRequest, Requests
-from uniadapter.data.large_splits import LargeSplit, as_sample, check_usable, text_reader
+from uniadapter.data.large_splits import LargeSplit, as_sample, text_reader
 from uniadapter.data.layouts.field_names import VISUALS
 from uniadapter.data.layouts.records import DataError, ErrorPolicy, field_names
 from uniadapter.data.media.images import DatasetPicture, FileContent, VisualSource
@@ -58,7 +58,11 @@ class StreamedSplit(LargeSplit):
     """
 
     def __init__(self, name: str, called: str, rows: Any, task: str, config: DataConfig) -> None:
-        check_usable(config, called)
+        if config.hard_negatives:
+            raise ConfigError(
+                f"data.hard_negatives is {config.hard_negatives:g}, but which rows of a stream are of one group is not "
+                "known before they are read: set it to 0, or train on shards"
+            )
         if config.max_train_visuals:
             raise ConfigError("data.max_train_visuals is for files and shards: give a stream data.samples instead")
         texts = text_reader(task, config)

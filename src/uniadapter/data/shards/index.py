@@ -34,6 +34,7 @@ class Shard:
         bytes: size of the file; 0 if it is not known.
         sha256: of the file; "" if it is not known.
         texts: uint16 [records], number of texts of each record; None if each has one.
+        groups: int64 [records], a hash of each record's `group`, 0 without one; None if none has.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Shard:
     bytes: int = 0
     sha256: str = ""
     texts: NDArray[np.uint16] | None = field(default=None, compare=False, repr=False)
+    groups: NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def ends(self) -> NDArray[np.int64] | None:
@@ -64,7 +66,9 @@ class Shard:
         if count >= self.records:
             return self
         texts = None if self.texts is None else self.texts[:count]
-        return replace(self, records=count, samples=count if texts is None else int(texts.sum()), texts=texts)
+        groups = None if self.groups is None else self.groups[:count]
+        samples = count if texts is None else int(texts.sum())
+        return replace(self, records=count, samples=samples, texts=texts, groups=groups)
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,8 @@ class ShardIndex:
     def digest(self) -> str:
         """A hash of the shards' content, as far as the index knows it, wherever they are."""
         known = [(one.records, one.samples, one.bytes, one.sha256) for one in self.shards]
-        texts = [b"" if one.texts is None else one.texts.tobytes() for one in self.shards]
+        each = [array for one in self.shards for array in (one.texts, one.groups)]
+        texts = [b"" if array is None else array.tobytes() for array in each]
         parts = [json.dumps([self.holds, known]).encode(), *texts]
         return hashlib.sha256(b"".join(parts)).hexdigest()
 
@@ -156,7 +161,9 @@ class ShardIndex:
         listed = [
             {
                 "name": one.name, "records": one.records, "samples": one.samples, "bytes": one.bytes,
-                "sha256": one.sha256, **({} if one.texts is None else {"texts": _shortest(one.texts.tolist())}),
+                "sha256": one.sha256,
+                **({} if one.texts is None else {"texts": _shortest(one.texts.tolist())}),
+                **({} if one.groups is None else {"groups": one.groups.tolist()}),
             }
             for one in self.shards
         ]  # fmt: skip
@@ -172,6 +179,13 @@ class ShardIndex:
 _Texts = Annotated[int, Field(ge=0, le=MOST_TEXTS)]
 
 
+def hash_group(group: str | int | None) -> int:
+    """A hash of a record's group, 53 bits; 0 without one."""
+    if group is None:
+        return 0
+    return int.from_bytes(hashlib.sha256(repr(group).encode()).digest()[:8], "big") >> 11 or 1
+
+
 class _ListedShard(BaseModel):
     model_config = ConfigDict(extra="ignore")
     name: str = Field(min_length=1, max_length=500)
@@ -180,6 +194,7 @@ class _ListedShard(BaseModel):
     bytes: _Number = 0
     sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
     texts: _Texts | list[_Texts] | None = None  # of each record; one number if that of all is the same
+    groups: list[Annotated[int, Field(ge=0, lt=1 << 53)]] | None = None
 
 
 class _IndexFile(BaseModel):
@@ -224,5 +239,8 @@ def parse_index(base: str, content: bytes) -> ShardIndex:
                 f"{one.samples} samples, but {wanted[0]} and {wanted[1]} by its texts): write it anew",
                 "broken index",
             )
-        shards.append(Shard(one.name, one.records, one.samples, one.bytes, one.sha256, texts))
+        groups = None if one.groups is None else np.array(one.groups, dtype=np.int64)
+        if groups is not None and len(groups) != one.records:
+            raise DataError(f"{where}: {shortened(one.name, 60)} has {len(groups)} groups of records", "broken index")
+        shards.append(Shard(one.name, one.records, one.samples, one.bytes, one.sha256, texts, groups))
     return ShardIndex(base, read.holds, read.visuals, tuple(shards), read.left_out, read.split, read.job)
