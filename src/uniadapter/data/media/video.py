@@ -128,13 +128,12 @@ def _of_content(
     source: FileContent, origin: str, count: int, min_side: int, rng: random.Random | None
 ) -> list[Image.Image]:
     """As `load_frames`, of a file's content; PyAV needs a file, whose name is ours and not the archive's."""
-    content = source.read()
-    kind, ending = kind_of_bytes(content[:HEAD]), f".{source.suffix.rpartition('.')[2]}"
-    still = kind in ("picture", "unknown") or (count == 1 and kind != "video" and has_picture_suffix(f"a{ending}"))
-    if still and not has_video_suffix(f"a{ending}"):
+    content, ending = source.read(), f".{source.suffix.rpartition('.')[2]}"
+    pictured, filmed = has_picture_suffix(f"a{ending}"), has_video_suffix(f"a{ending}")
+    kind = kind_of_bytes(content[:HEAD])
+    if not filmed and (kind in ("picture", "unknown") or (count == 1 and kind != "video" and pictured)):
         return [load_picture(FileContent(source.suffix, lambda: content), origin, min_side)] * count
-    safe = ending if has_video_suffix(f"a{ending}") or has_picture_suffix(f"a{ending}") else ""
-    with tempfile.NamedTemporaryFile(prefix="uniadapter-", suffix=safe) as file:
+    with tempfile.NamedTemporaryFile(prefix="uniadapter-", suffix=ending if pictured or filmed else "") as file:
         file.write(content)
         file.flush()
         try:
