@@ -129,13 +129,12 @@ def _of_content(
 ) -> list[Image.Image]:
     """As `load_frames`, of a file's content; PyAV needs a file, whose name is ours and not the archive's."""
     content, ending = source.read(), f".{source.suffix.rpartition('.')[2]}"
-    pictured, filmed = has_picture_suffix(f"a{ending}"), has_video_suffix(f"a{ending}")
-    kind = kind_of_bytes(content[:HEAD])
-    if not filmed and (kind in ("picture", "unknown") or (count == 1 and kind != "video" and pictured)):
+    kind, name = kind_of_bytes(content[:HEAD]), f"a{ending}"
+    still = kind in ("picture", "unknown") or (count == 1 and kind != "video" and has_picture_suffix(name))
+    if still and not has_video_suffix(name):
         return [load_picture(FileContent(source.suffix, lambda: content), origin, min_side)] * count
-    with tempfile.NamedTemporaryFile(prefix="uniadapter-", suffix=ending if pictured or filmed else "") as file:
-        file.write(content)
-        file.flush()
+    with tempfile.NamedTemporaryFile(prefix="uniadapter-") as file:
+        Path(file.name).write_bytes(content)
         try:
             return load_clip(Path(file.name), origin, count, rng, min_side)
         except DataError as error:
