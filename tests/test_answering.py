@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,8 @@ def test_the_answer_loss_is_the_weighed_likelihood_of_each_answer(
     model = adapted(BlipForQuestionAnswering)
     model.config.text_config.label_smoothing = 0.1
     answers = [{"red": 1.0}, {}, {"a red square": 0.7, "blue": 0.3}]
-    task = AnswerLoss(model, tokenizer, ModelConfig(), answers)
-    given = batch(["the picture", "a square of red"], [2, 0], frames=frames)
+    task = AnswerLoss(model, tokenizer, ModelConfig())
+    given = replace(batch(["the picture", "a square of red"], [2, 0], frames=frames), answers=[answers[2], answers[0]])
     loss = task(given, MOMENT)["loss"]
     expected = torch.zeros(())
     for row, (text, own) in enumerate([("the picture", answers[2]), ("a square of red", answers[0])]):
@@ -111,7 +112,7 @@ def test_samples_of_one_visual_learn_as_from_copies_of_it(tokenizer: PreTrainedT
     def learn(given: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         task: AnswerLoss | CaptionLoss
         if kind == "answers":
-            task = AnswerLoss(adapted(BlipForQuestionAnswering), tokenizer, ModelConfig(), answers)
+            task = AnswerLoss(adapted(BlipForQuestionAnswering), tokenizer, ModelConfig())
         else:
             task = CaptionLoss(adapted(BlipForConditionalGeneration), tokenizer, ModelConfig(), "a picture of ")
         task.requires_grad_(True)
@@ -120,8 +121,9 @@ def test_samples_of_one_visual_learn_as_from_copies_of_it(tokenizer: PreTrainedT
         loss.backward()
         return loss.detach(), {name: p.grad for name, p in task.named_parameters() if p.grad is not None}
 
-    loss, gradients = learn(Batch(pixels, texts, about, rows, about))
-    expected, copied = learn(Batch(pixels[about], texts, about, rows, torch.arange(5)))
+    given = [answers[row] for row in rows]
+    loss, gradients = learn(Batch(pixels, texts, about, rows, about, given))
+    expected, copied = learn(Batch(pixels[about], texts, about, rows, torch.arange(5), given))
     assert encoded == [6, 10]
     assert torch.allclose(loss, expected, atol=1e-6)
     assert gradients.keys() == copied.keys()

@@ -26,6 +26,7 @@ OPTIONAL = {
     "data.captions",
     "data.answer_list",
     "data.root",
+    "data.cache",
 }
 
 

@@ -455,7 +455,7 @@ def test_fields_are_mapped(write: Write, pictures: Path) -> None:
         ("a.xlsx", b"PK\x03\x04rest", "is a zip archive or an Excel sheet"),
         ("a.csv", "image,caption\n".encode("utf-16"), "is text in UTF-16: save it in UTF-8"),
         ("a.jsonl", b"\x00\x01\x02", "is a binary file"),
-        ("a.json.gz", gzip.compress(b'[{"image": "000.jpg"')[:-9], "cannot be read"),
+        ("a.json.gz", gzip.compress(b'[{"image": "000.jpg"', mtime=0)[:-9], "cannot be read"),
         ("a.json", '{"a": ' * 100_000, "is not JSON (it nests too deep)"),
         ("a.jsonl", "[" * 100_000, "is not JSON"),
         ("a.csv", 'image,caption\n000.jpg,x\n001.jpg,"y\n002.jpg,z\n', "a quote is opened but never closed"),

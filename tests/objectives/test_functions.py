@@ -86,8 +86,8 @@ def test_momentum_and_queue_are_more_of_the_gallery() -> None:
 def test_answers_and_captions_are_those_of_training(tokenizer: Any) -> None:
     model = tiny_model(BlipForQuestionAnswering)
     asked, said = ["a square", "the picture of a", "square", "of"], [{"red": 0.7, "blue": 0.3}, {"red": 1.0}] * 2
-    batch = Batch(PIXELS, asked, PLACES, PLACES, PLACES)
-    expected = AnswerLoss(model, tokenizer, ModelConfig(), said)(batch, MOMENT)["loss"]
+    batch = Batch(PIXELS, asked, PLACES, PLACES, PLACES, said)
+    expected = AnswerLoss(model, tokenizer, ModelConfig())(batch, MOMENT)["loss"]
     visuals = ua.encode_visual(model, PIXELS)
     assert torch.equal(ua.answer_loss(model, tokenizer, visuals, asked, said), expected)
     one = ua.answer_loss(model, tokenizer, visuals, asked, ["red"] * 4)

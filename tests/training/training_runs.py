@@ -16,7 +16,7 @@ from squares import karpathy, save_tokenizer
 from tiny import tiny_config
 from uniadapter.config import RunConfig
 from uniadapter.files.schema import validated
-from uniadapter.runs.steps import load_split, train_split
+from uniadapter.runs.steps import load_training, train_split
 from uniadapter.tasks.preparing import prepare
 from uniadapter.training.trainer import Trainer
 
@@ -74,7 +74,7 @@ def train(
 ) -> Trainer:
     """Prepare and train; `ready` gets the trainer before its first step."""
     prepared = prepare(config)
-    split = load_split(config, "train")
+    split = load_training(config)
     if ready is None:
         return train_split(prepared, split, config, folder, resume, **more)
     original = Trainer.train

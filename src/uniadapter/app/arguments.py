@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 from uniadapter.errors import UsageError
 from uniadapter.files.messages import did_you_mean, shortened
 
+_MOST_RECORDS = 1_000_000  # of a shard
+
 
 class _Help(argparse.HelpFormatter):
     """Does not break words at hyphens, so that the help can be searched."""
@@ -81,6 +83,16 @@ def int_between(low: int, high: int) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def shard_size(text: str) -> tuple[int, int]:
+    """The `type` of a shard's size: most records, and most bytes, 0 for any; "1000" or "500MB"."""
+    found = re.fullmatch(r"(\d{1,12})(?:([kMGT])i?B)?", text.strip())
+    if found is None or not int(found[1]):
+        raise argparse.ArgumentTypeError(f"{shortened(text, 40)!r} is neither a number of records nor like 500MB")
+    if found[2] is None:
+        return int(found[1]), 0
+    return _MOST_RECORDS, int(found[1]) * 1000 ** ("kMGT".index(found[2]) + 1)
 
 
 def path_option(text: str) -> str:

@@ -17,6 +17,9 @@ from uniadapter.data.checking import SplitFacts, check_split_content
 from uniadapter.data.look_alikes import look_alikes
 from uniadapter.data.media.paths import printable_path
 from uniadapter.data.published_counts import published
+from uniadapter.data.shard_checking import check_shards
+from uniadapter.data.shards.names import HUB
+from uniadapter.data.training_sets import is_large
 from uniadapter.errors import DataError
 from uniadapter.files.writing import write_text
 from uniadapter.runs.steps import load_split, resolve_data
@@ -43,6 +46,12 @@ def run_check(config: RunConfig, output: Path | None = None) -> bool:
     found, fine, broken = [], True, {}
     for name, file in files.items():
         try:
+            if name == "train" and file.startswith(HUB):
+                say(f"train: {file[:120]} is a stream, which is read while it is trained on and not before")
+                continue
+            if name == "train" and is_large(file):
+                found.append(check_shards(file, data, config.task))
+                continue
             split = load_split(config, name)
         except DataError as error:
             broken[name] = str(error)

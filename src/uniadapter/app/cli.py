@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from uniadapter.app.arguments import Parser, adapter_option, int_between, path_option
+from uniadapter.app.arguments import Parser, adapter_option, int_between, path_option, shard_size
 from uniadapter.app.parsing import parse_run, read_comparison
 from uniadapter.app.search_arguments import index_arguments, search_arguments, serve_arguments
 from uniadapter.checkpoints.compatibility import check_files, check_fits_folder, check_split
@@ -33,6 +33,7 @@ USAGE = """usage: uniadapter COMMAND …
   pull SOURCE FOLDER                               and from there
   convert FILE OUTPUT [--kind KIND]                the authors' or BLIP's .pth to an adapter or transformers folder
   check-data CONFIG [--json FILE]                  what a local copy of a config's data holds, before training on it
+  shard CONFIG --output FOLDER [--size N] …        a split as tar shards, for data larger than a disk
   families                                         which models can be adapted, and what each can do
   compare CONFIG … [--only METHOD …] [--part PART] methods side by side: rates on validation, seeds on test, a table
   demo [TASK] [--output FOLDER] [--seed N]         an embedded task, the methods side by side: scenes, video, vqa,
@@ -243,6 +244,32 @@ def check_data(arguments: list[str]) -> None:
         raise SystemExit(1)
 
 
+def shard(arguments: list[str]) -> None:
+    """`uniadapter shard`."""
+
+    def options(parser: Parser) -> None:
+        parser.add_argument("--split", default="train", help="which one to write (default: train)")
+        parser.add_argument(
+            "--size", type=shard_size, default="1000", metavar="N",
+            help="of a shard: records, or bytes with a unit, 500MB say (default: 1000 records)",
+        )  # fmt: skip
+        parser.add_argument("--overwrite", action="store_true", help="replace shards of other data there")
+        parser.add_argument(
+            "--index_only", action="store_true", help="write the index of shards that others have made, beside them"
+        )
+
+    config, chosen = parse_run("shard", arguments, options)
+    check_split(config, chosen.split)
+    check_files(config)
+    _set_up()
+    from uniadapter.app.shard_data import run_shard
+    from uniadapter.data.shard_writing import ShardSize
+
+    outputs = [text for key, text in chosen.given if key == "output"]
+    output = os.path.expanduser(outputs[-1]) if outputs else None
+    run_shard(config, chosen.split, output, ShardSize(*chosen.size), chosen.index_only, chosen.overwrite)
+
+
 def list_families(arguments: list[str]) -> None:
     """`uniadapter families`."""
     parser = Parser(prog="uniadapter families", description="which models can be adapted, and what each can do")
@@ -338,6 +365,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "demo": demo,
     "compare": compare,
     "check-data": check_data,
+    "shard": shard,
     "index": index,
     "search": search,
     "serve": serve,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
@@ -23,7 +24,7 @@ from uniadapter.checkpoints.compatibility import remaining_embedded_splits
 from uniadapter.checkpoints.pth import read_pth
 from uniadapter.config import ConfigError, ModelConfig, RunConfig
 from uniadapter.data.questions import read_answer_list
-from uniadapter.data.splits import RetrievalSplit
+from uniadapter.data.splits import RetrievalSplit, TrainingSet
 from uniadapter.errors import DataError
 from uniadapter.evaluation.answering import Prediction
 from uniadapter.files.messages import shortened
@@ -41,6 +42,7 @@ from uniadapter.runs.steps import (
     MODEL,
     evaluate_split,
     load_split,
+    load_training,
     resolve_data,
     save_result,
     test_splits,
@@ -107,7 +109,7 @@ def _train_and_measure(
     for line in remaining_embedded_splits(config):
         logger.warning("%s", line)
     config = replace(config, data=resolve_data(config.data))
-    train = load_split(config, "train")
+    train = load_training(config)
     tests = test_splits(config) if config.data.test else {}
     val = _validation_split(config, tests)
     prepared = prepare(config)
@@ -125,6 +127,7 @@ def _train_and_measure(
     metrics: dict[str, Any] = {"task": config.task, "seed": config.train.seed, "base": config.model.base,
                "splits": summaries(train, *tests.values()), **skipped(*tests.values()), "kept": trainer.weights_info,
                **({"skipped_steps": len(trainer.skipped)} if len(trainer.skipped) else {}),
+               **trained_without(trainer),
                "rows": []}  # fmt: skip
     examples: list[report.QueryExample | report.TextExample] = []
     looks_note = ""
@@ -147,7 +150,7 @@ def _train_and_measure(
 
 def _train_with_bars(
     prepared: Prepared,
-    train: RetrievalSplit,
+    train: TrainingSet,
     val: RetrievalSplit | None,
     config: RunConfig,
     folder: Path,
@@ -192,7 +195,7 @@ def _validation_split(config: RunConfig, tests: dict[str, RetrievalSplit]) -> Re
     return load_split(config, "val") if config.data.val else None
 
 
-def summaries(*splits: RetrievalSplit) -> dict[str, str]:
+def summaries(*splits: TrainingSet) -> dict[str, str]:
     """From the name of each split to a summary of its content and of what was left out."""
     return {split.name: split.summary().partition(": ")[2] for split in splits}
 
@@ -201,6 +204,20 @@ def skipped(*splits: RetrievalSplit) -> dict[str, dict[str, Any]]:
     """Pictures and videos that were left out, by split, as an entry of `metrics.json`; empty if there are none."""
     lost = {split.name: split.left_out() for split in splits if split.lost}
     return {"skipped": lost} if lost else {}
+
+
+def trained_without(trainer: Trainer) -> dict[str, Any]:
+    """What training left out, as an entry of `metrics.json`; empty if that is nothing. All processes must call it."""
+    loader = trainer.loader
+    lost = sorted(set(gather_list(loader.lost)))
+    kinds: Counter[str] = Counter()
+    for each in gather_list([loader.skipped]):
+        kinds.update(each)
+    if lost:  # every process comes across each of them
+        kinds["lost shard"] = len(lost)
+    if not kinds:
+        return {}
+    return {"trained_without": {"faults": dict(kinds), **({"shards": lost} if lost else {})}}
 
 
 def _base_of(prepared: Prepared, config: RunConfig) -> Prepared:

@@ -18,7 +18,8 @@ from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.checkpoints.loading import load_model, load_tokenizer
 from uniadapter.config import AdapterConfig, ConfigError, RunConfig
 from uniadapter.data.in_memory import Data, make_split
-from uniadapter.data.splits import RetrievalSplit
+from uniadapter.data.splits import RetrievalSplit, TrainingSet
+from uniadapter.data.training_sets import make_training_set
 from uniadapter.model.counting import count_parameters
 from uniadapter.model.dispatch import adapter_store, task_of
 from uniadapter.model.sets import active_adapter, adapter_names, select_adapter
@@ -81,10 +82,10 @@ def train(
 
     Args:
         model: a task model of any family, or a base's name or path, as for `load_model`.
-        dataset: an annotation file; a folder of pictures with its `metadata.jsonl` or a text beside each; a Hugging
-            Face `Dataset`; a list of mappings (`image` and `caption`, or `image`, `question` and `answer`, other usual
-            names too) or of tuples (picture, caption) or (picture, question, answer). A picture is a file, a Pillow
-            image, an array or a tensor.
+        dataset: an annotation file; a folder of pictures with its `metadata.jsonl` or a text beside each; tar shards
+            or a stream, as in `data.train`; a Hugging Face `Dataset` or `IterableDataset`; a list of mappings (`image`
+            and `caption`, or `image`, `question` and `answer`, other usual names too) or of tuples (picture, caption)
+            or (picture, question, answer). A picture is a file, a Pillow image, an array or a tensor.
         tokenizer: the base's; None loads it by the model's `name_or_path`.
         validation: data to evaluate on, in the same forms; every `train.evaluate_every` epochs and after the last step.
         adapter: name of a set to train further, or the config of a new one; None trains the active set, or a new one
@@ -119,7 +120,7 @@ def train(
     in_memory = config is None and not isinstance(dataset, (str, os.PathLike))
     if in_memory:  # worker processes would each hold a copy
         run = replace(run, data=replace(run.data, workers=0))
-    rows = make_split(dataset, run.task, run.data)
+    rows = make_training_set(dataset, run.task, run.data)
     val = None if validation is None else make_split(validation, run.task, run.data, "val")
     name = _adapter(loaded, adapter, run)
     folder = None if output is None else Path(output).expanduser()
@@ -139,7 +140,7 @@ def train(
 
 
 def _train_and_save(
-    prepared: Prepared, rows: RetrievalSplit, val: RetrievalSplit | None, run: RunConfig, folder: Path | None
+    prepared: Prepared, rows: TrainingSet, val: RetrievalSplit | None, run: RunConfig, folder: Path | None
 ) -> Trainer:
     """Train on `rows`, measuring on `val`; save config and adapter in `folder`, if there is one."""
 

@@ -10,20 +10,23 @@ from typing import Any
 
 from uniadapter.checkpoints.bases import locate_base
 from uniadapter.config import RunConfig
-from uniadapter.data.splits import RetrievalSplit
-from uniadapter.runs.steps import load_split, test_splits
+from uniadapter.data.splits import RetrievalSplit, TrainingSet
+from uniadapter.runs.steps import load_split, load_training, test_splits
 from uniadapter.training.resume import data_hash, flatten_config
 
 # Settings on which no figure depends; the data are compared by content instead of by name.
 IRRELEVANT = {
     "output", "model.base", "data.train", "data.val", "data.test", "data.extra_tests", "data.root", "data.workers",
-    "data.timeout", "data.on_error", "train.log_every", "train.trackers", "train.project", "train.save_every",
+    "data.timeout", "data.on_error", "data.most_lost_shards", "data.cache",
+    "train.log_every", "train.trackers", "train.project", "train.save_every",
     "train.max_minutes",
     "evaluate.batch_size", "evaluate.block", "evaluate.features",
 }  # fmt: skip
 # Settings that came after the first records; by default everything is as it was before them.
 LATER = {
     "data.max_train_visuals",
+    "data.samples",
+    "data.shuffle_buffer",
     "model.last_layers",
     "model.lora.r",
     "model.lora.alpha",
@@ -42,25 +45,39 @@ class Splits:
 
     def __init__(self) -> None:
         self._read: dict[str, dict[str, RetrievalSplit]] = {}
+        self._training: dict[str, TrainingSet] = {}
         self._hashes: dict[int, str] = {}
 
     def get(self, config: RunConfig, which: str) -> dict[str, RetrievalSplit]:
-        """The split "train" or "val", or all test sets for "test", by name."""
-        plain = json.dumps([config.task, which, {**config.to_dict()["data"], "blank": False, "together": 1}])
+        """The split "val", or all test sets for "test", by name."""
+        plain = _data_of(config, which)
         if plain not in self._read:
             self._read[plain] = test_splits(config) if which == "test" else {which: load_split(config, which)}
         return self._read[plain]
 
+    def training(self, config: RunConfig) -> TrainingSet:
+        """The training set."""
+        plain = _data_of(config, "train")
+        if plain not in self._training:
+            self._training[plain] = load_training(config)
+        return self._training[plain]
+
     def hash(self, config: RunConfig, which: str) -> str:
         """A hash of their content."""
-        hashes = []
-        for split in self.get(config, which).values():
-            if id(split) not in self._hashes:
-                # groups order the batches of training, and nothing else
-                counted = split if which == "train" else replace(split, text_group=[])
-                self._hashes[id(split)] = data_hash(counted)
-            hashes.append(self._hashes[id(split)])
-        return " ".join(hashes)
+        if which == "train":
+            return self._hash_of(self.training(config))
+        return " ".join(self._hash_of(split, without_groups=True) for split in self.get(config, which).values())
+
+    def _hash_of(self, split: TrainingSet, without_groups: bool = False) -> str:
+        if id(split) not in self._hashes:
+            # groups order the batches of training, and nothing else
+            bare = without_groups and isinstance(split, RetrievalSplit)
+            self._hashes[id(split)] = data_hash(replace(split, text_group=[]) if bare else split)  # type: ignore[type-var]
+        return self._hashes[id(split)]
+
+
+def _data_of(config: RunConfig, which: str) -> str:
+    return json.dumps([config.task, which, {**config.to_dict()["data"], "blank": False, "together": 1}])
 
 
 @cache

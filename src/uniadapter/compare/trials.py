@@ -176,7 +176,7 @@ class Trials:
                     parameter.copy_(content["weights"][name])
             prepared.answers = content["answers"]
             return content["facts"]
-        config, (train,) = trial.config, self.splits.get(trial.config, "train").values()
+        config, train = trial.config, self.splits.training(trial.config)
         wall, processor = time.perf_counter(), time.process_time()
         with watched_memory() as memory:
             trainer = train_split(prepared, train, config, validate=self._chooser(prepared, config))

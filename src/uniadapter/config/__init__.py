@@ -86,7 +86,7 @@ class RunConfig:
     def with_absolute_paths(self) -> RunConfig:
         """A copy with absolute paths, which is valid in any working directory."""
         data = self.data
-        names = ("train", "val", "test", "captions", "answer_list", "root")
+        names = ("train", "val", "test", "captions", "answer_list", "root", "cache")
         files: dict[str, Any] = {name: _absolute(getattr(data, name)) for name in names}
         for name in ("extra_tests", "annotations"):
             files[name] = {key: _absolute(value) for key, value in getattr(data, name).items()}

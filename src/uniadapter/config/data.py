@@ -29,7 +29,9 @@ class DataConfig:
 
     Args:
         train: annotation file of the training split, in one of the layouts below, or `embedded:TASK/SPLIT` for
-            one that ships with this package.
+            one that ships with this package; or tar shards (`shards/train-{000000..000099}.tar`, a folder of them, an
+            address such as `s3://…`), or a data set of the Hugging Face hub that is streamed, `hf://NAME`:
+            docs/streaming.md.
         val: annotation file of the validation split.
         test: annotation file of the test split; read once, by the final evaluation.
         extra_tests: further test sets, name to annotation file; `metrics.json` has rows with that `test_set` for each.
@@ -63,6 +65,13 @@ class DataConfig:
         hard_negatives: share of the training samples that are put into a batch beside a sample of another visual with
             the same `group`, a field of the rows of `train`; visuals with the same group are each other's hard
             negatives. 0 shuffles regardless of it. At most the samples that have such a partner are placed so.
+        shuffle_buffer: samples of shards or a stream that are shuffled together: as many shards as hold so many, at
+            least. More mix better, and take more disk where the shards are elsewhere.
+        most_lost_shards: shards that a run with `on_error` "skip" may leave out because they cannot be read, after
+            several tries; with one more it ends.
+        cache: folder for copies of shards that are elsewhere, three times `shuffle_buffer` samples at most; null means
+            one that is removed at the end of the run.
+        samples: samples of an epoch of a stream whose length is not known; 0 asks the stream.
         max_train_visuals: train on the first so many pictures or videos of `train` alone, with all of their texts, to
             see how much data a task needs; 0 takes all.
     """
@@ -90,6 +99,10 @@ class DataConfig:
     timeout: Annotated[int, Field(ge=0, le=1_000_000)] = 300
     together: Annotated[int, Field(ge=1, le=65_536)] = 1
     hard_negatives: Annotated[float, Field(ge=0, le=1)] = 0.0
+    shuffle_buffer: Annotated[int, Field(ge=1, le=100_000_000)] = 20_000
+    most_lost_shards: Count = 10
+    cache: File | None = None
+    samples: Annotated[int, Field(ge=0, le=1_000_000_000_000)] = 0
     max_train_visuals: Count = 0
 
     @property

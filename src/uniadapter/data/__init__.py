@@ -15,7 +15,10 @@ from uniadapter.data.media.images import (
 )
 from uniadapter.data.media.video import load_clip, load_frames
 from uniadapter.data.samples import TrainDataset, VisualDataset
+from uniadapter.data.shard_writing import ShardSize, load_whole, write_shards
+from uniadapter.data.sharded import ShardedSplit, load_shards
 from uniadapter.data.splits import RetrievalSplit
+from uniadapter.data.streamed import StreamedSplit, open_stream
 from uniadapter.data.text import clean_caption, clean_question
 
 __all__ = [
@@ -30,6 +33,9 @@ __all__ = [
     "Record",
     "RetrievalSplit",
     "SequentialBatchSampler",
+    "ShardSize",
+    "ShardedSplit",
+    "StreamedSplit",
     "TrainDataset",
     "TrainLoader",
     "TrainTransform",
@@ -43,10 +49,14 @@ __all__ = [
     "load_frames",
     "load_picture",
     "load_retrieval",
+    "load_shards",
+    "load_whole",
+    "open_stream",
     "read_records",
     "read_rows",
     "shard_bounds",
     "to_tensor",
     "train_loader",
     "visual_loader",
+    "write_shards",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from torch.utils.data import Sampler
 
 from uniadapter.config import ConfigError
 from uniadapter.data.hard_negatives import place_hard_negatives
+from uniadapter.data.splits import Sample
 from uniadapter.processes.seeds import GROUPS, ORDER, permutation
 
 
@@ -28,6 +29,7 @@ class Batch:
         ids: int64 [B], index of each sample's visual in the split; equal ids are the same visual.
         sample_ids: int64 [B], index of each sample (caption) in the split; of the visual if only visuals are loaded.
         rows: int64 [B], index into `frames` of each sample's visual; 0 to B - 1 if none is shared.
+        answers: to each of B questions, with their weights; empty if the texts are captions.
     """
 
     frames: Tensor
@@ -35,6 +37,7 @@ class Batch:
     ids: Tensor
     sample_ids: Tensor
     rows: Tensor
+    answers: Sequence[Mapping[str, float]] = ()
 
     def __len__(self) -> int:
         """B."""
@@ -48,9 +51,8 @@ class Batch:
         for low in range(0, len(self), most):
             own = slice(low, low + most)
             visuals, rows = torch.unique(self.rows[own], return_inverse=True)
-            found.append(
-                Batch(self.frames[visuals], self.captions[own], self.ids[own], self.sample_ids[own], rows)
-            )  # fmt: skip
+            texts, answers = self.captions[own], self.answers[own]
+            found.append(Batch(self.frames[visuals], texts, self.ids[own], self.sample_ids[own], rows, answers))
         return found
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
@@ -62,7 +64,8 @@ class Batch:
         return self._map(Tensor.pin_memory)
 
     def _map(self, move: Callable[[Tensor], Tensor]) -> Batch:
-        return Batch(move(self.frames), self.captions, move(self.ids), move(self.sample_ids), move(self.rows))
+        ids, sample_ids, rows = move(self.ids), move(self.sample_ids), move(self.rows)
+        return Batch(move(self.frames), self.captions, ids, sample_ids, rows, self.answers)
 
 
 class LoadRequest(NamedTuple):
@@ -75,12 +78,17 @@ class LoadRequest(NamedTuple):
         group: indices of the samples; the first is part of the seed.
         start: first position in `group` that belongs to this batch.
         stop: one past the last position.
+        sample: the only one of the group, where it cannot be found by its index.
     """
 
     epoch: int
     group: tuple[int, ...]
     start: int
     stop: int
+    sample: Sample | None = None
+
+
+Requests = Callable[[int, int], Iterable[LoadRequest]]
 
 
 class EpochBatchSampler(Sampler[list[LoadRequest]]):
@@ -169,13 +177,17 @@ class EpochBatchSampler(Sampler[list[LoadRequest]]):
 
     def __iter__(self) -> Iterator[list[LoadRequest]]:
         """This process's part of each batch."""
-        epoch, first = self.epoch, self.start_batch
-        order, starts = self._order(epoch)
+        first, requests = self.start_batch, self._requests(self.epoch)
         for batch in range(first, self.batches_per_epoch):
             begin = batch * self.batch_size
             end = begin + self.batch_size if batch + 1 < self.batches_per_epoch else self.count
             low, high = shard_bounds(end - begin, self.rank, self.world)
-            yield list(_load_requests(epoch, order, starts, begin + low, begin + high))
+            yield list(requests(begin + low, begin + high))
+
+    def _requests(self, epoch: int) -> Requests:
+        """Gives the requests for the samples at positions [low, high) of an epoch's order."""
+        order, starts = self._order(epoch)
+        return lambda low, high: load_requests(epoch, order, starts, low, high)
 
     def _order(self, epoch: int) -> tuple[list[int], Sequence[int]]:
         """All samples in order of their groups, and the offset at which each group starts; the last is the end."""
@@ -185,7 +197,7 @@ class EpochBatchSampler(Sampler[list[LoadRequest]]):
             return order, range(self.count + 1)
         groups: Sequence[Sequence[int]] = [(row,) for row in order]
         if self.together > 1:
-            groups = self._share_visuals(order, visuals, epoch)
+            groups = share_visuals(order, visuals, self.together, self.seed, epoch)
         if kin is not None:
             groups = place_hard_negatives(
                 groups, visuals, kin,
@@ -193,17 +205,27 @@ class EpochBatchSampler(Sampler[list[LoadRequest]]):
             )  # fmt: skip
         return list(chain.from_iterable(groups)), list(accumulate(map(len, groups), initial=0))
 
-    def _share_visuals(self, order: list[int], visuals: Sequence[int], epoch: int) -> list[list[int]]:
-        """Groups of at most `together` samples of one visual, shuffled."""
-        owned: dict[int, list[int]] = {}
-        for row in order:
-            owned.setdefault(visuals[row], []).append(row)
-        step = self.together
-        groups = [rows[low : low + step] for rows in owned.values() for low in range(0, len(rows), step)]
-        return [groups[index] for index in permutation(len(groups), self.seed, GROUPS, epoch)]
+
+def share_visuals(
+    order: Sequence[int], visuals: Sequence[int] | Mapping[int, int], together: int, seed: int, *place: int
+) -> list[list[int]]:
+    """Groups of at most `together` samples of one visual, shuffled.
+
+    Args:
+        order: of the samples.
+        visuals: of each sample, by its index.
+        together: most samples of a group.
+        seed: of the order.
+        *place: epoch and, of several parts of an epoch, the part.
+    """
+    owned: dict[int, list[int]] = {}
+    for row in order:
+        owned.setdefault(visuals[row], []).append(row)
+    groups = [rows[low : low + together] for rows in owned.values() for low in range(0, len(rows), together)]
+    return [groups[index] for index in permutation(len(groups), seed, GROUPS, *place)]
 
 
-def _load_requests(epoch: int, order: list[int], starts: Sequence[int], low: int, high: int) -> Iterator[LoadRequest]:
+def load_requests(epoch: int, order: list[int], starts: Sequence[int], low: int, high: int) -> Iterator[LoadRequest]:
     """The requests for the samples at positions [low, high) of the order."""
     group = bisect_right(starts, low) - 1
     while starts[group] < high:

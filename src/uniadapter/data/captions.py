@@ -13,12 +13,14 @@ from uniadapter.data.layouts.records import DataError, ErrorPolicy, Record, grou
 from uniadapter.data.layouts.registry import read_records
 from uniadapter.data.media.file_kinds import has_video_suffix
 from uniadapter.data.media.images import DatasetPicture, Rows
-from uniadapter.data.split_builder import SplitBuilder, data_root, finish_split
+from uniadapter.data.split_builder import CleanText, SplitBuilder, data_root, finish_split
 from uniadapter.data.splits import RetrievalSplit
 from uniadapter.data.text import clean_caption
 
 
-def load_retrieval(path: str | Path, config: DataConfig, name: str, check: bool | None = None) -> RetrievalSplit:
+def load_retrieval(
+    path: str | Path, config: DataConfig, name: str, check: bool | None = None, clean: CleanText = clean_caption
+) -> RetrievalSplit:
     """Read a split from an annotation file.
 
     Args:
@@ -29,6 +31,7 @@ def load_retrieval(path: str | Path, config: DataConfig, name: str, check: bool 
         check: decode every visual now (of a video one frame); those that fail raise or are dropped, by `on_error`.
             None checks if `on_error` is "skip" and the split is not "train": evaluation must know its gallery
             beforehand, while training replaces an unreadable visual when it meets it.
+        clean: cleans a caption.
 
     Raises:
         DataError: the file cannot be read or nothing in it is usable; with `on_error="raise"` also at the
@@ -37,7 +40,7 @@ def load_retrieval(path: str | Path, config: DataConfig, name: str, check: bool 
     policy = ErrorPolicy(config.on_error)
     root = data_root(path, config)
     split = RetrievalSplit(name, skipped=policy.skipped)
-    builder = SplitBuilder(split, policy, clean_caption, config.max_words, "caption")
+    builder = SplitBuilder(split, policy, clean, config.max_words, "caption")
     for record in read_records(path, policy, config.layout, config.captions, split=name, fields=config.fields):
         builder.add_file(record, root)
     builder.describe(Path(path).name)

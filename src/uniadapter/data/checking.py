@@ -137,12 +137,12 @@ def _look_at_visuals(split: RetrievalSplit, facts: SplitFacts, frames: int, work
     facts.visuals -= len(lost)
     facts.texts -= sum(visual in lost for visual in split.text_visual)
     if seconds:
-        facts.numbers["seconds"] = _spread(seconds)
+        facts.numbers["seconds"] = spread(seconds)
 
 
 def _look_at_texts(split: RetrievalSplit, facts: SplitFacts) -> None:
-    facts.numbers[f"{split.text_noun} of one"] = _spread([len(rows) for rows in split.visual_texts()])
-    facts.numbers["words"] = _spread([len(text.split()) for text in split.texts])
+    facts.numbers[f"{split.text_noun} of one"] = spread([len(rows) for rows in split.visual_texts()])
+    facts.numbers["words"] = spread([len(text.split()) for text in split.texts])
     pairs = Counter(zip(split.texts, split.text_visual, strict=True))
     again = sorted(text for (text, _), count in pairs.items() for _ in range(count - 1))
     if again:
@@ -161,5 +161,6 @@ def _look_at_texts(split: RetrievalSplit, facts: SplitFacts) -> None:
             facts.numbers["without answers"] = unanswered
 
 
-def _spread(values: list[float] | list[int]) -> dict[str, float]:
+def spread(values: list[float] | list[int]) -> dict[str, float]:
+    """The least, the median and the most of some numbers."""
     return {"least": min(values), "median": statistics.median(values), "most": max(values)}

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 
 from uniadapter.data.batches import Batch, EpochBatchSampler
 from uniadapter.data.layouts.records import DataError, ErrorPolicy
-from uniadapter.data.splits import RetrievalSplit
+from uniadapter.data.shards.places import LostShard
+from uniadapter.data.splits import TrainingSet
 from uniadapter.data.worker import HungWorkers, Watchdog, end_workers
 from uniadapter.errors import worker_failure, worker_failure_message
 
@@ -50,18 +51,27 @@ class VisualLoader:
         skip: count errors instead of raising them; a batch that could not be filled raises nevertheless.
         split: what is loaded, for the log.
         timeout: seconds to wait for a batch; 0 means forever.
+        most_lost: shards that may be left out.
 
     Attributes:
         skipped: kind of error to the number of distinct visuals with it, on this process so far.
+        lost: shards that were left out, as their errors say.
     """
 
     def __init__(
-        self, loader: DataLoader[Any], skip: bool = False, split: RetrievalSplit | None = None, timeout: float = 0
+        self,
+        loader: DataLoader[Any],
+        skip: bool = False,
+        split: TrainingSet | None = None,
+        timeout: float = 0,
+        most_lost: int = 0,
     ) -> None:
         self._loader, self._split, self._timeout = loader, split, timeout
         self._short: set[int] = set()
         self._policy = ErrorPolicy("skip" if skip else "raise")
         self._reported: set[str] = set()
+        self.lost: list[str] = []
+        self._most_lost = most_lost
 
     @property
     def skipped(self) -> Counter[str]:
@@ -103,7 +113,7 @@ class VisualLoader:
             raise HungWorkers(self._timeout)
         if self._short and self._split is not None and self._split.first_time("clips of few frames"):
             message = "%s: %d of %d %s have fewer frames than data.frames, so frames are repeated"
-            logger.warning(message, self._split.name, len(self._short), len(self._split.visuals), self._split.noun)
+            logger.warning(message, self._split.name, len(self._short), self._split.visual_count, self._split.noun)
 
     def close(self) -> None:
         """End the workers, if there are any, even if they hang; the next iteration starts new ones."""
@@ -116,10 +126,22 @@ class VisualLoader:
             if str(error) not in self._reported:
                 self._policy.report(error)
                 self._reported.add(str(error))
+                if isinstance(error, LostShard):
+                    self._leave_out(error)
         self._short.update(fetched.short)
         if fetched.batch is None:
             count, last = len(fetched.errors), fetched.errors[-1]
             raise DataError(f"{count} visuals cannot be read; the last: {last}", "lost data")
+
+    def _leave_out(self, error: LostShard) -> None:
+        """Count a shard, of which there may be so many."""
+        self.lost.append(str(error))
+        if len(self.lost) > self._most_lost:
+            raise LostShard(
+                f"{len(self.lost)} shards cannot be read, and data.most_lost_shards is {self._most_lost}; the last: "
+                f"{error}"
+            )
+        logger.warning("shard %d of at most %d is left out: %s", len(self.lost), self._most_lost, error)
 
 
 def _next(fetches: Iterator[WorkerResult], dog: Watchdog) -> WorkerResult | None:
@@ -140,12 +162,19 @@ class TrainLoader(VisualLoader):
         skip: as for `VisualLoader`.
         split: as for `VisualLoader`.
         timeout: as for `VisualLoader`.
+        most_lost: as for `VisualLoader`.
     """
 
     def __init__(
-        self, loader: DataLoader[Any], batches: EpochBatchSampler, skip: bool, split: RetrievalSplit, timeout: float
+        self,
+        loader: DataLoader[Any],
+        batches: EpochBatchSampler,
+        skip: bool,
+        split: TrainingSet,
+        timeout: float,
+        most_lost: int = 0,
     ) -> None:
-        super().__init__(loader, skip, split, timeout)
+        super().__init__(loader, skip, split, timeout, most_lost)
         self.batches, self.split = batches, split
 
     def __iter__(self) -> Iterator[Batch]:
@@ -170,7 +199,7 @@ class TrainLoader(VisualLoader):
 
     def visual_id(self, visual: int) -> str:
         """The id of a visual of the split, by its index."""
-        return str(self.split.visual_ids[visual])
+        return str(self.split.visual_name(visual)[0])
 
     def keep_batches(self, batches: int) -> None:
         """Divide every epoch into so many batches, see `EpochBatchSampler.keep_batches`."""

@@ -8,7 +8,7 @@ picture into its batch for that. Here the annotation rows say which visuals are 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from uniadapter.processes.seeds import PAIRS, permutation
@@ -17,7 +17,9 @@ Unit: TypeAlias = Sequence[int]  # samples that share a visual and stay together
 Group: TypeAlias = str | int | None
 
 
-def pair_units(units: Sequence[Unit], visuals: Sequence[int], groups: Sequence[Group]) -> list[tuple[int, int]]:
+def pair_units(
+    units: Sequence[Unit], visuals: Sequence[int] | Mapping[int, int], groups: Sequence[Group] | Mapping[int, Group]
+) -> list[tuple[int, int]]:
     """Pairs of units of different visuals with the same group; each unit is in one pair at most.
 
     Args:
@@ -44,13 +46,15 @@ def pair_units(units: Sequence[Unit], visuals: Sequence[int], groups: Sequence[G
 
 def place_hard_negatives(
     units: Sequence[Unit],
-    visuals: Sequence[int],
-    groups: Sequence[Group],
+    visuals: Sequence[int] | Mapping[int, int],
+    groups: Sequence[Group] | Mapping[int, Group],
     *,
     share: float,
     batch_size: int,
     seed: int,
     epoch: int,
+    part: tuple[int, ...] = (),
+    begun: int = 0,
 ) -> list[Unit]:
     """The units in an order in which hard negatives follow one another within a batch.
 
@@ -62,6 +66,8 @@ def place_hard_negatives(
         batch_size: samples per batch, over all processes.
         seed: of the order.
         epoch: of the order.
+        part: of the epoch, if these are not all of its units.
+        begun: samples that are in the first batch already.
 
     Returns:
         All units. A pair that does not fit into what is left of a batch waits for the next one, if there are unpaired
@@ -70,22 +76,24 @@ def place_hard_negatives(
     pairs = pair_units(units, visuals, groups)
     wanted, placed = share * sum(map(len, units)), 0
     chosen: list[tuple[int, ...]] = []
-    for number in permutation(len(pairs), seed, PAIRS, epoch, 0):
+    for number in permutation(len(pairs), seed, PAIRS, epoch, 0, *part):
         if placed >= wanted:
             break
         chosen.append(pairs[number])
         placed += sum(len(units[index]) for index in pairs[number])
     taken = {index for pair in chosen for index in pair}
     blocks = chosen + [(index,) for index in range(len(units)) if index not in taken]
-    shuffled = [blocks[number] for number in permutation(len(blocks), seed, PAIRS, epoch, 1)]
-    return [units[index] for block in _fill_batches(shuffled, units, batch_size) for index in block]
+    shuffled = [blocks[number] for number in permutation(len(blocks), seed, PAIRS, epoch, 1, *part)]
+    return [units[index] for block in _fill_batches(shuffled, units, batch_size, begun) for index in block]
 
 
-def _fill_batches(blocks: list[tuple[int, ...]], units: Sequence[Unit], size: int) -> list[tuple[int, ...]]:
+def _fill_batches(
+    blocks: list[tuple[int, ...]], units: Sequence[Unit], size: int, filled: int
+) -> list[tuple[int, ...]]:
     """The blocks in order, except that pairs step back behind unpaired units where a batch would end inside them."""
     pairs = deque(place for place, block in enumerate(blocks) if len(block) == 2)
     single = deque(place for place, block in enumerate(blocks) if len(block) == 1)
-    filled, order = 0, list[tuple[int, ...]]()
+    order = list[tuple[int, ...]]()
     while pairs or single:
         pair_first = bool(pairs) and (not single or pairs[0] < single[0])
         if pair_first and single:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from typing import Any, cast
 
@@ -13,18 +14,21 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from uniadapter.config import ConfigError, DataConfig
 from uniadapter.data.batches import Batch, EpochBatchSampler, SequentialBatchSampler
+from uniadapter.data.block_order import ShardBatchSampler
 from uniadapter.data.fetching import TrainLoader, VisualLoader, WorkerResult
 from uniadapter.data.media.images import CLIP, EvaluationTransform, Normalisation, TrainTransform
 from uniadapter.data.media.limits import check_frames
 from uniadapter.data.samples import LoadedVisual, TrainDataset, VisualDataset
-from uniadapter.data.splits import RetrievalSplit
+from uniadapter.data.sharded import ShardedSplit
+from uniadapter.data.splits import RetrievalSplit, TrainingSet
+from uniadapter.data.streamed import StreamBatchSampler, StreamedSplit
 from uniadapter.data.worker import init_worker
 
 __all__ = ["TrainLoader", "VisualLoader", "train_loader", "visual_loader"]
 
 
 def train_loader(
-    split: RetrievalSplit,
+    split: TrainingSet,
     config: DataConfig,
     *,
     size: int,
@@ -41,8 +45,8 @@ def train_loader(
 
     Args:
         split: the visuals and captions.
-        config: `frames`, `scale`, `flip`, `augment`, `blank`, `on_error`, `workers`, `timeout`, `together` and
-            `hard_negatives` are used.
+        config: `frames`, `scale`, `flip`, `augment`, `blank`, `on_error`, `workers`, `timeout`, `together`,
+            `hard_negatives`, `shuffle_buffer` and `most_lost_shards` are used.
         size: side of the frames in pixels.
         batch_size: samples per batch, over all processes.
         seed: of order and augmentation.
@@ -56,20 +60,37 @@ def train_loader(
     Raises:
         ConfigError: hard negatives are asked for, and the split names none.
     """
-    if config.hard_negatives:
-        _check_groups(split, config)
-    batches = EpochBatchSampler(
-        len(split.texts), batch_size, seed, epoch=epoch, rank=rank, world=world, start_batch=start_batch,
-        sample_visuals=split.text_visual, together=config.together,
-        sample_groups=split.text_group or None, hard_negatives=config.hard_negatives,
-    )  # fmt: skip
+    batches = _sampler(split, config, batch_size, seed)(
+        epoch=epoch, rank=rank, world=world, start_batch=start_batch, together=config.together
+    )
     scale = (config.scale[0], config.scale[1])
     transform = TrainTransform(size, scale, config.flip, config.augment, normalisation)
     check_frames(config.frames, "data.frames")
     rows = TrainDataset(split, transform, seed, config.on_error, config.frames, config.blank)
     workers = _worker_count(config.workers, batches.batches_per_epoch)
-    loader = _loader(rows, batches, _training_batch, workers, pin_memory)
-    return TrainLoader(loader, batches, config.on_error == "skip", split, config.timeout)
+    fills = config.on_error == "skip" and isinstance(split, StreamedSplit)
+    loader = _loader(rows, batches, _filled_batch if fills else _training_batch, workers, pin_memory)
+    return TrainLoader(
+        loader, batches, config.on_error == "skip", split, config.timeout, config.most_lost_shards
+    )  # fmt: skip
+
+
+def _sampler(split: TrainingSet, config: DataConfig, batch_size: int, seed: int) -> Callable[..., EpochBatchSampler]:
+    """Makes the sampler of a training set, given the place in the run and in the processes."""
+    if isinstance(split, ShardedSplit):
+        return partial(
+            ShardBatchSampler, split.index, batch_size, seed, buffer=config.shuffle_buffer, ahead=split.ahead,
+            hard_negatives=config.hard_negatives,
+        )  # fmt: skip
+    if isinstance(split, StreamedSplit):
+        return partial(StreamBatchSampler, split, batch_size, seed)
+    assert isinstance(split, RetrievalSplit)
+    if config.hard_negatives:
+        _check_groups(split, config)
+    return partial(
+        EpochBatchSampler, len(split.texts), batch_size, seed, sample_visuals=split.text_visual,
+        sample_groups=split.text_group or None, hard_negatives=config.hard_negatives,
+    )  # fmt: skip
 
 
 def visual_loader(
@@ -142,6 +163,17 @@ def _training_batch(loads: list[list[LoadedVisual]]) -> WorkerResult:
     return _collate(list(chain.from_iterable(loads)))
 
 
+def _filled_batch(loads: list[list[LoadedVisual]]) -> WorkerResult:
+    """As `_training_batch`, of a stream, which has no others: what cannot be read is another of the batch once more."""
+    visuals = list(chain.from_iterable(loads))
+    errors = [error for one in visuals for error in one.errors]
+    good = [one for one in visuals if one.pixels is not None]
+    if not good:
+        return WorkerResult(None, errors, [])
+    found = _collate([one if one.pixels is not None else good[n % len(good)] for n, one in enumerate(visuals)])
+    return WorkerResult(found.batch, errors, found.short)
+
+
 def _collate(visuals: list[LoadedVisual]) -> WorkerResult:
     """Stack V visuals to frames [V, T, 3, H, W], and concatenate their B samples."""
     errors = [error for visual in visuals for error in visual.errors]
@@ -151,8 +183,9 @@ def _collate(visuals: list[LoadedVisual]) -> WorkerResult:
         return WorkerResult(None, errors, short)
     captions = [caption for visual in visuals for caption in visual.captions]
     samples = [(visual.visual, row, place) for place, visual in enumerate(visuals) for row in visual.rows]
+    answers = [one for visual in visuals for one in visual.answers]
     ids, sample_ids, rows = torch.tensor(samples).unbind(1)
-    return WorkerResult(Batch(torch.stack(pixels), captions, ids, sample_ids, rows), errors, short)
+    return WorkerResult(Batch(torch.stack(pixels), captions, ids, sample_ids, rows, answers), errors, short)
 
 
 def _worker_count(workers: int, batches: int) -> int:

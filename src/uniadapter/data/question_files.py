@@ -38,9 +38,9 @@ from uniadapter.data.layouts.records import (
     wrong_type_error,
 )
 from uniadapter.data.layouts.registry import find_layout, layout_rows, recognise_layout
+from uniadapter.data.layouts.visual_genome import GENOME_WEIGHT
 from uniadapter.data.layouts.vqa_files import Annotation, read_vqa_annotations
 
-GENOME_WEIGHT = 0.2  # of an answer from Visual Genome, as in BLIP's training
 _REQUIRED: Required = ((*VISUALS, *VISUAL_IDS), "question")
 _FOLDER = re.compile(r"[\w-]+")
 

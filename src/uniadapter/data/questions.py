@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,8 +12,8 @@ from uniadapter.config import DataConfig
 from uniadapter.data.layouts.annotation_file import read_json
 from uniadapter.data.layouts.records import DataError, ErrorPolicy, is_valid_unicode
 from uniadapter.data.question_files import read_questions
-from uniadapter.data.split_builder import SplitBuilder, data_root, finish_split
-from uniadapter.data.splits import RetrievalSplit
+from uniadapter.data.split_builder import CleanText, SplitBuilder, data_root, finish_split
+from uniadapter.data.splits import RetrievalSplit, Sample
 from uniadapter.data.text import clean_question
 
 
@@ -38,6 +38,10 @@ class QuestionSplit(RetrievalSplit):
 
     text_noun: ClassVar[str] = "questions"
 
+    def sample(self, row: int) -> Sample:
+        """The training sample of a question, with its answers."""
+        return replace(super().sample(row), answers=self.answers[row])
+
     def keep_texts(self, kept: Sequence[int]) -> None:
         """Drop all questions but these; indices in order."""
         super().keep_texts(kept)
@@ -46,7 +50,13 @@ class QuestionSplit(RetrievalSplit):
             setattr(self, name, [values[row] for row in kept])
 
 
-def load_questions(path: str | Path, config: DataConfig, name: str, answered: bool | None = None) -> QuestionSplit:
+def load_questions(
+    path: str | Path,
+    config: DataConfig,
+    name: str,
+    answered: bool | None = None,
+    clean: CleanText = clean_question,
+) -> QuestionSplit:
     """Read a split of questions.
 
     Args:
@@ -54,6 +64,7 @@ def load_questions(path: str | Path, config: DataConfig, name: str, answered: bo
         config: `root`, `annotations`, `layout`, `fields`, `max_words`, `on_error` and `workers` are used.
         name: of the split.
         answered: whether every question must have an answer; None requires it for "train" only.
+        clean: cleans a question.
 
     Raises:
         DataError: the file cannot be read or nothing in it is usable; with `on_error="raise"` also at the first record
@@ -62,7 +73,7 @@ def load_questions(path: str | Path, config: DataConfig, name: str, answered: bo
     policy = ErrorPolicy(config.on_error)
     root = data_root(path, config)
     split = QuestionSplit(name, skipped=policy.skipped)
-    builder = SplitBuilder(split, policy, clean_question, config.max_words, "question")
+    builder = SplitBuilder(split, policy, clean, config.max_words, "question")
     needed = name == "train" if answered is None else answered
     records = read_questions(
         path, policy, config.annotations.get(name), layout=config.layout, split=name, fields=config.fields

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -14,7 +14,7 @@ from uniadapter.data.batches import LoadRequest
 from uniadapter.data.layouts.records import DataError
 from uniadapter.data.media.images import EvaluationTransform, TrainTransform
 from uniadapter.data.media.video import load_frames
-from uniadapter.data.splits import RetrievalSplit
+from uniadapter.data.splits import RetrievalSplit, Sample, TrainingSet
 from uniadapter.errors import OnError
 from uniadapter.processes.seeds import AUGMENT, FRAMES, derive_rng
 
@@ -31,6 +31,7 @@ class LoadedVisual:
         visual: its index in the split.
         rows: indices of its samples.
         captions: their cleaned texts; empty if only visuals are loaded.
+        answers: of each question among them, with weights; empty without questions.
         errors: of visuals that this one replaces.
         short: it is a video with fewer frames than requested.
     """
@@ -39,6 +40,7 @@ class LoadedVisual:
     visual: int
     rows: list[int]
     captions: list[str] = field(default_factory=list)
+    answers: list[Mapping[str, float]] = field(default_factory=list)
     errors: list[DataError] = field(default_factory=list)
     short: bool = False
 
@@ -58,7 +60,7 @@ class TrainDataset(Dataset[list[LoadedVisual]]):
 
     def __init__(
         self,
-        split: RetrievalSplit,
+        split: TrainingSet,
         transform: TrainTransform,
         seed: int,
         on_error: OnError = "raise",
@@ -69,14 +71,14 @@ class TrainDataset(Dataset[list[LoadedVisual]]):
         self.frames, self.blank = frames, blank
 
     def __len__(self) -> int:
-        """Number of captions."""
-        return len(self.split.texts)
+        """Number of samples."""
+        return self.split.samples
 
     def __getitem__(self, load: LoadRequest) -> list[LoadedVisual]:
         """The samples of a request: one visual, or the replacements of one that cannot be read."""
         errors: dict[int, DataError] = {}
         lead, wanted = load.group[0], slice(load.start, load.stop)
-        loaded = self._load(load.epoch, lead, load.group[wanted], errors)
+        loaded = self._load(load.epoch, lead, load.group[wanted], errors, load.sample)
         if loaded is not None:
             return [loaded]
         # Replace the whole group, so that both batches of a group that was split agree on the replacements.
@@ -89,29 +91,34 @@ class TrainDataset(Dataset[list[LoadedVisual]]):
     def _replacements(self, epoch: int, row: int, count: int, errors: dict[int, DataError]) -> list[LoadedVisual]:
         """Up to `count` readable samples that follow a row, starting over at the end of the split."""
         found: list[LoadedVisual] = []
-        for step in range(1, len(self)):
+        for after in self.split.substitutes(row):
             if len(found) == count or len(errors) == _MAX_UNREADABLE:
                 break
-            after = (row + step) % len(self)
             loaded = self._load(epoch, after, (after,), errors)
             if loaded is not None:
                 found.append(loaded)
         return found
 
-    def _load(self, epoch: int, lead: int, rows: Sequence[int], errors: dict[int, DataError]) -> LoadedVisual | None:
+    def _load(
+        self, epoch: int, lead: int, rows: Sequence[int], errors: dict[int, DataError], given: Sample | None = None
+    ) -> LoadedVisual | None:
         """The visual of these samples, with the augmentation of sample `lead`; None if it cannot be read."""
-        split, visual = self.split, self.split.text_visual[lead]
-        if visual in errors:
-            return None
+        failed = -1 - lead  # until its visual is known
         try:
+            samples = [given] if given else [self.split.sample(row) for row in dict.fromkeys((lead, *rows))]
+            failed = samples[0].visual
+            if failed in errors:
+                return None
             rng = derive_rng(self.seed, FRAMES, epoch, lead)
-            clip = load_frames(split.visuals[visual], split.origins[visual], self.frames, self.transform.min_side, rng)
+            clip = load_frames(samples[0].source, samples[0].origin, self.frames, self.transform.min_side, rng)
             pixels = torch.stack([self.transform(f, derive_rng(self.seed, AUGMENT, epoch, lead)) for f in clip])
         except DataError as error:
-            errors[visual] = error
+            errors[failed] = error
             return None
         pixels = _blank_like(pixels) if self.blank else pixels
-        return LoadedVisual(pixels, visual, list(rows), [split.texts[row] for row in rows], short=_repeats_frames(clip))
+        own = samples if lead in rows else samples[1:]
+        texts, answers = [one.text for one in own], [one.answers for one in own if one.answers is not None]
+        return LoadedVisual(pixels, failed, list(rows), texts, answers, short=_repeats_frames(clip))
 
 
 class VisualDataset(Dataset[LoadedVisual]):

@@ -6,11 +6,78 @@ A visual is a picture or a video; later code treats both alike, a picture being 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 from uniadapter.data.media.images import VisualSource
+
+FIRST_LOOK = 256  # visuals of a large training set that are looked at before training
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A training sample.
+
+    Args:
+        visual: index of its picture or video.
+        source: where to read that.
+        origin: its record, for errors.
+        text: the cleaned caption or question.
+        answers: to a question, each with its weight; None for a caption.
+    """
+
+    visual: int
+    source: VisualSource
+    origin: str
+    text: str
+    answers: Mapping[str, float] | None = None
+
+
+class TrainingSet(Protocol):
+    """What training needs of its data: a `RetrievalSplit` in memory, or shards or a stream that fit in none."""
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+
+    @property
+    def noun(self) -> str:
+        """What its visuals are: "pictures", "videos" or "visuals"."""
+
+    @property
+    def text_noun(self) -> str:
+        """What its texts are: "captions" or "questions"."""
+
+    @property
+    def samples(self) -> int:
+        """Number of samples of an epoch."""
+
+    @property
+    def visual_count(self) -> int:
+        """Number of pictures or videos."""
+
+    def sample(self, row: int) -> Sample:
+        """A sample, by its index.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+
+    def substitutes(self, row: int) -> Iterator[int]:
+        """Samples that may take the place of one whose picture or video cannot be read, in order."""
+
+    def visual_name(self, visual: int) -> tuple[str | int, str]:
+        """The id of a visual, and the record where it stands."""
+
+    def head(self, count: int) -> RetrievalSplit:
+        """The whole set if it is in memory, else about so many of its visuals, for a first look."""
+
+    def summary(self) -> str:
+        """One line about its size."""
+
+    def first_time(self, what: str) -> bool:
+        """Whether this is the first call with `what`, so that a message is logged once."""
 
 
 @dataclass
@@ -61,6 +128,33 @@ class RetrievalSplit:
     def visual_kind(self) -> Literal["image", "video"]:
         """The noun in names of metrics: "text_to_image", "video_to_text"."""
         return "video" if self.noun == "videos" else "image"
+
+    @property
+    def samples(self) -> int:
+        """Number of texts."""
+        return len(self.texts)
+
+    @property
+    def visual_count(self) -> int:
+        """Number of pictures or videos."""
+        return len(self.visuals)
+
+    def sample(self, row: int) -> Sample:
+        """The training sample of a text."""
+        visual = self.text_visual[row]
+        return Sample(visual, self.visuals[visual], self.origins[visual], self.texts[row])
+
+    def substitutes(self, row: int) -> Iterator[int]:
+        """The texts after one, starting over at the end."""
+        return ((row + step) % len(self.texts) for step in range(1, len(self.texts)))
+
+    def visual_name(self, visual: int) -> tuple[str | int, str]:
+        """The id of a visual, and its first record."""
+        return self.visual_ids[visual], self.origins[visual]
+
+    def head(self, count: int) -> RetrievalSplit:
+        """The split itself, which is in memory."""
+        return self
 
     def visual_texts(self) -> list[list[int]]:
         """For each visual the indices of its captions."""

@@ -14,7 +14,7 @@ import torch
 _MASK = (1 << 64) - 1
 
 # Ids of the random streams, so that two of them never use the same bits for one sample.
-ORDER, AUGMENT, CAPTION, NEGATIVE_VISUAL, NEGATIVE_TEXT, FRAMES, GROUPS, DROPOUT, PAIRS = range(9)
+ORDER, AUGMENT, CAPTION, NEGATIVE_VISUAL, NEGATIVE_TEXT, FRAMES, GROUPS, DROPOUT, PAIRS, SHARDS = range(10)
 
 
 def derive_seed(*parts: int) -> int:

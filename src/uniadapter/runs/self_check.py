@@ -10,7 +10,7 @@ import logging
 from dataclasses import replace
 
 from uniadapter.config import RunConfig
-from uniadapter.data.splits import RetrievalSplit
+from uniadapter.data.splits import RetrievalSplit, TrainingSet
 from uniadapter.errors import DataError
 from uniadapter.evaluation.recall import is_at_chance
 from uniadapter.runs.steps import evaluate_split
@@ -21,18 +21,21 @@ logger = logging.getLogger(__name__)
 LOOKED_AT = 64  # pictures or videos, evenly spaced
 
 
-def check_pairs(prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> str:
+def check_pairs(prepared: Prepared, train: TrainingSet, config: RunConfig) -> str:
     """Rank some captions' pictures by similarity alone, before training.
 
     Args:
         prepared: the model as training begins.
-        split: the training data.
+        train: the training data.
         config: of the run.
 
     Returns:
         A warning, logged already; "" if there is nothing to say, or too little to tell.
     """
-    if config.task != "retrieval" or len(split.visuals) < LOOKED_AT:
+    if config.task != "retrieval" or train.visual_count < LOOKED_AT:
+        return ""
+    split = train.head(LOOKED_AT)
+    if len(split.visuals) < LOOKED_AT:  # others cannot be read
         return ""
     step = len(split.visuals) / LOOKED_AT
     some = [int(number * step) for number in range(LOOKED_AT)]

@@ -16,8 +16,10 @@ from uniadapter.checkpoints.adapter_folder import save_adapter
 from uniadapter.checkpoints.compatibility import training_warnings
 from uniadapter.checkpoints.loading import quiet_transformers
 from uniadapter.config import SPLITS, ConfigError, DataConfig, RunConfig
+from uniadapter.data.large_splits import LargeSplit
 from uniadapter.data.loaders import TrainLoader, train_loader
-from uniadapter.data.splits import RetrievalSplit
+from uniadapter.data.splits import RetrievalSplit, TrainingSet
+from uniadapter.data.training_sets import is_large, open_large
 from uniadapter.embedded import resolve_embedded
 from uniadapter.errors import CheckpointError, DataError, worker_failure
 from uniadapter.evaluation.rerank import Progress
@@ -64,6 +66,11 @@ def load_split(config: RunConfig, which: str) -> RetrievalSplit:
     path = getattr(config.data, which) if which in SPLITS else config.data.extra_tests.get(which)
     if path is None:
         raise ConfigError(f"data.{which} is not set: name an annotation file in the config or with --data.{which}")
+    if is_large(path):
+        raise ConfigError(
+            f"data.{which} is {path[:120]}: shards and streams are for training, evaluation needs all of its pictures "
+            "at once: name an annotation file or a folder"
+        )
     split = task_for(config).load(path, config.data, which)
     most = config.data.max_train_visuals
     if which == "train" and 0 < most < len(split.visuals):
@@ -72,6 +79,17 @@ def load_split(config: RunConfig, which: str) -> RetrievalSplit:
             "data.max_train_visuals: the first %d %s, %d %s", most, split.noun, len(split.texts), split.text_noun
         )
     return split
+
+
+def load_training(config: RunConfig) -> TrainingSet:
+    """Read the training split, or open the shards or the stream that `data.train` names.
+
+    Raises:
+        ConfigError: the config has no training data, or a setting that they do not allow.
+        DataError: they are missing or broken.
+    """
+    name = config.data.train or ""
+    return open_large(name, config.data, config.task) if is_large(name) else load_split(config, "train")
 
 
 def evaluate_split(
@@ -84,7 +102,7 @@ def evaluate_split(
 
 def train_split(
     prepared: Prepared,
-    split: RetrievalSplit,
+    split: TrainingSet,
     config: RunConfig,
     folder: Path | None = None,
     resume: bool = False,
@@ -139,7 +157,7 @@ def train_split(
         loss, loader, config.train, folder, accelerator, on_progress, on_epoch, validate, made, started, on_first_write
     )
     if accelerator.is_main_process:
-        for line in training_warnings(config, len(split.texts), trainer.steps):
+        for line in training_warnings(config, split.samples, trainer.steps):
             logger.warning("%s", line)
     _run(trainer, loader, split, folder, resume)
     loss.release()
@@ -152,7 +170,7 @@ def train_split(
     return trainer
 
 
-def _run(trainer: Trainer, loader: TrainLoader, split: RetrievalSplit, folder: Path | None, resume: bool) -> None:
+def _run(trainer: Trainer, loader: TrainLoader, split: TrainingSet, folder: Path | None, resume: bool) -> None:
     """Train, close the loader, and turn failures of samples and worker processes into errors of one line."""
     try:
         trainer.train(resume)
@@ -166,6 +184,8 @@ def _run(trainer: Trainer, loader: TrainLoader, split: RetrievalSplit, folder: P
         raise
     finally:
         loader.close()
+        if isinstance(split, LargeSplit):
+            split.close()
 
 
 def _settings(prepared: Prepared, config: RunConfig) -> InferenceSettings:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from uniadapter.config import ConfigError, DataConfig, ModelConfig, RunConfig
+from uniadapter.config import ConfigError, DataConfig, RunConfig
 from uniadapter.data.batches import Batch
 from uniadapter.data.layouts.records import DataError
 from uniadapter.data.layouts.vqa_files import Annotation
 from uniadapter.data.questions import QuestionSplit, frequent_answers, load_questions, read_answer_list
-from uniadapter.data.splits import RetrievalSplit
+from uniadapter.data.sharded import ANSWERS, listed_answers
+from uniadapter.data.splits import FIRST_LOOK, RetrievalSplit, TrainingSet
+from uniadapter.data.training_sets import is_large
 from uniadapter.evaluation.answering import AnswerList, Prediction, evaluate_answers
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.evaluation.vqa import exact_match, vqa_accuracy
@@ -38,12 +38,11 @@ class AnswerTask:
         """Read a split from its file."""
         return load_questions(path, config, which)
 
-    def training_loss(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> AnswerLoss:
+    def training_loss(self, prepared: Prepared, split: TrainingSet, config: RunConfig) -> AnswerLoss:
         """The training loss; also sets the list of answers, `prepared.answers`."""
-        warn_of_truncation(prepared.tokenizer, split.texts, config.model.max_tokens, "questions")
-        assert isinstance(split, QuestionSplit)
+        warn_of_truncation(prepared.tokenizer, split.head(FIRST_LOOK).texts, config.model.max_tokens, "questions")
         prepared.answers = answer_list(prepared, config, split)
-        return AnswerLoss(prepared.model, prepared.tokenizer, config.model, split.answers)
+        return AnswerLoss(prepared.model, prepared.tokenizer, config.model)
 
     def evaluate(
         self, prepared: Prepared, split: RetrievalSplit, config: RunConfig, progress: Progress | None
@@ -77,7 +76,7 @@ class AnswerTask:
         return Result(scores, right, headline, scores.get("accuracy", 0.0), found)
 
 
-def answer_list(prepared: Prepared, config: RunConfig, train: QuestionSplit | None = None) -> list[str]:
+def answer_list(prepared: Prepared, config: RunConfig, train: TrainingSet | None = None) -> list[str]:
     """The list of answers to choose from.
 
     Args:
@@ -87,10 +86,10 @@ def answer_list(prepared: Prepared, config: RunConfig, train: QuestionSplit | No
 
     Returns:
         The answers of `data.answer_list`, else those that the adapter was trained with, else the most frequent ones of
-        the training split.
+        the training split; of shards, those in the list beside them.
 
     Raises:
-        ConfigError: the config names neither a list nor a training split.
+        ConfigError: the config names neither a list nor a training split; or there is no list beside its shards.
     """
     if config.data.answer_list:
         return read_answer_list(config.data.answer_list)
@@ -101,7 +100,16 @@ def answer_list(prepared: Prepared, config: RunConfig, train: QuestionSplit | No
             raise ConfigError(
                 "there is no list of answers: set data.answer_list, or data.train, or evaluate.answers to generate"
             )
-        train = load_questions(config.data.train, config.data, "train")
+        if not is_large(config.data.train):
+            train = load_questions(config.data.train, config.data, "train")
+    if not isinstance(train, QuestionSplit):
+        listed = listed_answers(str(config.data.train))
+        if listed is None:
+            raise ConfigError(
+                f"there is no {ANSWERS} beside {str(config.data.train)[:120]}, and the answers of shards or a stream "
+                "are not known beforehand: name the answers to choose from with data.answer_list"
+            )
+        return listed[: config.data.answer_count or None]
     found = frequent_answers(train, config.data.answer_count)
     outside = sum(set(found).isdisjoint(own) for own in train.answers)
     logger.info("%d answers to choose from; %d training questions have none of them", len(found), outside)
@@ -184,24 +192,12 @@ class AnswerLoss(DecoderLoss):
         model: with question encoder and answer decoder; its adapters, or all weights, are trained.
         tokenizer: the base's.
         settings: max_tokens and frame_chunk are used.
-        answers: for each question of the split its answers and their weights.
     """
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        settings: ModelConfig,
-        answers: Sequence[Mapping[str, float]],
-    ) -> None:
-        super().__init__(model, tokenizer, settings)
-        self.answers = answers
 
     def forward(self, batch: Batch, step: StepInfo) -> dict[str, Tensor]:
         """The loss of this process's batch, scaled so that the mean over processes is that of all questions."""
         visuals = encode_visual(self.model, batch.frames, self.settings.frame_chunk)
-        given = [self.answers[row] for row in batch.sample_ids.tolist()]
         loss = answer_loss(
-            self.model, self.tokenizer, visuals, batch.captions, given, batch.rows, self.settings.max_tokens
+            self.model, self.tokenizer, visuals, batch.captions, batch.answers, batch.rows, self.settings.max_tokens
         )
         return {"loss": loss * self.weight(len(batch), step, batch.frames.device)}

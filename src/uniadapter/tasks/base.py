@@ -9,7 +9,7 @@ from torch import Tensor
 
 from uniadapter.config import DataConfig, RunConfig
 from uniadapter.data.loaders import VisualLoader, visual_loader
-from uniadapter.data.splits import RetrievalSplit
+from uniadapter.data.splits import RetrievalSplit, TrainingSet
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.processes import distributed
 from uniadapter.tasks.preparing import Prepared, image_size, normalisation
@@ -41,7 +41,7 @@ class Task(Protocol):
     def load(self, path: str, config: DataConfig, which: str) -> RetrievalSplit:
         """Read a split from its file."""
 
-    def training_loss(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> TrainingLoss:
+    def training_loss(self, prepared: Prepared, split: TrainingSet, config: RunConfig) -> TrainingLoss:
         """The training loss on a split."""
 
     def evaluate(

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from uniadapter.config import ConfigError, DataConfig, ModelConfig, RunConfig
 from uniadapter.data.batches import Batch
 from uniadapter.data.captions import load_retrieval
-from uniadapter.data.splits import RetrievalSplit
+from uniadapter.data.splits import FIRST_LOOK, RetrievalSplit, TrainingSet
 from uniadapter.evaluation.captioning import INSTALL, can_score, caption_scores, require_scorer
 from uniadapter.evaluation.mode import evaluation_mode
 from uniadapter.evaluation.rerank import Progress
@@ -35,9 +35,9 @@ class CaptionTask:
         """Read a split from its file; the layouts are those of retrieval."""
         return load_retrieval(path, config, which)
 
-    def training_loss(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> CaptionLoss:
+    def training_loss(self, prepared: Prepared, split: TrainingSet, config: RunConfig) -> CaptionLoss:
         """The training loss; warns if the package that scores captions is not installed."""
-        warn_of_truncation(prepared.tokenizer, split.texts, config.model.max_tokens, "captions")
+        warn_of_truncation(prepared.tokenizer, split.head(FIRST_LOOK).texts, config.model.max_tokens, "captions")
         if config.data.test or config.data.val:  # so that errors come before training, not after it
             settings, positions = config.evaluate, backbone(prepared.model).layout.positions
             check_lengths(

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from uniadapter.config import DataConfig, ModelConfig, ObjectiveConfig, RunConfig
 from uniadapter.data.batches import Batch
 from uniadapter.data.captions import load_retrieval
-from uniadapter.data.splits import RetrievalSplit
+from uniadapter.data.splits import FIRST_LOOK, RetrievalSplit, TrainingSet
 from uniadapter.evaluation.recall import is_at_chance
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.evaluation.retrieval import evaluate_retrieval
@@ -263,9 +263,9 @@ class RetrievalTask:
         """Read a split from its file."""
         return load_retrieval(path, config, which)
 
-    def training_loss(self, prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> RetrievalLoss:
+    def training_loss(self, prepared: Prepared, split: TrainingSet, config: RunConfig) -> RetrievalLoss:
         """The training loss."""
-        warn_of_truncation(prepared.tokenizer, split.texts, config.model.max_tokens, "captions")
+        warn_of_truncation(prepared.tokenizer, split.head(FIRST_LOOK).texts, config.model.max_tokens, "captions")
         return RetrievalLoss(
             prepared.model, prepared.tokenizer, config.model, config.objective, prepared.adapter, config.train.seed
         )

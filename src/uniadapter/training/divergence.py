@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from uniadapter.data.batches import Batch
-from uniadapter.data.splits import RetrievalSplit
+from uniadapter.data.large_splits import LargeSplit
+from uniadapter.data.splits import TrainingSet
 from uniadapter.files.messages import shortened
 from uniadapter.files.writing import write_text
 from uniadapter.training.history import StepLog
@@ -97,15 +98,15 @@ class Diverged(FloatingPointError):
         )
         self.what, self.step, self.samples = what, step, list(samples)
 
-    def written(self, folder: Path, split: RetrievalSplit) -> Diverged:
+    def written(self, folder: Path, split: TrainingSet) -> Diverged:
         """Write the samples of the step, with the ids and records of their visuals, to `diverged.json`.
 
         Returns:
             The same error, whose message names the first samples and the file.
         """
         rows: list[dict[str, Any]] = [
-            {**asdict(one), "id": split.visual_ids[one.visual], "record": split.origins[one.visual]}
-            if one.visual < len(split.visual_ids)
+            {**asdict(one), **dict(zip(("id", "record"), split.visual_name(one.visual), strict=True))}
+            if isinstance(split, LargeSplit) or one.visual < split.visual_count
             else asdict(one)
             for one in self.samples
         ]

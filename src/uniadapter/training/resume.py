@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from uniadapter.config import RunConfig
-from uniadapter.data.splits import RetrievalSplit
+from uniadapter.data.large_splits import LargeSplit
+from uniadapter.data.splits import RetrievalSplit, TrainingSet
 from uniadapter.errors import CheckpointError
 from uniadapter.files.messages import shortened
 from uniadapter.model.identity import base_hash
@@ -35,6 +36,8 @@ MAY_DIFFER = {
     "data.on_error": "applies to the next picture that cannot be read",
     "data.workers": "samples do not depend on the worker",
     "data.timeout": "as data.workers",
+    "data.most_lost_shards": "applies to the next shard that cannot be read",
+    "data.cache": "where copies are",
     "train.max_minutes": "where it stops changes nothing",
     "train.micro_batch": "less memory, the same mathematics",
     "train.fsdp": "less memory, the same mathematics",
@@ -66,7 +69,7 @@ DECIDES_BEST = (
 _MAX_FILES_HASHED = 1000  # files of a training set whose sizes are part of the fingerprint
 
 
-def run_fingerprint(config: RunConfig, split: RetrievalSplit, model: Any) -> dict[str, Any]:
+def run_fingerprint(config: RunConfig, split: TrainingSet, model: Any) -> dict[str, Any]:
     """The fingerprint of a run as plain values: its settings, and hashes of its data and base weights.
 
     Args:
@@ -89,8 +92,11 @@ def flatten_config(config: Any, prefix: str = "") -> dict[str, Any]:
     return values
 
 
-def data_hash(split: RetrievalSplit) -> str:
-    """A hash of a split's records in order, and of the sizes of about a thousand of their files."""
+def data_hash(split: TrainingSet) -> str:
+    """A hash of a split's records in order, and of the sizes of about a thousand of their files; of shards, theirs."""
+    if isinstance(split, LargeSplit):
+        return split.digest
+    assert isinstance(split, RetrievalSplit)
     digest = hashlib.sha256()
     for field in fields(split):
         value = getattr(split, field.name)

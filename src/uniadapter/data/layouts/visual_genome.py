@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from uniadapter.data.layouts.annotation_file import AnnotationFile, ReadRequest
 from uniadapter.data.layouts.records import DataError
 
+GENOME_WEIGHT = 0.2  # of an answer, as in BLIP's training
 _FOLDERS = ("VG_100K", "VG_100K_2", "images")
 
 

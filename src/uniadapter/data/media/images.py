@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -74,7 +74,20 @@ class DatasetPicture:
     column: str
 
 
-VisualSource = Path | DatasetPicture
+@dataclass(frozen=True, eq=False)
+class FileContent:
+    """The content of a picture's or video's file that has no path of its own, in an archive say.
+
+    Args:
+        suffix: of its name, without the dot.
+        read: gives the content.
+    """
+
+    suffix: str
+    read: Callable[[], bytes]
+
+
+VisualSource = Path | DatasetPicture | FileContent
 
 
 def load_picture(source: VisualSource, origin: str = "", min_side: int = 0) -> Image.Image:
@@ -91,10 +104,9 @@ def load_picture(source: VisualSource, origin: str = "", min_side: int = 0) -> I
         DataError: kind "missing picture" or "corrupt picture"; names the record and the file.
     """
     where = f"{origin}: " if origin else ""
-    name = printable_path(source) if isinstance(source, Path) else f"in row {source.row}, column {source.column!r}"
+    name = _name_of(source)
     try:
-        value: Any = source if isinstance(source, Path) else source.rows[source.row][source.column]
-        return _decode(value, min_side)
+        return _decode(_value_of(source), min_side)
     except FileNotFoundError:
         raise missing_visual_error(origin, source if isinstance(source, Path) else name) from None
     except TooLarge as error:
@@ -183,6 +195,20 @@ class TrainTransform:
         if self.augment:
             picture = rand_augment(picture, rng)
         return to_tensor(picture, self.normalisation.mean, self.normalisation.std)
+
+
+def _name_of(source: VisualSource) -> str:
+    if isinstance(source, DatasetPicture):
+        return f"in row {source.row}, column {source.column!r}"
+    if isinstance(source, FileContent):
+        return f".{printable_path(source.suffix)}" if source.suffix else "in memory"
+    return printable_path(source)
+
+
+def _value_of(source: VisualSource) -> Any:
+    if isinstance(source, DatasetPicture):
+        return source.rows[source.row][source.column]
+    return source if isinstance(source, Path) else io.BytesIO(source.read())
 
 
 def _decode(value: object, min_side: int) -> Image.Image:

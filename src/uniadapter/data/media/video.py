@@ -13,14 +13,22 @@ import os
 import random
 import re
 import stat
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
-from uniadapter.data.media.file_kinds import file_kind, has_picture_suffix, has_video_suffix, not_a_file_reason
+from uniadapter.data.media.file_kinds import (
+    HEAD,
+    file_kind,
+    has_picture_suffix,
+    has_video_suffix,
+    kind_of_bytes,
+    not_a_file_reason,
+)
 from uniadapter.data.media.frame_times import MAX_FRAME_SECONDS, frame_indices, frame_indices_by_time, sample_positions
-from uniadapter.data.media.images import VisualSource, load_picture
+from uniadapter.data.media.images import FileContent, VisualSource, load_picture
 from uniadapter.data.media.limits import (
     MAX_CLIP_PIXELS,
     MAX_FRAME_PIXELS,
@@ -103,6 +111,8 @@ def load_frames(
         DataError: it cannot be read.
     """
     check_frames(count)
+    if isinstance(source, FileContent):
+        return _of_content(source, origin, count, min_side, rng)
     # For one frame, a file with a picture's suffix is read as a picture: the first frame of a GIF, not its middle.
     if isinstance(source, Path) and (count > 1 or not has_picture_suffix(source)) and looks_like_video(source):
         return load_clip(source, origin, count, rng, min_side)
@@ -112,6 +122,23 @@ def load_frames(
         if isinstance(source, Path) and file_kind(source) == "video":  # despite its suffix
             return load_clip(source, origin, count, rng, min_side)
         raise
+
+
+def _of_content(
+    source: FileContent, origin: str, count: int, min_side: int, rng: random.Random | None
+) -> list[Image.Image]:
+    """As `load_frames`, of a file's content; PyAV needs a file, whose name is ours and not the archive's."""
+    content, ending = source.read(), f".{source.suffix.rpartition('.')[2]}"
+    kind, name = kind_of_bytes(content[:HEAD]), f"a{ending}"
+    still = kind in ("picture", "unknown") or (count == 1 and kind != "video" and has_picture_suffix(name))
+    if still and not has_video_suffix(name):
+        return [load_picture(FileContent(source.suffix, lambda: content), origin, min_side)] * count
+    with tempfile.NamedTemporaryFile(prefix="uniadapter-") as file:
+        Path(file.name).write_bytes(content)
+        try:
+            return load_clip(Path(file.name), origin, count, rng, min_side)
+        except DataError as error:
+            raise DataError(str(error).replace(file.name, ending), error.kind) from None
 
 
 def looks_like_video(path: Path) -> bool:
