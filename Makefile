@@ -69,7 +69,7 @@ check: lint test
 
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
-	for what in base_size rerank same_metric training overhead scaling where linear rank frames growth decode loading pictures costs; do $(BIN)/python benchmarks/$$what.py || exit 1; done
+	for what in base_size rerank same_metric training overhead scaling where linear rank frames growth decode loading pictures costs large_batch messages; do $(BIN)/python benchmarks/$$what.py || exit 1; done
 
 prove: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[caption,easy-vqa]"

@@ -44,7 +44,7 @@ LOSSES = {
 BATCHES = (8, 32, 128, 256)
 BASE = 16  # batch at BLIP-base's size
 RETURNING = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
-ROWS = (4096, 8192, 16_384)  # of the loss alone
+ROWS = (4096, 8192)  # of the loss alone
 SIMILARITIES = "similarities alone"
 logger = logging.getLogger("large_batch")
 
