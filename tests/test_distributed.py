@@ -88,7 +88,8 @@ def worker(rank: int, folder: str) -> None:
         gathered = distributed.gather_rows(rows)
         assert gathered[:, 0].tolist() == [0.0, 1.0, 1.0]
         assert not gathered.requires_grad
-        assert gloo_threads() or not sys.platform.startswith("linux")
+        named = sys.platform.startswith("linux") and torch.__version__ >= "2.13"  # older ones do not name their threads
+        assert gloo_threads() or not named
         for split in SPLITS:
             grads = gradients(DistributedDataParallel(Towers()), sum(split[:rank]), split[rank])
             if rank == 0:

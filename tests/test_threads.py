@@ -199,7 +199,8 @@ def test_where_a_name_is_asked_the_active_set_is_meant() -> None:
         ua.adapter_set(model)
     with ua.active_adapter(model, "a"):
         ua.remove_adapter(model)
-        assert torch.equal(features(model), features(tiny_model())), "the set of the block is gone"
+        # Re-typed layers may round otherwise than transformers' own; a set would change much more.
+        assert torch.allclose(features(model), features(tiny_model()), atol=1e-6), "the set of the block is gone"
     assert ua.adapter_names(model) == ["b"]
     with ua.disable_adapter(model):
         assert ua.adapter_set(model) is ua.adapter_set(model, "b"), "there is no other"
