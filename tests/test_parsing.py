@@ -219,8 +219,8 @@ def test_a_printed_config_is_read_as_the_same(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_each_demo_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
-    from uniadapter.app.cli import DEMOS
     from uniadapter.app.demo import DEMOS as RUN
+    from uniadapter.app.model_commands import DEMOS
 
     assert list(DEMOS) == list(RUN)
     for task in DEMOS:

@@ -1,9 +1,8 @@
-"""The commands `train`, `convert`, `ask` and `caption` as Python functions."""
+"""The command `train` as a Python function."""
 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,22 +18,11 @@ from uniadapter import report
 from uniadapter.app.display import TrainingBar, console, logged_to, pair_bar, say
 from uniadapter.app.trackers import tracking
 from uniadapter.app.word_looks import with_word_looks
-from uniadapter.checkpoints.adapter_folder import read_adapter_config
 from uniadapter.checkpoints.compatibility import remaining_embedded_splits
-from uniadapter.checkpoints.pth import read_pth
-from uniadapter.config import ConfigError, ModelConfig, RunConfig
-from uniadapter.data.questions import read_answer_list
+from uniadapter.config import ConfigError, RunConfig
 from uniadapter.data.splits import RetrievalSplit, TrainingSet
-from uniadapter.errors import DataError
-from uniadapter.evaluation.answering import Prediction
-from uniadapter.files.messages import shortened
-from uniadapter.inference.features import image_features
-from uniadapter.inference.predict import ask, caption
-from uniadapter.model.blip.converting import convert_adapter, convert_blip
-from uniadapter.model.settings import first_given
 from uniadapter.processes.distributed import check_on_rank0, gather_list, reporting_lost_peers
 from uniadapter.report.examples import select_examples
-from uniadapter.runs.folders import resolve_source
 from uniadapter.runs.results import measure, zero_shot
 from uniadapter.runs.self_check import check_pairs
 from uniadapter.runs.steps import (
@@ -56,7 +44,6 @@ from uniadapter.training.stopping import raising_interrupted
 from uniadapter.training.trainer import Trainer, make_accelerator
 
 logger = logging.getLogger(__name__)
-_MOST_LISTED = 200  # most names of unused tensors that are printed
 
 
 def run_training(
@@ -259,91 +246,3 @@ def finish_report(
     if metrics["rows"]:
         console.print(report.table(metrics))
     say(f"{folder / 'metrics.json'}\n{page}")
-
-
-def run_conversion(
-    file: Path, output: Path, kind: str, frame_aware: bool, heads: dict[str, int], tokenizer: Path | None = None
-) -> None:
-    """Convert a `.pth` file of the UniAdapter authors to an adapter folder, or one of BLIP to a transformers folder.
-
-    Args:
-        file: the `.pth` file.
-        output: the folder to write.
-        kind: "uniadapter", "blip", or "auto" to recognise it.
-        frame_aware: whether the adapter was trained with frame-aware attention.
-        heads: `vision_heads` and `text_heads`: numbers of attention heads, 0 for width / 64.
-        tokenizer: its folder or `vocab.txt`; None searches beside the file.
-
-    Raises:
-        CheckpointError: the file is broken, carries code, or is of neither kind.
-    """
-    file = file.expanduser()
-    if kind == "auto":
-        names = read_pth(file, shapes_only=True)
-        kind = "uniadapter" if any(key.startswith("adapters.") for key in names) else "blip"
-    missing = ""
-    if kind == "uniadapter":
-        imported = convert_adapter(file, output, frame_aware, **heads)
-        say(f"{output}: an adapter, r = {imported.config.bottleneck}")
-        unused = imported.unused
-    else:
-        converted = convert_blip(file, output, tokenizer, **heads)
-        say(f"{output}: a folder of transformers files")
-        unused, missing = converted.unused, converted.no_tokenizer
-    for key in unused[:_MOST_LISTED]:
-        say(f"not used: {shortened(ascii(key)[1:-1], 200)}")
-    if len(unused) > _MOST_LISTED:
-        say(f"not used: {len(unused) - _MOST_LISTED} more")
-    say(f"{len(unused)} tensors of {file} were not used")
-    if missing:
-        say(f"{output} has no tokenizer yet, and cannot be used without one: {missing}")
-
-
-def run_prediction(
-    task: str,
-    file: Path,
-    questions: list[str],
-    base: str | None,
-    adapter: Path | None,
-    answers: Path | None,
-    frames: int | None,
-) -> list[Prediction] | list[str]:
-    """Answer questions about a picture or video, or generate its caption, and print the result.
-
-    Args:
-        task: "vqa" or "caption".
-        file: the picture or video.
-        questions: for "vqa".
-        base: of the model; None takes the one that the adapter's folder names, or the embedded one.
-        adapter: an adapter folder, a fully fine-tuned model's folder, or a run's; None takes the base alone.
-        answers: file with a list of answers to choose from; None takes the adapter's list, or generates answers.
-        frames: number of frames of a video; None takes the adapter's.
-
-    Returns:
-        The predictions, or a list with the caption.
-
-    Raises:
-        DataError: the file is missing or broken.
-        CheckpointError: base or adapter cannot be loaded.
-    """
-    config, adapter = resolve_source(RunConfig(task=task, model=ModelConfig(base=base or "embedded")), adapter)  # type: ignore[arg-type]
-    described = read_adapter_config(adapter) if adapter else None
-    if described and not base:
-        config = replace(config, model=replace(config.model, base=described.base))
-    frames = first_given(frames, described.settings.frames if described else None, 1)
-    file = Path(file).expanduser()
-    if not os.path.lexists(file):
-        raise DataError(f"{file} does not exist: name a picture, a video or a folder of frames")
-    prepared = prepare(config.untrained(), adapter)
-    visuals = image_features(prepared.model, [file], frames)
-    if task == "caption":
-        texts = caption(prepared.model, prepared.tokenizer, visuals)
-        say(texts[0])
-        return texts
-    listed = read_answer_list(answers) if answers else None
-    found = ask(prepared.model, prepared.tokenizer, visuals, questions, listed)
-    for question, prediction in zip(questions, found, strict=True):
-        say(question)
-        for text, probability in prediction.ranked or ((prediction.answer, None),):
-            say(f"  {text}" if probability is None else f"  {100 * probability:5.1f}%  {text}")
-    return found
