@@ -36,6 +36,7 @@ from uniadapter.training.trainer import make_accelerator
 
 COUNT = 7
 IDS = torch.tensor([4, 1, 4, 2, 3, 0, 1])  # two visuals are there twice
+ANSWERS = ({"red": 0.75, "blue": 0.25}, {"green": 1.0}, {"white": 0.5, "a square": 0.5}) * COUNT
 WORDS = ("a red square", "the blue square", "a picture of a green square", "white", "a square", "red", "the square ?")
 ADAPTER = AdapterConfig(bottleneck=4, key_value=2, self_attention=2, frame_aware=True, temporal_frames=2)
 LR = 0.1
@@ -109,8 +110,7 @@ def make_loss(case: Case, model: PreTrainedModel | None = None) -> TrainingLoss:
         randomise(add_adapter(model, config))
     words, settings = word_tokenizer(), ModelConfig()
     if case.task == "vqa":
-        answers = [{"red": 0.75, "blue": 0.25}, {"green": 1.0}, {"white": 0.5, "a square": 0.5}] * COUNT
-        return AnswerLoss(model, words, settings, answers).train()
+        return AnswerLoss(model, words, settings).train()
     if case.task == "caption":
         return CaptionLoss(model, words, settings, "a picture of").train()
     loss = RetrievalLoss(model, words, settings, case.objective, "default" if case.adapted else None).double()
@@ -125,7 +125,9 @@ def make_batch(own: slice, place: int = 0) -> Batch:
     generator = torch.Generator().manual_seed(place)
     frames = torch.randn(COUNT, 2, 3, 32, 32, generator=generator, dtype=torch.float64)
     samples = torch.arange(COUNT) + place * COUNT
-    return Batch(frames[own], list(WORDS[own]), IDS[own], samples[own], torch.arange(COUNT)[: len(IDS[own])])
+    rows = torch.arange(COUNT)[: len(IDS[own])]
+    answers = [ANSWERS[sample] for sample in samples[own].tolist()]
+    return Batch(frames[own], list(WORDS[own]), IDS[own], samples[own], rows, answers)
 
 
 def one_step(case: Case, own: slice = slice(None), at_once: int = 0, loss: TrainingLoss | None = None) -> Step:

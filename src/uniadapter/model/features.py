@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 Rows = TypeVar("Rows", bound="_RowBatch")
 
@@ -75,13 +75,13 @@ class Texts(_RowBatch):
     def concatenate(parts: Sequence[Texts]) -> Texts:
         """One batch from several, padded to the longest text."""
         longest = max(p.ids.shape[1] for p in parts)
-        pad = nn.functional.pad
-        return Texts(
-            torch.cat([pad(p.ids, (0, longest - p.ids.shape[1])) for p in parts]),
-            torch.cat([pad(p.mask, (0, longest - p.mask.shape[1])) for p in parts]),
-            torch.cat([pad(p.states, (0, 0, 0, longest - p.states.shape[1])) for p in parts]),
-            torch.cat([p.feature for p in parts]),
-        )
+
+        def joined(name: str) -> Tensor:
+            values: list[Tensor] = [getattr(p, name) for p in parts]
+            padding = [v.new_zeros((len(v), longest - v.shape[1], *v.shape[2:])) for v in values]
+            return torch.cat([torch.cat(both, dim=1) for both in zip(values, padding, strict=True)])
+
+        return Texts(joined("ids"), joined("mask"), joined("states"), torch.cat([p.feature for p in parts]))
 
 
 @dataclass(frozen=True)
