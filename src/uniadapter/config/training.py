@@ -74,10 +74,10 @@ class TrainConfig:
         accumulate: gradient accumulation: batches per optimiser step.
         micro_batch: samples that a process takes through the model at once, for less memory and the same losses and
             gradients. Retrieval, which compares all samples of a batch, computes activations of each part once more in
-            the backward pass, so that batches may be as large as wanted, in 1.5 times the time at BLIP-base's size. 0 takes whole
-            batches, and if the memory is full on a single process, half as many from there on.
+            the backward pass, so that batches may be as large as wanted, in 1.5 times the time at BLIP-base's size. 0
+            takes whole batches, and if the memory is full on a single process, half as many from there on.
         fsdp: each of several processes holds a share of the frozen base, and gathers a layer's weights when it computes
-            (PyTorch's FSDP2, torch 2.6): for bases that do not fit beside what training needs. Slower; validation and
+            (PyTorch's FSDP2): for bases that do not fit beside what training needs. Slower; validation and
             the final evaluation gather the base. Not with micro_batch.
         precision: "no" is float32; "bf16" and "fp16" are autocast. If evaluation uses the same, the frozen base's
             matrices are stored in it: half the memory, no conversions, the same outputs.

@@ -35,19 +35,17 @@ class ShardedBase:
         device: of this process.
 
     Raises:
-        ConfigError: this torch has no FSDP2, or there is one process.
+        ConfigError: there is one process.
     """
 
     def __init__(self, model: PreTrainedModel, device: torch.device) -> None:
-        try:
-            from torch.distributed.device_mesh import init_device_mesh
-            from torch.distributed.fsdp import fully_shard
-        except ImportError as error:
-            raise ConfigError("train.fsdp needs torch 2.6 or newer: update it, or leave train.fsdp off") from error
         if world_size() == 1:
             raise ConfigError(
                 "train.fsdp shares the base among processes: start several with torchrun, or leave it off"
             )
+        from torch.distributed.device_mesh import init_device_mesh  # not in every build of torch
+        from torch.distributed.fsdp import fully_shard
+
         store = adapter_store(model)
         if store.identity is None:
             store.identity = identity_of(model)  # what an adapter folder names; shares could not tell
