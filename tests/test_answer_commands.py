@@ -13,7 +13,7 @@ from transformers import BlipForConditionalGeneration, BlipForQuestionAnswering
 
 from squares import COLOURS, save_pictures, save_tokenizer
 from tiny import tiny_config
-from uniadapter.app import commands
+from uniadapter.app import predicting
 from uniadapter.app.cli import main
 from uniadapter.checkpoints.adapter_folder import read_adapter_file
 from uniadapter.data.batches import Batch
@@ -133,7 +133,7 @@ def test_msrvtt_qa_is_scored_by_exact_match_and_question_word(
         seen.append(frames)
         return image_features(model, files, frames)
 
-    monkeypatch.setattr(commands, "image_features", spy)
+    monkeypatch.setattr(predicting, "image_features", spy)
     for more in ([], ["--frames", "3"]):
         assert main(["ask", str(tmp_path / "pictures/video0"), "what is it?", "--adapter", str(adapter), *more]) == 0
     assert seen == [2, 3]

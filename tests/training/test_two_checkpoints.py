@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from training_runs import assert_same, changed, make_config, save_dropping_base,
 from uniadapter.config import RunConfig
 from uniadapter.errors import CheckpointError
 from uniadapter.training import run_checkpoint
-from uniadapter.training.run_checkpoint import CheckpointFile, read_checkpoint
+from uniadapter.training.run_checkpoint import CheckpointFile, read_checkpoint, read_tensors
 from uniadapter.training.run_folder import CHECKPOINTS
 from uniadapter.training.trainer import Trainer
 
@@ -123,6 +124,26 @@ def test_no_flipped_bit_changes_what_is_read(tmp_path: Path, config: RunConfig) 
         except CheckpointError:
             refused += 1
     assert refused > 200
+
+
+def test_a_flipped_bit_in_the_archive_s_directory_is_noticed(tmp_path: Path) -> None:
+    """Every bit of it: a record may be marked as a folder, which torch reads as if it were empty."""
+    path = tmp_path / "a.pt"
+    wanted = {"one": torch.ones(3), "two": torch.full((3,), 2.0)}
+    torch.save(wanted, path)
+    content = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        first = archive.start_dir
+    refused = 0
+    for place in range(first, len(content)):
+        for bit in range(8):
+            path.write_bytes(content[:place] + bytes([content[place] ^ (1 << bit)]) + content[place + 1 :])
+            try:
+                found = read_tensors(path)
+                assert all(torch.equal(found[name], value) for name, value in wanted.items()), (place, bit)
+            except CheckpointError:
+                refused += 1
+    assert refused > 1000
 
 
 def test_the_best_weights_follow_an_older_checkpoint(
