@@ -13,12 +13,14 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 from base_size import RESULTS, our_model
 from messages import ring
 
 from uniadapter.config import ObjectiveConfig
+from uniadapter.model.backbone import Layout
 from uniadapter.model.dispatch import backbone
 
 GPUS = (1, 8, 64)
@@ -97,11 +99,19 @@ def prepared(work: Work) -> float:
     return float(next(rows)["frames_per_second"]) / work.frames
 
 
+@cache
+def layout_of(pixels: int) -> Layout:
+    """Of BLIP-base."""
+    return backbone(our_model(pixels)).layout
+
+
 def sent(work: Work, gpus: int) -> float:
     """Bytes that a GPU sends in a step."""
     trained = next(r["trainable"] for r in read("training") if r["work"].startswith(work.step))
-    layout = backbone(our_model(work.pixels)).layout
-    return float(ring(work.objective, layout, gpus, work.batch, LONGEST, trained, work.frames)["all"]) * 2**20
+    return (
+        float(ring(work.objective, layout_of(work.pixels), gpus, work.batch, LONGEST, trained, work.frames)["all"])
+        * 2**20
+    )
 
 
 def estimate(work: Work, gpus: int, machine: Machine) -> dict[str, Any]:

@@ -49,9 +49,9 @@ def gathered(objective: ObjectiveConfig, layout: Layout, world: int, rows: int, 
     feature = 4 * layout.feature_width
     found = {"features": 2 * rows * feature, "ids": 8 * rows, "row counts": 4 * COUNT}
     if objective.matching:
-        found["features"] += 4 * rows * feature  # of visuals, once to draw and once to match, their frames and texts
+        found["features"] += 3 * rows * feature  # of visuals, their frames and texts
         found["ids"] += 8 * rows + 2 * 8 * rows * longest + 8  # of samples, and the texts' tokens and mask
-        found["row counts"] += (10 + world) * COUNT  # and how many rows each wants of each
+        found["row counts"] += (9 + world) * COUNT  # and how many rows each wants of each
     return found
 
 

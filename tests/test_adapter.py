@@ -193,7 +193,7 @@ def test_gradients_at_the_start_of_a_whole_model_are_sane(cls: type, loss, switc
 
     usual = largest(lambda adapter: randomise(adapter, 0.3))
     assert largest(lambda _: None) < 3 * usual
-    assert largest(zeros_under_the_norm) > 5 * usual
+    assert largest(zeros_under_the_norm) > 6 * usual
 
 
 # A set

@@ -178,10 +178,10 @@ def test_attentions_and_hidden_states_can_still_be_had() -> None:
         c, d = (one.vision_model(pixel_values=pixels(2), **asked) for one in (model, untouched))
     for name in ("hidden_states", "attentions", "cross_attentions"):
         assert len(a[name]) == len(b[name]) > 0, name
-        assert differ(list(a[name]), list(b[name])) < 1e-5, name
+        assert differ(list(a[name]), list(b[name])) < 2e-6, name
     for name in ("hidden_states", "attentions"):
         assert len(c[name]) == len(d[name]) > 0, name
-        assert differ(list(c[name]), list(d[name])) < 1e-5, name
+        assert differ(list(c[name]), list(d[name])) < 2e-6, name
 
 
 def test_pictures_of_another_size_interpolate_the_position_embeddings_as_transformers_does() -> None:
@@ -289,12 +289,12 @@ def test_a_video_of_one_picture_repeated_is_that_picture_and_chunks_change_nothi
         picture = encode_visual(model, pixels()[:, None])
         video = encode_visual(model, pixels()[:, None].expand(-1, 3, -1, -1, -1))
         assert picture.feature.shape == (4, 6, 16)
-        assert (video.feature - picture.feature).abs().max() < 1e-5
-        assert (video.frames - picture.frames).abs().max() < 1e-5
+        assert (video.feature - picture.feature).abs().max() < 2e-6
+        assert (video.frames - picture.frames).abs().max() < 2e-6
         several = torch.stack([pixels(3, seed) for seed in range(4)])
         whole = encode_visual(model, several)
         for name in ("tokens", "feature", "frames"):
-            assert (getattr(encode_visual(model, several, 2), name) - getattr(whole, name)).abs().max() < 1e-5
+            assert (getattr(encode_visual(model, several, 2), name) - getattr(whole, name)).abs().max() < 2e-6
         assert (whole.feature.norm(dim=-1) - 1).abs().max() < 1e-6
 
 

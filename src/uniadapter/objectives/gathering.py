@@ -10,17 +10,18 @@ from uniadapter.processes.distributed import RowCounts, gather_rows
 from uniadapter.processes.fetching_rows import fetch_rows
 
 
-def fetch_visuals(visuals: Visuals, wanted: Tensor, rows: RowCounts) -> Visuals:
+def fetch_visuals(visuals: Visuals, feature: Tensor, wanted: Tensor, rows: RowCounts) -> Visuals:
     """Some visuals of all processes, their tokens with gradients.
 
     Tokens are large, 1.8 MB for a picture of 384 px at BLIP-base's size: each process gets those that it needs alone.
 
     Args:
         visuals: of this process.
+        feature: of the visuals of all processes, [V, e], in rank order.
         wanted: [W] int64 among those of all processes, in rank order.
         rows: how many each process has.
     """
-    feature, frames = gather_rows(visuals.feature), gather_rows(visuals.frames)
+    frames = gather_rows(visuals.frames)
     return Visuals(fetch_rows(visuals.tokens, wanted, rows), feature[wanted], frames[wanted])
 
 

@@ -228,7 +228,8 @@ class RetrievalLoss(TrainingLoss):
         pairs = chosen.pairs
         if everywhere:
             wanted, place = torch.unique(pairs[:, 1], return_inverse=True)
-            visuals, pairs = fetch_visuals(visuals, wanted, rows), torch.stack([pairs[:, 0], place], dim=1)
+            visuals = fetch_visuals(visuals, feature, wanted, rows)
+            pairs = torch.stack([pairs[:, 0], place], dim=1)
         # Weighted by pairs, not by rows: a row without another id in its batch has fewer pairs.
         weight = gather_row_counts(len(chosen.labels), ids.device).weight
         if not len(chosen.labels):  # the tokens of other processes must get their gradients
