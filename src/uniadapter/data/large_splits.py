@@ -10,7 +10,7 @@ from uniadapter.config import DataConfig
 from uniadapter.data.questions import QuestionSplit, answer_weights
 from uniadapter.data.shard_texts import Text, TextReader
 from uniadapter.data.shards.index import Holds
-from uniadapter.data.splits import RetrievalSplit, Sample
+from uniadapter.data.splits import RetrievalSplit, Sample, left_out_note
 from uniadapter.data.text import clean_caption, clean_question
 
 TaskName = Literal["retrieval", "vqa", "caption"]
@@ -91,9 +91,7 @@ class LargeSplit(ABC):
     def summary(self) -> str:
         """One line with the set's size, and what was left out."""
         parts = [f"{self.name}: {self.visual_count:,} {self.noun}, {self.samples:,} {self.text_noun}{self._where()}"]
-        if self.skipped:
-            parts.append("left out: " + ", ".join(f"{count} {kind}" for kind, count in sorted(self.skipped.items())))
-        return "; ".join(parts)
+        return "; ".join([*parts, *left_out_note(self.skipped)])
 
     def _where(self) -> str:
         """What follows the size in the summary."""

@@ -15,6 +15,12 @@ from uniadapter.data.media.images import VisualSource
 FIRST_LOOK = 256  # visuals of a large training set that are looked at before training
 
 
+def left_out_note(skipped: Mapping[str, int]) -> list[str]:
+    """The part of a summary that says what was left out, given the number of each kind; none if nothing was."""
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items()))
+    return [f"left out: {counts}"] if counts else []
+
+
 @dataclass(frozen=True)
 class Sample:
     """A training sample.
@@ -166,9 +172,7 @@ class RetrievalSplit:
     def summary(self) -> str:
         """One line with the split's size, notes, and what was left out."""
         parts = [f"{self.name}: {len(self.visuals)} {self.noun}, {len(self.texts)} {self.text_noun}", *self.notes]
-        if self.skipped:
-            parts.append("left out: " + ", ".join(f"{count} {kind}" for kind, count in sorted(self.skipped.items())))
-        return "; ".join(parts)
+        return "; ".join([*parts, *left_out_note(self.skipped)])
 
     @property
     def coverage_text(self) -> str:
