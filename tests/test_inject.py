@@ -26,10 +26,12 @@ from transformers.models.blip import modeling_blip, modeling_blip_text
 from tiny import TASK_MODELS, randomise, tiny_config, tiny_model, tiny_texts
 from uniadapter.checkpoints.adapters import add_adapter
 from uniadapter.config import AdapterConfig
+from uniadapter.errors import ConfigError
 from uniadapter.model.blip.inject import backbone_shape
 from uniadapter.model.dispatch import adapter_store, restore
 from uniadapter.model.kernels.attention import layer_attention
 from uniadapter.model.sets import disable_adapter
+from uniadapter.model.store import _check_arguments
 
 CONFIG = AdapterConfig(bottleneck=4, key_value=4)
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -74,24 +76,27 @@ def differ(a: list[Tensor], b: list[Tensor]) -> float:
 
 # transformers' interface
 
+# Its name from transformers 5.24 on, and before.
+_NAMES = inspect.signature(modeling_blip_text.BlipTextLayer.forward).parameters
+CACHE = "cache" if "cache" in _NAMES else "past_key_values"
 SIGNATURES = [
     (modeling_blip.BlipEncoderLayer.forward, ["self", "hidden_states", "kwargs"]),
     (modeling_blip.BlipAttention.forward, ["self", "hidden_states", "kwargs"]),
     (
         modeling_blip_text.BlipTextLayer.forward,
         ["self", "hidden_states", "encoder_hidden_states", "attention_mask", "encoder_attention_mask",
-         "past_key_values", "kwargs"],
+         CACHE, "kwargs"],
     ),
     (modeling_blip_text.BlipTextLayer.feed_forward_chunk, ["self", "attention_output"]),
     (
         modeling_blip_text.BlipTextSelfAttention.forward,
         ["self", "hidden_states", "attention_mask", "encoder_hidden_states", "encoder_attention_mask",
-         "past_key_values", "kwargs"],
+         CACHE, "kwargs"],
     ),
     (
         modeling_blip_text.BlipTextEncoder.forward,
         ["self", "hidden_states", "attention_mask", "encoder_hidden_states", "encoder_attention_mask",
-         "past_key_values", "use_cache", "kwargs"],
+         CACHE, "use_cache", "kwargs"],
     ),
     (modeling_blip_text.BlipTextSelfOutput.forward, ["self", "hidden_states", "input_tensor"]),
 ]  # fmt: skip
@@ -101,9 +106,21 @@ SIGNATURES = [
 def test_transformers_still_has_the_interface_that_is_overridden(method: Callable, parameters: list[str]) -> None:
     found = list(inspect.signature(method).parameters)
     assert found == parameters, (
-        f"transformers changed {method.__qualname__}: it takes {found}, src/uniadapter/inject was written for "
+        f"transformers changed {method.__qualname__}: it takes {found}, src/uniadapter/model/blip was written for "
         f"{parameters}. Compare its body with the subclass there, adapt that, then this list."
     )
+
+
+def test_an_argument_of_a_newer_transformers_is_not_lost_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forward(self: nn.Module, hidden_states: Tensor, memory: Any = None, **kwargs: Any) -> None: ...
+
+    monkeypatch.setattr(modeling_blip_text.BlipTextLayer, "forward", forward)
+    _check_arguments.cache_clear()
+    with pytest.raises(
+        ConfigError, match=r"passes 'memory' to BlipTextLayer, .* install a newer uniadapter or an older"
+    ):
+        add_adapter(tiny_model(), CONFIG)
+    _check_arguments.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -120,7 +137,7 @@ def test_transformers_still_has_the_interface_that_is_overridden(method: Callabl
 def test_transformers_layers_still_have_the_parts_that_are_called(cls: type, children: set[str]) -> None:
     layer = next(m for m in tiny_model().modules() if type(m) is cls)
     found = {name for name, _ in layer.named_children()}
-    assert found == children, f"transformers' {cls.__name__} is made of {found} now: adapt src/uniadapter/inject"
+    assert found == children, f"transformers' {cls.__name__} is made of {found} now: adapt src/uniadapter/model/blip"
 
 
 # The same numbers as transformers

@@ -7,6 +7,8 @@ an `AdapterStore`, which torch does not register.
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -15,9 +17,11 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from uniadapter.errors import ConfigError
 from uniadapter.model.adapter import Use
 from uniadapter.model.adapter_set import AdapterSet, Role
 from uniadapter.model.mixed_sets import MixedSets, Part, apply_head
@@ -232,6 +236,23 @@ def head_dtype(head: nn.Module, other: torch.dtype) -> torch.dtype:
     return weight.dtype if isinstance(weight, Tensor) and weight.is_floating_point() else other
 
 
+@functools.cache
+def _check_arguments(cls: type[nn.Module]) -> None:
+    """Raise `ConfigError` if transformers' class takes an argument that `cls` would lose in its `**kwargs`.
+
+    A newer transformers may call one otherwise, as 5.24 did with the cache: results would be wrong without a word.
+    """
+    own, original = (inspect.signature(one.forward).parameters for one in (cls, cls.__dict__["original"]))
+    if any(one.kind is one.VAR_POSITIONAL for one in own.values()):  # such a class passes on whatever it gets
+        return
+    for name, parameter in list(original.items())[2:]:  # but self and the states, which come by position
+        if name not in own and parameter.kind is not parameter.VAR_KEYWORD:
+            raise ConfigError(
+                f"transformers {transformers.__version__} passes {name!r} to {cls.__dict__['original'].__name__}, "
+                "which this version of uniadapter does not know: install a newer uniadapter or an older transformers"
+            )
+
+
 def set_adapted_class(module: nn.Module, cls: type[nn.Module], store: AdapterStore, role: Role, index: int = 0) -> None:
     """Replace a module's class by an adapted subclass; its weights stay where they are.
 
@@ -241,7 +262,11 @@ def set_adapted_class(module: nn.Module, cls: type[nn.Module], store: AdapterSto
         store: the model's adapter sets.
         role: the part of the model that the module is in.
         index: of its layer in that part.
+
+    Raises:
+        ConfigError: the installed transformers passes something to the module that `cls` does not know.
     """
+    _check_arguments(cls)
     module.__class__ = cls
     module.store, module.role, module.index = store, role, index  # type: ignore[assignment]
 

@@ -214,17 +214,20 @@ class RetrievalLoss(TrainingLoss):
         own = slice(first, first + len(ids_of_rows))
         scale = float(self.scale.detach())
         with torch.no_grad(), torch.autocast(feature.device.type, enabled=False):
-            similar = similarity(self.model, texts.feature, feature) * scale
             # NaN, on this process or another: the loss becomes NaN here too, and all processes stop or go on together.
-            sound = bool(torch.isfinite(similar).all())
-            similar = similar if sound else torch.zeros_like(similar)
+            sound = math.isfinite(scale) and all(bool(torch.isfinite(one).all()) for one in (texts.feature, feature))
+            text, visual = (one if sound else torch.zeros_like(one) for one in (texts.feature, feature))
+            scale = scale if sound else 1.0
+            # This process's rows and columns alone: all against all are 4 GB for a batch of 32,000.
+            of_texts = similarity(self.model, text[own], visual) * scale
+            of_visuals = similarity(self.model, text, visual[own]).T * scale
             uniforms = [
                 negative_uniforms(step.seed, stream, step.epoch, sample_ids)
                 for stream in (draws.NEGATIVE_VISUAL, draws.NEGATIVE_TEXT)
             ]
-            visual = draw_negatives(similar[own], ids_of_rows, ids, uniforms[0], keys)
-            text = draw_negatives(similar.T[own], ids_of_rows, ids, uniforms[1], keys)
-        chosen = matching_pairs(visual, text, first)
+            negative_visual = draw_negatives(of_texts, ids_of_rows, ids, uniforms[0], keys)
+            negative_text = draw_negatives(of_visuals, ids_of_rows, ids, uniforms[1], keys)
+        chosen = matching_pairs(negative_visual, negative_text, first)
         pairs = chosen.pairs
         if everywhere:
             wanted, place = torch.unique(pairs[:, 1], return_inverse=True)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 from av.container import InputContainer
@@ -49,6 +50,8 @@ _OPTIONS = {
     "probesize": str(5 * 2**20),
     "analyzeduration": "2000000",  # microseconds
 }
+# Of titles that are not UTF-8, which no one reads here: before PyAV 19, `open` fails on them unless told otherwise.
+_METADATA: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 # Codecs that decode correctly from any packet marked as a keyframe; others are decoded from the beginning.
 RANDOM_ACCESS = frozenset(
     {
@@ -222,7 +225,7 @@ class Reader:
             # With the prefix, a colon in the name is not read as a protocol.
             self._container = av.open(
                 f"file:{self._path.absolute()}", "r", options={**_OPTIONS, "max_pixels": most},
-                metadata_errors="replace", timeout=(left, left),
+                timeout=(left, left), **_METADATA,
             )  # fmt: skip
         except av.ExitError:
             raise too_long_error(f"{WALL_SECONDS:g} s") from None

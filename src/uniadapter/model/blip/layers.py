@@ -77,6 +77,7 @@ class AdaptedTextAttention(AdaptedKeysValues, BlipTextSelfAttention):
         encoder_hidden_states: Tensor | None = None,
         encoder_attention_mask: Tensor | None = None,
         past_key_values: Any = None,
+        cache: Any = None,
         key_delta: Tensor | None = None,
         value_delta: Tensor | None = None,
         query_delta: Tensor | None = None,
@@ -84,10 +85,11 @@ class AdaptedTextAttention(AdaptedKeysValues, BlipTextSelfAttention):
     ) -> tuple[Tensor, Tensor | None]:
         cross = encoder_hidden_states is not None
         states = encoder_hidden_states if cross else hidden_states
-        if past_key_values is None:
+        cache = past_key_values if cache is None else cache  # its names before and from transformers 5.24
+        if cache is None:
             key, value = self.keys_values(states, key_delta, value_delta)
         else:
-            key, value = self._cached(past_key_values, cross, states, key_delta, value_delta)
+            key, value = self._cached(cache, cross, states, key_delta, value_delta)
         dropout = self.dropout.p if self.training else 0.0
         mask = encoder_attention_mask if cross else attention_mask
         query = self.split_heads(plus(self.query(hidden_states), query_delta))
@@ -181,17 +183,17 @@ class AdaptedTextLayer(CheckpointedLayer, BlipTextLayer):
         attention_mask: Tensor | None = None,
         encoder_attention_mask: Tensor | None = None,
         past_key_values: Any = None,
+        cache: Any = None,
         key_delta: Tensor | None = None,
         value_delta: Tensor | None = None,
         adapter: str | None = ACTIVE,
         **kwargs: Any,
     ) -> Tensor:
         # `BlipTextAttention.forward` loses keyword arguments and the encoder's mask, so its two parts are called here.
+        cache = past_key_values if cache is None else cache  # its names before and from transformers 5.24
         names = ("query_delta", "key_delta", "value_delta")
         deltas = dict(zip(names, self.self_deltas(hidden_states, adapter), strict=True))
-        context, _ = self.attention.self(
-            hidden_states, attention_mask, past_key_values=past_key_values, **deltas, **kwargs
-        )
+        context, _ = self.attention.self(hidden_states, attention_mask, cache=cache, **deltas, **kwargs)
         attended = self.attention.output(context, hidden_states)
         residual = self.query_residual(attended, adapter, encoder_hidden_states is not None)
         if encoder_hidden_states is None:
@@ -200,7 +202,7 @@ class AdaptedTextLayer(CheckpointedLayer, BlipTextLayer):
             attended,
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
-            past_key_values=past_key_values,
+            cache=cache,
             key_delta=key_delta,
             value_delta=value_delta,
             **kwargs,
@@ -245,7 +247,7 @@ class AdaptedTextEncoder(Adapted, BlipTextEncoder):
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """As `BlipTextEncoder`, [B, L, d] to [B, L, d]."""
-        states, cache = kwargs.get("encoder_hidden_states"), kwargs.get("past_key_values")
+        states, cache = kwargs.get("encoder_hidden_states"), kwargs.get("cache", kwargs.get("past_key_values"))
         if states is not None and not getattr(cache, "is_updated", {}).get(0):
             kwargs["key_delta"], kwargs["value_delta"] = self.deltas(states)
         return super().forward(hidden_states, *args, **kwargs)
