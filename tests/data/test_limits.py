@@ -176,7 +176,7 @@ def irregular(folder: Path) -> dict[str, str]:
         "socket.png": "it is a socket",
         "/dev/zero": "it is a device",
         "/dev/tty": "it is a device",
-        "nul\0.png": "embedded null byte",
+        "nul\0.png": "embedded null",
         "n" * 100_000 + ".png": "File name too long",
     }
 

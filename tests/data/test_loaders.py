@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from data_pictures import picture
+from torch.utils.data import dataloader
 
 from uniadapter.config import ConfigError, DataConfig
 from uniadapter.data import samples
@@ -267,6 +268,26 @@ def test_a_killed_worker_is_one_line_and_no_hang(
         timer.join()
         for child in active_children():
             child.kill()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_worker_that_is_killed_while_others_start_leaves_none_behind(
+    split: RetrievalSplit, monkeypatch: pytest.MonkeyPatch, training: bool
+) -> None:
+    def killed(self: Any, *_: Any, **__: Any) -> None:  # what torch calls when all have been started
+        os.kill(self._workers[0].pid, signal.SIGKILL)
+        time.sleep(20)
+
+    monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter, "_reset", killed)
+    config = DataConfig(workers=2)
+    fetching = loader(split, 2) if training else visual_loader(split, config, size=16, batch_size=2)
+    with pytest.raises(DataError, match="a process that loads data .* memory was full: set data") as raised:
+        list(fetching)
+    assert raised.tb  # the error, which keeps what its traceback refers to, is still there
+    left = active_children()
+    for child in left:
+        child.kill()
+    assert not left
 
 
 def test_a_worker_lost_in_the_middle_of_a_step_is_one_line_too() -> None:

@@ -18,7 +18,7 @@ from uniadapter.data.batches import Batch, EpochBatchSampler
 from uniadapter.data.layouts.records import DataError, ErrorPolicy
 from uniadapter.data.shards.places import LostShard
 from uniadapter.data.splits import TrainingSet
-from uniadapter.data.worker import HungWorkers, Watchdog, end_workers
+from uniadapter.data.worker import HungWorkers, Watchdog, begun_iterator, end_workers
 from uniadapter.errors import worker_failure, worker_failure_message
 
 logger = logging.getLogger(__name__)
@@ -97,9 +97,8 @@ class VisualLoader:
                 self._handle_errors(fetched)
                 yield cast(Batch, fetched.batch)
         except Exception as error:
-            if dog.fired:  # the error is then one of many that a killed worker causes
-                end_workers(fetches)
-            # The traceback would keep a reference to the workers, which then end only after a timeout.
+            # Now: the traceback keeps a reference to the workers, which would end after a timeout, or never.
+            end_workers(begun_iterator(error) if fetches is None else fetches)
             fetches = None
             self.close()
             if not dog.fired:

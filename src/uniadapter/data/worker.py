@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -86,11 +87,24 @@ def end_workers(iterator: Any) -> None:
     """
     workers = list(getattr(iterator, "_workers", ()))
     if workers:
-        iterator._shutdown_workers()
+        with suppress(AttributeError):  # of one whose workers were being started
+            iterator._shutdown_workers()
     for one in workers:
         if one.is_alive():  # stopped, or in a system call: the SIGTERM that torch has sent does not reach it
             one.kill()
             one.join(5)
+
+
+def begun_iterator(error: Exception) -> Any:
+    """The iterator of a DataLoader in whose construction an error was raised, a worker's early end above all; or None.
+
+    Nothing else refers to it, and its workers would outlive it.
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        found = frame.f_locals.get("self")
+        if hasattr(found, "_shutdown_workers"):
+            return found
+    return None
 
 
 def _stop_watching(iterator: Any) -> None:
