@@ -281,7 +281,7 @@ def test_a_worker_that_is_killed_while_others_start_leaves_none_behind(
     monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter, "_reset", killed)
     config = DataConfig(workers=2)
     fetching = loader(split, 2) if training else visual_loader(split, config, size=16, batch_size=2)
-    with pytest.raises(DataError, match="a process that loads data .* memory was full: set data") as raised:
+    with pytest.raises(DataError, match=r"a process that loads data .* memory was full: set data") as raised:
         list(fetching)
     assert raised.tb  # the error, which keeps what its traceback refers to, is still there
     left = active_children()
