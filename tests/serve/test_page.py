@@ -171,6 +171,22 @@ def test_an_answer_for_a_page_that_was_reloaded_is_dropped(page: Any) -> None:
     assert page.locator(".answer").count() == 0
 
 
+def test_words_that_were_typed_before_the_server_answered_are_kept_in_the_address(browser: Any, address: str) -> None:
+    context = browser.new_context()
+    context.set_default_timeout(PATIENCE)
+    context.add_init_script(
+        "const ask = fetch; let asked = new Promise((done) => { window.answer = done; });"
+        "window.fetch = async (path, ...more) => { if (path === 'api/index') await asked; return ask(path, ...more); };"
+    )
+    page = context.new_page()
+    page.goto(address)
+    page.get_by_label("Search words").fill("a dog")
+    page.evaluate("answer()")
+    page.locator(".card").first.wait_for()
+    assert "q=a+dog" in page.url
+    context.close()
+
+
 def test_nothing_found(page: Any) -> None:
     search(page, "a dog")
     page.route("**/api/search*", lambda route: route.fulfill(json={"query": "", "results": [], "seconds": 0.01}))

@@ -92,7 +92,7 @@ async function begin() {
   byId("file").addEventListener("change", (event) => { upload(event.target.files[0]); event.target.value = ""; });
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => { event.preventDefault(); upload(event.dataTransfer.files[0]); });
-  if (words()) search(true); else welcome();
+  if (words()) now(); else welcome(); // typed before the server answered: to be kept in the address too
 }
 
 begin();
