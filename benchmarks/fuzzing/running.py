@@ -81,6 +81,10 @@ class Outcome:
 class Draw(random.Random):
     """The generator of an input, which also knows its number among those of its kind."""
 
+    def __new__(cls, *_: object) -> Draw:
+        """Without the arguments, which Python 3.10 refuses here."""
+        return super().__new__(cls)
+
     def __init__(self, seed: int, kind: str, number: int) -> None:
         super().__init__(f"{seed}/{kind}/{number}")
         self.number = number

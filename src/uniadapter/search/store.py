@@ -142,8 +142,9 @@ class Store:
         return {row["path"]: FileRow(**row) for row in rows}
 
     def frames(self) -> Frames:
-        """All frames."""
+        """All frames, those of a file in their order; so that no result depends on what was written first."""
         found = self._read("frames", ["digest", "number", "time", "vector"])
+        found = found.sort_by([("digest", "ascending"), ("number", "ascending")])
         width = self._schemas["frames"].field("vector").type.list_size
         vectors = found["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         return Frames(
