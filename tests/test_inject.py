@@ -31,7 +31,7 @@ from uniadapter.model.blip.inject import backbone_shape
 from uniadapter.model.dispatch import adapter_store, restore
 from uniadapter.model.kernels.attention import layer_attention
 from uniadapter.model.sets import disable_adapter
-from uniadapter.model.store import _check_arguments
+from uniadapter.model.store import Adapted, _check_arguments
 
 CONFIG = AdapterConfig(bottleneck=4, key_value=4)
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -119,8 +119,9 @@ def test_an_argument_of_a_newer_transformers_is_not_lost_without_a_word(monkeypa
     with pytest.raises(
         ConfigError, match=r"passes 'memory' to BlipTextLayer, .* install a newer uniadapter or an older"
     ):
-        add_adapter(tiny_model(), CONFIG)
+        add_adapter(model := tiny_model(), CONFIG)
     _check_arguments.cache_clear()
+    assert not any(isinstance(module, Adapted) for module in model.modules()), "the model is as it was"
 
 
 @pytest.mark.parametrize(

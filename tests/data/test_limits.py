@@ -19,7 +19,7 @@ from PIL import Image
 from uniadapter.config import DataConfig
 from uniadapter.data.captions import load_retrieval
 from uniadapter.data.layouts.records import DataError
-from uniadapter.data.media import limits, pyav_reader, video
+from uniadapter.data.media import frame_converter, limits, video
 from uniadapter.data.media.images import load_picture
 from uniadapter.data.media.limits import MAX_FRAMES, check_frames
 from uniadapter.data.media.video import load_clip, load_frames, looks_like_video
@@ -125,7 +125,7 @@ def test_a_photograph_of_any_size_is_read_at_a_reduced_scale(
 def test_a_clip_in_full_size_is_bounded_as_a_whole(
     tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pyav_reader, "MAX_CLIP_PIXELS", 20_000)
+    monkeypatch.setattr(frame_converter, "MAX_CLIP_PIXELS", 20_000)
     monkeypatch.setattr(video, "MAX_CLIP_PIXELS", 20_000)
     shades = [gradient(160, 120), gradient(160, 120).rotate(180)]
     for name in ("a.gif", "a.png", "a.webp"):

@@ -19,7 +19,7 @@ from data_pictures import gradient, picture
 from PIL import Image
 
 from uniadapter.data.layouts.records import DataError
-from uniadapter.data.media import pyav_reader, video_decoding
+from uniadapter.data.media import frame_converter, pyav_reader, video_decoding
 from uniadapter.data.media.file_kinds import has_video_suffix
 from uniadapter.data.media.frame_times import (
     PacketInfo,
@@ -411,10 +411,10 @@ def test_a_huge_frame_is_scaled_down_as_it_is_decoded(tmp_path: Path) -> None:
 
 
 def test_shrinking_keeps_the_shape() -> None:
-    assert pyav_reader.reduced_size(1920, 1080, 448) == (796, 448)
-    assert pyav_reader.reduced_size(1080, 1920, 448) == (448, 796)
-    assert pyav_reader.reduced_size(320, 240, 448) == (320, 240)
-    assert pyav_reader.reduced_size(320, 240, 0) == (320, 240)
+    assert frame_converter.reduced_size(1920, 1080, 448) == (796, 448)
+    assert frame_converter.reduced_size(1080, 1920, 448) == (448, 796)
+    assert frame_converter.reduced_size(320, 240, 448) == (320, 240)
+    assert frame_converter.reduced_size(320, 240, 0) == (320, 240)
 
 
 def test_large_frames_of_a_folder_and_a_webp_are_reduced(tmp_path: Path, write: Write) -> None:

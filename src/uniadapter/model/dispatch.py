@@ -126,7 +126,11 @@ def adapter_store(model: nn.Module) -> AdapterStore:
                 _ = seen.shape  # raises for a model of no task class
                 sets = nn.ModuleDict()
                 store = AdapterStore(sets)
-                seen.inject(store)
+                try:
+                    seen.inject(store)
+                except BaseException:  # a layer that this version does not know: those before it are as they were
+                    restore_classes(inner)
+                    raise
                 inner._uniadapter_store = store  # type: ignore[assignment]
                 setattr(inner, OWNER, sets)  # last: it says that all is in place
     return inner._uniadapter_store  # type: ignore[return-value]

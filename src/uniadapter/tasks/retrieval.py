@@ -216,11 +216,11 @@ class RetrievalLoss(TrainingLoss):
         with torch.no_grad(), torch.autocast(feature.device.type, enabled=False):
             # NaN, on this process or another: the loss becomes NaN here too, and all processes stop or go on together.
             sound = math.isfinite(scale) and all(bool(torch.isfinite(one).all()) for one in (texts.feature, feature))
-            text, visual = (one if sound else torch.zeros_like(one) for one in (texts.feature, feature))
-            scale = scale if sound else 1.0
             # This process's rows and columns alone: all against all are 4 GB for a batch of 32,000.
-            of_texts = similarity(self.model, text[own], visual) * scale
-            of_visuals = similarity(self.model, text, visual[own]).T * scale
+            of_texts = similarity(self.model, texts.feature[own], feature) * scale
+            of_visuals = similarity(self.model, texts.feature, feature[own]).T * scale if everywhere else of_texts.T
+            if not sound:
+                of_texts, of_visuals = torch.zeros_like(of_texts), torch.zeros_like(of_visuals)
             uniforms = [
                 negative_uniforms(step.seed, stream, step.epoch, sample_ids)
                 for stream in (draws.NEGATIVE_VISUAL, draws.NEGATIVE_TEXT)

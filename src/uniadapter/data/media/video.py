@@ -27,6 +27,7 @@ from uniadapter.data.media.file_kinds import (
     kind_of_bytes,
     not_a_file_reason,
 )
+from uniadapter.data.media.frame_converter import flatten_alpha
 from uniadapter.data.media.frame_times import MAX_FRAME_SECONDS, frame_indices, frame_indices_by_time, sample_positions
 from uniadapter.data.media.images import FileContent, VisualSource, load_picture
 from uniadapter.data.media.limits import (
@@ -39,7 +40,7 @@ from uniadapter.data.media.limits import (
 )
 from uniadapter.data.media.paths import error_text, printable_path
 from uniadapter.data.media.picture_files import BROKEN, open_picture
-from uniadapter.data.media.pyav_reader import Deadline, DecodingError, flatten_alpha
+from uniadapter.data.media.pyav_reader import Deadline, DecodingError
 from uniadapter.data.media.video_decoding import decode_clip
 from uniadapter.errors import DataError
 

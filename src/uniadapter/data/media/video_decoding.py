@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 from PIL import Image
 
+from uniadapter.data.media.frame_converter import FrameConverter
 from uniadapter.data.media.frame_times import (
     MAX_FRAME_SECONDS,
     PacketInfo,
@@ -28,7 +29,6 @@ from uniadapter.data.media.pyav_reader import (
     RANDOM_ACCESS,
     SKIPPABLE,
     DecodingError,
-    FrameConverter,
     Reader,
     packet_info,
 )
