@@ -108,10 +108,8 @@ def layout_of(pixels: int) -> Layout:
 def sent(work: Work, gpus: int) -> float:
     """Bytes that a GPU sends in a step."""
     trained = next(r["trainable"] for r in read("training") if r["work"].startswith(work.step))
-    return (
-        float(ring(work.objective, layout_of(work.pixels), gpus, work.batch, LONGEST, trained, work.frames)["all"])
-        * 2**20
-    )
+    found = ring(work.objective, layout_of(work.pixels), gpus, work.batch, LONGEST, trained, work.frames)
+    return float(found["all"]) * 2**20
 
 
 def estimate(work: Work, gpus: int, machine: Machine) -> dict[str, Any]:

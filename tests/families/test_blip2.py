@@ -294,7 +294,7 @@ def test_a_video_of_one_picture_repeated_is_that_picture_and_chunks_change_nothi
         several = torch.stack([pixels(3, seed) for seed in range(4)])
         whole = encode_visual(model, several)
         for name in ("tokens", "feature", "frames"):
-            assert (getattr(encode_visual(model, several, 2), name) - getattr(whole, name)).abs().max() < 4e-6
+            assert (getattr(encode_visual(model, several, 2), name) - getattr(whole, name)).abs().max() < 2.5e-6
         assert (whole.feature.norm(dim=-1) - 1).abs().max() < 1e-6
 
 
