@@ -12,10 +12,13 @@ import argparse
 import json
 import re
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from result_layout import ARMS, CURVES, MAIN, README_ARMS, RIVALS, TABLES, Column, Label
+
+from uniadapter.compare.curve import curve
 from uniadapter.compare.table import spread
 
 ROOT = Path(__file__).parents[1]
@@ -24,139 +27,22 @@ PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Label:
-    """How an arm of `prove.py` is called.
-
-    Args:
-        text: in the tables.
-        method: of its rows.
-        setting: of its rows.
-    """
-
-    text: str
-    method: str
-    setting: str = ""
-
-
-ARMS = {
-    "question_only": Label("question only (nothing to see)", "question_only"),
-    "zero_shot": Label("zero-shot", "zero_shot"),
-    "without_fused": Label("UniAdapter without the fused part", "uniadapter", "without the fused part"),
-    "fused_alone": Label("the fused part alone", "uniadapter", "the fused part alone"),
-    "without_frame_aware": Label(
-        "UniAdapter without frame-aware attention", "uniadapter", "without frame-aware attention"
-    ),
-    "without_temporal": Label("UniAdapter without temporal embedding", "uniadapter", "without temporal embedding"),
-    "uniadapter": Label("UniAdapter", "uniadapter"),
-    "self_attention": Label("UniAdapter with self-attention adapters", "uniadapter", "with self-attention adapters"),
-    "full_fine_tuning": Label("full fine-tuning", "full_fine_tuning"),
-    "equal_time": Label("full fine-tuning, equal time", "full_fine_tuning", "equal time"),
-    "plain_adapters": Label("plain adapters (nothing shared)", "uniadapter", "nothing shared"),
-    "lora": Label("LoRA", "lora"),
-    "dora": Label("DoRA", "dora"),
-}
-# The lines of the README's table.
-MAIN = {
-    "scenes": "pictures by captions, R@1",
-    "video": "videos by captions, R@1",
-    "vqa": "questions about pictures",
-    "videoqa": "questions about videos",
-    "caption": "captions, CIDEr",
-}
-README_ARMS = ("zero_shot", "without_fused", "uniadapter", "lora", "full_fine_tuning")
-# The lines of the table of verdicts on all tasks.
-RIVALS = (
-    "zero_shot",
-    "without_fused",
-    "self_attention",
-    "plain_adapters",
-    "lora",
-    "dora",
-    "full_fine_tuning",
-    "equal_time",
-)
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column: what it is called, where its number stands in a row, and in which test set's rows.
-
-    Args:
-        title: of the column.
-        path: keys, from the row inwards.
-        test_set: None for the test split itself.
-    """
-
-    title: str
-    path: tuple[str, ...]
-    test_set: str | None = None
-
-
-def recall(title: str, direction: str, at: int, test_set: str | None = None) -> Column:
-    """A column of recall."""
-    return Column(title, (direction, f"r@{at}"), test_set)
-
-
-def of_type(name: str) -> Column:
-    """A column of the accuracy on one type of question."""
-    return Column(name, ("accuracy_of", name))
-
-
-# A column whose figure no row has is left out.
-TABLES: dict[str, list[Column]] = {
-    "scenes": [
-        recall("T→I R@1", "text_to_image", 1),
-        recall("T→I R@10", "text_to_image", 10),
-        recall("I→T R@1", "image_to_text", 1),
-        recall("I→T R@10", "image_to_text", 10),
-        recall("T→I R@1, `novel`", "text_to_image", 1, "novel"),
-    ],
-    "video": [
-        recall("T→V R@1", "text_to_video", 1),
-        recall("T→V R@10", "text_to_video", 10),
-        recall("V→T R@1", "video_to_text", 1),
-        recall("T→V R@1, `novel`", "text_to_video", 1, "novel"),
-    ],
-    "vqa": [
-        Column("accuracy", ("accuracy",)),
-        *map(of_type, ("how many", "how many of a kind", "is there", "left of", "above")),
-        *map(of_type, ("which kind", "what is left", "what is above")),
-        Column("accuracy, `novel`", ("accuracy",), "novel"),
-    ],
-    "easy_vqa": [Column("accuracy", ("accuracy",)), *map(of_type, ("color", "shape", "yes/no"))],
-    "videoqa": [
-        Column("accuracy", ("accuracy",)),
-        *map(of_type, ("appears", "how often", "first", "last", "after", "before", "before or after")),
-        Column("accuracy, `novel`", ("accuracy",), "novel"),
-    ],
-    "forgetting": [
-        recall("T→I R@1", "text_to_image", 1),
-        recall("T→I R@10", "text_to_image", 10),
-        recall("I→T R@1", "image_to_text", 1),
-    ],
-    "forgetting_vqa": [
-        Column("accuracy", ("accuracy",)),
-        *map(of_type, ("how many", "is there", "left of", "above", "what is left", "what is above")),
-    ],
-    "forgetting_caption": [Column("CIDEr", ("cider",)), Column("BLEU-4", ("bleu@4",))],
-    "caption": [
-        Column("CIDEr", ("cider",)),
-        Column("BLEU-4", ("bleu@4",)),
-        Column("CIDEr, `novel`", ("cider",), "novel"),
-        Column("BLEU-4, `novel`", ("bleu@4",), "novel"),
-    ],
-}
-
-
 def content(name: str) -> dict[str, Any]:
     """A task's results."""
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
+def labels(rows: list[Row]) -> dict[str, Label]:
+    """The arms' names in the tables: those of all tasks, then those that only these results have."""
+    known = {(label.method, label.setting) for label in ARMS.values()}
+    own = {row["arm"]: Label(row["setting"], row["method"], row["setting"]) for row in rows
+           if (row["method"], row.get("setting", "")) not in known}  # fmt: skip
+    return ARMS | own
+
+
 def rows_of(rows: list[Row], arm: str) -> list[Row]:
     """The rows of an arm."""
-    label = ARMS[arm]
+    label = labels(rows)[arm]
     return [row for row in rows if (row["method"], row.get("setting", "")) == (label.method, label.setting)]
 
 
@@ -196,7 +82,7 @@ def table(name: str) -> list[str]:
         bare = rows_of(rows, "zero_shot")
         novel = next((row for row in bare if row.get("test_set") == "novel"), None)
         lines.append(most_frequent(bare[0], columns, novel))
-    for arm, label in ARMS.items():
+    for arm, label in labels(rows).items():
         mine = rows_of(rows, arm)
         if mine:
             cells = [spread(numbers(mine, column), 1) for column in columns]
@@ -204,9 +90,9 @@ def table(name: str) -> list[str]:
     return lines
 
 
-def measured() -> list[str]:
+def measured(names: Iterable[str] = TABLES) -> list[str]:
     """The tasks that have results."""
-    return [name for name in TABLES if (RESULTS / f"{name}.json").exists()]
+    return [name for name in names if (RESULTS / f"{name}.json").exists()]
 
 
 def interval(ends: list[float], sign: str = "") -> str:
@@ -215,12 +101,20 @@ def interval(ends: list[float], sign: str = "") -> str:
     return f"{low} to {high}"
 
 
+def told(verdict: dict[str, Any] | None) -> str:
+    """A verdict, its difference and interval in a cell."""
+    if verdict is None:
+        return ""
+    return f"*{verdict['verdict']}*, {verdict['difference']:+.1f} ({interval(verdict['interval_95'], '+')})"
+
+
 def verdict_table(name: str) -> list[str]:
     """UniAdapter against each other arm: the difference of the main figure, its 95% interval and the verdict."""
-    verdicts: dict[str, dict[str, Any]] = content(name)["verdicts"]
+    results = content(name)
+    verdicts: dict[str, dict[str, Any]] = results["verdicts"]
     titles = ["UniAdapter against", *(title for one in verdicts for title in (_points(one), "95% interval", "it is"))]
     lines = ["| " + " | ".join(titles) + " |", "|:--|" + "--:|--:|:--|" * len(verdicts)]
-    for arm, label in ARMS.items():
+    for arm, label in labels(results["rows"]).items():
         found = [verdicts[one][arm] for one in verdicts if arm in verdicts[one]]
         if found:
             cells = [
@@ -235,13 +129,28 @@ def overview() -> list[str]:
     there = [name for name in MAIN if name in measured()]
     lines = ["| UniAdapter against | " + " | ".join(MAIN[name] for name in there) + " |", "|:--|" + ":--|" * len(there)]
     for arm in RIVALS:
-        cells = []
-        for name in there:
-            found = content(name)["verdicts"]["test"].get(arm)
-            cells.append("" if found is None else f"*{found['verdict']}*, {found['difference']:+.1f} "
-                         f"({interval(found['interval_95'], '+')})")  # fmt: skip
+        cells = [told(content(name)["verdicts"]["test"].get(arm)) for name in there]
         if any(cells):
             lines.append(f"| {ARMS[arm].text} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def curve_table(name: str) -> list[str]:
+    """The main figure at each value of a setting, a line for each method, then UniAdapter against the others."""
+    results = content(name)
+    vary = results["vary"]
+    points: dict[str, list[list[float]]] = vary["points"]
+    values = sorted({point[0] for mine in points.values() for point in mine})
+    lines = [f"| {CURVES[name]} | " + " | ".join(f"{value:g}" for value in values) + " |"]
+    lines.append("|:--|" + "--:|" * len(values))
+    for arm, mine in points.items():
+        means = {value: f"{mean:.1f} ({interval([low, high])})" for value, mean, low, high in mine}
+        lines.append(f"| {ARMS[arm].text} | " + " | ".join(means.get(value, "") for value in values) + " |")
+    verdicts: dict[str, dict[str, Any]] = {**vary["verdicts"], f"{vary['own']:g}": results["verdicts"]["test"]}
+    for arm in points:
+        cells = [told(verdicts.get(f"{value:g}", {}).get(arm)) for value in values]
+        if any(cells):
+            lines.append(f"| UniAdapter against {ARMS[arm].text} | " + " | ".join(cells) + " |")
     return lines
 
 
@@ -279,7 +188,8 @@ KINDS = {"figures": table, "verdicts": verdict_table}
 def blocks() -> dict[str, list[str]]:
     """All tables by the names of their places in the pages."""
     tables = {f"{name} {kind}": made(name) for name in measured() for kind, made in KINDS.items()}
-    return {"README": readme_table(), "overview": overview(), **tables}
+    curves = {f"{name} curve": curve_table(name) for name in measured(CURVES)}
+    return {"README": readme_table(), "overview": overview(), **tables, **curves}
 
 
 def rewritten(page: str, tables: dict[str, list[str]]) -> str:
@@ -300,6 +210,8 @@ def main() -> None:
     if parser.parse_args().write:
         for page in PAGES:
             page.write_text(rewritten(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
+        for name in measured(CURVES):
+            curve(content(name)["vary"], ROOT / "docs" / f"{name}.png")
         return
     for name, lines in tables.items():
         sys.stdout.write(f"{name}\n\n" + "\n".join(lines) + "\n\n")

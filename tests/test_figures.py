@@ -35,3 +35,8 @@ def test_the_table_of_the_readme_is_of_the_committed_results() -> None:
 @pytest.mark.parametrize("name", MEASURED)
 def test_the_verdicts_of_results_are_of_the_committed_results(name: str) -> None:
     assert "\n".join(result_tables.verdict_table(name)) in RESULTS_PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", result_tables.measured(result_tables.CURVES))
+def test_the_curves_of_results_are_of_the_committed_results(name: str) -> None:
+    assert "\n".join(result_tables.curve_table(name)) in RESULTS_PAGE.read_text(encoding="utf-8")

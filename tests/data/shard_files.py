@@ -1,4 +1,4 @@
-"""Helpers that make tar shards for the tests, by the standard library alone."""
+"""Helpers that make tar shards and indexes for the tests; the tars by the standard library alone."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from data_pictures import picture
 from PIL import Image
 
 from uniadapter.config import DataConfig
+from uniadapter.data.shards.index import Shard, ShardIndex
 
 Files = Iterable[tuple[str, bytes]]
+SIZES = (5, 8, 1, 13, 6, 9, 2, 7)  # records of the shards of `fake_index`
 
 
 def png(seed: int, width: int = 40, height: int = 30) -> bytes:
@@ -80,3 +83,13 @@ def settings(**changes: Any) -> DataConfig:
     """Settings with which pictures are as they are in the files, but for their size."""
     plain: Mapping[str, Any] = {"workers": 0, "augment": False, "flip": False, "shuffle_buffer": 12, **changes}
     return DataConfig(**plain)
+
+
+def fake_index(sizes: tuple[int, ...] = SIZES, texts: int = 1) -> ShardIndex:
+    """The index of shards that are nowhere; records of 1 to `texts` captions."""
+    each = [None if texts == 1 else np.array([1 + n % texts for n in range(size)], np.uint16) for size in sizes]
+    shards = [
+        Shard(f"{n}.tar", size, size if one is None else int(one.sum()), texts=one)
+        for n, (size, one) in enumerate(zip(sizes, each, strict=True))
+    ]
+    return ShardIndex("/nowhere", "captions", "pictures", tuple(shards))
