@@ -107,6 +107,16 @@ def test_the_frontier_is_of_methods_that_no_other_beats_in_both() -> None:
             "no width",
         ),
         ({"methods": {"uniadapter": {"settings": {"train.keep": "best_on_test"}}}}, [], "set rates_of to the method"),
+        (
+            {"methods": {"uniadapter": {}, "a": {"setting": "x"}, "b": {"setting": "x"}}},
+            [],
+            "methods.b: rows named as methods.a's",
+        ),
+        (
+            {"methods": {"uniadapter": {}, "uniadapter at 1": {"setting": "x"}}, "vary": {"train.max_steps": [1]}},
+            [],
+            "methods.uniadapter at 1 is what a method at another train.max_steps is called",
+        ),
         ({"run": "no_such"}, [], "no_such: no such file"),
         ({"seeds": 0}, [], "seeds"),
         ({}, ["--part", "seeds"], "learning-rates.json is not there"),
@@ -238,6 +248,21 @@ def test_methods_at_several_values_of_a_setting(tmp_path: Path, base: Path) -> N
     assert "Score against train.max_steps" in page
     assert page.count("<img") == 2
     assert (tmp_path / "out/curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_variants_without_a_setting_are_called_by_their_names(tmp_path: Path, base: Path) -> None:  # noqa: F811
+    methods = {
+        "wide_adapters": {"settings": {"model.adapter.bottleneck": 8}},
+        "uniadapter": {},
+        "lora": {"settings": {"model.method": "lora"}},
+        "lora_4": {"settings": {"model.method": "lora", "model.lora.r": 4}},
+        "named": {"settings": {"model.adapter.scale": 0.1}, "setting": "weak"},
+    }
+    arms = make_arms(read_comparison(str(write_comparison(tmp_path, base, methods=methods))), run_of)
+    assert {name: (arm.method, arm.setting) for name, arm in arms.items()} == {
+        "wide_adapters": ("uniadapter", "wide adapters"), "uniadapter": ("uniadapter", ""), "lora": ("lora", ""),
+        "lora_4": ("lora", "lora 4"), "named": ("uniadapter", "weak"),
+    }  # fmt: skip
 
 
 def test_the_size_of_the_training_set_may_vary(tmp_path: Path, base: Path) -> None:  # noqa: F811

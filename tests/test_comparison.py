@@ -23,6 +23,7 @@ from tiny_comparison import (
     tiny_task,
 )
 from uniadapter.compare import arms, comparison, verdicts
+from uniadapter.compare.trials import Trials
 from uniadapter.config import ConfigError
 from uniadapter.config import comparison as settings
 from uniadapter.errors import UsageError
@@ -153,6 +154,17 @@ def test_no_finished_run_is_repeated(proven: tuple[Path, Any]) -> None:
     comparison.measure_seeds(again)
     assert records(folder) == before
     assert not list((folder / "cache").glob("weights-*.pt"))  # needed no more
+
+
+def test_a_record_of_another_comparison_has_the_name_of_this_one(proven: tuple[Path, Any], tmp_path: Path) -> None:
+    folder, task = proven
+    for file in (folder / "cache").glob("*.json"):
+        content = json.loads(file.read_text())
+        rows = [{**row, "setting": "as it is called there"} for row in content.get("rows", [])]
+        (tmp_path / file.name).write_text(json.dumps({**content, "rows": rows}))
+    again = replace(task, trials=Trials(tmp_path), results_file=tmp_path / "results.json")
+    found = {(row["arm"], row.get("setting", "")) for row in comparison.measure_seeds(again)["rows"]}
+    assert found == {("zero_shot", ""), *((name, arm.setting) for name, arm in task.arms.items())}
 
 
 def test_the_first_seed_is_what_the_rates_have_trained(proven: tuple[Path, Any]) -> None:

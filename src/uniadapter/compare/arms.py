@@ -68,9 +68,28 @@ def make_arms(comparison: CompareConfig, read: Callable[[str], RunConfig]) -> di
         method = QUESTION_ONLY if config.data.blank else config.model.method_name
         grid = () if one.rates_of else tuple(one.rates or usual_rates(config.model.method))
         arms[name] = Arm(method, one.setting, config, grid, one.rates_of, one.equal_time)
+    arms = _told_apart(arms, comparison.reference)
     for setting, values in comparison.vary.items():
-        arms |= _varied(arms, setting, values)
+        varied = _varied(arms, setting, values)
+        if twice := sorted(arms.keys() & varied.keys()):
+            raise ConfigError(f"methods.{twice[0]} is what a method at another {setting} is called: name it otherwise")
+        arms |= varied
     return arms
+
+
+def _told_apart(arms: dict[str, Arm], reference: str) -> dict[str, Arm]:
+    """The arms with no two rows alike: variants of a method without a `setting` are called by their names."""
+    called: dict[tuple[str, str], str] = {}
+    made = {}
+    for name in sorted(arms, key=lambda name: name != reference):  # the reference keeps the method's bare name
+        arm = arms[name]
+        if not arm.setting and (arm.method, "") in called:
+            arm = replace(arm, setting=name.replace("_", " "))
+        row = (arm.method, arm.setting)
+        if row in called:
+            raise ConfigError(f"methods.{name}: rows named as methods.{called[row]}'s: give it another `setting`")
+        called[row], made[name] = name, arm
+    return {name: made[name] for name in arms}
 
 
 def at_value(name: str, value: float) -> str:

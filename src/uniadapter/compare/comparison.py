@@ -224,7 +224,8 @@ def measure_seeds(task: Comparison, run: bool = True) -> dict[str, Any]:
             {"setting": trial.setting} if trial.setting else {}
         )
         named |= {"lr": record["lr"], "steps": record.get("steps", 0)} | _costs(record)
-        rows += [{**row, **named} for row in record["rows"]]
+        # Another comparison may have made the record, and have called its arm otherwise.
+        rows += [{**{key: value for key, value in row.items() if key != "setting"}, **named} for row in record["rows"]]
         for name, values in task.trials.correct(trial).items():
             correct.setdefault(name, {}).setdefault(trial.arm, []).append(values)
     results = {
