@@ -7,6 +7,7 @@ feed-forward and the output blocks) are called; no attention and no layer.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +16,22 @@ from transformers import PreTrainedModel
 from uniadapter.model.adapter_set import AdapterSet
 
 
-def adapter(layer: nn.Module, x: Tensor, use: str, scale: float, share: str = "all") -> Tensor:
+def relu(x: Tensor) -> Tensor:
+    return torch.clamp(x, min=0)
+
+
+def adapter(
+    layer: nn.Module,
+    x: Tensor,
+    use: str,
+    scale: float,
+    share: str = "all",
+    activation: Callable[[Tensor], Tensor] = relu,
+) -> Tensor:
     """A(x, use) for x [L, d]; a layer has one adapter, or of what shares no down-projection one for each use."""
     weights = layer[use] if share in ("up", "none") else layer
     normed = nn.functional.layer_norm(x, (x.shape[-1],), weights.norm.weight, weights.norm.bias, 1e-5)
-    h = torch.clamp(normed @ weights.down.weight.T + weights.down.bias, min=0)
+    h = activation(normed @ weights.down.weight.T + weights.down.bias)
     if use == "vision":
         return scale * (h @ weights.up_vision.weight.T + weights.up_vision.bias)
     if use == "text":

@@ -12,8 +12,8 @@ from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval
 import naive
 from tiny import randomise, tiny_model, tiny_texts
 from uniadapter.checkpoints.adapters import add_adapter
-from uniadapter.config import AdapterConfig, ConfigError
-from uniadapter.model.adapter import KeyValueAdapter, UniAdapter
+from uniadapter.config import Activation, AdapterConfig, ConfigError, Share
+from uniadapter.model.adapter import KeyValueAdapter, UniAdapter, Use
 from uniadapter.model.adapter_set import AdapterSet
 from uniadapter.model.encoding import encode_text, encode_visual, match
 from uniadapter.model.shape import BackboneShape
@@ -34,6 +34,27 @@ def test_adapter_is_its_equation(use: str) -> None:
     x = draw(3, 4, 12).double()
     expected = torch.stack([naive.adapter(adapter, row, use, 0.37) for row in x])
     assert (adapter(x, use) - expected).abs().max() < 1e-12  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("use", ["vision", "text", "cross"])
+@pytest.mark.parametrize("activation", ["gelu", "none"])
+def test_another_activation_stands_between_the_projections(activation: Activation, use: Use) -> None:
+    adapter = UniAdapter(12, 5, scale=0.37, activation=activation).double()
+    randomise(adapter, 0.7)
+    x = draw(4, 12).double()
+    between = {"none": lambda h: h, "gelu": lambda h: h * (1 + torch.erf(h / math.sqrt(2))) / 2}[activation]
+    assert (adapter(x, use) - naive.adapter(adapter, x, use, 0.37, activation=between)).abs().max() < 1e-12
+    assert (adapter(x, use) - naive.adapter(adapter, x, use, 0.37)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("share", ["all", "none"])
+def test_the_activation_of_a_set_is_that_of_its_adapters(share: Share) -> None:
+    model = tiny_model(BlipForImageTextRetrieval)
+    store = add_adapter(model, config=AdapterConfig(bottleneck=4, activation="none", share=share))
+    found = [one for one in store.modules() if isinstance(one, UniAdapter)]
+    assert found
+    assert {one.activation for one in found} == {"none"}
+    assert "r = 4, linear" in str(store.plan())
 
 
 def test_key_value_adapter_is_its_equation() -> None:

@@ -36,7 +36,15 @@ LATER = {
     "train.skip_bad_steps",
 } | {
     f"model.adapter.{name}"
-    for name in ("temporal_init", "frame_temperature", "share", "query_residual", "train_norm_cross", "self_attention")
+    for name in (
+        "activation",
+        "frame_temperature",
+        "query_residual",
+        "self_attention",
+        "share",
+        "temporal_init",
+        "train_norm_cross",
+    )
 }
 
 

@@ -13,12 +13,22 @@ from uniadapter.config.checks import File, require, validate_fields
 from uniadapter.config.comparison import CompareConfig, MethodSettings, usual_rates
 from uniadapter.config.data import SPLITS, DataConfig, LayoutName
 from uniadapter.config.evaluation import EvaluateConfig
-from uniadapter.config.model import AdapterConfig, Init, LoraSettings, Method, ModelConfig, Share, TemporalInit
+from uniadapter.config.model import (
+    Activation,
+    AdapterConfig,
+    Init,
+    LoraSettings,
+    Method,
+    ModelConfig,
+    Share,
+    TemporalInit,
+)
 from uniadapter.config.training import Keep, ObjectiveConfig, Precision, TrainConfig
 from uniadapter.errors import ConfigError, OnError
 
 __all__ = [
     "SPLITS",
+    "Activation",
     "AdapterConfig",
     "CompareConfig",
     "ConfigError",

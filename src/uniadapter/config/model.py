@@ -13,6 +13,7 @@ from uniadapter.files.messages import did_you_mean
 
 Init = Literal["identity", "released"]
 Share = Literal["all", "down", "up", "none"]
+Activation = Literal["relu", "gelu", "none"]
 TemporalInit = Literal["zeros", "left_to_right"]
 Method = Literal["uniadapter", "full", "last_layers", "bitfit", "heads", "lora", "dora", "none"]
 METHOD_NAMES = {"full": "full_fine_tuning", "none": "zero_shot"}  # in `metrics.json`, where they differ
@@ -28,6 +29,7 @@ class AdapterConfig:
         scale: s, the factor on every adapter's output (0.1 in the paper and the released code).
         init: "identity" starts at exactly the base model; "released" initialises as the authors' code does: only the
             text up-projection is zero.
+        activation: between an adapter's projections: "relu" is the paper's; with "none" it is linear but for its norms.
         vision: adapters in the visual encoder.
         text: adapters after the text encoder's feed-forward (the query residual where text is fused with a visual); in
             a Q-Former also after its queries' feed-forward.
@@ -60,6 +62,7 @@ class AdapterConfig:
     bottleneck: Annotated[int, Field(ge=1, le=16384)] = 128
     scale: Annotated[float, Field(gt=0, le=1000)] = 0.1
     init: Init = "identity"
+    activation: Activation = "relu"
     vision: bool = True
     text: bool = True
     cross: bool = True

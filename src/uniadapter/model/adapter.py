@@ -6,20 +6,27 @@ One adapter per layer index is shared by the visual encoder, the text encoder an
     A(x, vision) = s (W_vision h + b_vision)
     A(x, text)   = s (W_text h + b_text)
     A(x, cross)  = s LN_cross(W_cross h + b_cross + W_text h + b_text)     partial weight sharing
+
+`activation` may put another function in the place of ReLU (not in the paper).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from uniadapter.config import Init
+from uniadapter.config import Activation, Init
 
 Use = Literal["vision", "text", "cross"]
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu,
+    "gelu": nn.functional.gelu,
+    "none": lambda x: x,
+}
 QueryKeyValue = tuple[Tensor | None, Tensor | None, Tensor | None]  # what is added to each of the three
 
 
@@ -43,6 +50,7 @@ class UniAdapter(nn.Module):
             in the paper; for encoders of different widths. The `AdapterSet` owns it, it is not registered here.
         reuse_text: whether the cross use adds W_text to W_cross.
         text_up: W_text of another adapter, which owns it, for the cross use to add; None for this adapter's own.
+        activation: between the projections.
     """
 
     def __init__(
@@ -55,10 +63,12 @@ class UniAdapter(nn.Module):
         factor: nn.Linear | None = None,
         reuse_text: bool = True,
         text_up: nn.Linear | None = None,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
         self.uses = frozenset(uses)
         self.reuse_text = reuse_text
+        self.activation: Activation = activation
         self._text_up = [] if text_up is None else [text_up]  # in a list, as `_factor`
         self.scale = scale
         self.norm = nn.LayerNorm(width)
@@ -111,7 +121,7 @@ class UniAdapter(nn.Module):
         down = self.down(self.norm(x))
         for factor in self._factor:
             down = factor(down)
-        h = torch.relu(down)
+        h = ACTIVATIONS[self.activation](down)
         if use == "vision":
             return self.scale * self.up_vision(h)
         if use == "text":

@@ -144,11 +144,11 @@ class AdapterSet(nn.Module):
         config = self.config
         sizes, reuse_text = (width, config.bottleneck, config.scale), config.share in ("all", "up")
         if config.share in ("all", "down"):
-            return UniAdapter(*sizes, uses, config.init, factor, reuse_text)
+            return UniAdapter(*sizes, uses, config.init, factor, reuse_text, activation=config.activation)
         own: dict[str, UniAdapter] = {}
         for use in uses:
             text_up = own["text"].up_text if use == "cross" and "text" in own else None
-            own[use] = UniAdapter(*sizes, [use], config.init, None, reuse_text, text_up)
+            own[use] = UniAdapter(*sizes, [use], config.init, None, reuse_text, text_up, config.activation)
         return nn.ModuleDict(own)
 
     def _build_layers(self) -> None:

@@ -25,7 +25,8 @@ def plan_lines(config: AdapterConfig, shape: BackboneShape, apart: bool, factors
         if start < stop and uses:
             last = f"s {start}-{stop - 1}" if stop - start > 1 else f" {start}"
             named = " and ".join(filter(None, [", ".join(uses[:-1]), uses[-1]]))
-            lines.append(f"{stack}layer{last}: {each} {named}, r = {config.bottleneck}")
+            between = {"relu": "", "gelu": ", GELU", "none": ", linear"}[config.activation]
+            lines.append(f"{stack}layer{last}: {each} {named}, r = {config.bottleneck}{between}")
     if config.self_attention:
         own = ", others in the decoder" if config.decoder == "separate" else ""
         each = f"one adapter of width {config.self_attention} a layer{own}"
