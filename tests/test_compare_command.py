@@ -257,11 +257,13 @@ def test_variants_without_a_setting_are_called_by_their_names(tmp_path: Path, ba
         "lora": {"settings": {"model.method": "lora"}},
         "lora_4": {"settings": {"model.method": "lora", "model.lora.r": 4}},
         "named": {"settings": {"model.adapter.scale": 0.1}, "setting": "weak"},
+        "few_candidates": {"settings": {"model.method": "none", "evaluate.k": 2}},
     }
     arms = make_arms(read_comparison(str(write_comparison(tmp_path, base, methods=methods))), run_of)
     assert {name: (arm.method, arm.setting) for name, arm in arms.items()} == {
         "wide_adapters": ("uniadapter", "wide adapters"), "uniadapter": ("uniadapter", ""), "lora": ("lora", ""),
         "lora_4": ("lora", "lora 4"), "named": ("uniadapter", "weak"),
+        "few_candidates": ("zero_shot", "few candidates"),
     }  # fmt: skip
 
 

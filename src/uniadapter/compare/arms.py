@@ -79,7 +79,7 @@ def make_arms(comparison: CompareConfig, read: Callable[[str], RunConfig]) -> di
 
 def _told_apart(arms: dict[str, Arm], reference: str) -> dict[str, Arm]:
     """The arms with no two rows alike: variants of a method without a `setting` are called by their names."""
-    called: dict[tuple[str, str], str] = {}
+    called = {("zero_shot", ""): "zero_shot"}  # the base as it is, which is measured without being named
     made = {}
     for name in sorted(arms, key=lambda name: name != reference):  # the reference keeps the method's bare name
         arm = arms[name]
