@@ -1,8 +1,8 @@
-"""A setting of UniAdapter on validation: each value at each rate with several seeds; the test splits are not read.
+"""A setting of a method on validation: each value at each rate with several seeds; the test splits are not read.
 
     python benchmarks/choose.py scenes model.adapter.activation relu gelu none --rates 3e-3 1e-2 --seeds 3
 
-Writes results/choices/TASK-SETTING.json; records and weights lie where those of `prove.py` do, so that runs are shared.
+Writes results/choices/TASK-SETTING[-METHOD].json; records and weights lie where those of `prove.py` do: runs are shared.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from uniadapter.app.comparing import run_of, with_methods
 from uniadapter.app.display import set_up_logging
 from uniadapter.app.memory import keep_freed_memory
 from uniadapter.app.parsing import read_comparison
-from uniadapter.compare.arms import Arm, make_arms, with_settings
+from uniadapter.compare.arms import Arm, make_arms, with_settings, with_training
 from uniadapter.compare.comparison import at_rate
 from uniadapter.compare.recipes import Splits
 from uniadapter.compare.trials import Trial, Trials
@@ -29,6 +29,8 @@ from uniadapter.files.writing import write_text
 def trials_of(arm: Arm, setting: str, value: str, rates: list[float], seeds: int) -> list[Trial]:
     """The runs on validation of one value."""
     config = with_settings(arm.config, {setting: yaml.safe_load(value)})
+    if setting == "data.max_train_visuals":  # less data takes more epochs, as in a comparison's `vary`
+        config = with_training(config, epochs=max(config.train.epochs, config.train.max_steps))
     return [
         Trial(f"{setting.rpartition('.')[2]} {value}", arm.method, "", at_rate(config, rate, seed), "val")
         for seed in range(seeds)
@@ -63,9 +65,9 @@ def main() -> None:
         for rate in asked.rates
         for found in [[row["main"] for row in rows if (row["value"], row["lr"]) == (value, rate)]]
     ]
-    name = f"{asked.task}-{asked.setting.rpartition('.')[2]}.json"
+    parts = [asked.task, asked.setting.rpartition(".")[2], *([] if asked.method == "uniadapter" else [asked.method])]
     content = {"split": "val", "setting": asked.setting, "means": means, "rows": rows}
-    write_text(asked.out / name, json.dumps(content, indent=2) + "\n")
+    write_text(asked.out / f"{'-'.join(parts)}.json", json.dumps(content, indent=2) + "\n")
     for mean in means:
         print(mean)  # noqa: T201
 
