@@ -2,7 +2,7 @@
 
     python benchmarks/choose.py scenes model.adapter.activation relu gelu none --rates 3e-3 1e-2 --seeds 3
 
-Writes results/choices/TASK-SETTING[-METHOD].json; records and weights lie where those of `prove.py` do: runs are shared.
+Writes results/choices/TASK-SETTING[-METHOD].json. Records and weights lie where those of `prove.py` do.
 """
 
 from __future__ import annotations
