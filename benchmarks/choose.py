@@ -19,7 +19,7 @@ from uniadapter.app.comparing import run_of, with_methods
 from uniadapter.app.display import set_up_logging
 from uniadapter.app.memory import keep_freed_memory
 from uniadapter.app.parsing import read_comparison
-from uniadapter.compare.arms import Arm, make_arms, with_settings, with_training
+from uniadapter.compare.arms import Arm, make_arms, with_enough_epochs, with_settings
 from uniadapter.compare.comparison import at_rate
 from uniadapter.compare.recipes import Splits
 from uniadapter.compare.trials import Trial, Trials
@@ -29,8 +29,8 @@ from uniadapter.files.writing import write_text
 def trials_of(arm: Arm, setting: str, value: str, rates: list[float], seeds: int) -> list[Trial]:
     """The runs on validation of one value."""
     config = with_settings(arm.config, {setting: yaml.safe_load(value)})
-    if setting == "data.max_train_visuals":  # less data takes more epochs, as in a comparison's `vary`
-        config = with_training(config, epochs=max(config.train.epochs, config.train.max_steps))
+    if setting == "data.max_train_visuals":  # other settings leave the config, and so the records, as in `prove.py`
+        config = with_enough_epochs(config)
     return [
         Trial(f"{setting.rpartition('.')[2]} {value}", arm.method, "", at_rate(config, rate, seed), "val")
         for seed in range(seeds)
@@ -55,15 +55,17 @@ def main() -> None:
     comparison = with_methods(read_comparison(asked.task), (asked.method,))
     arm = make_arms(comparison, run_of)[asked.method]
     trials = Trials(RECORDS, Splits(), asked.cache)
-    runs = {value: trials_of(arm, asked.setting, value, asked.rates, asked.seeds) for value in asked.values}
-    trials.complete([one for mine in runs.values() for one in mine])
-    rows = [{"value": value, **(trials.find(one) or {})} for value, mine in runs.items() for one in mine]
-    trials.forget_weights([one for mine in runs.values() for one in mine])
+    runs = [(value, one) for value in asked.values
+            for one in trials_of(arm, asked.setting, value, asked.rates, asked.seeds)]  # fmt: skip
+    every = [one for _, one in runs]
+    rows = [{"value": value, **row} for (value, _), row in zip(runs, trials.complete(every), strict=True)]
+    trials.forget_weights(every)
+    scores: dict[tuple[str, float], list[float]] = {}
+    for row in rows:
+        scores.setdefault((row["value"], row["lr"]), []).append(row["main"])
     means = [
         {"value": value, "lr": rate, "main": round(statistics.mean(found), 2), "seeds": len(found)}
-        for value in runs
-        for rate in asked.rates
-        for found in [[row["main"] for row in rows if (row["value"], row["lr"]) == (value, rate)]]
+        for (value, rate), found in scores.items()
     ]
     parts = [asked.task, asked.setting.rpartition(".")[2], *([] if asked.method == "uniadapter" else [asked.method])]
     content = {"split": "val", "setting": asked.setting, "means": means, "rows": rows}

@@ -40,9 +40,8 @@ def labels(rows: list[Row]) -> dict[str, Label]:
     return ARMS | own
 
 
-def rows_of(rows: list[Row], arm: str) -> list[Row]:
+def rows_of(rows: list[Row], label: Label) -> list[Row]:
     """The rows of an arm."""
-    label = labels(rows)[arm]
     return [row for row in rows if (row["method"], row.get("setting", "")) == (label.method, label.setting)]
 
 
@@ -78,12 +77,12 @@ def table(name: str) -> list[str]:
     columns = [column for column in TABLES[name] if numbers(rows, column)]
     titles = " | ".join(["", "trained", *(column.title for column in columns)])
     lines = [f"|{titles} |", "|:--|" + "--:|" * (len(columns) + 1)]
-    if rows_of(rows, "question_only"):
-        bare = rows_of(rows, "zero_shot")
+    if rows_of(rows, ARMS["question_only"]):
+        bare = rows_of(rows, ARMS["zero_shot"])
         novel = next((row for row in bare if row.get("test_set") == "novel"), None)
         lines.append(most_frequent(bare[0], columns, novel))
-    for arm, label in labels(rows).items():
-        mine = rows_of(rows, arm)
+    for label in labels(rows).values():
+        mine = rows_of(rows, label)
         if mine:
             cells = [spread(numbers(mine, column), 1) for column in columns]
             lines.append(" | ".join([f"| {label.text}", f"{mine[0]['trainable_percent']:.2f}%", *cells]) + " |")
@@ -161,7 +160,9 @@ def _points(test_set: str) -> str:
 def readme_table() -> list[str]:
     """The README's lines: each task's main figure on the test split, the mean over seeds with its 95% interval."""
     there = measured()
-    percents = [rows_of(content(name)["rows"], "uniadapter")[0]["trainable_percent"] for name in MAIN if name in there]
+    percents = [
+        rows_of(content(name)["rows"], ARMS["uniadapter"])[0]["trainable_percent"] for name in MAIN if name in there
+    ]
     low, high = f"{min(percents):.1f}", f"{max(percents):.1f}"
     trained = f"{low}%" if low == high else f"{low} to {high}%"
     names = [ARMS[arm].text + (f", {trained}" if arm == "uniadapter" else "") for arm in README_ARMS]

@@ -21,6 +21,7 @@ from uniadapter.runs.ablation import with_parameters_of
 from uniadapter.runs.steps import resolve_data
 
 QUESTION_ONLY = "question_only"  # the method of rows on blank pictures
+ZERO_SHOT = "zero_shot"  # the base as it is, measured in every comparison without being named
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def make_arms(comparison: CompareConfig, read: Callable[[str], RunConfig]) -> di
 
 def _told_apart(arms: dict[str, Arm], reference: str) -> dict[str, Arm]:
     """The arms with no two rows alike: variants of a method without a `setting` are called by their names."""
-    called = {("zero_shot", ""): "zero_shot"}  # the base as it is, which is measured without being named
+    called = {(ZERO_SHOT, ""): ZERO_SHOT}
     made = {}
     for name in sorted(arms, key=lambda name: name != reference):  # the reference keeps the method's bare name
         arm = arms[name]
@@ -105,9 +106,9 @@ def _varied(arms: dict[str, Arm], setting: str, values: Sequence[float]) -> dict
             label = f"{arm.setting}, {setting} {value:g}".removeprefix(", ")
             config = with_settings(arm.config, {setting: value})
             if config != arm.config and not arm.equal_time:
-                if config.train.max_steps:  # less data, or more steps, take more epochs; none has less than a step
-                    config = with_training(config, epochs=max(config.train.epochs, config.train.max_steps))
-                made[at_value(name, value)] = Arm(arm.method, label, config, (), arm.rates_of or name)
+                made[at_value(name, value)] = Arm(
+                    arm.method, label, with_enough_epochs(config), (), arm.rates_of or name
+                )
     return made
 
 
@@ -144,6 +145,11 @@ def with_settings(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
 def with_training(config: RunConfig, **changes: Any) -> RunConfig:
     """The config with changed `train` settings."""
     return replace(config, train=replace(config.train, **changes))
+
+
+def with_enough_epochs(config: RunConfig) -> RunConfig:
+    """The config with epochs for all of its steps: less data, or more steps, take more; none has less than a step."""
+    return with_training(config, epochs=max(config.train.epochs, config.train.max_steps))
 
 
 def untrained(config: RunConfig) -> RunConfig:

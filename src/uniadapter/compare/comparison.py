@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from uniadapter.compare.arms import Arm, untrained, wider, with_training
+from uniadapter.compare.arms import ZERO_SHOT, Arm, untrained, wider, with_training
 from uniadapter.compare.curve import Varied
 from uniadapter.compare.recipes import recipe
 from uniadapter.compare.trials import Record, Trial, Trials, with_steps
@@ -24,7 +24,6 @@ from uniadapter.errors import UsageError
 from uniadapter.files.writing import write_text
 
 MOST_RATES = 8  # in a grid, after which something else than the rate is wrong
-ZERO_SHOT = "zero_shot"
 logger = logging.getLogger(__name__)
 
 
