@@ -15,7 +15,7 @@ from PIL import Image
 
 from uniadapter.app.cli import main
 from uniadapter.data.look_alikes import look_alikes, look_of
-from uniadapter.data.published_counts import published
+from uniadapter.data.published_counts import Published, published
 
 SPLITS = ("train", "val", "test")
 
@@ -76,6 +76,16 @@ def coco(folder: Path) -> list[str]:
     return ["coco", *(f"--data.{split}={folder}/{split}.json" for split in SPLITS), f"--data.root={folder}"]
 
 
+def flickr30k(folder: Path) -> list[str]:
+    """The same files as COCO's."""
+    return ["flickr30k", *coco(folder)[1:]]
+
+
+def coco_caption(folder: Path) -> list[str]:
+    """And again, to be described."""
+    return ["coco_caption", *coco(folder)[1:]]
+
+
 def vqav2(folder: Path) -> list[str]:
     """BLIP's files of VQAv2."""
     for split in SPLITS:
@@ -116,6 +126,18 @@ def didemo(folder: Path) -> list[str]:
     return ["didemo", *named, f"--data.root={folder}/videos"]
 
 
+def msrvtt_qa(folder: Path) -> list[str]:
+    """Questions with one answer each, several a video."""
+    for place, split in enumerate(SPLITS):
+        rows = [
+            {"video": name, "question": f"what is {part} of {name}?", "answer": "dog", "id": 100 * place + 10 * n + m}
+            for n, name in enumerate(videos(folder, split)) for m, part in enumerate("ab")
+        ]  # fmt: skip
+        dump(folder / f"{split}_qa.json", rows)
+    named = [f"--data.{split}={folder}/{split}_qa.json" for split in SPLITS]
+    return ["msrvtt_qa", *named, f"--data.root={folder}/videos"]
+
+
 def check(folder: Path, arguments: list[str]) -> tuple[int, dict[str, Any]]:
     """The exit status, and what was found."""
     try:
@@ -139,7 +161,7 @@ def shared(found: dict[str, Any]) -> list[list[str]]:
     return [[Path(name).name for name in pair] for pairs in found["look_alikes"].values() for pair in pairs]
 
 
-@pytest.mark.parametrize("layout", [coco, vqav2, msrvtt, didemo])
+@pytest.mark.parametrize("layout", [coco, flickr30k, coco_caption, vqav2, msrvtt, didemo, msrvtt_qa])
 def test_a_whole_copy_has_nothing_wrong(tmp_path: Path, layout: Any, capsys: pytest.CaptureFixture[str]) -> None:
     status, found = check(tmp_path, layout(tmp_path))
     assert damage(found) == {}
@@ -148,7 +170,7 @@ def test_a_whole_copy_has_nothing_wrong(tmp_path: Path, layout: Any, capsys: pyt
     assert "nothing wrong was found" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("layout", [coco, vqav2])
+@pytest.mark.parametrize("layout", [coco, flickr30k, coco_caption, vqav2])
 def test_every_damage_to_pictures_is_found(tmp_path: Path, layout: Any, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = layout(tmp_path)
     images = tmp_path / "images"
@@ -177,7 +199,7 @@ def test_every_damage_to_pictures_is_found(tmp_path: Path, layout: Any, capsys: 
     assert {split["name"]: split["visuals"] for split in found["splits"]} == {"train": 6, "val": 6, "test": 8}
 
 
-@pytest.mark.parametrize("layout", [msrvtt, didemo])
+@pytest.mark.parametrize("layout", [msrvtt, didemo, msrvtt_qa])
 def test_every_damage_to_videos_is_found(tmp_path: Path, layout: Any) -> None:
     arguments = layout(tmp_path)
     folder = tmp_path / "videos"
@@ -196,6 +218,127 @@ def test_every_damage_to_videos_is_found(tmp_path: Path, layout: Any) -> None:
     assert shared(found) == [["train3.mp4", "test3.mp4"]]
     seconds = next(split for split in found["splits"] if split["name"] == "train")["numbers"]["seconds"]
     assert seconds["median"] == pytest.approx(2, abs=0.2)
+
+
+@pytest.mark.parametrize("layout", [msrvtt, didemo, msrvtt_qa])
+def test_a_video_that_broke_off_and_one_with_a_hole_are_found(tmp_path: Path, layout: Any) -> None:
+    arguments = layout(tmp_path)
+    folder = tmp_path / "videos"
+    for name, seed in (("test0.mp4", 50), ("test1.mp4", 60), ("train2.mp4", 70)):
+        film(folder / name, seed, frames=240)
+    with (
+        av.open(str(folder / "test0.mp4")) as whole,
+        av.open(str(tmp_path / "front.mp4"), "w", options={"movflags": "faststart"}) as front,
+    ):  # the header is in front, so that what is left can be read
+        stream = front.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(whole.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                front.mux(packet)
+    content = (tmp_path / "front.mp4").read_bytes()
+    (folder / "test0.mp4").write_bytes(content[: len(content) * 9 // 10])
+    holed = bytearray((folder / "test1.mp4").read_bytes())
+    holed[len(holed) // 3 : len(holed) // 2] = bytes(len(holed) // 2 - len(holed) // 3)
+    (folder / "test1.mp4").write_bytes(holed)
+    status, found = check(tmp_path, arguments)
+    assert status == 1
+    assert damage(found) == {
+        ("test", "ends before the length that it states"): ["test0.mp4"],
+        ("test", "frames that cannot be decoded"): ["test1.mp4"],
+    }
+
+
+def test_videos_that_show_the_same_in_another_order_are_not_look_alikes(tmp_path: Path) -> None:
+    arguments = msrvtt(tmp_path)
+    folder = tmp_path / "videos"
+    scenes = [scenery(300 + n) for n in range(5)]
+    for name, order in (("train1", (0, 1, 2, 3, 4)), ("test1", (4, 3, 2, 1, 0)), ("test2", (0, 1, 2, 3, 4))):
+        (folder / f"{name}.mp4").unlink()
+        (folder / name).mkdir()
+        for number, scene in enumerate(order):
+            scenes[scene].save(folder / name / f"{number:02}.png")
+    _, found = check(tmp_path, [one for one in arguments if one != "--data.workers=1"])
+    assert shared(found) == [["train1", "test2"]]
+
+
+def test_the_embedded_sets_have_nothing_wrong(tmp_path: Path) -> None:
+    for config in ("videoqa", "caption"):  # a caption may be one's second description of the same
+        given = (
+            [config, "--data.train=null", "--data.answer_list=null"]
+            if config == "videoqa"
+            else [config, "--data.train=null"]
+        )
+        status, found = check(tmp_path, given)
+        assert status == 0, (damage(found), shared(found))
+
+
+def test_one_picture_in_the_place_of_several_is_found(tmp_path: Path) -> None:
+    arguments = coco(tmp_path)
+    for number in (1, 2, 5):
+        shutil.copy(tmp_path / "images/val0.jpg", tmp_path / f"images/val{number}.jpg")
+    shutil.copy(tmp_path / "images/train0.jpg", tmp_path / "images/train1.jpg")  # two may be two shots of one thing
+    status, found = check(tmp_path, arguments)
+    assert status == 1
+    assert damage(found) == {("val", "the same as 2 others or more"): [f"val{n}.jpg" for n in (0, 1, 2, 5)]}
+
+
+def test_damage_to_questions_and_answers_names_the_record(tmp_path: Path) -> None:
+    arguments = vqav2(tmp_path)
+    train, val, test = (json.loads((tmp_path / f"{split}.json").read_text()) for split in SPLITS)
+    train[1]["question"] = 5
+    del train[2]["answer"]
+    val[3]["question_id"] = val[4]["question_id"]
+    val[5]["answer"] = []
+    for row in test:
+        del row["answer"]  # as published
+    test[6]["question"] = "what is caf\ufffd?"
+    for split, rows in zip(SPLITS, (train, val, test), strict=True):
+        dump(tmp_path / f"{split}.json", rows)
+    status, found = check(tmp_path, arguments)
+    wrong = damage(found)
+    assert status == 1
+    told = sorted(name.partition(":")[0] for (split, _), names in wrong.items() if split == "train" for name in names)
+    assert told == ["train.json[1]", "train.json[2]"]
+    assert wrong["val", "question ids given twice"] == ["104"]
+    assert wrong["val", "no answer"] == ["105"]
+    assert [kind for split, kind in wrong if split == "test"] == ["questions with characters lost in decoding"]
+    numbers = {split["name"]: split["numbers"] for split in found["splits"]}
+    assert numbers["val"]["questions with an answer of the list"] == 7
+    assert numbers["test"]["without answers"] == 8
+
+
+def test_files_beside_the_annotations_are_checked_too_and_all_is_said(tmp_path: Path) -> None:
+    arguments = vqav2(tmp_path)
+    answers = tmp_path / "answers.json"
+    answers.write_text('["a",')
+    (tmp_path / "test.json").unlink()
+    status, found = check(tmp_path, arguments)
+    assert status == 1
+    assert sorted(found["unreadable_splits"]) == ["data.answer_list", "test"]
+    answers.write_text('["yes", "no"]')
+    _, found = check(tmp_path, arguments)
+    assert damage(found) == {(one, "no question has an answer of the list"): ["all"] for one in ("train", "val")}
+    answers.unlink()
+    _, found = check(tmp_path, arguments)
+    assert "no such file" in found["unreadable_splits"]["data.answer_list"]
+    assert [split["name"] for split in found["splits"]] == ["train", "val"]
+
+
+def test_what_was_published_so_is_counted_and_not_called_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = coco(tmp_path)
+    rows = json.loads((tmp_path / "train.json").read_text())
+    rows[1]["caption"] = rows[0]["caption"]
+    dump(tmp_path / "train.json", rows)
+    _, found = check(tmp_path, arguments)
+    assert damage(found) == {("train", "captions given twice for one"): ["train scene 0 seen once"]}
+    sizes = {"train": Published(8, 16), "val": Published(8, 16), "test": Published(8, 16)}
+    monkeypatch.setattr("uniadapter.app.check_data.published", lambda file: sizes[Path(file).stem])
+    status, found = check(tmp_path, arguments)
+    assert status == 0
+    assert damage(found) == {}
+    assert found["splits"][0]["numbers"]["captions given twice for one"] == 1
 
 
 def test_damage_to_texts_and_a_split_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

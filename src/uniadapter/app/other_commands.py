@@ -21,7 +21,6 @@ def check_data(arguments: list[str]) -> None:
         parser.add_argument("--json", type=path_option, metavar="FILE", help="write all that was found to a file")
 
     config, chosen = parse_run("check-data", arguments, options)
-    check_files(config)
     set_up()
     from uniadapter.app.check_data import run_check
 

@@ -112,14 +112,22 @@ def check_split(config: RunConfig, which: str) -> None:
         raise ConfigError(f"data.{which} is not set: name an annotation file in the config or with --data.{which}")
 
 
-def check_files(config: RunConfig) -> None:
-    """Raise `ConfigError` for a missing file beside the annotations, which some layouts would not notice."""
+def missing_files(config: RunConfig) -> dict[str, str]:
+    """Names of the settings whose file is missing, of those beside the annotations, with what is wrong."""
     data = config.data
     named = {name: getattr(data, name) for name in ("captions", "answer_list", "root")}
     named |= {f"annotations.{split}": file for split, file in data.annotations.items()}
-    for name, file in named.items():
-        if file is not None and "://" not in file and not file.startswith("embedded:") and not os.path.exists(file):
-            raise ConfigError(f"data.{name} is {file}: no such file or folder")
+    return {
+        f"data.{name}": f"data.{name} is {file}: no such file or folder"
+        for name, file in named.items()
+        if file is not None and "://" not in file and not file.startswith("embedded:") and not os.path.exists(file)
+    }
+
+
+def check_files(config: RunConfig) -> None:
+    """Raise `ConfigError` for a missing file beside the annotations, which some layouts would not notice."""
+    for message in missing_files(config).values():
+        raise ConfigError(message)
 
 
 def training_warnings(config: RunConfig, rows: int, steps: int) -> list[str]:

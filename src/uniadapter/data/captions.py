@@ -39,7 +39,7 @@ def load_retrieval(
     """
     policy = ErrorPolicy(config.on_error)
     root = data_root(path, config)
-    split = RetrievalSplit(name, skipped=policy.skipped)
+    split = RetrievalSplit(name, skipped=policy.skipped, errors=policy.errors)
     builder = SplitBuilder(split, policy, clean, config.max_words, "caption")
     for record in read_records(path, policy, config.layout, config.captions, split=name, fields=config.fields):
         builder.add_file(record, root)
@@ -79,7 +79,7 @@ def from_dataset(
     """
     config = config or DataConfig()
     policy = ErrorPolicy(config.on_error)
-    split = RetrievalSplit(name, skipped=policy.skipped)
+    split = RetrievalSplit(name, skipped=policy.skipped, errors=policy.errors)
     builder = SplitBuilder(split, policy, clean_caption, config.max_words, "caption")
     columns = (image_column, caption_column) + ((id_column,) if id_column else ())
     for row, (image, caption, *ids), group in _columns(dataset, columns, group_column, name, policy):

@@ -113,7 +113,7 @@ def _match_columns(rows: Rows, task: str, config: DataConfig) -> dict[str, str]:
 
 def _question_split(rows: Rows, names: Mapping[str, str], config: DataConfig, name: str) -> QuestionSplit:
     policy = ErrorPolicy(config.on_error)
-    split = QuestionSplit(name, skipped=policy.skipped)
+    split = QuestionSplit(name, skipped=policy.skipped, errors=policy.errors)
     builder = SplitBuilder(split, policy, clean_question, config.max_words, "question")
     visual = names.get("image") or names["video"]
     # Drop the picture column of a Hugging Face dataset, so that reading the questions does not decode pictures.

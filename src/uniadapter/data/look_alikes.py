@@ -1,4 +1,4 @@
-"""Pictures of different splits that look the same: by a perceptual hash, and then by their small grey copies."""
+"""Pictures and videos that look the same: by a perceptual hash, and then by small grey copies of all their frames."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ _SIDE = 16
 
 @dataclass(frozen=True)
 class Look:
-    """How a picture looks.
+    """How a picture looks, or some frames of a video.
 
     Args:
-        hash: 64 bits, each whether a pixel of 8 x 9 is darker than its right neighbour.
-        small: 16 x 16 grey pixels.
-        uniform: whether all of the picture has one colour, so that its hash says nothing.
+        hash: 64 bits, each whether a pixel of 8 x 9 is darker than its right neighbour; of a video, in the frame
+            nearest to its middle that has more than one colour.
+        small: 16 x 16 grey pixels of each frame, (frames, 16, 16).
+        uniform: whether each frame has one colour, so that the hash says nothing.
     """
 
     hash: int
@@ -30,17 +31,19 @@ class Look:
     uniform: bool
 
 
-def look_of(picture: Image.Image) -> Look:
-    """How a picture looks."""
-    grey = picture.convert("L")
-    cells = np.asarray(grey.resize((9, 8), Image.Resampling.BOX), dtype=np.int16)
-    small = np.asarray(grey.resize((_SIDE, _SIDE), Image.Resampling.BOX), dtype=np.uint8)
+def look_of(*frames: Image.Image) -> Look:
+    """How a picture looks, or some frames of a video, in order."""
+    greys = [frame.convert("L") for frame in frames]
+    small = np.stack([np.asarray(grey.resize((_SIDE, _SIDE), Image.Resampling.BOX), dtype=np.uint8) for grey in greys])
+    shown = np.ptp(small.reshape(len(greys), -1), axis=1) > 2
+    nearest = min(np.flatnonzero(shown), key=lambda frame: abs(int(frame) - len(greys) // 2), default=0)
+    cells = np.asarray(greys[nearest].resize((9, 8), Image.Resampling.BOX), dtype=np.int16)
     bits = np.packbits(cells[:, 1:] > cells[:, :-1])
-    return Look(int.from_bytes(bits.tobytes(), "big"), small, int(small.max()) - int(small.min()) <= 2)
+    return Look(int.from_bytes(bits.tobytes(), "big"), small, not shown.any())
 
 
 def look_alikes(ours: Sequence[Look | None], theirs: Sequence[Look | None]) -> Iterator[tuple[int, int]]:
-    """Pairs of indices of pictures that look the same; pictures of one colour are left out.
+    """Pairs of indices of pictures, or of videos, that look the same; those of one colour are left out.
 
     Two hashes that differ in at most three of 64 bits agree in at least one of four parts of 16 bits.
     """
@@ -61,4 +64,8 @@ def look_alikes(ours: Sequence[Look | None], theirs: Sequence[Look | None]) -> I
 
 
 def _apart(one: Look, other: Look) -> float:
-    return float(np.abs(one.small.astype(np.int16) - other.small.astype(np.int16)).mean())
+    """Levels that the frames differ by, of the pair that differs most; infinite between a picture and a video."""
+    if one.small.shape != other.small.shape:
+        return float("inf")
+    apart = np.abs(one.small.astype(np.int16) - other.small.astype(np.int16))
+    return float(apart.mean(axis=(1, 2)).max())

@@ -11,7 +11,7 @@ class Published:
     """The size of a published split.
 
     Args:
-        visuals: pictures or videos.
+        visuals: pictures or videos; 0 of a split that is made from what comes with the package.
         texts: captions or questions; 0 where copies differ.
         note: what is known of copies in circulation.
     """
@@ -21,6 +21,7 @@ class Published:
     note: str = ""
 
 
+OF_OURS = Published(0)  # of a split that comes with the package
 _DIDEMO = "a few videos are missing in every copy in circulation"
 _SIZES = {
     "coco_karpathy_train": Published(113_287, 566_747),

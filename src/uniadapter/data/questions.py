@@ -72,7 +72,7 @@ def load_questions(
     """
     policy = ErrorPolicy(config.on_error)
     root = data_root(path, config)
-    split = QuestionSplit(name, skipped=policy.skipped)
+    split = QuestionSplit(name, skipped=policy.skipped, errors=policy.errors)
     builder = SplitBuilder(split, policy, clean, config.max_words, "question")
     needed = name == "train" if answered is None else answered
     records = read_questions(

@@ -30,7 +30,7 @@ def check_shards(name: str, config: DataConfig, task: str, split: str = "train")
     listed = None if stated is None else [one.name for one in stated.shards]
     found = count_named(name, config, task, policy, checksums=True, listed=listed)
     facts = SplitFacts(split, name, found.noun, found.holds, int(found.first_records[-1]), int(found.first_samples[-1]))
-    for error in policy.errors:
+    for error in policy.kept:
         facts.damage.setdefault(error.kind, []).append(str(error))
     facts.numbers["shards"] = len(found.shards)
     facts.numbers["records of a shard"] = spread([shard.records for shard in found.shards])

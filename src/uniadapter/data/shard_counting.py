@@ -31,11 +31,11 @@ class CollectingPolicy(ErrorPolicy):
 
     def __init__(self) -> None:
         super().__init__("skip", quiet=True)
-        self.errors: list[DataError] = []
+        self.kept: list[DataError] = []
 
     def report(self, error: DataError) -> None:
         """Keep an error."""
-        self.errors.append(error)
+        self.kept.append(error)
 
 
 @dataclass
@@ -130,7 +130,7 @@ def made_shard(name: str, texts: Sequence[int], groups: Sequence[int], size: int
 
 def _count(file: Path, address: str, texts: TextReader, checksums: bool) -> _Counted:
     policy = CollectingPolicy()
-    found = _Counted(sha256=file_hash(file) if checksums else "", errors=policy.errors)
+    found = _Counted(sha256=file_hash(file) if checksums else "", errors=policy.kept)
     keys: set[str] = set()
     with open_file(file) as stream:
         found.size = os.fstat(stream.fileno()).st_size

@@ -99,6 +99,7 @@ class RetrievalSplit:
         texts: the cleaned captions, in file order; a training sample is a caption, its id the index here.
         text_visual: for each caption the index of its visual.
         skipped: kind of error to the number of captions, records or distinct visuals left out.
+        errors: kind of error to the messages of the first ones.
         text_group: for each caption the `group` of its row, None if it has none; captions of different visuals with the
             same group are each other's hard negatives. Empty if no row has one.
         noun: "pictures", "videos" or, for a mix, "visuals".
@@ -115,6 +116,7 @@ class RetrievalSplit:
     texts: list[str] = field(default_factory=list)
     text_visual: list[int] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
+    errors: dict[str, list[str]] = field(default_factory=dict, repr=False)
     noun: str = "pictures"
     notes: list[str] = field(default_factory=list)
     lost: dict[str, str] = field(default_factory=dict)

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
 Required = tuple[str | tuple[str, ...], ...]
+_ERRORS_KEPT = 1000  # of each kind
 _CAPTION_KEYS = ("caption", "raw", "text", "sentence", "caption_str")  # of a caption that is an object
 
 
@@ -35,6 +36,7 @@ class ErrorPolicy:
 
     Attributes:
         skipped: kind of error to the number of records with it.
+        errors: kind of error to what is wrong with its first thousand records, and where.
         changed: description to the number of values that were converted or ignored.
         listed: number of visuals in the file's list of videos; None if there is no list.
         notes: further parts of the split's summary.
@@ -43,6 +45,7 @@ class ErrorPolicy:
     def __init__(self, on_error: OnError = "raise", quiet: bool = False) -> None:
         self.on_error, self.quiet = on_error, quiet
         self.skipped: Counter[str] = Counter()
+        self.errors: dict[str, list[str]] = {}
         self.changed: Counter[str] = Counter()
         self.listed: int | None = None
         self.notes: list[str] = []
@@ -52,6 +55,8 @@ class ErrorPolicy:
         if self.on_error == "raise":
             raise error
         self.skipped[error.kind] += 1
+        if self.skipped[error.kind] <= _ERRORS_KEPT:
+            self.errors.setdefault(error.kind, []).append(str(error))
         if self.skipped[error.kind] == 1 and not self.quiet:
             logger.warning("left out (%s): %s", error.kind, error)
 

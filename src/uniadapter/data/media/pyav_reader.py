@@ -134,6 +134,11 @@ class Reader:
         return int(self._container.duration / 1e6 * self.ticks_per_second) if self._container.duration else None
 
     @property
+    def header_frames(self) -> int:
+        """Number of the stream's frames, according to the header; 0 if it does not say."""
+        return int(self._stream.frames)
+
+    @property
     def codec(self) -> str:
         """The decoder's name."""
         return str(self._decoder.name)
