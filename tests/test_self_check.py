@@ -11,7 +11,7 @@ import torch
 
 from uniadapter.app.cli import main
 from uniadapter.embedded import resolve_embedded
-from uniadapter.evaluation.recall import is_at_chance
+from uniadapter.evaluation.recall import is_at_chance, is_coin_toss
 
 MIXED = "do not belong together"
 
@@ -42,11 +42,45 @@ def test_pairs_that_were_mixed_up_are_noticed_before_training(tmp_path: Path, sh
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
+def test_captions_to_be_written_too(tmp_path: Path, shuffled: bool) -> None:
+    file = rows(tmp_path, shuffled)
+    given = ["caption", f"--data.train={file}", "--data.val=null", "--data.test=null", "--data.extra_tests={}",
+             "--train.max_steps=1", "--train.batch_size=4", "--train.warmup_steps=0",
+             f"--output={tmp_path}/run"]  # fmt: skip
+    assert main(["train", *given]) == 0
+    assert (MIXED in (tmp_path / "run/train.log").read_text()) == shuffled
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_and_where_they_are_scored(tmp_path: Path, shuffled: bool) -> None:
+    pytest.importorskip("pycocoevalcap")
+    file = rows(tmp_path, shuffled)
+    given = [
+        "caption",
+        f"--data.test={file}",
+        "--data.extra_tests={}",
+        "--evaluate.beams=1",
+        f"--output={tmp_path}/out",
+    ]
+    assert main(["evaluate", *given]) == 0
+    assert ("no more than another's" in (tmp_path / "out/evaluate.log").read_text()) == shuffled
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
 def test_and_in_an_evaluation(tmp_path: Path, shuffled: bool) -> None:
     file = rows(tmp_path, shuffled)
     given = ["scenes", f"--data.test={file}", "--data.extra_tests={}", "--evaluate.k=0", f"--output={tmp_path}/out"]
     assert main(["evaluate", *given]) == 0
     assert ("no better than by chance" in (tmp_path / "out/evaluate.log").read_text()) == shuffled
+
+
+def test_a_coin_is_told_from_little_knowledge() -> None:
+    generator = torch.Generator().manual_seed(0)
+    tossed = [is_coin_toss(torch.rand(64, generator=generator) < 0.5) for _ in range(200)]
+    assert sum(tossed) >= 195
+    known = [is_coin_toss(torch.rand(64, generator=generator) < 0.85) for _ in range(200)]
+    assert sum(known) <= 2
+    assert is_coin_toss(torch.zeros(0, dtype=torch.bool))
 
 
 def test_chance_is_told_from_little_knowledge() -> None:

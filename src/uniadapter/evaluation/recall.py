@@ -20,6 +20,7 @@ from uniadapter.errors import NonFiniteError
 # for each query.
 Positives = Tensor | Sequence[Sequence[int]]
 
+FEWEST = 50  # pictures or videos of which it can be told whether they are found by chance
 _CHUNK_ITEMS = 1 << 24  # scores processed at once, which takes some tens of megabytes
 
 
@@ -209,6 +210,15 @@ def is_at_chance(ranks: Tensor, gallery: int) -> bool:
     place = (ranks.double().mean() - 1) / (gallery - 1)  # 0 is the best, a half is chance
     independent = min(len(ranks), gallery)  # the captions of one picture rank it alike
     return float(place) > 0.5 - 3 * (12 * independent) ** -0.5
+
+
+def is_coin_toss(right: Tensor) -> bool:
+    """Whether choices between two are right no more often than by chance: within three standard errors of a half.
+
+    Args:
+        right: whether each is, bool [choices].
+    """
+    return len(right) == 0 or float(right.double().mean()) <= 0.5 + 1.5 * len(right) ** -0.5
 
 
 def _wrong_above(scores: Tensor, right: Tensor, wrong: Tensor | None = None) -> Tensor:

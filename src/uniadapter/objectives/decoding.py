@@ -112,13 +112,27 @@ def caption_nll(
     max_tokens: int,
 ) -> tuple[Tensor, int]:
     """The summed negative log-likelihood and the number of predicted tokens; `caption_loss` is their quotient."""
+    nll, count = nll_of_captions(model, tokenizer, visuals, captions, rows, prompt, max_tokens)
+    return nll.sum(), count
+
+
+def nll_of_captions(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    visuals: Visuals,
+    captions: Sequence[str],
+    rows: Tensor | None,
+    prompt: str,
+    max_tokens: int,
+) -> tuple[Tensor, int]:
+    """The negative log-likelihood of each caption, [S], and the number of predicted tokens of all."""
     device = visuals.tokens.device
     rows = _rows(rows, len(captions), len(visuals), "caption")
     given = prompt_length(tokenizer, prompt)
     tokens = decoder_tokens(tokenizer, model, [with_prompt(prompt, caption) for caption in captions], max_tokens)
     ids, mask = tokens.ids.to(device), tokens.mask.to(device)
     nll = text_nll(model, visual_context(model, visuals), rows.to(device), ids, mask, given)
-    return nll.sum(), int(mask[:, given:].sum())
+    return nll, int(mask[:, given:].sum())
 
 
 def caption_terms(

@@ -14,12 +14,13 @@ from uniadapter.data.captions import load_retrieval
 from uniadapter.data.splits import FIRST_LOOK, RetrievalSplit, TrainingSet
 from uniadapter.evaluation.captioning import INSTALL, can_score, caption_scores, require_scorer
 from uniadapter.evaluation.mode import evaluation_mode
+from uniadapter.evaluation.recall import FEWEST, is_coin_toss
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.model.decoding import check_lengths, generate_texts, visual_context
 from uniadapter.model.dispatch import backbone
 from uniadapter.model.encoding import encode_visual
 from uniadapter.model.tokens import prompt_length, warn_of_truncation
-from uniadapter.objectives.decoding import caption_nll, caption_terms
+from uniadapter.objectives.decoding import caption_nll, caption_terms, nll_of_captions
 from uniadapter.processes.distributed import gather_list
 from uniadapter.tasks.base import Result, is_distributed, visuals_loader
 from uniadapter.tasks.preparing import Prepared, autocast
@@ -74,9 +75,42 @@ class CaptionTask:
         owned = split.visual_texts()
         references = {visual: [split.texts[text] for text in texts] for visual, texts in enumerate(owned)}
         found = caption_scores(dict(enumerate(written)), references)
+        owners = [(visual + len(owned) // 2) % len(owned) for visual in range(len(owned))]
+        if len(owned) >= FEWEST:
+            others = caption_scores(dict(enumerate(written)), {n: references[one] for n, one in enumerate(owners)})
+            pairs = torch.tensor([found.cider_each, others.cider_each])
+            if is_coin_toss((pairs[0] > pairs[1])[pairs[0] != pairs[1]]):
+                logger.warning(
+                    "%s: what is written resembles a visual's own captions no more than another's: do captions and %s "
+                    "belong together?", split.name, split.noun,
+                )  # fmt: skip
         scores = {"cider": found.cider, "bleu@4": found.bleu4, "tokenizer": found.tokenizer}
         headline = f"CIDEr {found.cider:.1f}, BLEU-4 {found.bleu4:.1f} ({found.tokenizer} tokenizer)"
         return Result(scores, torch.tensor(found.cider_each) / 100, headline, found.cider, written)
+
+
+def are_likelier(prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> Tensor:
+    """Whether each visual's first caption is likelier of it than of another visual of its batch, bool [visuals].
+
+    Of a batch of one there is no other.
+    """
+    model, first = prepared.model, [split.texts[texts[0]] for texts in split.visual_texts()]
+    right, begin = [torch.zeros(0, dtype=torch.bool)], 0
+    with evaluation_mode(model, autocast(config.evaluate.precision, model.device)):
+        for batch in visuals_loader(prepared, split, config):
+            count = len(batch.frames)
+            captions, own = first[begin : begin + count], torch.arange(count)
+            begin += count
+            if count > 1:
+                visuals = encode_visual(model, batch.frames.to(model.device), config.model.frame_chunk)
+                nll = [
+                    nll_of_captions(
+                        model, prepared.tokenizer, visuals, captions, rows, config.model.prompt, config.model.max_tokens
+                    )[0]
+                    for rows in (own, own.roll(count // 2))
+                ]
+                right.append((nll[0] < nll[1]).cpu())
+    return torch.cat(right)
 
 
 class CaptionLoss(DecoderLoss):

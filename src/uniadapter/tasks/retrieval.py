@@ -14,7 +14,7 @@ from uniadapter.config import DataConfig, ModelConfig, ObjectiveConfig, RunConfi
 from uniadapter.data.batches import Batch
 from uniadapter.data.captions import load_retrieval
 from uniadapter.data.splits import FIRST_LOOK, RetrievalSplit, TrainingSet
-from uniadapter.evaluation.recall import is_at_chance
+from uniadapter.evaluation.recall import FEWEST, is_at_chance
 from uniadapter.evaluation.rerank import Progress
 from uniadapter.evaluation.retrieval import evaluate_retrieval
 from uniadapter.model.dispatch import backbone
@@ -36,7 +36,6 @@ from uniadapter.training.loss import StepInfo, TrainingLoss
 
 logger = logging.getLogger(__name__)
 
-FEWEST = 50  # pictures or videos of which it can be told whether they are found by chance
 TEMPERATURE_RANGE = (0.001, 0.5)  # BLIP's clamp
 
 
