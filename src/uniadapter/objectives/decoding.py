@@ -99,24 +99,10 @@ def caption_loss(
         True
     """
     nll, count = caption_nll(model, tokenizer, visuals, captions, rows, prompt, max_tokens)
-    return nll / max(1, count)
+    return nll.sum() / max(1, count)
 
 
 def caption_nll(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    visuals: Visuals,
-    captions: Sequence[str],
-    rows: Tensor | None,
-    prompt: str,
-    max_tokens: int,
-) -> tuple[Tensor, int]:
-    """The summed negative log-likelihood and the number of predicted tokens; `caption_loss` is their quotient."""
-    nll, count = nll_of_captions(model, tokenizer, visuals, captions, rows, prompt, max_tokens)
-    return nll.sum(), count
-
-
-def nll_of_captions(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     visuals: Visuals,

@@ -20,7 +20,7 @@ from uniadapter.model.decoding import check_lengths, generate_texts, visual_cont
 from uniadapter.model.dispatch import backbone
 from uniadapter.model.encoding import encode_visual
 from uniadapter.model.tokens import prompt_length, warn_of_truncation
-from uniadapter.objectives.decoding import caption_nll, caption_terms, nll_of_captions
+from uniadapter.objectives.decoding import caption_nll, caption_terms
 from uniadapter.processes.distributed import gather_list
 from uniadapter.tasks.base import Result, is_distributed, visuals_loader
 from uniadapter.tasks.preparing import Prepared, autocast
@@ -104,7 +104,7 @@ def are_likelier(prepared: Prepared, split: RetrievalSplit, config: RunConfig) -
             if count > 1:
                 visuals = encode_visual(model, batch.frames.to(model.device), config.model.frame_chunk)
                 nll = [
-                    nll_of_captions(
+                    caption_nll(
                         model, prepared.tokenizer, visuals, captions, rows, config.model.prompt, config.model.max_tokens
                     )[0]
                     for rows in (own, own.roll(count // 2))
@@ -148,7 +148,7 @@ class CaptionLoss(DecoderLoss):
         nll, count = caption_nll(
             self.model, self.tokenizer, visuals, batch.captions, batch.rows, self.prompt, self.settings.max_tokens
         )
-        return {"loss": nll / max(1, count) * self.weight(count, step, batch.frames.device)}
+        return {"loss": nll.sum() / max(1, count) * self.weight(count, step, batch.frames.device)}
 
     def terms(self, batch: Batch) -> int:
         """The tokens to predict."""
