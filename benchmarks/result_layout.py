@@ -103,6 +103,11 @@ OF_VIDEOS = [
     recall("V→T R@1", "video_to_text", 1),
     recall("T→V R@1, `novel`", "text_to_video", 1, "novel"),
 ]
+OF_CLIPS = [
+    Column("accuracy", ("accuracy",)),
+    *map(of_type, ("appears", "how often", "first", "last", "after", "before", "before or after")),
+    Column("accuracy, `novel`", ("accuracy",), "novel"),
+]
 # A column whose figure no row has is left out.
 TABLES: dict[str, list[Column]] = {
     "scenes": OF_IMAGES,
@@ -116,11 +121,8 @@ TABLES: dict[str, list[Column]] = {
         Column("accuracy, `novel`", ("accuracy",), "novel"),
     ],
     "easy_vqa": [Column("accuracy", ("accuracy",)), *map(of_type, ("color", "shape", "yes/no"))],
-    "videoqa": [
-        Column("accuracy", ("accuracy",)),
-        *map(of_type, ("appears", "how often", "first", "last", "after", "before", "before or after")),
-        Column("accuracy, `novel`", ("accuracy",), "novel"),
-    ],
+    "videoqa": OF_CLIPS,
+    "videoqa_steps": OF_CLIPS,
     "forgetting": [
         recall("T→I R@1", "text_to_image", 1),
         recall("T→I R@10", "text_to_image", 10),
