@@ -113,12 +113,14 @@ class Reader:
     Attributes:
         is_large: the file is too large to keep its packets in memory.
         deadline: time limit.
+        failed: number of packets that could not be decoded.
     """
 
     def __init__(self, path: Path) -> None:
         self.is_large = path.stat().st_size > MAX_HELD_BYTES
         self.deadline = Deadline()
         self._path, self._held, self._fed = path, list[av.Packet](), 0
+        self.failed = 0
         self._open()
 
     @property
@@ -205,6 +207,7 @@ class Reader:
         try:
             return list(self._decoder.decode(packet))
         except (av.FFmpegError, EOFError):
+            self.failed += packet is not None
             return []
 
     def nothing_decoded_error(self) -> DecodingError:

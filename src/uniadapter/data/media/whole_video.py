@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +22,7 @@ class WholeVideo:
     Args:
         seconds: its length by its header; None if that does not say.
         ends_early: packets are lacking at its end, as after a download that broke off.
-        decoded: share of the frames that can be decoded without an error; None if there are too many to try.
+        decoded: share of the packets that can be decoded without an error; None if there are too many to try.
     """
 
     seconds: float | None
@@ -29,7 +31,7 @@ class WholeVideo:
 
     @property
     def is_broken_inside(self) -> bool:
-        """Whether more frames cannot be decoded than in videos that are merely cut."""
+        """Whether more of it cannot be decoded than of a video that is merely cut."""
         return self.decoded is not None and self.decoded < _DECODED
 
 
@@ -46,13 +48,10 @@ def look_through(path: Path) -> WholeVideo:
         reader = Reader(path)
         ticks = reader.header_duration
         seconds = None if ticks is None else ticks / reader.ticks_per_second
-        packets = list(reader.packets())
-        spans = [(packet.pts, packet.pts + (packet.duration or 0)) for packet in packets if packet.pts is not None]
-        ends_early = len(packets) < _FRAMES * reader.header_frames
-        if not reader.header_frames and seconds is not None and spans:
-            there = (max(end for _, end in spans) - min(start for start, _ in spans)) / reader.ticks_per_second
-            ends_early = there < min(_SECONDS * seconds, seconds - _LEAST)
-        return WholeVideo(seconds, ends_early, _decoded_share(reader, len(packets)))
+        try:
+            return WholeVideo(seconds, _ends_early(reader, seconds), _decoded_share(reader))
+        except DecodingError:  # too many packets, of which a run decodes those that it needs
+            return WholeVideo(seconds, ends_early=False, decoded=None)
     except BROKEN as error:
         raise DecodingError(f"cannot be read ({error})", "corrupt video") from None
     finally:
@@ -60,12 +59,27 @@ def look_through(path: Path) -> WholeVideo:
             reader.close()
 
 
-def _decoded_share(reader: Reader, packets: int) -> float | None:
-    """Decoded frames without an error as a share of the packets; None if it takes too long."""
-    good = 0
+def _ends_early(reader: Reader, seconds: float | None) -> bool:
+    packets, first, last = 0, math.inf, -math.inf
+    for packet in reader.packets():
+        packets += 1
+        if packet.pts is not None:
+            first, last = min(first, packet.pts), max(last, packet.pts + (packet.duration or 0))
+    if reader.header_frames or seconds is None or last < first:
+        return packets < _FRAMES * reader.header_frames
+    return (last - first) / reader.ticks_per_second < min(_SECONDS * seconds, seconds - _LEAST)
+
+
+def _decoded_share(reader: Reader) -> float | None:
+    """Share of the packets that are decoded without an error; None if it takes too long.
+
+    Frames are not counted: a packet may hold a half one, or one that is not shown.
+    """
+    packets, corrupt = 0, 0
     try:
-        for packet in [*reader.packets(), None]:
-            good += sum(not frame.is_corrupt for frame in reader.decode(packet))
+        for packet in itertools.chain(reader.packets(), [None]):
+            packets += packet is not None
+            corrupt += sum(frame.is_corrupt for frame in reader.decode(packet))
     except DecodingError:
         return None
-    return good / max(1, packets)
+    return 1 - (corrupt + reader.failed) / max(1, packets)
