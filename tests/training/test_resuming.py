@@ -15,10 +15,26 @@ from training_runs import assert_same, changed, make_config, save_dropping_base,
 
 from squares import save_base
 from uniadapter.config import AdapterConfig, RunConfig
+from uniadapter.data.questions import QuestionSplit
+from uniadapter.data.splits import RetrievalSplit
 from uniadapter.errors import CheckpointError, Interrupted
 from uniadapter.training.progress import ProgressEvent
-from uniadapter.training.resume import MAY_DIFFER, flatten_config
+from uniadapter.training.resume import MAY_DIFFER, data_hash, flatten_config
 from uniadapter.training.trainer import CHECKPOINT
+
+
+def test_the_hash_of_data_stays_so_that_runs_and_records_of_earlier_versions_are_found_again() -> None:
+    pairs = RetrievalSplit(
+        "train", [Path("a.jpg"), Path("b.jpg")], ["a", "b"], ["f[0]", "f[1]"], ["one", "two"], [0, 1]
+    )
+    asked = QuestionSplit(
+        "train", [Path("a.jpg")], ["a"], ["f[0]"], ["what?"], [0], question_ids=[7], answers=[{"a": 1.0}],
+        annotators=[("a",)], kinds=[""], question_types=[""],
+    )  # fmt: skip
+    assert data_hash(pairs) == "a69b7d05478b84653d14275d3a2ece984fe76fa76c9553984b8abd2ffb3e430b"
+    assert data_hash(asked) == "4193b0e24a8a266fe1b4b53d2ab3e09e0ed20d6c603d7e05e7587f844b8ae6c1"
+    told = replace(pairs, errors={"unusable caption": ["f[2]: not a string"]}, notes=["a note"])
+    assert data_hash(told) == data_hash(pairs)
 
 
 @pytest.fixture(scope="module")

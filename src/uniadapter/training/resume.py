@@ -102,7 +102,7 @@ def data_hash(split: TrainingSet) -> str:
         value = getattr(split, field.name)
         if field.name == "text_group" and not value:
             continue  # so that runs from before there was this field can be resumed
-        if field.name not in ("name", "visuals", "origins", "skipped", "notes"):
+        if field.name not in ("name", "visuals", "origins", "skipped", "errors", "notes"):
             digest.update(json.dumps([field.name, value], default=str).encode())
     named = [os.fspath(visual) for visual in split.visuals if isinstance(visual, (str, os.PathLike))]
     digest.update(json.dumps([Path(name).name for name in named]).encode())
