@@ -14,6 +14,7 @@ import torch
 from training_runs import assert_same, changed, make_config, save_dropping_base, train, weights
 
 from squares import save_base
+from uniadapter.app.commands import trained_without
 from uniadapter.config import AdapterConfig, RunConfig
 from uniadapter.data.questions import QuestionSplit
 from uniadapter.data.splits import RetrievalSplit
@@ -228,3 +229,17 @@ def test_a_broken_checkpoint_is_one_line(tmp_path: Path, stopped: Path, config: 
         train(config, folder, resume=True)
     assert str(folder) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_what_was_left_out_before_is_counted_once_after_resuming(tmp_path: Path) -> None:
+    config = make_config(tmp_path, save_dropping_base(tmp_path / "base"))
+    config = replace(config, data=replace(config.data, on_error="skip"))
+    picture = min(tmp_path.rglob("*.jpg"))
+    whole = picture.read_bytes()
+    picture.write_bytes(bytes(len(whole)))
+    stop_at(6, config, tmp_path / "run")  # of twelve, in the second epoch, where it has been met twice
+    picture.write_bytes(whole)
+    resumed = train(config, tmp_path / "run", resume=True)
+    assert resumed.step == 12
+    assert trained_without(resumed) == {"trained_without": {"faults": {"corrupt picture": 1}}}
+    assert resumed.loader.skipped == {"corrupt picture": 1}

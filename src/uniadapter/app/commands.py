@@ -20,6 +20,7 @@ from uniadapter.app.trackers import tracking
 from uniadapter.app.word_looks import with_word_looks
 from uniadapter.checkpoints.compatibility import remaining_embedded_splits
 from uniadapter.config import ConfigError, RunConfig
+from uniadapter.data.shards.places import LOST_SHARD
 from uniadapter.data.splits import RetrievalSplit, TrainingSet
 from uniadapter.processes.distributed import check_on_rank0, gather_list, reporting_lost_peers
 from uniadapter.report.examples import select_examples
@@ -40,6 +41,7 @@ from uniadapter.runs.steps import (
 from uniadapter.tasks.preparing import Prepared, prepare
 from uniadapter.training.progress import ProgressEvent
 from uniadapter.training.run_folder import can_resume, exclusive_run_folder, remove_replaced_weights
+from uniadapter.training.run_state import left_out_by_all
 from uniadapter.training.stopping import raising_interrupted
 from uniadapter.training.trainer import Trainer, make_accelerator
 
@@ -195,13 +197,8 @@ def skipped(*splits: RetrievalSplit) -> dict[str, dict[str, Any]]:
 
 def trained_without(trainer: Trainer) -> dict[str, Any]:
     """What training left out, as an entry of `metrics.json`; empty if that is nothing. All processes must call it."""
-    loader = trainer.loader
-    lost = sorted(set(gather_list(loader.lost)))
-    kinds: Counter[str] = Counter()
-    for each in gather_list([loader.skipped]):
-        kinds.update(each)
-    if lost:  # every process comes across each of them
-        kinds["lost shard"] = len(lost)
+    found = left_out_by_all(trainer.loader)
+    kinds, lost = Counter(found.values()), [message for message, kind in found.items() if kind == LOST_SHARD]
     if not kinds:
         return {}
     return {"trained_without": {"faults": dict(kinds), **({"shards": lost} if lost else {})}}

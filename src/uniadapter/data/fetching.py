@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from uniadapter.data.batches import Batch, EpochBatchSampler
 from uniadapter.data.layouts.records import DataError, ErrorPolicy
-from uniadapter.data.shards.places import LostShard
+from uniadapter.data.shards.places import LOST_SHARD, LostShard
 from uniadapter.data.splits import TrainingSet
 from uniadapter.data.worker import HungWorkers, Watchdog, begun_iterator, end_workers
 from uniadapter.errors import worker_failure, worker_failure_message
@@ -55,7 +55,8 @@ class VisualLoader:
 
     Attributes:
         skipped: kind of error to the number of distinct visuals with it, on this process so far.
-        lost: shards that were left out, as their errors say.
+        left_out: what was left out on this process so far, as errors say, with the kinds of these.
+        lost: shards among it.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class VisualLoader:
         self._loader, self._split, self._timeout = loader, split, timeout
         self._short: set[int] = set()
         self._policy = ErrorPolicy("skip" if skip else "raise")
-        self._reported: set[str] = set()
+        self.left_out: dict[str, str] = {}
         self.lost: list[str] = []
         self._most_lost = most_lost
 
@@ -114,6 +115,14 @@ class VisualLoader:
             message = "%s: %d of %d %s have fewer frames than data.frames, so frames are repeated"
             logger.warning(message, self._split.name, len(self._short), self._split.visual_count, self._split.noun)
 
+    def remember(self, left_out: Mapping[str, str]) -> None:
+        """Count what was left out before a run was resumed."""
+        for message, kind in left_out.items():
+            if message not in self.left_out:
+                self.left_out[message] = kind
+                self.skipped[kind] += 1
+                self.lost += [message] if kind == LOST_SHARD else []
+
     def close(self) -> None:
         """End the workers, if there are any, even if they hang; the next iteration starts new ones."""
         end_workers(self._loader._iterator)
@@ -122,9 +131,9 @@ class VisualLoader:
     def _handle_errors(self, fetched: WorkerResult) -> None:
         """Raise or count the errors of a batch, each visual once."""
         for error in fetched.errors:
-            if str(error) not in self._reported:
+            if str(error) not in self.left_out:
                 self._policy.report(error)
-                self._reported.add(str(error))
+                self.left_out[str(error)] = error.kind
                 if isinstance(error, LostShard):
                     self._leave_out(error)
         self._short.update(fetched.short)

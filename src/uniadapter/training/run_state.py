@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from uniadapter.training.resume import check_processes, check_resumable
 from uniadapter.training.run_checkpoint import CheckpointFile, read_newest, restore_state
 from uniadapter.training.validations import Validations, trainable_weights
 
+_LEFT_OUT = 10_000  # errors in a checkpoint
 logger = logging.getLogger(__name__)
 
 
@@ -61,9 +63,15 @@ def state_of(trainer: Resumable) -> dict[str, Any]:
             "step": trainer.step, "epoch": trainer.epoch, "batch": trainer.batch, "batches": trainer.batches,
             "processes": trainer.accelerator.num_processes,
         },
+        "left_out": dict(islice(left_out_by_all(trainer.loader).items(), _LEFT_OUT)),
         "window": trainer.progress.window.state(trainer.progress.mean),
         "seconds": trainer.seconds,
     }  # fmt: skip
+
+
+def left_out_by_all(loader: TrainLoader) -> dict[str, str]:
+    """What the processes left out so far, as errors say, with their kinds; all must call it."""
+    return dict(sorted({item for mine in gather_list([loader.left_out]) for item in mine.items()}))
 
 
 def go_on(trainer: Resumable, folder: Path) -> None:
@@ -84,6 +92,7 @@ def go_on(trainer: Resumable, folder: Path) -> None:
     trainer.progress.window.load_state(state["window"], trainer.accelerator.device)
     trainer.step, trainer.epoch, trainer.batch = place["step"], place["epoch"], place["batch"]
     trainer.seconds_before = state["seconds"]
+    trainer.loader.remember(state.get("left_out", {}))  # which earlier versions did not save
     for file in (trainer.validations, trainer.skipped):
         file.resume(folder, trainer.step)
     trainer.progress.history.resume(folder / HISTORY, trainer.step)

@@ -21,10 +21,13 @@ WAITS = (1.0, 3.0, 9.0)  # seconds before each further try
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, ImportError, DataError)  # another try is no use
 
 
+LOST_SHARD = "lost shard"
+
+
 class LostShard(DataError):
     """A shard that cannot be read, after several tries where these may help."""
 
-    def __init__(self, message: str, kind: str = "lost shard") -> None:
+    def __init__(self, message: str, kind: str = LOST_SHARD) -> None:
         super().__init__(message, kind)
 
 
