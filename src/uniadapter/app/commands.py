@@ -20,7 +20,7 @@ from uniadapter.app.trackers import tracking
 from uniadapter.app.word_looks import with_word_looks
 from uniadapter.checkpoints.compatibility import remaining_embedded_splits
 from uniadapter.config import ConfigError, RunConfig
-from uniadapter.data.shards.places import LOST_SHARD
+from uniadapter.data.shards.places import lost_shards
 from uniadapter.data.splits import RetrievalSplit, TrainingSet
 from uniadapter.processes.distributed import check_on_rank0, gather_list, reporting_lost_peers
 from uniadapter.report.examples import select_examples
@@ -198,10 +198,10 @@ def skipped(*splits: RetrievalSplit) -> dict[str, dict[str, Any]]:
 def trained_without(trainer: Trainer) -> dict[str, Any]:
     """What training left out, as an entry of `metrics.json`; empty if that is nothing. All processes must call it."""
     found = left_out_by_all(trainer.loader)
-    kinds, lost = Counter(found.values()), [message for message, kind in found.items() if kind == LOST_SHARD]
-    if not kinds:
+    if not found:
         return {}
-    return {"trained_without": {"faults": dict(kinds), **({"shards": lost} if lost else {})}}
+    lost = lost_shards(found)
+    return {"trained_without": {"faults": dict(Counter(found.values())), **({"shards": lost} if lost else {})}}
 
 
 def _base_of(prepared: Prepared, config: RunConfig) -> Prepared:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from uniadapter.data.batches import Batch, EpochBatchSampler
 from uniadapter.data.layouts.records import DataError, ErrorPolicy
-from uniadapter.data.shards.places import LOST_SHARD, LostShard
+from uniadapter.data.shards.places import LostShard, lost_shards
 from uniadapter.data.splits import TrainingSet
 from uniadapter.data.worker import HungWorkers, Watchdog, begun_iterator, end_workers
 from uniadapter.errors import worker_failure, worker_failure_message
@@ -54,9 +54,7 @@ class VisualLoader:
         most_lost: shards that may be left out.
 
     Attributes:
-        skipped: kind of error to the number of distinct visuals with it, on this process so far.
         left_out: what was left out on this process so far, as errors say, with the kinds of these.
-        lost: shards among it.
     """
 
     def __init__(
@@ -71,13 +69,17 @@ class VisualLoader:
         self._short: set[int] = set()
         self._policy = ErrorPolicy("skip" if skip else "raise")
         self.left_out: dict[str, str] = {}
-        self.lost: list[str] = []
         self._most_lost = most_lost
 
     @property
     def skipped(self) -> Counter[str]:
-        """Kind of error to the number of distinct visuals left out so far."""
-        return self._policy.skipped
+        """Kind of error to the number of distinct visuals and shards left out so far."""
+        return Counter(self.left_out.values())
+
+    @property
+    def lost(self) -> list[str]:
+        """The shards that were left out, as their errors say."""
+        return lost_shards(self.left_out)
 
     def __len__(self) -> int:
         """Batches of the next iteration."""
@@ -117,11 +119,7 @@ class VisualLoader:
 
     def remember(self, left_out: Mapping[str, str]) -> None:
         """Count what was left out before a run was resumed."""
-        for message, kind in left_out.items():
-            if message not in self.left_out:
-                self.left_out[message] = kind
-                self.skipped[kind] += 1
-                self.lost += [message] if kind == LOST_SHARD else []
+        self.left_out |= left_out
 
     def close(self) -> None:
         """End the workers, if there are any, even if they hang; the next iteration starts new ones."""
@@ -143,7 +141,6 @@ class VisualLoader:
 
     def _leave_out(self, error: LostShard) -> None:
         """Count a shard, of which there may be so many."""
-        self.lost.append(str(error))
         if len(self.lost) > self._most_lost:
             raise LostShard(
                 f"{len(self.lost)} shards cannot be read, and data.most_lost_shards is {self._most_lost}; the last: "

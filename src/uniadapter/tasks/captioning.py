@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from uniadapter.config import ConfigError, DataConfig, ModelConfig, RunConfig
 from uniadapter.data.batches import Batch
 from uniadapter.data.captions import load_retrieval
 from uniadapter.data.splits import FIRST_LOOK, RetrievalSplit, TrainingSet
-from uniadapter.evaluation.captioning import INSTALL, can_score, caption_scores, require_scorer
+from uniadapter.evaluation.captioning import INSTALL, CaptionScores, can_score, caption_scores, require_scorer
 from uniadapter.evaluation.mode import evaluation_mode
 from uniadapter.evaluation.recall import FEWEST, is_coin_toss
 from uniadapter.evaluation.rerank import Progress
@@ -75,18 +76,22 @@ class CaptionTask:
         owned = split.visual_texts()
         references = {visual: [split.texts[text] for text in texts] for visual, texts in enumerate(owned)}
         found = caption_scores(dict(enumerate(written)), references)
-        owners = [(visual + len(owned) // 2) % len(owned) for visual in range(len(owned))]
-        if len(owned) >= FEWEST:
-            others = caption_scores(dict(enumerate(written)), {n: references[one] for n, one in enumerate(owners)})
-            pairs = torch.tensor([found.cider_each, others.cider_each])
-            if is_coin_toss((pairs[0] > pairs[1])[pairs[0] != pairs[1]]):
-                logger.warning(
-                    "%s: what is written resembles a visual's own captions no more than another's: do captions and %s "
-                    "belong together?", split.name, split.noun,
-                )  # fmt: skip
+        if len(owned) >= FEWEST and _is_by_chance(written, references, found):
+            logger.warning(
+                "%s: what is written resembles a visual's own captions no more than another's: do captions and %s "
+                "belong together?", split.name, split.noun,
+            )  # fmt: skip
         scores = {"cider": found.cider, "bleu@4": found.bleu4, "tokenizer": found.tokenizer}
         headline = f"CIDEr {found.cider:.1f}, BLEU-4 {found.bleu4:.1f} ({found.tokenizer} tokenizer)"
         return Result(scores, torch.tensor(found.cider_each) / 100, headline, found.cider, written)
+
+
+def _is_by_chance(written: Sequence[str], references: Mapping[int, Sequence[str]], found: CaptionScores) -> bool:
+    """Whether captions score no better against their own references, as was found, than against others'."""
+    shifted = {visual: references[(visual + len(references) // 2) % len(references)] for visual in references}
+    own = torch.tensor(found.cider_each)
+    others = torch.tensor(caption_scores(dict(enumerate(written)), shifted, found.tokenizer).cider_each)
+    return is_coin_toss((own > others)[own != others])
 
 
 def are_likelier(prepared: Prepared, split: RetrievalSplit, config: RunConfig) -> Tensor:

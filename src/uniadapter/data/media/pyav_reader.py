@@ -136,6 +136,12 @@ class Reader:
         return int(self._container.duration / 1e6 * self.ticks_per_second) if self._container.duration else None
 
     @property
+    def header_seconds(self) -> float | None:
+        """Duration of the stream in seconds, according to the header; None if it has none."""
+        ticks = self.header_duration
+        return None if ticks is None else ticks / self.ticks_per_second
+
+    @property
     def header_frames(self) -> int:
         """Number of the stream's frames, according to the header; 0 if it does not say."""
         return int(self._stream.frames)

@@ -41,8 +41,7 @@ def clip_seconds(path: Path) -> float | None:
     reader = None
     try:
         reader = Reader(path)
-        ticks = reader.header_duration
-        return None if ticks is None else ticks / reader.ticks_per_second
+        return reader.header_seconds
     except BROKEN:
         return None
     finally:

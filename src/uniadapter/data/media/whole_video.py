@@ -46,12 +46,10 @@ def look_through(path: Path) -> WholeVideo:
     reader = None
     try:
         reader = Reader(path)
-        ticks = reader.header_duration
-        seconds = None if ticks is None else ticks / reader.ticks_per_second
         try:
-            return WholeVideo(seconds, _ends_early(reader, seconds), _decoded_share(reader))
+            return WholeVideo(reader.header_seconds, _ends_early(reader), _decoded_share(reader))
         except DecodingError:  # too many packets, of which a run decodes those that it needs
-            return WholeVideo(seconds, ends_early=False, decoded=None)
+            return WholeVideo(reader.header_seconds, ends_early=False, decoded=None)
     except BROKEN as error:
         raise DecodingError(f"cannot be read ({error})", "corrupt video") from None
     finally:
@@ -59,7 +57,8 @@ def look_through(path: Path) -> WholeVideo:
             reader.close()
 
 
-def _ends_early(reader: Reader, seconds: float | None) -> bool:
+def _ends_early(reader: Reader) -> bool:
+    seconds = reader.header_seconds
     packets, first, last = 0, math.inf, -math.inf
     for packet in reader.packets():
         packets += 1

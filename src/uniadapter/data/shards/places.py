@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,16 +19,19 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 WAITS = (1.0, 3.0, 9.0)  # seconds before each further try
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, ImportError, DataError)  # another try is no use
-
-
-LOST_SHARD = "lost shard"
+_LOST_SHARD = "lost shard"
 
 
 class LostShard(DataError):
     """A shard that cannot be read, after several tries where these may help."""
 
-    def __init__(self, message: str, kind: str = LOST_SHARD) -> None:
+    def __init__(self, message: str, kind: str = _LOST_SHARD) -> None:
         super().__init__(message, kind)
+
+
+def lost_shards(left_out: Mapping[str, str]) -> list[str]:
+    """The messages of lost shards, of messages of errors with their kinds."""
+    return [message for message, kind in left_out.items() if kind == _LOST_SHARD]
 
 
 def is_address(name: str) -> bool:
